@@ -1,0 +1,72 @@
+"""Peak memory of one CLIP ViT-B/32 training step at 224 px: the gradient cache on a big batch against a plain small one.
+
+`python experiments/benchmarks/gradient_cache_memory.py` starts a fresh process for each and prints both peaks
+(resident memory, from the operating system) and their ratio. Pixels are uint8, texts as long as captions are.
+"""
+
+from __future__ import annotations
+
+import argparse
+import resource
+import subprocess
+import sys
+import time
+
+import torch
+
+from vlp.launch.compose import Composer, conf_folder
+from vlp.launch.run_folder import settle
+
+
+def step(batch_size: int, chunk: int | None) -> None:
+    from pathlib import Path
+
+    from vlp.build import build
+    from vlp.models.features import compute_features
+    from vlp.objectives.itc import ITC
+    from vlp.structures import Batch, Image, Text
+    from vlp.training.optimizer import AdamW
+
+    torch.manual_seed(0)
+    config = settle(Composer(conf=conf_folder(), config_name="train").compose(["model=clip_vit_b32"]), Path("run"))
+    model = build(config["model"])
+    optimizer = AdamW(lr=1e-5)(model)
+    length = torch.randint(8, 28, (batch_size,))
+    mask = torch.arange(28)[None] < length[:, None]
+    index = torch.arange(batch_size)
+    batch = Batch(
+        id=index,
+        sample=index,
+        seed=index,
+        image=Image(pixels=torch.randint(0, 256, (batch_size, 3, 224, 224), dtype=torch.uint8)),
+        caption=Text(ids=torch.randint(1, 500, (batch_size, 28)) * mask, mask=mask),
+    )
+    start = time.perf_counter()
+    features = compute_features(model, batch, ITC.uses, chunk=chunk)
+    loss = ITC()(model, batch, features).value
+    loss.backward()
+    optimizer.step()
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    print(f"{peak:.3f} {time.perf_counter() - start:.1f} {float(loss):.4f}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--batch", type=int, default=2048)
+    parser.add_argument("--chunk", type=int, default=128)
+    parser.add_argument("--step", nargs=2, type=int, help=argparse.SUPPRESS)  # batch and chunk of the fresh process
+    options = parser.parse_args()
+    if options.step:
+        step(options.step[0], options.step[1] or None)
+        return
+    peaks = {}
+    for name, arguments in (("plain", (options.chunk, 0)), ("cached", (options.batch, options.chunk))):
+        command = [sys.executable, __file__, "--step", *map(str, arguments)]
+        peak, seconds, loss = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
+        peaks[name] = float(peak)
+        print(f"{name}: batch {arguments[0]}, peak {float(peak):.2f} GiB, {seconds} s, loss {loss}", flush=True)
+    print(f"ratio {peaks['cached'] / peaks['plain']:.3f}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,80 @@
+import csv
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+
+from vlp.launch.compare import compare
+from vlp.launch.errors import ConfigError
+
+R1 = "test/scenes/retrieval/image_to_text_r1"
+
+
+def run(folder: Path, config: dict, results: dict | None = None) -> Path:
+    folder.mkdir(parents=True)
+    (folder / "config.yaml").write_text(yaml.safe_dump({**config, "out": f"{folder}/plots"}))
+    if results is not None:
+        (folder / "results.json").write_text(json.dumps(results))
+    return folder
+
+
+@pytest.fixture
+def runs(tmp_path: Path) -> Path:
+    for seed, figure in enumerate([50.0, 54.0]):
+        run(
+            tmp_path / f"sweep/{seed}",
+            {"seed": seed, "optimizer": {"lr": 0.1}},
+            {R1: figure, "seconds": 3, "commit": "ab"},
+        )
+    run(tmp_path / "single", {"seed": 0, "optimizer": {"lr": 0.2}}, {R1: 40.0, "seconds": 4})
+    run(tmp_path / "cut_off", {"seed": 0, "optimizer": {"lr": 0.3}})
+    return tmp_path
+
+
+def test_seeds_are_averaged_and_only_differences_shown(runs, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "150")
+    compare([runs])
+    text = capsys.readouterr().out
+    assert "52 ± 2.8" in text  # mean and sample standard deviation of 50 and 54
+    assert "2 of 2" in text
+    assert "unfinished" in text
+    assert "lr" in text
+    assert "seed" not in text
+    assert "plots" not in text
+
+
+def test_json_and_csv_hold_the_same_figures(runs, capsys, tmp_path):
+    compare([runs], csv_file=tmp_path / "out.csv", as_json=True)
+    rows = {row["settings"]["optimizer.lr"]: row for row in json.loads(capsys.readouterr().out)}
+    assert rows[0.1]["figures"][R1] == [52.0, pytest.approx(2.8284, rel=1e-4)]
+    assert rows[0.2]["figures"][R1] == [40.0, None]
+    assert rows[0.3]["figures"] == {}
+    with open(tmp_path / "out.csv") as stream:
+        table = {row["optimizer.lr"]: row for row in csv.DictReader(stream)}
+    assert table["0.1"][R1] == "52.0"
+    assert (table["0.3"]["runs"], table["0.3"]["finished"]) == ("1", "0")
+
+
+def test_another_class_stands_for_its_arguments(tmp_path, capsys):
+    run(tmp_path / "a", {"model": {"_target_": "x.Big", "width": 3, "inner": {"depth": 1}}}, {})
+    run(tmp_path / "b", {"model": {"_target_": "x.Small", "size": 4}}, {})
+    compare([tmp_path], as_json=True)
+    assert json.loads(capsys.readouterr().out)[0]["settings"] == {"model._target_": "x.Big"}
+
+
+def test_chosen_metric_and_its_misspelling(runs, capsys):
+    compare([runs], metrics=["second"], as_json=True)
+    assert list(json.loads(capsys.readouterr().out)[0]["figures"]) == ["seconds"]
+    with pytest.raises(ConfigError, match="did you mean seconds"):
+        compare([runs], metrics=["secnods"])
+
+
+def test_bad_folders_are_named(tmp_path):
+    with pytest.raises(ConfigError, match="gone"):
+        compare([tmp_path / "gone"])
+    with pytest.raises(ConfigError, match="no run in it"):
+        compare([tmp_path])
+    (run(tmp_path / "bad", {}, {}) / "results.json").write_text("{")
+    with pytest.raises(ConfigError, match="bad"):
+        compare([tmp_path])

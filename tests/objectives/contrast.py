@@ -1,0 +1,99 @@
+"""One contrastive objective on a toy model in float64: its loss and all gradients, on one process and on two."""
+
+from __future__ import annotations
+
+import functools
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from tests.processes import run_processes
+from tests.towers import toy_batch, toy_model
+from vlp.models.features import compute_features
+from vlp.objectives.base import Objective
+from vlp.objectives.itc import ITC
+from vlp.objectives.siglip import SigLIP
+from vlp.structures import Batch, Features
+
+
+class Step(nn.Module):
+    """What the LightningModule does with one objective, as a module that DistributedDataParallel can wrap."""
+
+    def __init__(self, objective: Objective, chunk: int | None) -> None:
+        super().__init__()
+        self.model = toy_model(logit_bias=-10.0 if isinstance(objective, SigLIP) else None).double()
+        self.objective, self.chunk = objective, chunk
+
+    def forward(self, batch: Batch) -> torch.Tensor:
+        features = compute_features(self.model, batch, self.objective.uses, chunk=self.chunk)
+        return self.objective(self.model, batch, features).value
+
+
+def gradients(step: nn.Module, batch: Batch) -> dict[str, Any]:
+    loss = step(batch)
+    loss.backward()
+    named = {name.removeprefix("module."): p.grad for name, p in step.named_parameters()}
+    assert all(gradient is not None for gradient in named.values()), "a parameter got no gradient"
+    return {"loss": loss.item(), "gradients": named}
+
+
+def make(name: str) -> Objective:
+    return {"itc": ITC, "siglip": SigLIP}[name]()
+
+
+CASES = [
+    (name, chunk, rows)
+    for name, uneven in (("itc", (8, 4)), ("siglip", (5, 7)))
+    for chunk, rows in ((None, (6, 6)), (None, uneven), (4, (6, 6)))
+]
+
+
+def _on_rank(rank: int, world: int) -> list[dict[str, Any]]:
+    results = []
+    for name, chunk, rows in CASES:
+        start = sum(rows[:rank])
+        step = DistributedDataParallel(Step(make(name), chunk))
+        results.append(gradients(step, toy_batch(slice(start, start + rows[rank]))))
+    return results
+
+
+@functools.cache
+def on_two_ranks() -> list[list[dict[str, Any]]]:
+    """Every case on both ranks of one pair of processes, which takes seconds to start."""
+    with tempfile.TemporaryDirectory() as folder:
+        return run_processes(2, _on_rank, Path(folder))
+
+
+def assert_two_processes_equal_one(case: tuple[str, int | None, tuple[int, int]]) -> None:
+    """Loss on every rank, and each parameter's gradient, against one process on the whole batch without chunks."""
+    one = gradients(Step(make(case[0]), None), toy_batch())
+    for rank in on_two_ranks():
+        two = rank[CASES.index(case)]
+        assert abs(one["loss"] - two["loss"]) < 1e-12
+        for name, gradient in one["gradients"].items():
+            torch.testing.assert_close(two["gradients"][name], gradient, rtol=0, atol=1e-12, msg=name)
+
+
+def assert_reference(
+    objective: Objective, bias_name: str | None, data: Any, prefix: str, loss_name: str, tolerance: float
+) -> None:
+    """Loss and gradients on given unit features equal the reference's."""
+    dtype = torch.from_numpy(data["in_image_features"]).dtype
+    image, text = (torch.from_numpy(data[f"in_{k}_features"]).requires_grad_() for k in ("image", "text"))
+    model = toy_model(logit_bias=None if bias_name is None else 0.0).to(dtype)
+    projection = model.part("projection")
+    with torch.no_grad():
+        scale = torch.as_tensor(data["in_logit_scale"], dtype=dtype)
+        projection.logit_scale.copy_(scale.log())  # given as the factor itself
+        if bias_name is not None:
+            projection.logit_bias.copy_(torch.as_tensor(data["in_logit_bias"], dtype=dtype))
+    ids = torch.arange(len(image))
+    batch = Batch(id=ids, sample=ids, seed=ids)
+    loss = objective(model, batch, Features(image_embed=image, text_embed=text, owner=ids)).value
+    loss.backward()
+    for value, name in ((loss, loss_name), (image.grad, f"{prefix}/grad_image_features"), (text.grad, f"{prefix}/grad_text_features")):
+        torch.testing.assert_close(value, torch.as_tensor(data[name], dtype=dtype).reshape(value.shape), rtol=0, atol=tolerance)

@@ -1,0 +1,71 @@
+"""The `vlp` command in processes of its own."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+
+def vlp(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess:
+    code = "import sys\nfrom vlp.cli import main\ntry:\n    code = main()\nexcept SystemExit as end:\n    code = end.code\n"
+    code += "assert not {'torch', 'lightning', 'transformers', 'numpy'} & set(sys.modules)\nsys.exit(code)"
+    environment = {"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin", "COLUMNS": "120"}
+    command = [sys.executable, "-c", code, *arguments]
+    return subprocess.run(command, cwd=cwd or ROOT, env=environment, capture_output=True, text=True, timeout=60)
+
+
+def test_help_names_the_commands_and_imports_nothing_heavy():
+    done = vlp("--help")
+    assert done.returncode == 0
+    for command in ("train", "evaluate", "scenes", "convert", "compare", "ls"):
+        assert command in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["trian"], "did you mean train?"),
+        (["xyz"], "there are train, evaluate"),
+        (["ls", "modles"], "modles"),
+        (["compare", "gone"], "gone: there is no such folder"),
+        (["convert", "gone.pt", "out", "--to", "openai"], "gone.pt"),
+        (["convert", "a", "b", "--to", "openia"], "openia"),
+        (["scenes"], "OUT"),
+        (["scenes", "out", "--images", "0"], "above 0"),
+        ([], "COMMAND"),
+    ],
+)
+def test_mistakes_are_one_sentence(arguments, message, tmp_path):
+    done = vlp(*arguments, cwd=tmp_path)
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_ls_shows_the_options_with_their_first_comment(tmp_path):
+    (tmp_path / "conf" / "experiment").mkdir(parents=True)
+    (tmp_path / "conf" / "experiment" / "mine.yaml").write_text("# @package _global_\n# My own study.\nseed: 1\n")
+    done = vlp("ls", "experiments", cwd=tmp_path)
+    assert done.returncode == 0
+    assert "mine" in done.stdout
+    assert "My own study." in done.stdout
+
+
+def test_compare_reads_run_folders(tmp_path):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "config.yaml").write_text("seed: 1\n")
+    (tmp_path / "a" / "results.json").write_text('{"test/x/y_r1": 3.5}')
+    done = vlp("compare", str(tmp_path), "--json")
+    assert json.loads(done.stdout)[0]["figures"] == {"test/x/y_r1": [3.5, None]}
+
+
+def test_train_and_evaluate_take_hydras_command_line(tmp_path):
+    for command in ("train", "evaluate"):
+        (tmp_path / f"{command}.yaml").write_text("name: tiny\nseed: 4\n")
+        done = vlp(command, "--config-path", str(tmp_path), "--cfg", "job", "seed=5", cwd=tmp_path)
+        assert "seed: 5" in done.stdout, done.stderr
+        assert vlp(command, "--config-path", str(tmp_path), "sede=5", cwd=tmp_path).returncode == 2

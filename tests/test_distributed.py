@@ -1,0 +1,52 @@
+"""Collectives on two real gloo processes with unequal, also empty, shares."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from tests.processes import run_processes
+from vlp.distributed import gather, gather_objects, joint_mean, offset, total
+
+
+def _on_rank(rank: int, world: int) -> dict[str, Any]:
+    x = (torch.arange(6.0).reshape(3, 2) + 10 * rank)[: 3 - rank].requires_grad_()
+    joined = gather(x)
+    (joined * torch.arange(1.0, 6.0)[:, None]).sum().backward()
+    empty = gather(torch.zeros(4 * rank, 3))
+    mean = joint_mean((x.detach() * (rank + 1)).sum(), len(x))
+    return {
+        "joined": joined.detach(),
+        "gradient": x.grad,
+        "empty": list(empty.shape),
+        "offset": offset(x),
+        "total": total(torch.tensor([rank + 1.0])),
+        "mean": mean,
+        "objects": gather_objects({"rank": rank}),
+        "integers": gather(torch.tensor([rank] * (rank + 1))),
+    }
+
+
+def test_unequal_shares(tmp_path: Path) -> None:
+    first, second = run_processes(2, _on_rank, tmp_path)
+    rows = torch.tensor([[0.0, 1], [2, 3], [4, 5], [10, 11], [12, 13]])
+    for result in (first, second):
+        assert torch.equal(result["joined"], rows)
+        assert result["empty"] == [4, 3]
+        assert result["total"] == 3
+        assert result["objects"] == [{"rank": 0}, {"rank": 1}]
+        assert result["integers"].tolist() == [0, 1, 1]
+        torch.testing.assert_close(result["mean"], torch.tensor((15.0 + 46 * 2) / 5))
+    assert (first["offset"], second["offset"]) == (0, 3)
+    # both ranks computed the same sum, so each row's gradient is twice its weight
+    assert first["gradient"][:, 0].tolist() == [2, 4, 6]
+    assert second["gradient"][:, 0].tolist() == [8, 10]
+
+
+def test_one_process_is_the_identity() -> None:
+    x = torch.rand(3, 2)
+    assert gather(x) is x
+    assert offset(x) == 0
+    assert gather_objects(5) == [5]

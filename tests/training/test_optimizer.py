@@ -1,0 +1,56 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from tests.towers import toy_model
+from vlp.training.optimizer import AdamW, Constant, WarmupCosine, layer_scales
+
+
+def test_vectors_and_scalars_are_not_decayed() -> None:
+    groups = AdamW(lr=1e-3)(toy_model()).param_groups
+    assert {(p.ndim > 1, g["weight_decay"]) for g in groups for p in g["params"]} == {(True, 0.2), (False, 0.0)}
+
+
+def test_first_matching_group_sets_rate_and_decay() -> None:
+    model = toy_model()
+    optimizer = AdamW(lr=1e-3, groups=[{"pattern": "^text", "lr": 1e-5, "weight_decay": 0.0}, {"pattern": ".", "lr": 2e-3}])
+    rates = {id(p): g["lr"] for g in optimizer(model).param_groups for p in g["params"]}
+    assert {rates[id(p)] for p in model.text.parameters()} == {1e-5}
+    assert {rates[id(p)] for p in model.vision.parameters()} == {2e-3}
+
+
+def test_pattern_without_parameter_is_an_error() -> None:
+    with pytest.raises(ValueError, match="'vison' matches no trainable"):
+        AdamW(lr=1e-3, groups=[{"pattern": "vison", "lr": 1.0}])(toy_model())
+
+
+def test_everything_frozen_is_an_error() -> None:
+    with pytest.raises(ValueError, match="nothing to train"):
+        AdamW(lr=1e-3)(toy_model().requires_grad_(False))
+
+
+def test_layer_decay_falls_towards_the_input() -> None:
+    names = [f"model.vision.{n}" for n in ("conv1.weight", "blocks.0.w", "blocks.1.w", "norm.weight")] + ["model.projection.w"]
+    assert list(layer_scales(names, 0.5).values()) == [0.125, 0.25, 0.5, 1.0, 1.0]
+
+
+@pytest.mark.parametrize("warmup", [10, 0.1])
+def test_warm_up_then_cosine(warmup: float) -> None:
+    optimizer = torch.optim.SGD(nn.Linear(1, 1).parameters(), lr=2.0)
+    scheduler = WarmupCosine(warmup=warmup, minimum=0.1)(optimizer, 100)
+    rates = []
+    for _ in range(100):
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        scheduler.step()
+    assert rates[0] == pytest.approx(2 / 11)
+    assert max(rates) == rates[10] == 2.0
+    assert rates[55] == pytest.approx(2 * (0.1 + 0.9 * 0.5))
+    assert optimizer.param_groups[0]["lr"] == pytest.approx(0.2)
+
+
+def test_constant_stays_at_the_peak() -> None:
+    schedule = Constant(warmup=3)
+    assert [schedule.factor(step, 100) for step in (0, 1, 2, 3, 99)] == [0.25, 0.5, 0.75, 1.0, 1.0]

@@ -1,0 +1,60 @@
+"""Config → objects: a plain dict with `_target_` becomes a call of what it names, its arguments built first.
+
+A config that came out of a file (a checkpoint) is data of a stranger. It is built with `allow`, under which a target
+must be a class that is defined, not merely imported, below one of the given modules.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+from collections.abc import Sequence
+from typing import Any
+
+FROM_FILES = ("vlp.models.", "vlp.tokenizers.", "vlp.data.transforms.", "vlp.objectives.")
+_WORDS = ("_target_", "_partial_", "_convert_", "_recursive_")
+
+
+def build(config: Any, *, allow: Sequence[str] | None = None) -> Any:
+    """allow: prefixes of the modules whose classes may be called; None = everything, for the user's own config."""
+    if isinstance(config, (list, tuple)):
+        return [build(item, allow=allow) for item in config]
+    if not isinstance(config, dict):
+        return config
+    values = {key: build(value, allow=allow) for key, value in config.items() if key not in _WORDS}
+    if "_target_" not in config:
+        if not values.keys() == config.keys():
+            raise ValueError(f"a config node with {sorted(set(config) - set(values))} has no _target_")
+        return values
+    target = _allowed(config["_target_"], allow) if allow is not None else _locate(config["_target_"])
+    return functools.partial(target, **values) if config.get("_partial_") else target(**values)
+
+
+def _locate(path: str) -> Any:
+    names = path.split(".")
+    for end in range(len(names) - 1, 0, -1):
+        module_name = ".".join(names[:end])
+        try:
+            module = importlib.import_module(module_name)
+        except ModuleNotFoundError as error:
+            if error.name and (module_name + ".").startswith(error.name + "."):
+                continue
+            raise
+        return functools.reduce(getattr, names[end:], module)
+    raise ValueError(f"there is no {path}")
+
+
+def _allowed(path: Any, allow: Sequence[str]) -> type:
+    refusal = ValueError(
+        f"the config in this file asks for {path!r}; only classes of {', '.join(p + '*' for p in allow)} are built from files"
+    )
+    module, _, name = str(path).rpartition(".")
+    if not any((module + ".").startswith(prefix) for prefix in allow):
+        raise refusal
+    try:
+        target = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError) as error:
+        raise refusal from error
+    if not isinstance(target, type) or target.__module__ != module:
+        raise refusal
+    return target

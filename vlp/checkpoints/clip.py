@@ -1,0 +1,174 @@
+"""OpenAI CLIP: the bare state dict that `clip.load` takes, or the TorchScript archives in which the weights came.
+
+The architecture is in the shapes, but for the numbers of heads (width / 64 unless told) and the activation. OpenAI's
+`convert_weights` leaves convolutions, linear maps and projections in float16, the rest in float32.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from vlp.checkpoints.keys import Row, State, layers, to_ours, to_theirs
+
+_HALF = re.compile(
+    r"text_projection|visual\.proj|.*\.attn\..*|.*\.mlp\..*|.*conv\d\.weight|.*downsample\.0\.weight|visual\.attnpool\.._proj\..*"
+)
+
+
+def _blocks(ours: str, theirs: str) -> list[Row]:
+    names = {
+        "norm1.*": "ln_1.*",
+        "attention.qkv.*": "attn.in_proj_*",
+        "attention.out.*": "attn.out_proj.*",
+        "norm2.*": "ln_2.*",
+        "mlp.fc1.*": "mlp.c_fc.*",
+        "mlp.fc2.*": "mlp.c_proj.*",
+    }
+    return [Row(f"{ours}.blocks.{{}}.{a}", f"{theirs}transformer.resblocks.{{}}.{b}") for a, b in names.items()]
+
+
+VIT = [
+    Row("vision.class_token", "visual.class_embedding"),
+    Row("vision.positions", "visual.positional_embedding"),
+    Row("vision.patches.weight", "visual.conv1.weight"),
+    Row("vision.norm_pre.*", "visual.ln_pre.*"),
+    *_blocks("vision", "visual."),
+    Row("vision.norm_post.*", "visual.ln_post.*"),
+    Row("projection.image.weight", "visual.proj", transpose=True),
+]
+RESNET = [Row(f"vision.{name}", f"visual.{name}") for name in ("conv{}.weight", "bn{}.*", "layer{}.*", "attnpool.*")]
+
+
+def text(prefix: str = "") -> list[Row]:
+    return [
+        Row("text.embedding.weight", f"{prefix}token_embedding.weight"),
+        Row("text.positions", f"{prefix}positional_embedding"),
+        *_blocks("text", prefix),
+        Row("text.norm.*", f"{prefix}ln_final.*"),
+        Row("projection.text.weight", f"{prefix}text_projection", transpose=True),
+    ]
+
+
+SCALE = [Row("projection.logit_scale", "logit_scale")]
+ARCHIVE = [Row(None, name) for name in ("input_resolution", "context_length", "vocab_size")]
+
+
+def matches(state: Mapping[str, object]) -> bool:
+    return "visual.conv1.weight" in state and "token_embedding.weight" in state and "text_projection" in state
+
+
+def table(state: Mapping[str, object]) -> list[Row]:
+    """The rows for a state dict of either side."""
+    resnet = "visual.layer1.0.conv1.weight" in state or "vision.layer1.0.conv1.weight" in state
+    return [*(RESNET if resnet else VIT), *text(), *SCALE, *ARCHIVE]
+
+
+def read(state: Mapping[str, Tensor], path: Path, architecture: dict[str, Any]) -> tuple[dict[str, Any], State]:
+    """The architecture also from a JSON of the same name, or `config.json`, with CLIP's constructor arguments."""
+    ours = to_ours(state, table(state))
+    beside = next((f for f in (path.with_suffix(".json"), path.parent / "config.json") if f.is_file()), None)
+    told = json.loads(beside.read_text()) if beside else {}
+    told = {"text_heads": told.get("transformer_heads"), "vision_heads": told.get("vision_heads")} | architecture
+    return infer(ours, **{key: value for key, value in told.items() if key in _TOLD and value is not None}), ours
+
+
+_TOLD = ("vision_heads", "text_heads", "activation")
+
+
+def infer(
+    state: State, *, vision_heads: int | None = None, text_heads: int | None = None, activation: str = "quick_gelu"
+) -> dict[str, Any]:
+    """The model's config out of the shapes of our state."""
+    shape = {key: tuple(value.shape) for key, value in state.items()}
+    vocabulary_size, text_width = shape["text.embedding.weight"]
+    tower = {
+        "_target_": "vlp.models.text.clip_text.ClipText",
+        "vocabulary_size": vocabulary_size,
+        "context_length": shape["text.positions"][0],
+        "width": text_width,
+        "layers": layers(state, "text.blocks."),
+        "heads": text_heads,
+        "mlp_ratio": shape["text.blocks.0.mlp.fc1.bias"][0] / text_width,
+        "activation": activation,
+        "pool": "argmax",
+    }
+    vision = _infer_vision(state, shape, vision_heads, activation)
+    projection = {
+        "_target_": "vlp.models.projection.linear.LinearProjection",
+        "image_width": vision["width"],
+        "text_width": text_width,
+        "width": shape["projection.text.weight"][0],
+        "project_image": "projection.image.weight" in state,
+    }
+    return {"_target_": "vlp.models.vlm.VisionLanguageModel", "vision": vision, "text": tower, "projection": projection}
+
+
+def _infer_vision(state: State, shape: dict[str, tuple[int, ...]], heads: int | None, activation: str) -> dict[str, Any]:
+    if "vision.attnpool.positional_embedding" in state:
+        return {
+            "_target_": "vlp.models.vision.clip_resnet.ClipResNet",
+            "image_size": 32 * math.isqrt(shape["vision.attnpool.positional_embedding"][0] - 1),
+            "layers": [layers(state, f"vision.layer{stage}.") for stage in (1, 2, 3, 4)],
+            "stem_width": shape["vision.layer1.0.conv1.weight"][0],
+            "width": shape["vision.attnpool.c_proj.weight"][0],
+            "heads": heads,
+        }
+    width, _, patch_size, _ = shape["vision.patches.weight"]
+    return {
+        "_target_": "vlp.models.vision.clip_vit.ClipVit",
+        "image_size": patch_size * math.isqrt(shape["vision.positions"][0] - 1),
+        "patch_size": patch_size,
+        "width": width,
+        "layers": layers(state, "vision.blocks."),
+        "heads": heads,
+        "mlp_ratio": shape["vision.blocks.0.mlp.fc1.bias"][0] / width,
+        "activation": activation,
+    }
+
+
+def write(config: dict[str, Any], state: State, path: Path) -> None:
+    """float16 where OpenAI has it, unless a value would change by it: then the file stays float32, which `clip.load`
+    takes as well. What OpenAI's code could not run as the same model is refused.
+    """
+    _check(config["model"])
+    theirs = to_theirs(state, [row for row in table(state) if row.ours])
+    theirs = {key: value.float() if value.is_floating_point() else value for key, value in theirs.items()}
+    half = {key: value.half() for key, value in theirs.items() if _HALF.fullmatch(key)}
+    if all(torch.equal(value.float(), theirs[key]) for key, value in half.items()):
+        theirs |= half
+    torch.save(theirs, path)
+    vision, tower = (config["model"][name] for name in ("vision", "text"))
+    if any(t.get("heads") not in (None, _width(t) / 64) for t in (vision, tower)):
+        heads = {"vision_heads": vision.get("heads"), "transformer_heads": tower.get("heads")}
+        path.with_suffix(".json").write_text(json.dumps(heads) + "\n")
+
+
+def _width(tower: dict[str, Any]) -> int:
+    return 32 * tower["stem_width"] if "stem_width" in tower else tower["width"]
+
+
+def _check(model: dict[str, Any]) -> None:
+    """What OpenAI's code would fail on is let through, as we read it; what it would silently run otherwise is not."""
+    reasons = []
+    for name in ("vision", "text"):
+        tower = model[name]
+        if not tower["_target_"].rpartition(".")[2].startswith("Clip"):
+            raise ValueError(f"OpenAI's format holds only CLIP's own towers; the {name} tower is a {tower['_target_']}")
+        if tower.get("heads") is not None and tower["heads"] != _width(tower) // 64 > 0:
+            reasons.append(f"{name}.heads={tower['heads']}")
+        usual = {"activation": "quick_gelu", "norm_eps": 1e-5, "causal": True} | ({"pool": "class"} if name == "vision" else {})
+        reasons += [f"{name}.{key}={tower[key]}" for key, value in usual.items() if tower.get(key, value) != value]
+    tower = model["text"]
+    highest = tower.get("eot_id") in (None, tower["vocabulary_size"] - 1)
+    if tower.get("pool", "end") in ("first", "last") or not highest:
+        reasons.append(f"text.pool={tower['pool']}")
+    if reasons:
+        raise ValueError(f"OpenAI's code would run another model than this one, as it does not know {', '.join(reasons)}")

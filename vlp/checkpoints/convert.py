@@ -1,0 +1,44 @@
+"""Any checkpoint that vlp reads → OpenAI's file, a Hugging Face folder, or a file of ours. There and back is bit-equal."""
+
+from __future__ import annotations
+
+import copy
+import json
+from pathlib import Path
+from typing import Any
+
+from vlp.checkpoints import clip, hugging_face, load
+from vlp.checkpoints.load import Checkpoint
+
+FORMATS = ("hugging_face", "openai", "vlp")
+
+
+def convert(source: Path, destination: Path, format: str, **architecture: Any) -> None:
+    """destination: a new folder for hugging_face, a new file for the others."""
+    if format not in FORMATS:
+        raise ValueError(f"unknown format {format!r}: choose one of {', '.join(FORMATS)}")
+    source, destination = Path(source), Path(destination)
+    if destination.is_file() or (destination.is_dir() and any(destination.iterdir())):
+        raise FileExistsError(f"{destination} exists: give a new place to write to")
+    checkpoint = load.read(source, architecture)
+    load.build_model(checkpoint)  # nothing is written that does not load
+    destination.parent.mkdir(parents=True, exist_ok=True)
+    if format == "vlp":
+        return load.save(checkpoint, destination)
+    config = _pooled_at_end_token(checkpoint)
+    if format == "openai":
+        return clip.write(config, checkpoint.state, destination)
+    hugging_face.write(config, checkpoint.state, destination)
+    if checkpoint.tokenizer_json is not None:
+        (destination / load.TOKENIZER).write_text(checkpoint.tokenizer_json)
+
+
+def _pooled_at_end_token(checkpoint: Checkpoint) -> dict[str, Any]:
+    """The other formats find the end of a text by its id, not by a mask."""
+    config = copy.deepcopy(checkpoint.config)
+    text = config["model"].get("text") or {}
+    if text.get("_target_", "").endswith(".ClipText") and text.get("pool", "end") == "end":
+        if checkpoint.tokenizer_json is None:
+            raise ValueError("this checkpoint pools text at its last real token and has no tokenizer to tell its id")
+        text |= {"pool": "eot", "eot_id": json.loads(checkpoint.tokenizer_json)["end_id"]}
+    return config

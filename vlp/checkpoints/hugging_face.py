@@ -1,0 +1,222 @@
+"""Hugging Face folders (`config.json` and weights): CLIPModel, and VisionTextDualEncoderModel of any two towers.
+
+CLIPModel becomes our own towers. The two towers of a dual encoder stay transformers' own, and transformers itself reads
+and writes their files, as it knows its keys of all versions. Text is pooled at the first `eos_token_id`; a CLIP with
+the id 2 is from before that rule and is pooled at the highest id.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import transformers
+from safetensors.torch import save_file
+
+from vlp.checkpoints import files
+from vlp.checkpoints.keys import Row, State, to_ours, to_theirs
+
+KINDS = ("clip", "vision-text-dual-encoder")
+_ACTIVATIONS = {"quick_gelu": "quick_gelu", "gelu": "gelu", "gelu_pytorch_tanh": "gelu_tanh"}
+
+
+def _blocks(ours: str, theirs: str) -> list[Row]:
+    a, b = f"{ours}.blocks.{{}}.", f"{theirs}.encoder.layers.{{}}."
+    return [
+        Row(f"{a}norm1.*", f"{b}layer_norm1.*"),
+        Row(f"{a}attention.qkv.weight", tuple(f"{b}self_attn.{x}_proj.weight" for x in "qkv")),
+        Row(f"{a}attention.qkv.bias", tuple(f"{b}self_attn.{x}_proj.bias" for x in "qkv")),
+        Row(f"{a}attention.out.*", f"{b}self_attn.out_proj.*"),
+        Row(f"{a}norm2.*", f"{b}layer_norm2.*"),
+        Row(f"{a}mlp.*", f"{b}mlp.*"),
+    ]
+
+
+CLIP = [
+    Row("vision.class_token", "vision_model.embeddings.class_embedding"),
+    Row("vision.positions", "vision_model.embeddings.position_embedding.weight"),
+    Row("vision.patches.weight", "vision_model.embeddings.patch_embedding.weight"),
+    Row("vision.norm_pre.*", "vision_model.pre_layrnorm.*"),
+    *_blocks("vision", "vision_model"),
+    Row("vision.norm_post.*", "vision_model.post_layernorm.*"),
+    Row("projection.image.weight", "visual_projection.weight"),
+    Row("text.embedding.weight", "text_model.embeddings.token_embedding.weight"),
+    Row("text.positions", "text_model.embeddings.position_embedding.weight"),
+    *_blocks("text", "text_model"),
+    Row("text.norm.*", "text_model.final_layer_norm.*"),
+    Row("projection.text.weight", "text_projection.weight"),
+    Row("projection.logit_scale", "logit_scale"),
+    Row(None, "vision_model.embeddings.position_ids"),
+    Row(None, "text_model.embeddings.position_ids"),
+]
+DUAL = [
+    Row("vision.backbone.*", "vision_model.*"),
+    Row("text.backbone.*", "text_model.*"),
+    Row("projection.image.weight", "visual_projection.weight"),
+    Row("projection.text.weight", "text_projection.weight"),
+    Row("projection.logit_scale", "logit_scale"),
+]
+
+
+def read(folder: Path, architecture: dict[str, Any]) -> tuple[dict[str, Any], State]:
+    told = json.loads((folder / "config.json").read_text())
+    if architecture:
+        raise ValueError(f"a Hugging Face folder says its architecture itself; {', '.join(architecture)} cannot be set")
+    if told.get("model_type") == "clip":
+        return _clip_config(told, folder), to_ours(_weights(folder), CLIP)
+    if told.get("model_type") == "vision-text-dual-encoder":
+        return _read_dual(folder)
+    raise ValueError(f"{folder} holds a {told.get('model_type')!r} model; vlp reads {' and '.join(KINDS)}")
+
+
+def _weights(folder: Path) -> State:
+    names = sorted(folder.glob("model*.safetensors")) or sorted(folder.glob("pytorch_model*.bin"))
+    if not names:
+        raise FileNotFoundError(f"{folder} has a config.json but neither model.safetensors nor pytorch_model.bin")
+    return {key: value for file in names for key, value in files.read(file).items()}
+
+
+def normalization(folder: Path) -> dict[str, list[float]]:
+    file = folder / "preprocessor_config.json"
+    told = json.loads(file.read_text()) if file.is_file() else {}
+    return {ours: told[theirs] for ours, theirs in (("mean", "image_mean"), ("std", "image_std")) if theirs in told}
+
+
+def _clip_config(told: dict[str, Any], folder: Path) -> dict[str, Any]:
+    config = transformers.CLIPConfig(**told)  # fills in what the file leaves to the defaults
+    vision, text = config.vision_config, config.text_config
+
+    def tower(side: Any) -> dict[str, Any]:
+        if side.hidden_act not in _ACTIVATIONS:
+            raise ValueError(f"vlp's CLIP towers have no {side.hidden_act}: they know {', '.join(_ACTIVATIONS)}")
+        return {
+            "width": side.hidden_size,
+            "layers": side.num_hidden_layers,
+            "heads": side.num_attention_heads,
+            "mlp_ratio": side.intermediate_size / side.hidden_size,
+            "activation": _ACTIVATIONS[side.hidden_act],
+            "norm_eps": side.layer_norm_eps,
+        }
+
+    legacy = text.eos_token_id == 2
+    return {
+        "_target_": "vlp.models.vlm.VisionLanguageModel",
+        "vision": {
+            "_target_": "vlp.models.vision.clip_vit.ClipVit",
+            "image_size": vision.image_size,
+            "patch_size": vision.patch_size,
+            **tower(vision),
+            **normalization(folder),
+        },
+        "text": {
+            "_target_": "vlp.models.text.clip_text.ClipText",
+            "vocabulary_size": text.vocab_size,
+            "context_length": text.max_position_embeddings,
+            **tower(text),
+            "pool": "argmax" if legacy else "eot",
+            "eot_id": None if legacy else text.eos_token_id,
+            "pad_id": text.pad_token_id if text.pad_token_id is not None else 0,
+        },
+        "projection": _projection(vision.hidden_size, text.hidden_size, config.projection_dim),
+    }
+
+
+def _projection(image_width: int, text_width: int, width: int) -> dict[str, Any]:
+    target = "vlp.models.projection.linear.LinearProjection"
+    return {"_target_": target, "image_width": image_width, "text_width": text_width, "width": width}
+
+
+def _read_dual(folder: Path) -> tuple[dict[str, Any], State]:
+    reader = transformers.VisionTextDualEncoderModel
+    model, info = reader.from_pretrained(folder, output_loading_info=True, local_files_only=True)
+    wrong = {name: sorted(map(str, keys)) for name, keys in info.items() if keys and "key" in name}
+    if wrong:
+        raise ValueError(f"{folder} does not fit its own config: {wrong}")
+    vision, text = model.config.vision_config.to_dict(), model.config.text_config.to_dict()
+    config = {
+        "_target_": "vlp.models.vlm.VisionLanguageModel",
+        "vision": {
+            "_target_": "vlp.models.vision.transformers.TransformersVision",
+            "config": vision,
+            "pool": "pooler",
+            **normalization(folder),
+        },
+        "text": {"_target_": "vlp.models.text.transformers.TransformersText", "config": text, "pool": "pooler"},
+        "projection": _projection(vision["hidden_size"], text["hidden_size"], model.config.projection_dim),
+    }
+    return config, to_ours(files.parameters(model), DUAL)
+
+
+def write(config: dict[str, Any], state: State, folder: Path) -> None:
+    model = config["model"]
+    folder.mkdir(parents=True, exist_ok=True)
+    if not model["projection"]["_target_"].endswith(".LinearProjection"):
+        raise ValueError(f"transformers has no model with the projection {model['projection']['_target_']}")
+    dual = [model[name]["_target_"].rpartition(".")[2] for name in ("vision", "text")]
+    if dual == ["TransformersVision", "TransformersText"]:
+        return _write_dual(model, state, folder)
+    if dual != ["ClipVit", "ClipText"]:
+        raise ValueError(f"transformers has no model with a {dual[0]} and a {dual[1]}")
+    dtypes = {value.dtype for value in state.values()}
+    theirs = to_theirs(state if len(dtypes) == 1 else files.float32(state), CLIP)
+    told = _clip_json(model, theirs)
+    save_file(theirs, folder / "model.safetensors", metadata={"format": "pt"})
+    (folder / "config.json").write_text(json.dumps(told, indent=2) + "\n")
+    normalize = {f"image_{key}": model["vision"][key] for key in ("mean", "std") if key in model["vision"]}
+    if normalize:
+        (folder / "preprocessor_config.json").write_text(json.dumps(normalize) + "\n")
+
+
+def _clip_json(model: dict[str, Any], theirs: State) -> dict[str, Any]:
+    vision, text = model["vision"], model["text"]
+    if vision.get("pool", "class") != "class" or not vision.get("pre_norm", True) or not text.get("causal", True):
+        raise ValueError("transformers' CLIPModel pools the class token after a pre-norm, and its text tower is causal")
+    if text.get("pool", "end") not in ("argmax", "eot", "end"):
+        raise ValueError(f"transformers' CLIPModel pools text at its end token, not at {text['pool']!r}")
+    names = {ours: theirs for theirs, ours in _ACTIVATIONS.items()}
+
+    def tower(side: dict[str, Any], layers: str) -> dict[str, Any]:
+        return {
+            "hidden_size": side["width"],
+            "num_hidden_layers": side["layers"],
+            "num_attention_heads": side.get("heads") or side["width"] // 64,
+            "intermediate_size": len(theirs[f"{layers}.encoder.layers.0.mlp.fc1.bias"]),
+            "hidden_act": names[side.get("activation", "quick_gelu")],
+            "layer_norm_eps": side.get("norm_eps", 1e-5),
+            "projection_dim": model["projection"]["width"],
+        }
+
+    size = text["vocabulary_size"]
+    return {
+        "architectures": ["CLIPModel"],
+        "model_type": "clip",
+        "dtype": str(theirs["logit_scale"].dtype).removeprefix("torch."),
+        "projection_dim": model["projection"]["width"],
+        "vision_config": {
+            **tower(vision, "vision_model"),
+            "model_type": "clip_vision_model",
+            "image_size": vision["image_size"],
+            "patch_size": vision["patch_size"],
+        },
+        "text_config": {
+            **tower(text, "text_model"),
+            "model_type": "clip_text_model",
+            "vocab_size": size,
+            "max_position_embeddings": text["context_length"],
+            "bos_token_id": size - 2,
+            "eos_token_id": text["eot_id"] if text.get("pool") == "eot" else 2,  # 2: pooled at the highest id
+            "pad_token_id": text.get("pad_id", 0),
+        },
+    }
+
+
+def _write_dual(model: dict[str, Any], state: State, folder: Path) -> None:
+    config = transformers.VisionTextDualEncoderConfig(
+        vision_config=model["vision"]["config"],
+        text_config=model["text"]["config"],
+        projection_dim=model["projection"]["width"],
+    )
+    dual = transformers.VisionTextDualEncoderModel(config)
+    dual.load_state_dict(to_theirs(files.float32(state), DUAL))
+    dual.save_pretrained(folder)

@@ -1,0 +1,102 @@
+"""Two-way tables between the parameter names of a foreign checkpoint and ours.
+
+A row pairs two patterns: `{}` stands for a layer's number, `*` for the rest of a name, each standing for the same text
+on both sides. Tensors pass unchanged, transposed, or joined from several of theirs along the first dimension, so that
+there and back is bit-equal.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import torch
+from torch import Tensor, nn
+
+State = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Row:
+    """ours None = dropped on purpose.  theirs of several names = parts of ours, in this order."""
+
+    ours: str | None
+    theirs: str | tuple[str, ...]
+    transpose: bool = False
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        return (self.theirs,) if isinstance(self.theirs, str) else self.theirs
+
+
+@lru_cache(maxsize=None)
+def _regex(pattern: str) -> re.Pattern[str]:
+    return re.compile(re.escape(pattern).replace(r"\{\}", r"(\d+)").replace(r"\*", "(.+)"))
+
+
+def _fill(pattern: str, groups: Sequence[str]) -> str:
+    values = iter(groups)
+    return re.sub(r"\{\}|\*", lambda _: next(values), pattern)
+
+
+def to_ours(state: Mapping[str, Tensor], rows: Iterable[Row]) -> State:
+    rest, result = dict(state), {}
+    for row in rows:
+        for key in list(rest):
+            found = _regex(row.parts[0]).fullmatch(key)
+            names = [_fill(part, found.groups()) for part in row.parts] if found else []
+            if not found or not all(name in rest for name in names):
+                continue
+            parts = [rest.pop(name) for name in names]
+            if row.ours is not None:
+                tensor = parts[0] if len(parts) == 1 else torch.cat(parts)
+                result[_fill(row.ours, found.groups())] = tensor.T.contiguous() if row.transpose else tensor
+    if rest:
+        raise ValueError(f"this checkpoint has {_listed(rest)} that no known model of its format has")
+    return result
+
+
+def to_theirs(state: Mapping[str, Tensor], rows: Iterable[Row]) -> State:
+    rest, result = dict(state), {}
+    for row in rows:
+        for key in list(rest) if row.ours is not None else ():
+            found = _regex(row.ours or "").fullmatch(key)
+            if found:
+                tensor = rest.pop(key)
+                tensor = tensor.T.contiguous() if row.transpose else tensor
+                count = len(row.parts)
+                pieces = [piece.clone() for piece in tensor.chunk(count)] if count > 1 else [tensor]
+                result |= {_fill(name, found.groups()): piece for name, piece in zip(row.parts, pieces, strict=True)}
+    if rest:
+        raise ValueError(f"this model has {_listed(rest)} for which the format has no place")
+    return result
+
+
+def load_strictly(model: nn.Module, state: Mapping[str, Tensor]) -> None:
+    """Loads as float32; every key that is missing, left over or of another shape is named in one error."""
+    wanted = model.state_dict()
+    problems = {
+        "lacks": [key for key in wanted if key not in state],
+        "has no place for": [key for key in state if key not in wanted],
+        "has another shape for": [
+            f"{key} {tuple(state[key].shape)} (the model: {tuple(wanted[key].shape)})"
+            for key in wanted
+            if key in state and state[key].shape != wanted[key].shape
+        ],
+    }
+    if any(problems.values()):
+        words = "; ".join(f"{verb} {_listed(keys)}" for verb, keys in problems.items() if keys)
+        raise ValueError(f"the checkpoint does not fit the model: it {words}")
+    model.load_state_dict({key: state[key].to(wanted[key].dtype) for key in wanted})
+
+
+def _listed(keys: Iterable[str]) -> str:
+    names = sorted(keys)
+    return f"{len(names)} key{'s' if len(names) > 1 else ''} ({', '.join(names)})"
+
+
+def layers(state: Mapping[str, Tensor], prefix: str) -> int:
+    """How many numbers follow `prefix` in the keys: 0, 1, 2, …"""
+    return len({key[len(prefix) :].split(".")[0] for key in state if key.startswith(prefix)})

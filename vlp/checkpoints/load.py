@@ -1,0 +1,173 @@
+"""A path → a checkpoint in our terms, its kind detected by content; and the one place where weights go into a model.
+
+    folder  with checkpoints/*.ckpt         a run of ours        with open_clip_config.json   open_clip
+            with config.json                Hugging Face
+    file    with config and state_dict      ours                 TorchScript archive, OpenAI's keys   OpenAI CLIP
+            with state_dict, or OpenAI's keys beside an open_clip_config.json                         open_clip
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from vlp.build import FROM_FILES, build
+from vlp.checkpoints import clip, files, hugging_face, open_clip
+from vlp.checkpoints.keys import State, load_strictly
+from vlp.models.vision.clip_vit import resize_positions
+from vlp.models.vlm import VisionLanguageModel
+
+TOKENIZER = "vlp_tokenizer.json"
+_OPTIONS = ("vision_heads", "text_heads", "activation", "image_size")
+_POSITIONS = ("vision.positions", "vision.attnpool.positional_embedding")
+
+
+@dataclass
+class Checkpoint:
+    """config: `model`, and where the file has them `transform` and `objectives`, as plain dicts.  state: the model's
+    tensors, of the file's own precision.  heads: those of the objectives.  vocabulary: a folder with the tokenizer's
+    files.
+    """
+
+    config: dict[str, Any]
+    state: State
+    heads: State
+    tokenizer_json: str | None = None
+    vocabulary: Path | None = None
+
+
+def read(path: Path, architecture: dict[str, Any]) -> Checkpoint:
+    """architecture: what the file does not say: vision_heads, text_heads, activation (OpenAI and open_clip), and
+    image_size, to which the position embeddings are resized.
+    """
+    unknown = sorted(set(architecture) - set(_OPTIONS))
+    if unknown:
+        raise ValueError(f"load takes no {', '.join(unknown)}; what it takes is {', '.join(_OPTIONS)}")
+    if not path.exists():
+        raise FileNotFoundError(f"{path}: there is no such checkpoint")
+    told = {key: value for key, value in architecture.items() if key != "image_size"}
+    checkpoint = _read_folder(path, told) if path.is_dir() else _read_file(path, told)
+    if "image_size" in architecture:
+        _resize(checkpoint, architecture["image_size"])
+    return checkpoint
+
+
+def build_model(checkpoint: Checkpoint) -> VisionLanguageModel:
+    """In evaluation mode, with float32 weights."""
+    parts = checkpoint.config["model"]
+    for name in ("vision", "text"):
+        if (parts.get(name) or {}).get("weights"):
+            raise ValueError(f"this checkpoint's {name} tower refers to other weights instead of describing its architecture")
+    model = build(parts, allow=FROM_FILES)
+    load_strictly(model, checkpoint.state)
+    return model.eval()
+
+
+def _read_folder(path: Path, told: dict[str, Any]) -> Checkpoint:
+    runs = [path / "checkpoints" / f"{name}.ckpt" for name in ("best", "last")]
+    run = next((file for file in runs if file.is_file()), None)
+    if run is not None:
+        return _read_file(run, told)
+    if (path / open_clip.CONFIG).is_file():
+        file = open_clip.weights(path)
+        return _open_clip(files.read(file), file, told)
+    if (path / "config.json").is_file():
+        model, state = hugging_face.read(path, told)
+        saved = path / TOKENIZER
+        return Checkpoint(
+            config={"model": model, "transform": _hugging_face_transform(path, model)},
+            state=state,
+            heads={},
+            tokenizer_json=saved.read_text() if saved.is_file() else None,
+            vocabulary=path,
+        )
+    raise FileNotFoundError(
+        f"{path} is no checkpoint: it has neither checkpoints/best.ckpt or last.ckpt, nor {open_clip.CONFIG}, nor config.json"
+    )
+
+
+def _read_file(path: Path, told: dict[str, Any]) -> Checkpoint:
+    content = files.read(path)
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} holds a {type(content).__name__}, not a checkpoint")
+    if "config" in content and "state_dict" in content and "model" in content["config"]:
+        if told:
+            raise ValueError(f"{path} is a checkpoint of vlp and says its architecture itself; leave out {', '.join(told)}")
+        return _ours(content)
+    state = content.get("state_dict", content)
+    state = {key.removeprefix("module."): value for key, value in state.items()}
+    if "text_model.embeddings.token_embedding.weight" in state or "vision_model.embeddings.class_embedding" in state:
+        raise ValueError(f"{path} has transformers' keys: give its folder, where config.json is")
+    if not (clip.matches(state) or open_clip.matches(state)):
+        some = ", ".join(sorted(map(str, state))[:5])
+        raise ValueError(f"{path} is of no format that vlp reads; its keys are {some}, …")
+    if "state_dict" in content or open_clip.config_beside(path) or not clip.matches(state):
+        return _open_clip(state, path, told)
+    model, ours = clip.read(state, path, told)
+    return Checkpoint(config={"model": model, "transform": _transform(model)}, state=ours, heads={})
+
+
+def _ours(content: dict[str, Any]) -> Checkpoint:
+    def part(prefix: str) -> State:
+        tensors = content["state_dict"].items()
+        return {key.removeprefix(prefix): value for key, value in tensors if key.startswith(prefix)}
+
+    config = {key: content["config"][key] for key in ("model", "transform", "objectives") if key in content["config"]}
+    return Checkpoint(
+        config=config, state=part("model."), heads=part("objectives."), tokenizer_json=content.get("tokenizer_json")
+    )
+
+
+def _open_clip(state: State, path: Path, told: dict[str, Any]) -> Checkpoint:
+    model, ours, preprocess = open_clip.read(state, path, told)
+    modes = {"shortest": "clip", "squash": "squash"}
+    mode = modes.get(preprocess.get("resize_mode", "shortest"))
+    known = mode and preprocess.get("interpolation", "bicubic") == "bicubic"
+    return Checkpoint(
+        config={"model": model, "transform": _transform(model, mode) if known else None},
+        state=ours,
+        heads={},
+        vocabulary=path.parent,
+    )
+
+
+def _transform(model: dict[str, Any], mode: str = "clip") -> dict[str, Any]:
+    target = "vlp.data.transforms.EvalTransform"
+    return {"eval": {"_target_": target, "image_size": model["vision"]["image_size"], "mode": mode}}
+
+
+def _hugging_face_transform(folder: Path, model: dict[str, Any]) -> dict[str, Any] | None:
+    """None where the folder's own preprocessing is not one of ours (bicubic: 3 in Pillow's numbers)."""
+    file = folder / "preprocessor_config.json"
+    told = json.loads(file.read_text()) if file.is_file() else {}
+    if "image_size" not in model["vision"]:
+        model["vision"]["image_size"] = model["vision"]["config"].get("image_size")
+    if told.get("resample", 3) != 3 or (not told and model["vision"]["_target_"].endswith(".TransformersVision")):
+        return None
+    size = told.get("size", {})
+    return _transform(model, "squash" if isinstance(size, dict) and "height" in size else "clip")
+
+
+def _resize(checkpoint: Checkpoint, image_size: int) -> None:
+    vision = checkpoint.config["model"]["vision"]
+    key = next((key for key in _POSITIONS if key in checkpoint.state), None)
+    if key is None:
+        raise ValueError(f"image_size can be changed for CLIP's own towers only, not for {vision['_target_']}")
+    vision["image_size"] = image_size
+    side = image_size // vision.get("patch_size", 32)
+    positions = checkpoint.state[key]
+    checkpoint.state = checkpoint.state | {key: resize_positions(positions, side * side + 1)}
+    for transform in (checkpoint.config.get("transform") or {}).values():
+        if "image_size" in transform:
+            transform["image_size"] = image_size
+
+
+def save(checkpoint: Checkpoint, path: Path) -> None:
+    """As a file of ours, which `read` reads back bit-equal."""
+    state = {f"model.{key}": value for key, value in checkpoint.state.items()}
+    state |= {f"objectives.{key}": value for key, value in checkpoint.heads.items()}
+    torch.save({"config": checkpoint.config, "state_dict": state, "tokenizer_json": checkpoint.tokenizer_json}, path)

@@ -1,0 +1,125 @@
+"""open_clip: a folder with `open_clip_config.json` and weights, or a training file `epoch_*.pt` with its config beside it.
+
+Keys are OpenAI's, with `text.` before the text tower's in its CustomTextCLIP. Without a config the architecture is
+inferred from the shapes, with exact GELU: open_clip's default, unlike OpenAI's.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from vlp.checkpoints import clip
+from vlp.checkpoints.keys import Row, State, to_ours
+
+CONFIG = "open_clip_config.json"
+WEIGHTS = ("open_clip_model.safetensors", "model.safetensors", "open_clip_pytorch_model.bin")
+
+# what each side of its config may say; of what is not listed here only the training matters, or the default
+_VISION = {"layers", "width", "head_width", "mlp_ratio", "patch_size", "image_size", "no_ln_pre", "final_ln_after_pool"}
+_TEXT = {"context_length", "vocab_size", "width", "heads", "layers", "mlp_ratio", "no_causal_mask", "proj_bias", "pad_id"}
+_BOTH = {"pool_type", "norm_kwargs", "act_kwargs", "eos_id", "final_ln_after_pool"}
+_TRAINING = {"patch_dropout", "output_tokens", "hf_tokenizer_name", "tokenizer_mode", "tokenizer_kwargs"}
+_DEFAULTS = {"pos_embed_type": "learnable", "proj_type": "linear", "block_type": "default"}
+
+
+def matches(state: Mapping[str, object]) -> bool:
+    return "visual.class_embedding" in state and "text.token_embedding.weight" in state
+
+
+def config_beside(path: Path) -> Path | None:
+    file = (path if path.is_dir() else path.parent) / CONFIG
+    return file if file.is_file() else None
+
+
+def weights(folder: Path) -> Path:
+    file = next((folder / name for name in WEIGHTS if (folder / name).is_file()), None)
+    if file is None:
+        raise FileNotFoundError(f"{folder} has {CONFIG} but none of {', '.join(WEIGHTS)}")
+    return file
+
+
+def table(state: Mapping[str, object]) -> list[Row]:
+    prefix = "text." if "text.token_embedding.weight" in state else ""
+    linear = [
+        Row("projection.text.weight", f"{prefix}text_projection.weight"),
+        Row("projection.text.bias", f"{prefix}text_projection.bias"),
+    ]
+    vision = clip.RESNET if "visual.layer1.0.conv1.weight" in state else clip.VIT
+    return [*vision, *clip.text(prefix), *linear, *clip.SCALE, Row("projection.logit_bias", "logit_bias")]
+
+
+def read(
+    state: Mapping[str, Tensor], path: Path, architecture: dict[str, Any]
+) -> tuple[dict[str, Any], State, dict[str, Any]]:
+    """The third is the folder's `preprocess_cfg` (mean, std, …)."""
+    state = {key.removeprefix("module."): value for key, value in state.items()}
+    file = config_beside(path)
+    told = json.loads(file.read_text()) if file else {}
+    if file:
+        _refuse_unknown(told["model_cfg"])
+    ours = to_ours(state, table(state))
+    for key in ("projection.logit_scale", "projection.logit_bias"):  # [1] where training made it non-scalar
+        if key in ours:
+            ours[key] = ours[key].reshape(())
+    if not file:
+        model = clip.infer(ours, **{"activation": "gelu"} | architecture)
+    else:
+        cfg = told["model_cfg"]
+        heads = {"text_heads": cfg["text_cfg"].get("heads", 8), "vision_heads": _vision_heads(cfg["vision_cfg"])}
+        model = clip.infer(ours, **heads | {"activation": "quick_gelu" if cfg.get("quick_gelu") else "gelu"} | architecture)
+        _apply(model, cfg, architecture)
+    preprocess = told.get("preprocess_cfg", {})
+    model["vision"] |= {key: list(preprocess[key]) for key in ("mean", "std") if key in preprocess}
+    model["projection"] |= {
+        "project_text": "projection.text.weight" in ours,
+        "text_bias": "projection.text.bias" in ours,
+        "logit_bias": float(ours["projection.logit_bias"]) if "projection.logit_bias" in ours else None,
+    }
+    return model, ours, preprocess
+
+
+def _vision_heads(cfg: dict[str, Any]) -> int:
+    width = cfg.get("width", 768) * (32 if isinstance(cfg.get("layers", 12), list) else 1)
+    return width // cfg.get("head_width", 64)
+
+
+def _refuse_unknown(cfg: dict[str, Any]) -> None:
+    unknown = [key for key in ("custom_text", "multimodal_cfg") if key == "multimodal_cfg" and cfg.get(key)]
+    for side, known in (("vision_cfg", _VISION), ("text_cfg", _TEXT)):
+        for key, value in cfg[side].items():
+            usual = value in (None, False, _DEFAULTS.get(key))
+            if key not in known | _BOTH | _TRAINING and not usual:
+                unknown.append(f"{side}.{key}={value}")
+    if unknown:
+        raise ValueError(f"this open_clip model has parts that vlp does not build: {', '.join(unknown)}")
+
+
+def _apply(model: dict[str, Any], cfg: dict[str, Any], architecture: dict[str, Any]) -> None:
+    """What the shapes do not show: pooling, masks, norms and the form of the activation."""
+    vision, text, plain = cfg["vision_cfg"], cfg["text_cfg"], "activation" not in architecture
+    for part, side in (("vision", vision), ("text", text)):
+        if (side.get("act_kwargs") or {}).get("approximate") == "tanh" and plain:
+            model[part]["activation"] = "gelu_tanh"
+        if side.get("norm_kwargs"):
+            model[part]["norm_eps"] = side["norm_kwargs"].get("eps", 1e-5)
+    if "patch_size" in model["vision"]:
+        pool = {"tok": "class", "avg": "average"}.get(vision.get("pool_type", "tok"))
+        if pool is None:
+            raise ValueError(f"vlp does not build open_clip's vision_cfg.pool_type={vision['pool_type']}")
+        model["vision"] |= {
+            "pool": pool,
+            "pre_norm": not vision.get("no_ln_pre", False),
+            "norm_before_pool": not vision.get("final_ln_after_pool", False),
+        }
+    pool = {"eos": "eot"}.get(text.get("pool_type", "argmax"), text.get("pool_type", "argmax"))
+    model["text"] |= {
+        "pool": pool,
+        "eot_id": text.get("eos_id", 2) if pool == "eot" else None,
+        "causal": not text.get("no_causal_mask", False),
+        "pad_id": text.get("pad_id", 0),
+    }

@@ -1,0 +1,165 @@
+"""The `vlp` command. Each subcommand imports what it needs when it runs: help and mistakes are answered at once."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+LISTED = {
+    "models": "model",
+    "towers": "model/vision",
+    "texts": "model/text",
+    "data": "data",
+    "objectives": "objective",
+    "tasks": "task",
+    "experiments": "experiment",
+}
+FORMATS = ("hugging_face", "openai", "vlp")
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse with one sentence for a mistake, and the name that was probably meant."""
+
+    commands: Sequence[str] = ()
+
+    def error(self, message: str) -> None:  # type: ignore[override]
+        word = next((word for word in sys.argv[1:] if not word.startswith("-")), "")
+        near = difflib.get_close_matches(word, self.commands, 1, 0.5) if word not in self.commands else []
+        if "invalid choice" in message and self.commands:
+            message = f"there is no command {word!r}: " + (
+                f"did you mean {near[0]}?" if near else f"there are {', '.join(self.commands)}"
+            )
+        self.exit(2, f"{self.prog}: {message}\n")
+
+
+def parser() -> Parser:
+    top = Parser(
+        prog="vlp", description="Vision-language pre-training experiments.", epilog="vlp COMMAND --help tells more."
+    )
+    commands = top.add_subparsers(dest="command", metavar="COMMAND", required=True, parser_class=Parser)
+    commands.add_parser(
+        "train", help="fit a model, then test its best checkpoint: vlp train [key=value …]", add_help=False
+    )
+    commands.add_parser(
+        "evaluate", help="measure a checkpoint: vlp evaluate checkpoint=PATH data=… task=[…]", add_help=False
+    )
+
+    scenes = commands.add_parser("scenes", help="draw the generated data set, in the official formats")
+    scenes.add_argument("out", type=Path, metavar="OUT", help="folder to write")
+    scenes.add_argument("--images", type=positive, default=5_000, help="training images (%(default)s)")
+    scenes.add_argument("--val", type=positive, help="validation images (a tenth of the training images)")
+    scenes.add_argument("--test", type=positive, help="test images (as many as for validation)")
+    scenes.add_argument("--size", type=positive, default=64, help="side in pixels (%(default)s)")
+    scenes.add_argument("--seed", type=int, default=0, help="(%(default)s)")
+
+    convert = commands.add_parser("convert", help="turn a checkpoint into another format")
+    convert.add_argument("source", type=Path, metavar="SRC")
+    convert.add_argument("destination", type=Path, metavar="DST")
+    convert.add_argument("--to", choices=FORMATS, required=True)
+
+    compare = commands.add_parser("compare", help="what differs between runs, and their final figures")
+    compare.add_argument("folders", type=Path, nargs="+", metavar="RUN", help="run folders, or folders of runs")
+    compare.add_argument(
+        "--metric", action="append", default=[], help="a figure's name or a part of it; may be repeated"
+    )
+    compare.add_argument("--csv", type=Path, metavar="FILE")
+    compare.add_argument("--json", action="store_true", help="print JSON")
+
+    listed = commands.add_parser("ls", help="list the options that YAML offers")
+    listed.add_argument("kind", nargs="?", choices=LISTED)
+    top.commands = tuple(commands.choices)
+    return top
+
+
+def positive(text: str) -> int:
+    number = int(text)
+    if number <= 0:
+        raise argparse.ArgumentTypeError(f"expects a number above 0, got {text}")
+    return number
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    if arguments and arguments[0] in ("train", "evaluate"):  # Hydra's own command line
+        from vlp.launch.main import main as launch
+
+        return launch(arguments[0], arguments[1:])
+    top = parser()
+    options = top.parse_args(arguments)
+    try:
+        COMMANDS[options.command](options)
+    except KeyboardInterrupt:
+        return 130
+    except Exception as error:
+        if os.environ.get("HYDRA_FULL_ERROR") == "1" or not is_sentence(error):
+            raise
+        print(f"vlp {options.command}: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def is_sentence(error: Exception) -> bool:
+    """Errors about what the user gave; anything else is a defect and keeps its traceback."""
+    return isinstance(error, (OSError, ValueError)) or type(error).__name__ == "ConfigError"
+
+
+def scenes(options: argparse.Namespace) -> None:
+    from vlp.data.generate.write import generate
+
+    val = options.val or max(1, options.images // 10)
+    counts = {"train": options.images, "val": val, "test": options.test or val}
+    generate(options.out, images=counts, size=options.size, seed=options.seed)
+    print(f"{options.out}: {', '.join(f'{count} {split}' for split, count in counts.items())} images")
+
+
+def convert(options: argparse.Namespace) -> None:
+    from vlp.checkpoints.convert import convert
+
+    if not options.source.exists():
+        raise FileNotFoundError(f"{options.source}: there is no such file or folder")
+    convert(options.source, options.destination, options.to)
+    print(options.destination)
+
+
+def compare(options: argparse.Namespace) -> None:
+    from vlp.launch.compare import compare
+
+    compare(options.folders, metrics=options.metric, csv_file=options.csv, as_json=options.json)
+
+
+def ls(options: argparse.Namespace) -> None:
+    from vlp.launch.compose import conf_folder
+
+    for kind in [options.kind] if options.kind else LISTED:
+        files = {
+            file.stem: file for conf in (Path("conf"), conf_folder()) for file in (conf / LISTED[kind]).glob("*.yaml")
+        }
+        width = max(map(len, files), default=0)
+        print(f"{kind} ({LISTED[kind]}=…)")
+        for name, file in sorted(files.items()):
+            print(f"  {name:{width}}  {first_comment(file)}".rstrip())
+
+
+def first_comment(file: Path) -> str:
+    """What a YAML file says it is: its first comment that is not Hydra's `# @package`."""
+    for line in file.read_text(encoding="utf-8").splitlines():
+        if line.strip() and not line.startswith("#"):
+            break
+        if (text := line.lstrip("# ").strip()) and not text.startswith("@package"):
+            return text
+    return ""
+
+
+COMMANDS: dict[str, Callable[[argparse.Namespace], None]] = {
+    "scenes": scenes,
+    "convert": convert,
+    "compare": compare,
+    "ls": ls,
+}
+
+if __name__ == "__main__":
+    sys.exit(main())

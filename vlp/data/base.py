@@ -1,0 +1,237 @@
+"""What all data sets share: a data set writes only `samples(split)`; the rest is here.
+
+    class Mine(DataModule):
+        def samples(self, split: str) -> list[Sample]: ...       # split: "train", "val" or "test"
+
+Order, resumption and randomness: vlp/data/sampler.py. Images that cannot be read: vlp/data/dataset.py.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+from torch.utils.data import DataLoader
+
+from vlp.data.collate import Collate
+from vlp.data.dataset import Examples, PackedSamples, Transform
+from vlp.data.files import existing, first_five, inside
+from vlp.data.sampler import EvalSampler, TrainSampler
+from vlp.random import permutation
+from vlp.structures import Batch, Sample
+
+SPLITS = ("train", "val", "test")
+
+
+def prepare_worker(worker: int) -> None:
+    # a process forked from one that used OpenMP hangs in its first parallel region, so it must never enter one
+    torch.set_num_threads(1)
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"
+
+
+class Loader(DataLoader[Batch]):
+    """A DataLoader whose timeout says what to do."""
+
+    def __iter__(self) -> Any:
+        iterator = super().__iter__()
+        while True:
+            try:
+                yield next(iterator)
+            except StopIteration:
+                return
+            except RuntimeError as error:
+                if "timed out" not in str(error):
+                    raise
+                message = f"no batch came from {self.num_workers} data workers within data.timeout={self.timeout:g} seconds"
+                raise RuntimeError(f"{message}: look at the disk, or raise it (0 waits for ever)") from error
+
+
+class DataModule(L.LightningDataModule):
+    """name: the source in the names of logged figures.  root: the folder of the data.  transform: callables "train" and
+    "eval" from a PIL image to uint8 [3 h w].  batch_size: training samples a step of all processes together;
+    eval_batch_size: of each process.  captions: training captions an image in each epoch, drawn anew ("one", or a
+    number), or "all": each caption is a sample of its own, and no batch holds an image twice.  max_train_samples: a
+    fixed random subset.  timeout: seconds to wait for a worker, 0 = for ever.  issues_path: see vlp/data/dataset.py.
+    """
+
+    class_names: tuple[str, ...] | None = None  # known after `setup`, where the data have classes
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        root: str | Path,
+        transform: Mapping[str, Transform],
+        tokenizer: Any = None,
+        seed: int = 0,
+        batch_size: int = 256,
+        eval_batch_size: int = 256,
+        num_workers: int = 0,
+        captions: str | int = "one",
+        max_train_samples: int | None = None,
+        max_bad_fraction: float = 0.01,
+        follow_symlinks: bool = False,
+        timeout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        if captions not in ("one", "all") and not (isinstance(captions, int) and captions > 0):
+            raise ValueError(f'data.captions={captions!r}: choose "one", "all" or a number of captions')
+        self.name, self.root = name, Path(root).expanduser()
+        self.transform = {kind: transform[kind] for kind in ("train", "eval")}
+        self.tokenizer, self.seed = tokenizer, seed
+        self.batch_size, self.eval_batch_size, self.num_workers = batch_size, eval_batch_size, num_workers
+        self.captions: str | int = 1 if captions == "one" else captions
+        self.max_train_samples, self.max_bad_fraction = max_train_samples, max_bad_fraction
+        self.follow_symlinks, self.timeout = follow_symlinks, timeout
+        self.issues_path: Path | None = None
+        self.allow_zero_length_dataloader_with_multiple_devices = True  # fewer evaluation samples than ranks
+        self.sampler: TrainSampler | None = None
+        self._splits: dict[str, PackedSamples] = {}
+
+    # -- what a data set writes ------------------------------------------------------------------------------------
+
+    def samples(self, split: str) -> Sequence[Sample]:
+        """The raw samples of "train", "val" or "test"; empty where the data set has none."""
+        raise NotImplementedError
+
+    # -- what it may use -------------------------------------------------------------------------------------------
+
+    def inside(self, folder: Path, relative: object, *, place: str) -> Path:
+        return inside(folder, relative, place=place, follow_symlinks=self.follow_symlinks)
+
+    def split(self, split: str) -> PackedSamples:
+        """The checked samples of a split; read once."""
+        if split not in SPLITS:
+            raise ValueError(f"there is no split {split!r}: choose from {', '.join(SPLITS)}")
+        if split not in self._splits:
+            existing(self.root, what=f"the folder of {self.name}", fix="set data.root, or data_root for all data sets")
+            samples = list(self.samples(split))
+            if split == "train" and self.max_train_samples is not None:
+                kept = permutation(len(samples), 0)[: self.max_train_samples].sort().values
+                samples = [samples[index] for index in kept.tolist()]
+            self._check(split, samples)
+            self._splits[split] = PackedSamples(samples)
+        return self._splits[split]
+
+    def _check(self, split: str, samples: Sequence[Sample]) -> None:
+        bare = [sample.image.name for sample in samples if not (sample.captions or sample.label is not None or sample.categories)]
+        if bare and split != "train":
+            raise ValueError(f"{len(bare)} {split} images of {self.name} have no caption and no class: {first_five(bare)}")
+        missing = [sample.image for sample in samples if not os.path.isfile(sample.image)]
+        if not missing:
+            return
+        message = f"{len(missing)} of {len(samples)} {split} images of {self.name} are not on disk: {first_five(missing)}"
+        if split != "train" or len(missing) > self.max_bad_fraction * len(samples):
+            raise FileNotFoundError(f"{message}; complete the data, or correct data.root")
+        warnings.warn(f"{message}; others will take their places", stacklevel=3)
+
+    def fingerprint(self, split: str) -> str:
+        """sha256 over the file names and captions of a split, in order: the same data give the same on any machine."""
+        digest = hashlib.sha256()
+        for sample in self.split(split):
+            name = os.path.relpath(sample.image, self.root)
+            digest.update("\0".join([name, str(sample.label), *sample.captions]).encode() + b"\n")
+        return digest.hexdigest()
+
+    def train_captions(self) -> Iterator[str]:
+        for sample in self.split("train"):
+            yield from sample.captions
+
+    # -- Lightning -------------------------------------------------------------------------------------------------
+
+    def setup(self, stage: str | None = None) -> None:
+        needed = {"fit": ("train", "val"), "validate": ("val",), "test": ("test",)}.get(stage or "", SPLITS)
+        for split in needed:
+            self.split(split)
+        if "train" not in needed:
+            return
+        self._train = self._examples("train")
+        self.sampler = TrainSampler(
+            length=len(self._train), batch_size=self.batch_size, seed=self.seed, owner=self._train.owner
+        )
+        # every rank trains its own, equal one: it depends on the captions alone
+        if self.tokenizer is not None and not getattr(self.tokenizer, "trained", True):
+            self.tokenizer.train(self.train_captions())
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Known after `setup`."""
+        if self.sampler is None:
+            raise RuntimeError('call setup("fit") first: the number of steps depends on the data')
+        return self.sampler.steps_per_epoch
+
+    @property
+    def bad_samples(self) -> int:
+        return self._train.bad_samples
+
+    def _examples(self, split: str) -> Examples:
+        training = split == "train"
+        return Examples(
+            self.split(split),
+            name=f"{self.name} {split}",
+            transform=self.transform["train" if training else "eval"],
+            training=training,
+            seed=self.seed,
+            captions=self.captions,
+            max_bad_fraction=self.max_bad_fraction,
+        )
+
+    def _loader(self, examples: Examples, sampler: TrainSampler | EvalSampler) -> Loader:
+        examples.issues_path = self.issues_path
+        collate = Collate(
+            tokenizer=self.tokenizer,
+            classes=len(self.class_names or ()),
+            training=examples.training,
+            one_caption=examples.training and self.captions in (1, "all"),
+        )
+        return Loader(
+            examples,
+            batch_sampler=sampler,
+            collate_fn=collate,
+            num_workers=self.num_workers,
+            worker_init_fn=prepare_worker,
+            persistent_workers=self.num_workers > 0,
+            pin_memory=torch.cuda.is_available(),
+            timeout=self.timeout if self.num_workers else 0,
+            generator=torch.Generator().manual_seed(0),  # else each new iterator draws from, and shifts, the global one
+        )
+
+    def train_dataloader(self) -> Loader:
+        assert self.sampler is not None, "Lightning calls setup before it asks for loaders"
+        return self._loader(self._train, self.sampler)
+
+    def _eval_loader(self, split: str) -> Loader | list[Loader]:
+        if not len(self.split(split)):
+            return []
+        return self._loader(self._examples(split), EvalSampler(length=len(self.split(split)), batch_size=self.eval_batch_size))
+
+    def val_dataloader(self) -> Loader | list[Loader]:
+        return self._eval_loader("val")
+
+    def test_dataloader(self) -> Loader | list[Loader]:
+        return self._eval_loader("test")
+
+    def state_dict(self) -> dict[str, Any]:
+        """The position in the training data, in samples of all processes; counted by what was trained on, not loaded."""
+        if self.sampler is None or self.trainer is None:
+            return {}
+        used = self.trainer.fit_loop.epoch_loop.batch_progress.current.processed
+        return self.sampler.state_dict(epoch=self.sampler.epoch, consumed=used * self.batch_size)
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        if self.sampler is not None:
+            self.sampler.load_state_dict(state_dict)
+
+
+def hold_out(samples: list[Sample], count: int, split: str, *, name: str) -> list[Sample]:
+    """val: `count` of the samples, drawn once and for all; train: the others."""
+    if count >= len(samples) > 0:
+        raise ValueError(f"cannot hold out {count} of the {len(samples)} training samples of {name}: set data.held_out lower")
+    chosen = set(permutation(len(samples), 0)[:count].tolist())
+    return [sample for index, sample in enumerate(samples) if (index in chosen) == (split == "val")]

@@ -1,0 +1,130 @@
+"""One example at a time: image opened and transformed, captions chosen, all from a seed of (run, epoch, sample).
+
+A training image that cannot be read is replaced by the next one of the split, so that all ranks still make equal steps;
+it is written once to `data_issues.jsonl`, and too many of them end the run. In evaluation it is an error.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import random
+import warnings
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+import PIL.Image
+import torch
+from torch import Tensor
+
+from vlp import distributed
+from vlp.data.collate import Example
+from vlp.data.images import ImageError, open_image
+from vlp.data.sampler import Key
+from vlp.random import mix, seeded
+from vlp.structures import Sample
+
+Transform = Callable[[PIL.Image.Image], Tensor]
+
+
+class PackedSamples(Sequence[Sample]):
+    """Samples pickled into one array: data workers share its memory, where a list of objects would be copied."""
+
+    def __init__(self, samples: Iterable[Sample]) -> None:
+        packed = [pickle.dumps(sample, protocol=pickle.HIGHEST_PROTOCOL) for sample in samples]
+        self._bytes = np.frombuffer(b"".join(packed), dtype=np.uint8)
+        self._ends = np.cumsum([0, *map(len, packed)])
+
+    def __len__(self) -> int:
+        return len(self._ends) - 1
+
+    def __getitem__(self, index: int) -> Sample:  # type: ignore[override]
+        if not 0 <= index < len(self):  # iteration ends by it
+            raise IndexError(index)
+        return pickle.loads(self._bytes[self._ends[index] : self._ends[index + 1]].data)  # noqa: S301 (written above)
+
+
+class Examples(torch.utils.data.Dataset[Example]):
+    """Example of a key (epoch, index).
+
+    captions: how many of an image's captions a training example gets, drawn anew in each epoch (an image with fewer
+    gives all it has); "all": each caption is an example of its own, so `index` counts captions.
+    """
+
+    def __init__(
+        self,
+        samples: Sequence[Sample],
+        *,
+        name: str,
+        transform: Transform,
+        training: bool,
+        seed: int = 0,
+        captions: int | str = 1,
+        max_bad_fraction: float = 0.01,
+        issues_path: Path | None = None,
+    ) -> None:
+        self.samples, self.name, self.transform, self.training = samples, name, transform, training
+        self.seed, self.captions = seed, captions
+        self.max_bad_fraction, self.issues_path = max_bad_fraction, issues_path
+        self.owner: Tensor | None = None
+        if training and captions == "all":
+            counts = torch.tensor([max(1, len(sample.captions)) for sample in samples])
+            self.owner = torch.repeat_interleave(torch.arange(len(samples)), counts)
+            self.first = counts.cumsum(0) - counts
+        self._bad = torch.zeros(len(samples), dtype=torch.uint8).share_memory_()  # seen by all workers of this process
+
+    def __len__(self) -> int:
+        return len(self.samples) if self.owner is None else len(self.owner)
+
+    @property
+    def bad_samples(self) -> int:
+        """How many different images could not be read so far, by this process and its workers."""
+        return int(self._bad.sum())
+
+    def __getitem__(self, key: Key) -> Example:
+        epoch, index = key
+        position = index if self.owner is None else int(self.owner[index])
+        seed = mix(self.seed, epoch, index)
+        for place in range(position, position + len(self.samples)):
+            sample = self.samples[place % len(self.samples)]
+            with seeded(seed):
+                try:
+                    image = open_image(sample.image, decode_side=getattr(self.transform, "decode_side", None))
+                    pixels = self.transform(image)
+                except ImageError as error:
+                    self._report(place % len(self.samples), sample, error)
+                    continue
+                turn = None if self.owner is None else index - int(self.first[position])
+                return Example(sample=sample, seed=seed, pixels=pixels, captions=self._choose(sample.captions, turn))
+        raise ValueError(f"no image of {self.name} can be read; the first is {self.samples[position].image}")
+
+    def _choose(self, captions: tuple[str, ...], turn: int | None) -> tuple[str, ...]:
+        if not self.training or not captions:
+            return captions
+        if turn is not None:
+            return (captions[turn % len(captions)],)  # the remainder only matters for the stand-in of a bad image
+        return tuple(random.sample(captions, min(int(self.captions), len(captions))))
+
+    def _report(self, index: int, sample: Sample, error: ImageError) -> None:
+        """Notes a bad training image, once; raises in evaluation and when there are too many."""
+        problem = f"{sample.image}: {error.reason}"
+        if not self.training:
+            raise ImageError(f"{self.name} data: skipping an image would change the metric; repair or remove {problem}") from error
+        if self._bad[index]:
+            return
+        self._bad[index] = 1
+        line = {"split": "train", "source": self.name, "file": str(sample.image), "reason": error.reason, "rank": distributed.rank()}
+        if self.issues_path is None:
+            warnings.warn(f"skipped a training image of {self.name}: {problem}", stacklevel=2)
+        else:
+            # one write to a file opened for appending is not torn apart by other workers
+            handle = os.open(self.issues_path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+            os.write(handle, (json.dumps(line) + "\n").encode())
+            os.close(handle)
+        if self.bad_samples > self.max_bad_fraction * len(self.samples):
+            raise ImageError(
+                f"{self.bad_samples} of {len(self.samples)} training images of {self.name} cannot be read, more than "
+                f"data.max_bad_fraction={self.max_bad_fraction:g}; the last one: {problem}"
+            )

@@ -1,0 +1,103 @@
+"""Reading what others wrote: paths that stay inside the data set's folder, JSON and text that may be damaged.
+
+Annotations are not trusted. Their paths are relative, without "..", and end under the root also after symbolic links;
+every error names the file and the place in it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Iterator
+from functools import lru_cache
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+MAX_JSON_BYTES = 4 << 30
+
+
+def first_five(things: Iterable[object]) -> str:
+    things = list(things)
+    return ", ".join(map(str, things[:5])) + (", …" if len(things) > 5 else "")
+
+
+@lru_cache(maxsize=1 << 14)
+def _real(folder: str) -> str:
+    return os.path.realpath(folder)
+
+
+def inside(root: Path, relative: object, *, place: str, follow_symlinks: bool = False) -> Path:
+    """`root/relative`, or a ValueError that names `place` when it is no plain relative path or leads out of `root`."""
+    if not isinstance(relative, str) or not relative or "\0" in relative or "\\" in relative or len(relative) > 1024:
+        raise ValueError(f"{place}: {str(relative)[:80]!r} is no file name; give a relative path with forward slashes")
+    if relative.startswith("/") or relative[1:2] == ":" or ".." in PurePosixPath(relative).parts:
+        raise ValueError(f"{place}: the path {relative!r} leads out of {root}; give one relative to it, without '..'")
+    joined = os.path.join(root, relative)
+    if not follow_symlinks:
+        # the folder's real path is cached, so that a million files cost one lstat each
+        real = os.path.realpath(joined) if os.path.islink(joined) else _real(os.path.dirname(joined))
+        top = _real(str(root))
+        if real != top and not real.startswith(top.rstrip(os.sep) + os.sep):
+            message = f"{place}: {relative!r} is a symbolic link out of {root}; if you trust it set data.follow_symlinks=true"
+            raise ValueError(message)
+    return Path(joined)
+
+
+def existing(path: Path, *, what: str, fix: str = "see the comments in conf/data for the expected layout") -> Path:
+    if not path.exists():
+        raise FileNotFoundError(f"{what} is missing: there is no {path}; {fix}")
+    return path
+
+
+def read_text(path: Path, *, what: str) -> str:
+    """UTF-8, with or without a byte-order mark."""
+    data = existing(path, what=what).read_bytes()
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        message = f"{path}: byte {error.start} is not UTF-8; convert the file, for example with iconv -t utf-8"
+        raise ValueError(message) from error
+
+
+def read_lines(path: Path, *, what: str) -> Iterator[tuple[int, str]]:
+    """Line numbers from 1 and the lines that are not blank."""
+    # not splitlines(): captions may hold characters such as U+2028 that it takes for line ends
+    for number, line in enumerate(read_text(path, what=what).split("\n"), 1):
+        if line.strip():
+            yield number, line.rstrip("\r")
+
+
+def read_json(path: Path, *, what: str, max_bytes: int = MAX_JSON_BYTES) -> Any:
+    size = existing(path, what=what).stat().st_size
+    if size > max_bytes:
+        raise ValueError(f"{path}: {size} bytes of JSON are more than the limit of {max_bytes}")
+    text = read_text(path, what=what)
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        offset = len(text[: error.pos].encode())
+        raise ValueError(f"{path}: not valid JSON at byte {offset} ({error.msg}); the file may be cut off") from error
+    except RecursionError as error:
+        raise ValueError(f"{path}: JSON nested too deeply") from error
+
+
+def records(value: object, key: str, *, place: Path) -> list[dict[str, Any]]:
+    """The list of objects under `key` of a JSON file's top object."""
+    found = value.get(key) if isinstance(value, dict) else None
+    if not isinstance(found, list) or not all(isinstance(item, dict) for item in found):
+        raise ValueError(f"{place}: expected an object with a list of objects under {key!r}")
+    return found
+
+
+def clean_captions(captions: Iterable[object], *, place: str, training: bool) -> tuple[str, ...]:
+    """White space made single. Empty captions are dropped in training and an error in evaluation."""
+    kept = []
+    for caption in captions:
+        if not isinstance(caption, str):
+            raise ValueError(f"{place}: a caption must be a text, not {type(caption).__name__}")
+        words = " ".join(caption.split())
+        if words:
+            kept.append(words)
+        elif not training:
+            raise ValueError(f"{place}: empty caption in evaluation data, which would change the metric; correct the file")
+    return tuple(kept)

@@ -1,0 +1,158 @@
+"""What a generated scene is and how one is drawn by lot: groups of coloured, textured shapes on a background.
+
+Everything later written down (captions, questions, boxes) is read off these records, so they are the ground truth.
+Three choices keep statements about a scene exact: two groups never share both colour and shape, the enclosing squares
+of two things never touch, and sizes, hues and backgrounds come from ranges with gaps between them.
+"""
+
+from __future__ import annotations
+
+import colorsys
+import random
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+SHAPES = ("circle", "square", "triangle", "diamond", "star", "cross", "ring", "heart", "crescent", "arrow")
+TEXTURES = ("plain", "striped", "dotted", "checked")
+SIZES = {"small": (0.09, 0.11), "large": (0.155, 0.185)}  # half extent as a fraction of the image side
+# Ranges of hue (degrees), saturation and value. Neighbours in hue are far enough apart to be named without doubt.
+COLOURS = {
+    "red": ((-6, 6), (0.8, 1.0), (0.7, 1.0)),
+    "orange": ((26, 34), (0.85, 1.0), (0.9, 1.0)),
+    "yellow": ((52, 60), (0.75, 1.0), (0.85, 1.0)),
+    "green": ((105, 140), (0.65, 1.0), (0.5, 0.85)),
+    "cyan": ((176, 190), (0.6, 1.0), (0.75, 1.0)),
+    "blue": ((216, 236), (0.7, 1.0), (0.7, 1.0)),
+    "purple": ((270, 284), (0.6, 1.0), (0.55, 0.85)),
+    "pink": ((318, 334), (0.4, 0.6), (0.9, 1.0)),
+}
+BACKGROUNDS = {
+    "white": ((0, 360), (0.0, 0.04), (0.94, 1.0)),
+    "gray": ((0, 360), (0.0, 0.06), (0.45, 0.6)),
+    "black": ((0, 360), (0.0, 0.2), (0.04, 0.12)),
+    "beige": ((34, 44), (0.2, 0.28), (0.78, 0.9)),
+    "navy": ((222, 234), (0.65, 0.85), (0.22, 0.32)),
+}
+MARGIN = 0.02  # least gap between two things and to the border, as a fraction of the image side
+NUMBERS = ("no", "one", "two", "three", "four", "five", "six")
+RELATIONS = ("left", "right", "above", "below")
+
+Colour = tuple[int, int, int]
+Ranges = tuple[tuple[float, float], tuple[float, float], tuple[float, float]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Thing:
+    shape: str
+    colour: str
+    texture: str
+    size: str
+    group: int
+    rgb: Colour
+    x: float  # centre and half extent, as fractions of the image side
+    y: float
+    radius: float
+    angle: float  # degrees
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scene:
+    things: tuple[Thing, ...]  # in order of their groups
+    background: str
+    rgb: Colour
+    slope: tuple[float, float]  # shading of the background from left to right and from top to bottom, in [-1, 1]
+    groups: tuple[tuple[Thing, ...], ...] = field(init=False)
+
+    def __post_init__(self) -> None:
+        count = self.things[-1].group + 1
+        groups = tuple(tuple(thing for thing in self.things if thing.group == index) for index in range(count))
+        object.__setattr__(self, "groups", groups)
+
+    def matching(self, **attributes: str) -> tuple[Thing, ...]:
+        """Things with all of these attributes, such as colour="red", size="small"."""
+        return tuple(
+            thing for thing in self.things if all(getattr(thing, name) == word for name, word in attributes.items())
+        )
+
+
+def relations(first: Iterable[Thing], second: Iterable[Thing]) -> list[str]:
+    """Which of RELATIONS hold between every thing of `first` and every thing of `second`, with a clear gap."""
+    pairs = [(a, b) for a in first for b in second]
+    gaps = {
+        "left": [b.x - a.x - a.radius - b.radius for a, b in pairs],
+        "right": [a.x - b.x - a.radius - b.radius for a, b in pairs],
+        "above": [b.y - a.y - a.radius - b.radius for a, b in pairs],
+        "below": [a.y - b.y - a.radius - b.radius for a, b in pairs],
+    }
+    return [name for name in RELATIONS if min(gaps[name]) > 0]
+
+
+def side(things: Sequence[Thing]) -> tuple[str, str]:
+    """Where all of them are: ("top" | "bottom" | "", "left" | "right" | ""), empty when not clearly on one side."""
+    vertical = "top" if max(t.y for t in things) < 0.44 else "bottom" if min(t.y for t in things) > 0.56 else ""
+    horizontal = "left" if max(t.x for t in things) < 0.44 else "right" if min(t.x for t in things) > 0.56 else ""
+    return vertical, horizontal
+
+
+def sample_colour(rng: random.Random, ranges: Ranges) -> Colour:
+    hue, saturation, value = (rng.uniform(*ends) for ends in ranges)
+    red, green, blue = colorsys.hsv_to_rgb(hue % 360 / 360, saturation, value)
+    return round(255 * red), round(255 * green), round(255 * blue)
+
+
+def sample_kinds(rng: random.Random) -> list[tuple[str, str, str, str, int]]:
+    """Shape, colour, texture, size and count of two or three groups; the first two differ in shape and in colour."""
+    first, second = zip(rng.sample(SHAPES, 2), rng.sample(list(COLOURS), 2), strict=True)
+    looks = [first, second]
+    if rng.random() < 0.55:
+        third = (rng.choice(SHAPES), rng.choice(list(COLOURS)))
+        while third in looks:
+            third = (rng.choice(SHAPES), rng.choice(list(COLOURS)))
+        looks.append(third)
+    counts = [rng.choices((1, 2, 3), (0.75, 0.17, 0.08))[0] for _ in looks]
+    while sum(counts) > 5:
+        counts[counts.index(max(counts))] -= 1
+    return [
+        (shape, colour, rng.choice(TEXTURES), rng.choice(list(SIZES)), count)
+        for (shape, colour), count in zip(looks, counts, strict=True)
+    ]
+
+
+def place(rng: random.Random, radii: Sequence[float]) -> list[tuple[float, float]] | None:
+    """A centre for each radius such that no two squares touch; None when they did not fit."""
+    placed: list[tuple[float, float, float]] = []
+    for radius in radii:
+        for _ in range(50):
+            x, y = (rng.uniform(radius + MARGIN, 1 - radius - MARGIN) for _ in range(2))
+            if all(max(abs(x - u), abs(y - v)) > radius + other + MARGIN for u, v, other in placed):
+                placed.append((x, y, radius))
+                break
+        else:
+            return None
+    return [(x, y) for x, y, _ in placed]
+
+
+def sample_scene(*, seed: int, split: str, index: int) -> Scene:
+    """The scene number `index` of a split: it depends on nothing but these three."""
+    rng = random.Random(f"{seed}/{split}/{index}")  # seeding by text hashes it, equally on every machine
+    centres = None
+    while centres is None:
+        kinds = sample_kinds(rng)
+        radii = [rng.uniform(*SIZES[size]) for *_, size, count in kinds for _ in range(count)]
+        centres = place(rng, radii)
+    spots = iter(zip(centres, radii, strict=True))
+    things = []
+    for group, (shape, colour, texture, size, count) in enumerate(kinds):
+        rgb = sample_colour(rng, COLOURS[colour])
+        for _ in range(count):
+            (x, y), radius = next(spots)
+            angle = rng.uniform(-12, 12)
+            thing = Thing(
+                shape=shape, colour=colour, texture=texture, size=size, group=group, rgb=rgb,
+                x=x, y=y, radius=radius, angle=angle,
+            )  # fmt: skip
+            things.append(thing)
+    background = rng.choice(list(BACKGROUNDS))
+    ground = sample_colour(rng, BACKGROUNDS[background])
+    slope = (rng.uniform(-1, 1), rng.uniform(-1, 1))
+    return Scene(things=tuple(things), background=background, rgb=ground, slope=slope)

@@ -1,0 +1,100 @@
+"""The only user of collectives. On one process every function is the identity.
+
+Gradients are exact under DistributedDataParallel, which averages them over the ranks: `gather` sums in its backward,
+so a loss that every rank computes from gathered features, or each rank for its own rows, has the gradient of one
+process on the joined batch (tests/test_distributed.py compares every parameter).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from jaxtyping import Float
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+
+def world_size() -> int:
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+def rank() -> int:
+    return dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
+
+
+def row_counts(x: Tensor) -> list[int]:
+    """How many rows `x` has on each rank."""
+    if world_size() == 1:
+        return [len(x)]
+    counts = [torch.zeros(1, dtype=torch.int64, device=x.device) for _ in range(world_size())]
+    dist.all_gather(counts, torch.tensor([len(x)], device=x.device))
+    return [int(count) for count in counts]
+
+
+def _gather(x: Tensor, counts: list[int]) -> Tensor:
+    # gloo aborts the process on unequal shapes, so every rank sends as many rows as the longest one has
+    padded = x.new_zeros(max(counts), *x.shape[1:])
+    padded[: len(x)] = x
+    parts = [torch.empty_like(padded) for _ in counts]
+    dist.all_gather(parts, padded)
+    return torch.cat([part[:count] for part, count in zip(parts, counts, strict=True)])
+
+
+class _Gather(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, counts: list[int]) -> Tensor:
+        ctx.counts = counts
+        return _gather(x, counts)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        total = gradients[0].contiguous()
+        dist.all_reduce(total)
+        start = sum(ctx.counts[: rank()])
+        return total[start : start + ctx.counts[rank()]], None
+
+
+def gather(x: Tensor) -> Tensor:
+    """Rows of all ranks in rank order, with gradient; ranks may have different numbers of rows, also none."""
+    if world_size() == 1:
+        return x
+    counts = row_counts(x)
+    return _Gather.apply(x, counts) if x.requires_grad else _gather(x.detach(), counts)
+
+
+def offset(x: Tensor) -> int:
+    """Where this rank's rows of `x` start in `gather(x)`."""
+    return sum(row_counts(x)[: rank()])
+
+
+def total(x: Tensor) -> Tensor:
+    """Sum over ranks, without gradient."""
+    x = x.detach().clone()
+    if world_size() > 1:
+        dist.all_reduce(x)
+    return x
+
+
+def joint_mean(own_sum: Float[Tensor, ""], count: int | Tensor) -> Float[Tensor, ""]:
+    """The mean over the rows of all ranks of what each rank summed over its own.
+
+    Its value is the same on every rank; its gradient is this rank's share, times the world size that
+    DistributedDataParallel divides by.
+    """
+    if world_size() == 1:
+        return own_sum / count
+    both = total(torch.stack([own_sum.detach(), torch.as_tensor(count, dtype=own_sum.dtype, device=own_sum.device)]))
+    share = own_sum * (world_size() / both[1])
+    return share + (both[0] / both[1] - share).detach()
+
+
+def gather_objects(value: Any) -> list[Any]:
+    """Any picklable value of every rank, in rank order (file names, texts); for small things, at the end of an epoch."""
+    if world_size() == 1:
+        return [value]
+    values: list[Any] = [None] * world_size()
+    dist.all_gather_object(values, value)
+    return values

@@ -1,0 +1,175 @@
+"""`vlp compare RUN…`: what differs between runs, beside their final figures.
+
+Runs whose configs differ only in `seed` become one row: mean ± sample standard deviation over them.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import re
+import statistics
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import yaml
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from vlp.launch.errors import ConfigError, did_you_mean, listing
+
+MAIN = re.compile(r"_r1$|accuracy$|top1$|score$")
+IGNORED = {"seed", "resume", "runs", "sweep"}
+
+
+class Run(NamedTuple):
+    folder: Path
+    settings: dict[str, Any]  # dotted keys, without those that IGNORED names or that hold the run folder's own name
+    figures: dict[str, float] | None  # None: unfinished
+
+
+class Row(NamedTuple):
+    """Runs that differ at most in their seed."""
+
+    settings: dict[str, Any]
+    runs: list[Run]
+    figures: dict[str, tuple[float, float | None]]  # mean and standard deviation over the finished runs
+
+
+def compare(
+    folders: Sequence[Path], *, metrics: Sequence[str] = (), csv_file: Path | None = None, as_json: bool = False
+) -> None:
+    """Print the table, or JSON; write it as CSV where asked."""
+    runs = find(folders)
+    available = sorted({name for run in runs for name in run.figures or ()})
+    chosen = [name for text in metrics for name in match(text, available)] or main_figures(available)
+    rows = arrange(runs, chosen)
+    if csv_file is not None:
+        with open(csv_file, "w", newline="", encoding="utf-8") as stream:
+            writer = csv.writer(stream)
+            writer.writerow(
+                [*rows[0].settings, "runs", "finished", *(name + part for name in chosen for part in ("", " std"))]
+            )
+            for row in rows:
+                figures = [value for name in chosen for value in row.figures.get(name, (None, None))]
+                writer.writerow([*row.settings.values(), len(row.runs), finished(row), *figures])
+    if as_json:
+        records = [{**row._asdict(), "runs": {str(run.folder): run.figures for run in row.runs}} for row in rows]
+        print(json.dumps(records, indent=2, default=str))
+    else:
+        show(rows, chosen)
+
+
+def find(folders: Sequence[Path]) -> list[Run]:
+    """The run folders (those with a config.yaml) at or below each folder, in order of path."""
+    for folder in folders:
+        if not folder.is_dir():
+            raise ConfigError(f"{folder}: there is no such folder; name a run, or a folder of runs such as runs/scenes")
+    files = {file.resolve(): file for folder in folders for file in sorted(folder.rglob("config.yaml"))}
+    if not files:
+        raise ConfigError(f"{' '.join(map(str, folders))}: no run in it (a run folder holds config.yaml)")
+    return [load(file) for file in files.values()]
+
+
+def load(file: Path) -> Run:
+    folder, figures = file.parent, None
+    try:
+        config = dict(flat(yaml.safe_load(file.read_text(encoding="utf-8"))))
+        if (folder / "results.json").is_file():
+            results = json.loads((folder / "results.json").read_text(encoding="utf-8"))
+            figures = {key: value for key, value in results.items() if type(value) in (int, float)}
+    except (yaml.YAMLError, ValueError, AttributeError) as error:
+        raise ConfigError(
+            f"{folder}: config.yaml or results.json is not readable: {' '.join(str(error).split())}"
+        ) from error
+    ignored = {key for key, value in config.items() if key.split(".")[0] in IGNORED or folder.name in str(value)}
+    return Run(folder, {key: value for key, value in config.items() if key not in ignored}, figures)
+
+
+def flat(config: Any, path: str = "") -> Iterable[tuple[str, Any]]:
+    if isinstance(config, dict) and config:
+        for key, value in config.items():
+            yield from flat(value, f"{path}.{key}" if path else str(key))
+    else:
+        yield path, config
+
+
+def arrange(runs: Sequence[Run], metrics: Sequence[str]) -> list[Row]:
+    """One row for each config. Where a `_target_` differs, it stands for all that lies beside and below it."""
+    names = sorted({key for run in runs for key in run.settings})
+    keys = [key for key in names if len({json.dumps(run.settings.get(key), default=str) for run in runs}) > 1]
+    parts = tuple(key.removesuffix("_target_") for key in keys if key.endswith("_target_"))
+    columns = [key for key in keys if key.endswith("_target_") or not key.startswith(parts or "\0")]
+    groups: dict[str, list[Run]] = {}
+    for run in runs:
+        groups.setdefault(json.dumps([run.settings.get(key) for key in keys], default=str), []).append(run)
+    rows = []
+    for group in groups.values():
+        values = {name: [run.figures[name] for run in group if run.figures and name in run.figures] for name in metrics}
+        spread = {
+            name: (statistics.fmean(v), statistics.stdev(v) if len(v) > 1 else None) for name, v in values.items() if v
+        }
+        rows.append(Row({key: group[0].settings.get(key) for key in columns}, group, spread))
+    return rows
+
+
+def match(text: str, available: Sequence[str]) -> list[str]:
+    """The figure of that name, else those whose names contain the text."""
+    found = [name for name in available if name == text] or [name for name in available if text in name]
+    if not found:
+        hint = did_you_mean(text, available) or f" there are {listing(available) or 'none yet'}"
+        raise ConfigError(f"--metric {text}: no run has such a figure:{hint}")
+    return found
+
+
+def main_figures(names: Iterable[str], limit: int = 4) -> list[str]:
+    """The few to show unasked: recall at 1 and accuracies on the test split, else on validation."""
+    names = [name for name in names if "/" in name]
+    chosen = [name for name in names if name.startswith("test/")] or [name for name in names if name.startswith("val/")]
+    return ([name for name in chosen if MAIN.search(name)] or chosen)[:limit]
+
+
+def short(names: Sequence[str]) -> list[str]:
+    """The last part of each name where that still tells them apart."""
+    last = [name.removesuffix("._target_").rpartition("/")[2].rpartition(".")[2] for name in names]
+    return [part if last.count(part) == 1 else name for part, name in zip(last, names, strict=True)]
+
+
+def finished(row: Row) -> int:
+    return sum(run.figures is not None for run in row.runs)
+
+
+def summary(figure: tuple[float, float | None] | None) -> str:
+    mean, spread = figure or (None, None)
+    return "" if mean is None else f"{mean:.4g}" + ("" if spread is None else f" ± {spread:.2g}")
+
+
+def show(rows: Sequence[Row], metrics: Sequence[str], limit: int = 6) -> None:
+    columns = list(rows[0].settings)
+    base = os.path.commonpath([run.folder.parent for row in rows for run in row.runs])
+    more = f"{len(columns) - limit} more settings differ: see --csv or --json" if len(columns) > limit else None
+    headers = ["(first) run", "finished", *short(columns[:limit]), *short(metrics)]
+    table = Table(*map(escape, headers), title=escape(base), caption=more)
+    for row in rows:
+        done = f"{finished(row)} of {len(row.runs)}" if finished(row) else "unfinished"
+        settings = [
+            str(value).rpartition(".")[2] if key.endswith("_target_") else str(value)
+            for key, value in row.settings.items()
+        ]
+        cells = [
+            os.path.relpath(row.runs[0].folder, base or "."),
+            done,
+            *settings[:limit],
+            *(summary(row.figures.get(name)) for name in metrics),
+        ]
+        table.add_row(*map(escape, cells))
+    print_table(table)
+
+
+def print_table(table: Table) -> None:
+    for column in table.columns:
+        column.overflow = "fold"
+    Console().print(table)

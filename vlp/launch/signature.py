@@ -1,0 +1,111 @@
+"""The argument names of a `_target_`, read from its source without importing it.
+
+So a mistyped argument in YAML or on the command line is found before torch is imported (seconds), even when it was
+added with `+`. What cannot be read this way (compiled code, `**arguments`, names made at run time) is left to the
+constructor itself.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+RESERVED = {"_target_", "_partial_", "_convert_", "_recursive_", "_args_"}
+
+
+def parameters(target: str) -> set[str] | None:
+    """Names that the class, function or method at this dotted path accepts; None when its source does not tell."""
+    found = _locate(target.split("."))
+    return _accepted(*found) if found else None
+
+
+def exists(target: str) -> bool:
+    """False only when the source of `target` was found and nothing of that name is in it."""
+    file, names = _module(target.split("."))
+    if file is None:
+        return False
+    if not names or _definition(file, names[0]) is not None:
+        return True
+    text = file.read_text(encoding="utf-8")
+    return "__getattr__" in text or "import *" in text
+
+
+def _module(parts: list[str]) -> tuple[Path | None, list[str]]:
+    """The source file of the longest prefix that is a module, and the names that are left."""
+    try:
+        spec = importlib.util.find_spec(parts[0])
+    except (ImportError, ValueError):
+        return None, parts
+    if spec is None or not spec.origin or not spec.origin.endswith(".py"):
+        return None, parts
+    file, rest = Path(spec.origin), parts[1:]
+    while rest and file.name == "__init__.py":
+        candidates = (file.parent / rest[0] / "__init__.py", file.parent / f"{rest[0]}.py")
+        inner = next((path for path in candidates if path.is_file()), None)
+        if inner is None:
+            break
+        file, rest = inner, rest[1:]
+    return file, rest
+
+
+@cache
+def _statements(file: Path) -> list[ast.stmt]:
+    def flat(body: list[ast.stmt]) -> Iterator[ast.stmt]:
+        for statement in body:
+            yield statement
+            if isinstance(statement, (ast.If, ast.Try)):
+                yield from flat(statement.body)
+                yield from flat(statement.orelse)
+
+    return list(flat(ast.parse(file.read_text(encoding="utf-8")).body))
+
+
+def _definition(file: Path, name: str) -> ast.stmt | None:
+    for statement in _statements(file):
+        if getattr(statement, "name", None) == name:
+            return statement
+        if isinstance(statement, ast.ImportFrom) and any((a.asname or a.name) == name for a in statement.names):
+            return statement
+        if isinstance(statement, ast.Assign) and any(getattr(t, "id", None) == name for t in statement.targets):
+            return statement
+    return None
+
+
+def _locate(parts: list[str], depth: int = 6) -> tuple[Path, ast.stmt, list[str]] | None:
+    """Follow re-exports to the file and statement that define the first name, with the names after it."""
+    file, names = _module(parts)
+    if file is None or not names or depth == 0:
+        return None
+    statement = _definition(file, names[0])
+    if isinstance(statement, ast.ImportFrom):
+        original = next(a.name for a in statement.names if (a.asname or a.name) == names[0])
+        package = parts[: len(parts) - len(names)]
+        if file.name != "__init__.py":
+            package = package[:-1]
+        base = package[: len(package) - statement.level + 1] if statement.level else []
+        module = statement.module.split(".") if statement.module else []
+        return _locate([*base, *module, original, *names[1:]], depth - 1)
+    if isinstance(statement, (ast.ClassDef, ast.FunctionDef)):
+        return file, statement, names[1:]
+    return None
+
+
+def _accepted(file: Path, statement: ast.stmt, rest: list[str], depth: int = 6) -> set[str] | None:
+    if isinstance(statement, ast.FunctionDef):
+        arguments = statement.args
+        if rest or arguments.kwarg:
+            return None
+        return {a.arg for a in [*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs]} - {"self", "cls"}
+    if not isinstance(statement, ast.ClassDef) or depth == 0 or statement.keywords:
+        return None
+    wanted = rest[0] if rest else "__init__"
+    for member in statement.body:
+        if isinstance(member, ast.FunctionDef) and member.name == wanted:
+            return _accepted(file, member, rest[1:], depth)
+    if statement.decorator_list or len(statement.bases) != 1 or not isinstance(statement.bases[0], ast.Name):
+        return None  # a dataclass, or parents that a reader of one file cannot follow
+    inherited = _definition(file, statement.bases[0].id)
+    return _accepted(file, inherited, rest, depth - 1) if isinstance(inherited, ast.ClassDef) else None

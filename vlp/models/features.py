@@ -1,0 +1,72 @@
+"""Features of a batch, computed once for all objectives and tasks; with `chunk`, by the exact gradient cache.
+
+The gradient cache (Gao et al., arXiv:2101.06983) trains a contrastive loss on a batch of thousands in the memory of
+hundreds: each tower runs over chunks whose activations are dropped and computed again, one chunk at a time, in the
+backward pass. Here it is non-reentrant activation checkpointing around each chunk: dropout is replayed, and the
+gradient equals that of one big batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+from vlp.models.vlm import VisionLanguageModel
+from vlp.structures import Batch, Features, Image, Text
+
+CHUNKABLE = frozenset({"image_embed", "text_embed"})
+
+
+def in_chunks(
+    embed: Callable[[Any], Float[Tensor, "_ e"]], inputs: Image | Text, length: int, chunk: int
+) -> Float[Tensor, "b e"]:
+    """`embed` over consecutive chunks of rows, keeping no activations between forward and backward."""
+    parts = [
+        checkpoint(embed, inputs.select(slice(start, start + chunk)), use_reentrant=False)
+        for start in range(0, length, chunk)
+    ]
+    return torch.cat(parts)
+
+
+def compute_features(
+    model: VisionLanguageModel, batch: Batch, fields: Collection[str], *, chunk: int | None = None, step: int = 0
+) -> Features:
+    """Fills those of `image`, `text`, `image_embed`, `text_embed` that are in `fields` and that the batch can give.
+
+    chunk: rows per chunk of the gradient cache; None = plain. The cache keeps no token states, so it serves
+    objectives that use embeddings alone.
+    """
+    if chunk is not None and not CHUNKABLE.issuperset(fields):
+        rest = ", ".join(sorted(set(fields) - CHUNKABLE))
+        raise ValueError(f"gradient_cache serves objectives that use embeddings alone, but one here uses {rest}")
+    values: dict[str, Any] = {"step": step}
+    if batch.image is not None and not {"image", "image_embed"}.isdisjoint(fields):
+        values |= _image_features(model, batch.image, fields, chunk)
+    if batch.caption is not None and not {"text", "text_embed"}.isdisjoint(fields):
+        caption, owner = batch.caption, torch.arange(len(batch), device=batch.id.device)
+        if caption.ids.ndim == 3:
+            caption, owner = caption.real_rows()
+        values |= _text_features(model, caption, fields, chunk) | {"owner": owner}
+    return Features(**values)
+
+
+def _image_features(
+    model: VisionLanguageModel, image: Image, fields: Collection[str], chunk: int | None
+) -> dict[str, Any]:
+    if chunk is not None:
+        embed = in_chunks(lambda part: model.embed_image(model.encode_image(part)), image, len(image.pixels), chunk)
+        return {"image_embed": embed}
+    tokens = model.encode_image(image)
+    return {"image": tokens} | ({"image_embed": model.embed_image(tokens)} if "image_embed" in fields else {})
+
+
+def _text_features(model: VisionLanguageModel, text: Text, fields: Collection[str], chunk: int | None) -> dict[str, Any]:
+    if chunk is not None:
+        return {"text_embed": in_chunks(lambda part: model.embed_text(model.encode_text(part)), text, len(text.ids), chunk)}
+    tokens = model.encode_text(text)
+    return {"text": tokens} | ({"text_embed": model.embed_text(tokens)} if "text_embed" in fields else {})

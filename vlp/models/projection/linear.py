@@ -1,0 +1,58 @@
+"""One linear map per tower into the joint space (CLIP's `visual.proj` and `text_projection`)."""
+
+from __future__ import annotations
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from vlp.models.projection.temperature import Temperature
+
+
+class LinearProjection(Temperature):
+    """image_width, text_width: widths of the towers' pooled features.  width: of the joint space, e.
+
+    project_image, project_text: False where that tower's feature already lies in the joint space (CLIP's
+    attention-pooled ResNet, the locked side of LiT).
+    image_bias, text_bias: CLIP has none.  Initialised as CLIP does: normal of deviation width_in^-0.5.
+    """
+
+    def __init__(
+        self,
+        *,
+        image_width: int,
+        text_width: int,
+        width: int,
+        project_image: bool = True,
+        project_text: bool = True,
+        image_bias: bool = False,
+        text_bias: bool = False,
+        temperature: float = 0.07,
+        logit_bias: float | None = None,
+    ) -> None:
+        super().__init__(temperature=temperature, bias=logit_bias)
+        self.width = width
+        self.image = _linear(image_width, width, image_bias) if project_image else _identity("image", image_width, width)
+        self.text = _linear(text_width, width, text_bias) if project_text else _identity("text", text_width, width)
+
+    def project_image(self, pooled: Float[Tensor, "b p"]) -> Float[Tensor, "b e"]:
+        return self.image(pooled)
+
+    def project_text(self, pooled: Float[Tensor, "b p"]) -> Float[Tensor, "b e"]:
+        return self.text(pooled)
+
+
+def _identity(name: str, width_in: int, width: int) -> nn.Identity:
+    if width_in != width:
+        raise ValueError(
+            f"project_{name}=false needs {name} features as wide as the joint space, but they have {width_in}: "
+            f"set model.projection.width={width_in}"
+        )
+    return nn.Identity()
+
+
+def _linear(width_in: int, width: int, bias: bool) -> nn.Linear:
+    linear = nn.Linear(width_in, width, bias=bias)
+    nn.init.normal_(linear.weight, std=width_in**-0.5)
+    if bias:
+        nn.init.zeros_(linear.bias)
+    return linear

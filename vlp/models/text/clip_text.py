@@ -1,0 +1,84 @@
+"""CLIP's text transformer, to the number (Radford et al., arXiv:2103.00020, §2.4; openai/CLIP clip/model.py).
+
+The final map into the joint space (`text_projection`) is the projection's. CLIP masks no padding: a causal tower's
+feature does not depend on what follows the end token, so texts padded to the batch's longest and to
+`context_length` give the same. A tower that is not causal (SigLIP's) sees its padding, so texts are always padded.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Int
+from torch import Tensor, nn
+
+from vlp.models.layers import attention_heads, blocks
+from vlp.structures import Text, Tokens
+
+POOLS = ("argmax", "eot", "end", "first", "last")
+
+
+class ClipText(nn.Module):
+    """pool: which position is the text's feature.
+    'argmax': the highest id (OpenAI: there the end token has it)   'eot': the first `eot_id` (transformers)
+    'end': the last real token by the mask, with any tokenizer       'first', 'last': of `context_length` positions
+    """
+
+    def __init__(
+        self,
+        *,
+        vocabulary_size: int,
+        context_length: int,
+        width: int,
+        layers: int,
+        heads: int | None = None,
+        mlp_ratio: float = 4.0,
+        activation: str = "quick_gelu",
+        norm_eps: float = 1e-5,
+        causal: bool = True,
+        pool: str = "end",
+        eot_id: int | None = None,
+        pad_id: int = 0,
+    ) -> None:
+        super().__init__()
+        if pool not in POOLS or (pool == "eot") != (eot_id is not None):
+            raise ValueError(f"pool={pool!r} with eot_id={eot_id}: choose one of {', '.join(POOLS)}, and eot_id for eot")
+        self.width, self.context_length, self.vocabulary_size = width, context_length, vocabulary_size
+        self.causal, self.pool, self.eot_id, self.pad_id = causal, pool, eot_id, pad_id
+        self.embedding = nn.Embedding(vocabulary_size, width)
+        self.positions = nn.Parameter(0.01 * torch.randn(context_length, width))
+        self.blocks = blocks(
+            layers=layers,
+            width=width,
+            heads=attention_heads(width, heads, "text_heads"),
+            mlp_ratio=mlp_ratio,
+            activation_name=activation,
+            norm_eps=norm_eps,
+        )
+        self.norm = nn.LayerNorm(width, eps=norm_eps)
+        nn.init.normal_(self.embedding.weight, std=0.02)
+
+    def forward(self, text: Text) -> Tokens:
+        ids, length = text.ids, text.ids.shape[1]
+        if length > self.context_length:
+            raise ValueError(
+                f"texts of {length} tokens for a tower of {self.context_length}: set tokenizer.context_length"
+            )
+        if not self.causal or self.pool == "last":
+            ids = F.pad(ids, (0, self.context_length - length), value=self.pad_id)
+        x = self.embedding(ids) + self.positions[: ids.shape[1]]
+        for block in self.blocks:
+            x = block(x, causal=self.causal)
+        states = self.norm(x)
+        pooled = states[torch.arange(len(ids), device=ids.device), self._position(text, ids)]
+        return Tokens(states=states[:, :length], pooled=pooled, mask=text.mask, ids=text.ids)
+
+    def _position(self, text: Text, ids: Int[Tensor, "b n"]) -> Int[Tensor, " b"]:
+        if self.pool == "argmax":
+            return ids.argmax(1)
+        if self.pool == "eot":
+            return (ids == self.eot_id).int().argmax(1)
+        if self.pool == "end":  # of a text without tokens, the first position
+            positions = torch.arange(text.mask.shape[1], device=ids.device)
+            return (positions * text.mask).amax(1)
+        return torch.full_like(ids[:, 0], 0 if self.pool == "first" else ids.shape[1] - 1)

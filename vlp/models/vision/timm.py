@@ -1,0 +1,131 @@
+"""Any backbone of timm without its classifier, with the normalisation that its weights were trained with."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+from einops import rearrange
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from vlp.models.vision.normalize import Normalize
+from vlp.structures import Image, Tokens
+
+
+class TimmVision(nn.Module):
+    """name: timm's (`vit_small_patch16_224.augreg_in21k`), or a local folder with timm's `config.json`.
+    weights: 'pretrained' = timm's own (downloaded) or those in the folder; the path of a file; None = random.
+    pool: 'tower' = the backbone's own; 'average' = the mean over the raster.
+    options: further arguments of `timm.create_model`, such as drop_path_rate.
+    mean, std, image_size: None = those of the weights.
+    """
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        weights: str | None = None,
+        pool: str = "tower",
+        image_size: int | None = None,
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
+        options: dict[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        if pool not in ("tower", "average"):
+            raise ValueError(f"unknown pool {pool!r}: choose tower or average")
+        folder = Path(name) if (Path(name) / "config.json").is_file() else None
+        told = json.loads((folder / "config.json").read_text()) if folder else {}
+        self.name, self.pool = told.get("architecture", name), pool
+        self.options = told.get("model_args", {}) | dict(options or {})
+        file = _file(folder, weights)
+        self.backbone = self._create(image_size, download=weights == "pretrained" and file is None)
+        if file is not None:
+            _load(self.backbone, file)
+        data = timm.data.resolve_model_data_config(self.backbone) | _given(told.get("pretrained_cfg", {}))
+        self.normalize = Normalize(mean=mean or data["mean"], std=std or data["std"])
+        self.image_size = image_size or data["input_size"][-1]
+        self.width = self._measure()
+
+    def _create(self, image_size: int | None, download: bool) -> nn.Module:
+        if not timm.is_model(self.name):
+            close = ", ".join(timm.list_models(f"*{self.name[:8]}*")[:5])
+            raise ValueError(f"{self.name!r} is neither a model of timm nor a folder with timm's config.json; close: {close}")
+        size = {"img_size": image_size} if image_size and "vit" in self.name else {}
+        try:
+            return timm.create_model(self.name, pretrained=download, num_classes=0, **self.options, **size)
+        except (OSError, RuntimeError) as error:
+            if not download:
+                raise
+            raise FileNotFoundError(
+                f"the weights of timm's {self.name} could not be had from the hub ({str(error).splitlines()[0]}): download "
+                "them where there is network, and give the folder as model.vision.name or the file as model.vision.weights"
+            ) from error
+
+    @torch.no_grad()
+    def _measure(self) -> int:
+        was = self.backbone.training
+        self.backbone.eval()
+        width = self._pooled(self.backbone.forward_features(torch.zeros(1, 3, self.image_size, self.image_size))).shape[-1]
+        self.backbone.train(was)
+        return width
+
+    def forward(self, image: Image) -> Tokens:
+        features = self.backbone.forward_features(self.normalize(image))
+        states, grid = self._states(features)
+        return Tokens(states=states, pooled=self._pooled(features), grid=grid)
+
+    def _states(self, features: Tensor) -> tuple[Float[Tensor, "b n d"], tuple[int, int] | None]:
+        if features.ndim == 3:
+            patches = getattr(self.backbone, "patch_embed", None)
+            return features, getattr(patches, "grid_size", None)
+        if features.shape[-1] == self.backbone.num_features != features.shape[1]:  # channels last, as Swin has them
+            features = rearrange(features, "b h w d -> b d h w")
+        return rearrange(features, "b d h w -> b (h w) d"), (features.shape[2], features.shape[3])
+
+    def _pooled(self, features: Tensor) -> Float[Tensor, "b p"]:
+        if self.pool == "average":
+            states, grid = self._states(features)
+            return (states if grid is None else states[:, -grid[0] * grid[1] :]).mean(1)
+        return self.backbone.forward_head(features, pre_logits=True)
+
+    def architecture(self) -> dict[str, Any]:
+        return {
+            "name": self.name,
+            "weights": None,
+            "pool": self.pool,
+            "image_size": self.image_size,
+            "options": self.options,
+            **self.normalize.architecture(),
+        }
+
+
+def _given(config: dict[str, Any]) -> dict[str, Any]:
+    return {key: config[key] for key in ("mean", "std", "input_size") if key in config}
+
+
+def _file(folder: Path | None, weights: str | None) -> Path | None:
+    if weights is None or (weights == "pretrained" and folder is None):
+        return None
+    if weights != "pretrained":
+        if not Path(weights).is_file():
+            raise FileNotFoundError(f"model.vision.weights={weights}: there is no such file")
+        return Path(weights)
+    files = [file for pattern in ("*.safetensors", "*.bin", "*.pth") for file in sorted(folder.glob(pattern))]
+    if not files:
+        raise FileNotFoundError(f"{folder} has a config.json but no weights (*.safetensors, *.bin, *.pth)")
+    return files[0]
+
+
+def _load(backbone: nn.Module, file: Path) -> None:
+    """All but the classifier, which the tower does not have."""
+    state = timm.models.load_state_dict(str(file), weights_only=True)
+    missing, extra = backbone.load_state_dict(state, strict=False)
+    extra = [key for key in extra if not key.startswith(("fc.", "head.", "classifier.", "head_dist."))]
+    if missing or extra:
+        raise ValueError(f"{file} does not fit the backbone: missing {missing}, no place for {extra}")

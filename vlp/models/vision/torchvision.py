@@ -1,0 +1,75 @@
+"""Any classification backbone of torchvision (resnet50, convnext_tiny, …), its last linear layer taken off.
+
+states: the map that enters the network's average pooling.  pooled: what entered that last linear layer.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+import torchvision.models as library
+from einops import rearrange
+from torch import nn
+from torchvision.models.feature_extraction import create_feature_extractor, get_graph_node_names
+
+from vlp.models.vision.normalize import Normalize
+from vlp.structures import Image, Tokens
+
+
+class TorchvisionVision(nn.Module):
+    """name: torchvision's.  weights: 'DEFAULT' or another of its names (downloaded), the path of a state dict, or None
+    for random.  Normalisation and image_size are those of the named weights (of the default ones for None and a path).
+    """
+
+    def __init__(self, *, name: str, weights: str | None = None, image_size: int | None = None) -> None:
+        super().__init__()
+        if name not in library.list_models(module=library):
+            raise ValueError(f"torchvision has no classification model {name!r}; torchvision.models.list_models() shows all")
+        known = library.get_model_weights(name)
+        chosen = known[weights] if weights in known.__members__ else known.DEFAULT
+        model = library.get_model(name)
+        if weights is not None:
+            model.load_state_dict(_state(name, weights, known))
+        preset = chosen.transforms()
+        self.name, self.image_size = name, image_size or preset.crop_size[0]
+        self.normalize = Normalize(mean=preset.mean, std=preset.std)
+        self.width = _take_off_head(model, name)
+        nodes = get_graph_node_names(model)[0]
+        if "avgpool" not in nodes:
+            raise ValueError(f"torchvision's {name} has no average pooling to read its map from; timm has many such models")
+        outputs = {nodes[nodes.index("avgpool") - 1]: "map", nodes[-1]: "pooled"}
+        self.backbone = create_feature_extractor(model, outputs)
+
+    def forward(self, image: Image) -> Tokens:
+        output = self.backbone(self.normalize(image))
+        rows, columns = output["map"].shape[-2:]
+        states = rearrange(output["map"], "b d h w -> b (h w) d")
+        return Tokens(states=states, pooled=output["pooled"].flatten(1), grid=(rows, columns))
+
+    def architecture(self) -> dict[str, Any]:
+        return {"name": self.name, "weights": None, "image_size": self.image_size}
+
+
+def _state(name: str, weights: str, known: Any) -> dict[str, torch.Tensor]:
+    if Path(weights).is_file():
+        return torch.load(weights, map_location="cpu", weights_only=True)
+    if weights not in known.__members__ and weights != "DEFAULT":
+        names = ", ".join(["DEFAULT", *known.__members__])
+        raise FileNotFoundError(f"weights={weights!r} is neither a file nor one of {names}, torchvision's for {name}")
+    try:
+        return known[weights].get_state_dict(progress=False, check_hash=True)
+    except OSError as error:
+        raise FileNotFoundError(
+            f"torchvision's weights {name}/{weights} could not be downloaded ({error}): fetch {known[weights].url} where "
+            "there is network, and give its path as model.vision.weights"
+        ) from error
+
+
+def _take_off_head(model: nn.Module, name: str) -> int:
+    """Replaces the last linear layer by the identity, and returns its input width."""
+    path, head = [(path, module) for path, module in model.named_modules() if isinstance(module, nn.Linear)][-1]
+    parent, _, child = path.rpartition(".")
+    setattr(model.get_submodule(parent), child, nn.Identity())
+    return head.in_features

@@ -1,0 +1,71 @@
+"""Any image backbone of transformers (ViT, DINOv2, Swin, CLIP's, …), from a hub name, a folder or a plain config."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import transformers
+from einops import rearrange
+from torch import nn
+
+from vlp.models.text.transformers import backbone
+from vlp.models.vision.normalize import Normalize
+from vlp.structures import Image, Tokens
+
+
+class TransformersVision(nn.Module):
+    """name: a hub name or local folder; with `weights` false only its config is used.
+    config: instead of a name, the config as a plain dict.  pool: 'pooler' (the model's own), 'class' or 'average'.
+    mean, std: None = those of the folder's preprocessor_config.json, or 0.5 where it has none.
+    """
+
+    def __init__(
+        self,
+        *,
+        name: str | None = None,
+        weights: bool | None = None,
+        config: dict[str, Any] | None = None,
+        pool: str = "pooler",
+        image_size: int | None = None,
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
+    ) -> None:
+        super().__init__()
+        if pool not in ("pooler", "class", "average"):
+            raise ValueError(f"unknown pool {pool!r}: choose pooler, class or average")
+        self.backbone = backbone("vision", name, weights, config)
+        settings = self.backbone.config
+        self.pool, self.image_size, self.width = pool, image_size or settings.image_size, settings.hidden_size
+        told = transformers.ImageProcessingMixin.get_image_processor_dict(name)[0] if name and mean is None else {}
+        half = [0.5, 0.5, 0.5]
+        self.normalize = Normalize(mean=mean or told.get("image_mean", half), std=std or told.get("image_std", half))
+
+    def forward(self, image: Image) -> Tokens:
+        output = self.backbone(pixel_values=self.normalize(image), return_dict=True)
+        states, grid = output.last_hidden_state, None
+        if states.ndim == 4:  # a convolutional backbone's map
+            grid = (states.shape[2], states.shape[3])
+            states = rearrange(states, "b d h w -> b (h w) d")
+        elif isinstance(patch := getattr(self.backbone.config, "patch_size", None), int):
+            side = self.image_size // patch
+            grid = (side, side) if states.shape[1] >= side * side else None
+        if self.pool == "pooler":
+            if output.get("pooler_output") is None:
+                raise ValueError(f"{type(self.backbone).__name__} has no pooler: set model.vision.pool to class or average")
+            pooled = output.pooler_output.flatten(1)
+        elif self.pool == "class":
+            pooled = states[:, 0]
+        else:
+            pooled = (states if grid is None else states[:, -grid[0] * grid[1] :]).mean(1)
+        return Tokens(states=states, pooled=pooled, grid=grid)
+
+    def architecture(self) -> dict[str, Any]:
+        return {
+            "name": None,
+            "weights": None,
+            "config": self.backbone.config.to_dict(),
+            "pool": self.pool,
+            "image_size": self.image_size,
+            **self.normalize.architecture(),
+        }

@@ -1,0 +1,65 @@
+"""The one model: two towers and a projection into the space where they meet. Families are YAML files over it.
+
+The model knows nothing of losses, optimisers or configs. A part that a family lacks is None, and using it is an
+error that names it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from vlp.structures import Image, Text, Tokens
+
+
+class VisionLanguageModel(nn.Module):
+    """f(x, y) = g(h_v(x), h_l(y)) with vision tower h_v, text tower h_l, and g the scaled cosine in the joint space.
+
+    vision: Image → Tokens, with `width` of its pooled feature.  text: Text → Tokens, likewise.
+    projection: see `vlp.models.projection`; it also holds the temperature (and SigLIP's bias). In YAML it is a
+    `_partial_`, finished here with `image_width` and `text_width`, so that a tower is swapped by one word.
+    """
+
+    def __init__(
+        self,
+        *,
+        vision: nn.Module | None = None,
+        text: nn.Module | None = None,
+        projection: nn.Module | Callable[..., nn.Module] | None = None,
+    ) -> None:
+        super().__init__()
+        self.vision = vision
+        self.text = text
+        if projection is not None and not isinstance(projection, nn.Module):
+            projection = projection(image_width=self.part("vision").width, text_width=self.part("text").width)
+        self.projection = projection
+
+    def part(self, name: str) -> nn.Module:
+        module = getattr(self, name)
+        if module is None:
+            raise ValueError(f"this model has no {name}: choose one with model/{name}=…")
+        return module
+
+    def encode_image(self, image: Image) -> Tokens:
+        return self.part("vision")(image)
+
+    def encode_text(self, text: Text) -> Tokens:
+        return self.part("text")(text)
+
+    def embed_image(self, tokens: Tokens) -> Float[Tensor, "b e"]:
+        return F.normalize(self.part("projection").project_image(tokens.pooled), dim=-1)
+
+    def embed_text(self, tokens: Tokens) -> Float[Tensor, "b e"]:
+        return F.normalize(self.part("projection").project_text(tokens.pooled), dim=-1)
+
+    def similarity(self, image_embed: Float[Tensor, "n e"], text_embed: Float[Tensor, "m e"]) -> Float[Tensor, "n m"]:
+        """Logits: the cosine with temperature and bias."""
+        return self.part("projection").logits(image_embed, text_embed)
+
+    def constrain(self) -> None:
+        """Puts parameters back into their allowed range; called before training and after each optimiser step."""
+        if self.projection is not None:
+            self.projection.constrain()

@@ -1,0 +1,35 @@
+"""What an objective is: it declares the batch fields it `requires` and runs on every batch that has them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import nn
+
+from vlp.models.vlm import VisionLanguageModel
+from vlp.structures import Batch, Features, Loss
+
+
+class Objective(nn.Module):
+    """One loss of the weighted sum L = Σ_i w_i · L_i; its heads live in it.
+
+    weight: w_i; an objective of weight 0 is not computed.  sources: names of the data sources that it runs on;
+    None = all whose batches have the required fields.
+    """
+
+    requires: tuple[str, ...] = ()  # fields of Batch
+    needs: tuple[str, ...] = ()  # parts of the model, checked before the first step
+    uses: tuple[str, ...] = ()  # fields of Features; only their union over all objectives is computed
+    in_batch: bool = False  # the loss depends on which samples share a batch, so accumulating batches would change it
+
+    def __init__(self, *, weight: float = 1.0, sources: Sequence[str] | None = None) -> None:
+        super().__init__()
+        self.weight = weight
+        self.sources = None if sources is None else frozenset(sources)
+
+    def applies(self, batch: Batch, source: str) -> bool:
+        on_source = self.sources is None or source in self.sources
+        return on_source and all(getattr(batch, field) is not None for field in self.requires)
+
+    def forward(self, model: VisionLanguageModel, batch: Batch, features: Features) -> Loss:
+        raise TypeError(f"{type(self).__name__} has no loss: give it weight 0, or choose another objective")

@@ -1,0 +1,34 @@
+"""Sigmoid loss over all pairs of the batch of all ranks: every pair is a yes-or-no question of its own.
+
+Zhai et al., arXiv:2303.15343, equation 1: L = -1/|B| Σ_i Σ_j log σ(z_ij (t x_i·y_j + b)), z = 1 for a caption of the
+image and -1 otherwise; |B| counts images. Several captions of one image in the batch are all positives.
+"""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+
+from vlp.distributed import gather, joint_mean
+from vlp.models.vlm import VisionLanguageModel
+from vlp.objectives.base import Objective
+from vlp.structures import Batch, Features, Loss
+
+
+class SigLIP(Objective):
+    """Needs a projection with a bias (`model.projection.logit_bias=-10` and temperature 0.1 in the paper)."""
+
+    requires = ("image", "caption")
+    needs = ("vision", "text", "projection")
+    uses = ("image_embed", "text_embed")
+    in_batch = True
+
+    def forward(self, model: VisionLanguageModel, batch: Batch, features: Features) -> Loss:
+        assert features.image_embed is not None and features.text_embed is not None and features.owner is not None
+        projection = model.part("projection")
+        if projection.logit_bias is None:
+            raise ValueError("siglip needs a learned bias: set model.projection.logit_bias=-10")
+        logits = model.similarity(features.image_embed, gather(features.text_embed))
+        same = batch.id[:, None] == gather(batch.id[features.owner])[None, :]
+        total = -F.logsigmoid(logits * same.to(logits.dtype).mul(2).sub(1)).sum()
+        logs = {"logit_scale": projection.logit_scale.detach().exp(), "logit_bias": projection.logit_bias.detach()}
+        return Loss(value=joint_mean(total, len(batch)), logs=logs)

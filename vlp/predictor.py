@@ -1,0 +1,169 @@
+"""load(checkpoint) → Predictor: embeddings, similarities and classes of paths, pictures and strings.
+
+    predictor = vlp.load("runs/scenes/…")          # or an original: OpenAI CLIP, open_clip, a Hugging Face folder
+    predictor.similarity(["dog.jpg"], ["a dog", "a cat"])
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import PIL.Image
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from vlp.build import FROM_FILES, build
+from vlp.checkpoints.load import Checkpoint, build_model, read
+from vlp.data.images import open_image
+from vlp.models.vlm import VisionLanguageModel
+from vlp.structures import Image
+from vlp.tasks.zero_shot import class_embeddings
+from vlp.tokenizers.base import Tokenizer
+from vlp.tokenizers.clip import ClipTokenizer
+from vlp.tokenizers.wordpiece import WordPieceTokenizer
+
+Picture = str | Path | PIL.Image.Image
+Transform = Callable[[PIL.Image.Image], Tensor]
+
+
+def load(path: str | Path, *, tokenizer: Tokenizer | str | Path | None = None, **architecture: Any) -> Predictor:
+    """path: a file or run folder of ours, or an original checkpoint, detected by its content.
+
+    tokenizer: a built one or a vocabulary (file or folder), for checkpoints that do not hold theirs; its lack is an
+    error only when strings are used.
+    architecture: what a file does not say: vision_heads, text_heads (default: width / 64), activation ('quick_gelu',
+    'gelu'), or another image_size.
+    """
+    checkpoint = read(Path(path).expanduser(), architecture)
+    model = build_model(checkpoint)
+    objectives = nn.ModuleDict(build(checkpoint.config.get("objectives") or {}, allow=FROM_FILES))
+    objectives.load_state_dict(checkpoint.heads)
+    node = (checkpoint.config.get("transform") or {}).get("eval")
+    return Predictor(
+        model=model,
+        objectives=objectives.eval(),
+        tokenizer=tokenizer if isinstance(tokenizer, Tokenizer) else lambda: _tokenizer(checkpoint, model, tokenizer),
+        transform=build(node, allow=FROM_FILES) if node else None,
+    )
+
+
+def _tokenizer(checkpoint: Checkpoint, model: VisionLanguageModel, given: str | Path | None) -> Tokenizer:
+    """What was given, else what the checkpoint holds, else files beside it, else CLIP's installed vocabulary."""
+    if given is None and checkpoint.tokenizer_json is not None:
+        return Tokenizer.from_json(checkpoint.tokenizer_json)
+    beside = [checkpoint.vocabulary / name for name in _VOCABULARIES] if checkpoint.vocabulary else []
+    vocabulary = given or next((file.parent for file in beside if file.is_file()), None)
+    context_length = model.part("text").context_length
+    if vocabulary is None and model.part("text").vocabulary_size != 49408:
+        raise FileNotFoundError("this checkpoint holds no vocabulary: give tokenizer=PATH (a file or folder) to vlp.load")
+    if vocabulary is not None and _is_wordpiece(Path(vocabulary)):
+        tokenizer: Tokenizer = WordPieceTokenizer(vocabulary=vocabulary, context_length=context_length)
+    else:
+        tokenizer = ClipTokenizer(vocabulary=vocabulary, context_length=context_length)
+    if tokenizer.size > model.part("text").vocabulary_size:
+        raise ValueError(
+            f"the vocabulary has {tokenizer.size} tokens, but the checkpoint only {model.part('text').vocabulary_size}"
+        )
+    return tokenizer
+
+
+_VOCABULARIES = ("tokenizer.json", "vocab.json", "vocab.txt")
+
+
+def _is_wordpiece(path: Path) -> bool:
+    whole = path / "tokenizer.json" if path.is_dir() else path
+    if whole.suffix == ".json" and whole.is_file():
+        return json.loads(whole.read_text(encoding="utf-8")).get("model", {}).get("type") == "WordPiece"
+    return (path / "vocab.txt").is_file() or path.name == "vocab.txt"
+
+
+class Predictor:
+    """Works on the device that `.model` is on, in evaluation mode, without gradients.
+
+    model, objectives: the modules.  transform: picture → uint8 pixels.  batch_size: inputs embedded at a time.
+    """
+
+    def __init__(
+        self,
+        *,
+        model: VisionLanguageModel,
+        objectives: Mapping[str, nn.Module],
+        tokenizer: Tokenizer | Callable[[], Tokenizer] | None = None,
+        transform: Transform | None = None,
+        batch_size: int = 64,
+    ) -> None:
+        self.model = model
+        self.objectives = objectives
+        self.transform = transform
+        self.batch_size = batch_size
+        self._given = tokenizer
+
+    @property
+    def tokenizer(self) -> Tokenizer | None:
+        """None where the checkpoint came without a vocabulary."""
+        try:
+            return self.require_tokenizer()
+        except FileNotFoundError:
+            return None
+
+    def require_tokenizer(self) -> Tokenizer:
+        if self._given is None:
+            raise FileNotFoundError("this predictor has no tokenizer: give tokenizer=PATH to vlp.load")
+        if not isinstance(self._given, Tokenizer):
+            self._given = self._given()
+        return self._given
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.model.parameters()).device
+
+    @torch.inference_mode()
+    def embed_images(self, images: Sequence[Picture]) -> Float[Tensor, "n e"]:
+        """Of unit length."""
+        if self.transform is None:
+            raise ValueError("this checkpoint's image preprocessing is not one that vlp knows: set predictor.transform")
+        parts = []
+        for batch in self._batches(images, "images"):
+            pixels = torch.stack([self.transform(_picture(image)) for image in batch]).to(self.device)
+            parts.append(self.model.embed_image(self.model.encode_image(Image(pixels=pixels))))
+        return torch.cat(parts)
+
+    @torch.inference_mode()
+    def embed_texts(self, texts: Sequence[str]) -> Float[Tensor, "n e"]:
+        """Of unit length."""
+        tokenizer = self.require_tokenizer()
+        parts = []
+        for batch in self._batches(texts, "texts"):
+            parts.append(self.model.embed_text(self.model.encode_text(tokenizer(batch).to(self.device))))
+        return torch.cat(parts)
+
+    @torch.inference_mode()
+    def similarity(self, images: Sequence[Picture], texts: Sequence[str]) -> Float[Tensor, "n m"]:
+        """Logits: cosines with the model's temperature and bias."""
+        return self.model.similarity(self.embed_images(images), self.embed_texts(texts))
+
+    @torch.inference_mode()
+    def classify(
+        self,
+        images: Sequence[Picture],
+        labels: Sequence[str],
+        templates: Sequence[str] = ("a photo of a {}.",),
+    ) -> list[dict[str, float]]:
+        """The probability of each label, for each image; of several templates the mean embedding is taken."""
+        classes = class_embeddings(self.model, self.require_tokenizer(), tuple(labels), tuple(templates), self.batch_size)
+        logits = self.model.similarity(self.embed_images(images), classes.to(self.device))
+        return [dict(zip(labels, row, strict=True)) for row in logits.softmax(-1).tolist()]
+
+    def _batches(self, inputs: Sequence[Any], name: str) -> Iterator[list[Any]]:
+        if isinstance(inputs, (str, Path, PIL.Image.Image)) or len(inputs) == 0:
+            raise ValueError(f"{name} must be a list with at least one entry")
+        for start in range(0, len(inputs), self.batch_size):
+            yield list(inputs[start : start + self.batch_size])
+
+
+def _picture(image: Picture) -> PIL.Image.Image:
+    return image if isinstance(image, PIL.Image.Image) else open_image(image)

@@ -1,0 +1,168 @@
+"""Pictures of a run: loss curves, a similarity matrix, retrieved images and captions, right (green) and wrong (red).
+
+Functions take plain data and the path of the PNG. They draw on their own figure, never through pyplot, so they need no
+display and leak nothing in a long run. Captions are drawn as they are: `$` starts no formula.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import textwrap
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from PIL import Image, ImageOps
+
+RIGHT, WRONG, INK, SOFT = "#1a9850", "#d73027", "#222222", "#8a8a8a"
+COLOURS = ("#3366cc", "#e6872e", "#1a9850", "#c2185b", "#7b52ab", "#8c6d31", "#17a2b8", "#555555")
+
+
+def read_curves(metrics: Path) -> dict[str, list[tuple[int, float]]]:
+    """Every finite figure of a metrics.jsonl by name, as (step, value); a last line cut off by a crash is left out."""
+    curves: dict[str, list[tuple[int, float]]] = defaultdict(list)
+    lines = metrics.read_text(encoding="utf-8").splitlines()
+    for number, line in enumerate(lines, start=1):
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError as error:
+            if number == len(lines):
+                break
+            raise ValueError(f"{metrics}, line {number}: not JSON ({error.msg})") from error
+        for name, value in row.items():
+            if name != "step" and isinstance(value, (int, float)) and math.isfinite(value):
+                curves[name].append((row["step"], value))
+    return dict(curves)
+
+
+def loss_curves(curves: Mapping[str, Sequence[tuple[int, float]]], path: Path) -> None:
+    """The curves whose name holds `loss` on the left; on the right recalls and accuracies, in percent."""
+    losses = {name: points for name, points in curves.items() if "loss" in name}
+    ends = ("_r1", "_r5", "_r10", "/top1", "/top5", "/accuracy", "/mean_average_precision")
+    percents = {name: points for name, points in curves.items() if name.endswith(ends)}
+    panels = [(title, group) for title, group in (("loss", losses), ("percent", percents)) if group]
+    if not panels:
+        raise ValueError(f"there is no loss to draw for {path}: no figure's name holds 'loss'")
+    figure = Figure(figsize=(6.4 * len(panels), 4), layout="constrained")
+    for axes, (title, group) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
+        for index, (name, points) in enumerate(sorted(group.items())):
+            steps, values = zip(*points, strict=True)
+            colour = COLOURS[index % len(COLOURS)]
+            many = len(points) > 60
+            axes.plot(steps, values, color=colour, alpha=0.3 if many else 1, lw=1.6, marker="" if many else "o", ms=3,
+                      label=None if many else _plain(name))  # fmt: skip
+            if many:  # the running mean tells the trend, the pale line the noise
+                axes.plot(steps, _smooth(values), color=colour, lw=1.8, label=_plain(name))
+        axes.set(xlabel="step", title=title)
+        axes.grid(alpha=0.25)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.legend(fontsize=7, frameon=False)
+    _save(figure, path)
+
+
+def similarity_matrix(
+    images: Sequence[Path | str], captions: Sequence[str], scores: Sequence[Sequence[float]], path: Path
+) -> None:
+    """Cosine of each caption (rows) with each image (columns); scores[image][caption], right pairs on the diagonal."""
+    rows, columns = len(captions), len(images)
+    figure = Figure(figsize=(4.2 + 0.8 * columns, 1.4 + 0.8 * rows))
+    left, top = 3.6 / (4.2 + 0.8 * columns), 1 - 1.0 / (1.4 + 0.8 * rows)
+    axes = figure.add_axes((left, 0.02, 0.98 - left, top - 0.02))
+    table = [[float(scores[column][row]) for column in range(columns)] for row in range(rows)]
+    low, high = min(map(min, table)), max(map(max, table))
+    axes.imshow(table, cmap="viridis", vmin=low, vmax=high, aspect="auto")
+    for row in range(rows):
+        for column in range(columns):
+            value = table[row][column]
+            colour = "black" if value > low + 0.6 * (high - low) else "white"
+            weight = "bold" if row == column else "normal"
+            axes.text(column, row, f"{value:.2f}", ha="center", va="center", fontsize=8, color=colour, weight=weight)
+    axes.set_yticks(range(rows), [_plain(_short(caption, 40, 2)) for caption in captions], fontsize=8)
+    axes.set_xticks([])
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
+    box = axes.get_position()
+    for column, image in enumerate(images):
+        width = box.width / columns
+        above = figure.add_axes((box.x0 + column * width + 0.04 * width, box.y1 + 0.01, 0.92 * width, 0.97 - box.y1))
+        _show(above, image)
+    _save(figure, path)
+
+
+def retrieved_captions(examples: Sequence[Mapping[str, Any]], path: Path) -> None:
+    """Each query image with its best captions. Examples are those of `Retrieval.figures()["image_to_text"]`."""
+    figure = Figure(figsize=(9, 1.9 * len(examples)), layout="constrained")
+    grid = figure.subplots(len(examples), 2, squeeze=False, width_ratios=(1, 4))
+    for (left, right), example in zip(grid, examples, strict=True):
+        _show(left, example["query"])
+        _frame(left, SOFT, 1)
+        right.set_axis_off()
+        lines = len(example["results"])
+        for place, (caption, score, correct) in enumerate(example["results"]):
+            height = 1 - (place + 0.5) / lines
+            colour = RIGHT if correct else WRONG
+            mark = "✓" if correct else "✗"
+            right.text(0, height, f"{mark}  {score:.2f}", color=colour, va="center", fontsize=9, weight="bold",
+                       transform=right.transAxes)  # fmt: skip
+            right.text(0.12, height, _plain(_short(caption, 84, 2)), color=colour, va="center", fontsize=8.5,
+                       linespacing=0.95, transform=right.transAxes)  # fmt: skip
+    _save(figure, path)
+
+
+def retrieved_images(examples: Sequence[Mapping[str, Any]], path: Path) -> None:
+    """Each query caption with its best images. Examples are those of `Retrieval.figures()["text_to_image"]`."""
+    columns = max(len(example["results"]) for example in examples)
+    figure = Figure(figsize=(3 + 1.5 * columns, 1.8 * len(examples)), layout="constrained")
+    grid = figure.subplots(len(examples), columns + 1, squeeze=False, width_ratios=(2, *[1] * columns))
+    for cells, example in zip(grid, examples, strict=True):
+        for cell in cells:
+            cell.set_axis_off()
+        cells[0].text(0, 0.5, _plain(_short(example["query"], 34, 5)), va="center", fontsize=9, color=INK,
+                      transform=cells[0].transAxes)  # fmt: skip
+        for cell, (image, score, correct) in zip(cells[1:], example["results"], strict=False):
+            _show(cell, image)
+            _frame(cell, RIGHT if correct else WRONG, 4)
+            cell.set_title(f"{score:.2f}", fontsize=8, color=RIGHT if correct else WRONG, pad=3)
+    _save(figure, path)
+
+
+def _plain(text: str) -> str:
+    return text.replace("$", r"\$")
+
+
+def _short(text: str, width: int, lines: int) -> str:
+    wrapped = textwrap.wrap(" ".join(text.split()), width) or ["(empty)"]
+    return "\n".join(wrapped if len(wrapped) <= lines else [*wrapped[: lines - 1], wrapped[lines - 1][: width - 1] + "…"])
+
+
+def _smooth(values: Sequence[float]) -> list[float]:
+    window = max(1, len(values) // 30)
+    return [
+        sum(part) / len(part)
+        for part in (values[max(0, i - window) : i + window + 1] for i in range(len(values)))
+    ]  # fmt: skip
+
+
+def _show(axes: Axes, image: Path | str) -> None:
+    with Image.open(image) as opened:
+        picture = ImageOps.exif_transpose(opened).convert("RGB")
+        picture.thumbnail((256, 256))
+        axes.imshow(picture)
+    axes.set_xticks([])
+    axes.set_yticks([])
+
+
+def _frame(axes: Axes, colour: str, width: float) -> None:
+    axes.set_axis_on()
+    for spine in axes.spines.values():
+        spine.set(color=colour, linewidth=width)
+
+
+def _save(figure: Figure, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    FigureCanvasAgg(figure).print_png(path)

@@ -1,0 +1,161 @@
+"""The records that flow through vlp: raw sample → batch → tower tokens → features → loss. Read this file first.
+
+Shapes: b batch, c channels, h w pixels, t text tokens, n tokens of a tower, d width, p pooled width, e joint space,
+k choices or captions, a answers, m boxes. Shapes are checked while the tests run (jaxtyping's import hook).
+Every record moves as one object: `.to(device)`, `.pin_memory()`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from jaxtyping import Bool, Float, Int, UInt8
+from torch import Tensor
+
+R = TypeVar("R", bound="Record")
+
+
+def _map(value: Any, function: Callable[[Tensor], Tensor]) -> Any:
+    if isinstance(value, Tensor):
+        return function(value)
+    if isinstance(value, Record):
+        return value.map(function)
+    if isinstance(value, list):
+        return [_map(item, function) for item in value]
+    return value
+
+
+class Record:
+    """Base of the frozen records: one function applied to every tensor inside, nested records and lists included."""
+
+    def map(self: R, function: Callable[[Tensor], Tensor]) -> R:
+        fields = {f.name: _map(getattr(self, f.name), function) for f in dataclasses.fields(self)}  # type: ignore[arg-type]
+        return type(self)(**fields)
+
+    def to(self: R, device: torch.device | str, non_blocking: bool = False) -> R:
+        return self.map(lambda tensor: tensor.to(device, non_blocking=non_blocking))
+
+    def pin_memory(self: R) -> R:
+        return self.map(lambda tensor: tensor.pin_memory())
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Text(Record):
+    """Token ids padded to the longest text of the batch; `mask` is True on real tokens, start and end included."""
+
+    ids: Int[Tensor, "*b t"]
+    mask: Bool[Tensor, "*b t"]
+
+    def select(self, index: Any) -> Text:
+        """Rows of a [b t] text, cut to the longest one that is left (at least one column stays)."""
+        ids, mask = self.ids[index], self.mask[index]
+        used = mask.flatten(0, -2).any(0).nonzero()
+        length = int(used[-1]) + 1 if len(used) else 1
+        return Text(ids=ids[..., :length], mask=mask[..., :length])
+
+    def real_rows(self) -> tuple[Text, Int[Tensor, " rows"]]:
+        """The non-empty rows of a [b k t] text as [rows t], and for each the index in b that it belongs to."""
+        real = self.mask.any(-1)
+        return Text(ids=self.ids[real], mask=self.mask[real]), real.nonzero()[:, 0]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Image(Record):
+    """uint8 pixels are raw RGB, normalised inside the tower by its own mean and standard deviation; floats already are."""
+
+    pixels: UInt8[Tensor, "*b c h w"] | Float[Tensor, "*b c h w"]
+    size: Int[Tensor, "*b 2"] | None = None  # true rows and columns of a padded image
+
+    def select(self, index: Any) -> Image:
+        return Image(pixels=self.pixels[index], size=None if self.size is None else self.size[index])
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Boxes(Record):
+    """Boxes of one image: left, top, right, bottom in [0, 1] of the transformed image, and a class each."""
+
+    xyxy: Float[Tensor, "m 4"]
+    label: Int[Tensor, " m"]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Sample:
+    """One raw example as a data set lists it; the image is a file, opened only when the sample is loaded.
+
+    `id` is equal only for the same image, also across sources; `sample` is the annotation's own id (the position
+    in the split where a data set has none). `choices` with `label`: candidate texts and the index of the right one.
+    """
+
+    id: int
+    sample: int
+    image: Path
+    captions: tuple[str, ...] = ()
+    question: str | None = None
+    choices: tuple[str, ...] = ()
+    answers: tuple[str, ...] = ()
+    label: int | None = None
+    categories: tuple[int, ...] = ()  # every class that the image shows (COCO), as indices into the class names
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Batch(Record):
+    """What an objective or a task sees. Fields that a data set lacks are None."""
+
+    id: Int[Tensor, " b"]
+    sample: Int[Tensor, " b"]
+    seed: Int[Tensor, " b"]  # per-sample randomness of (run seed, epoch, sample): the same on any number of processes
+    image: Image | None = None
+    caption: Text | None = None  # [b t] in training; [b k t] with empty rows masked in evaluation
+    question: Text | None = None
+    choices: Text | None = None  # [b k t]
+    answer: Text | None = None
+    answer_weight: Float[Tensor, "b k"] | None = None
+    scores: Float[Tensor, "b a"] | None = None
+    label: Int[Tensor, " b"] | None = None  # -1 where unknown
+    categories: Bool[Tensor, "b a"] | None = None
+    boxes: list[Boxes] | None = None
+    segmentation: Int[Tensor, "b h w"] | None = None  # 255 is ignored
+    target: Image | None = None
+    raw: tuple[Sample, ...] | None = None  # evaluation: references, file names for pictures
+
+    def __len__(self) -> int:
+        return len(self.id)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Tokens(Record):
+    """What every tower returns. `mask` None means that all tokens are real, which keeps flash attention."""
+
+    states: Float[Tensor, "b n d"]
+    pooled: Float[Tensor, "b p"]
+    mask: Bool[Tensor, "b n"] | None = None
+    ids: Int[Tensor, "b n"] | None = None
+    grid: tuple[int, int] | None = None  # (rows, columns): the last rows·columns states are the raster
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Features(Record):
+    """Computed once per batch and shared by all objectives; only the fields that some objective `uses` are filled.
+
+    Embeddings are projected and of unit length. Texts are the real rows of `batch.caption`; `owner` tells which
+    sample of the batch each row belongs to (0, 1, 2, … for one caption a sample).
+    """
+
+    image: Tokens | None = None
+    text: Tokens | None = None
+    image_embed: Float[Tensor, "b e"] | None = None
+    text_embed: Float[Tensor, "r e"] | None = None
+    owner: Int[Tensor, " r"] | None = None
+    step: int = 0
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Loss:
+    """An objective's loss and the figures it wants logged (scalars without gradient)."""
+
+    value: Float[Tensor, ""]
+    logs: dict[str, Float[Tensor, ""]] = dataclasses.field(default_factory=dict)

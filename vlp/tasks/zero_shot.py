@@ -1,0 +1,170 @@
+"""Zero-shot classification (Radford et al. 2021, arXiv 2103.00020): a class is the mean of its prompts' embeddings.
+
+Each template's embedding has unit length, their mean over templates is made unit length again, and the class with the
+highest cosine wins; tied classes share the credit. Class folders give top-1, top-5 and the mean over classes; images
+with several categories (COCO) give mean average precision, and top-1 = the best class is one that the image shows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange, reduce
+from jaxtyping import Bool, Float
+from torch import Tensor
+from torchmetrics.functional.classification import multilabel_average_precision
+
+from vlp import distributed
+from vlp.metrics.recall import count_ties, expected_hit
+from vlp.models.vlm import VisionLanguageModel
+from vlp.structures import Batch, Features
+from vlp.tasks.base import Task
+from vlp.tokenizers.base import Tokenizer
+
+OPENAI_TEMPLATES = Path(__file__).parent / "templates" / "openai_imagenet.txt"  # openai/CLIP, the ImageNet notebook
+
+
+class ZeroShot(Task):
+    """templates: prompts with `{}` for the class name, as a list or a text file of one a line; None = OpenAI's 80.
+
+    prompts: how many of them are embedded at a time.
+    """
+
+    requires = ("image",)
+    needs = ("vision", "text", "projection")
+    uses = ("image_embed",)
+
+    def __init__(
+        self, *, templates: Sequence[str] | str | Path | None = None, prompts: int = 1024, weight: float = 0.0,
+        sources: Sequence[str] | None = None,
+    ) -> None:  # fmt: skip
+        super().__init__(weight=weight, sources=sources)
+        self.templates = _read_templates(templates)
+        self.prompts = prompts
+        self.class_names: tuple[str, ...] = ()
+        self._classes: Tensor | None = None
+
+    def applies(self, batch: Batch, source: str) -> bool:
+        classes = batch.choices is None and (batch.label is not None or batch.categories is not None)
+        return classes and super().applies(batch, source)
+
+    def reset(self) -> None:
+        self._ties: list[Tensor] = []
+        self._label: list[Tensor] = []
+        self._scores: list[Tensor] = []
+        self._shown: list[Tensor] = []
+
+    @torch.no_grad()
+    def prepare(self, model: VisionLanguageModel, tokenizer: Tokenizer, data: Any) -> None:
+        """Embeds the classes of `data.class_names` with the weights as they are now."""
+        self.class_names = tuple(getattr(data, "class_names", None) or ())
+        if self.class_names:
+            self._classes = class_embeddings(model, tokenizer, self.class_names, self.templates, self.prompts)
+        else:
+            self._classes = None
+
+    def scores(self, image_embed: Float[Tensor, "b e"]) -> Float[Tensor, "b a"]:
+        """Cosines with the classes."""
+        if self._classes is None:
+            raise ValueError("zero_shot has no class names: the data module must set class_names (or leave it out of sources)")
+        return image_embed.float() @ self._classes.T
+
+    def update(self, model: VisionLanguageModel, batch: Batch, features: Features) -> None:
+        if features.image_embed is None:
+            raise ValueError("zero_shot got no image_embed in the features of this batch")
+        scores = self.scores(features.image_embed.detach())
+        if batch.categories is not None:
+            self._scores.append(scores.cpu())
+            self._shown.append(batch.categories.cpu())
+        elif batch.label is not None:
+            known = batch.label >= 0
+            label = batch.label[known]
+            right = F.one_hot(label, scores.shape[1]).bool()
+            self._ties.append(count_ties(scores[known], right).cpu())
+            self._label.append(label.cpu())
+
+    def compute(self, model: VisionLanguageModel) -> dict[str, float]:
+        device = next((p.device for p in model.parameters()), torch.device("cpu"))
+        classes = len(self.class_names)
+
+        def join(parts: list[Tensor], empty: Tensor) -> Tensor:
+            return distributed.gather(torch.cat([empty, *parts]).to(device)).cpu()
+
+        ties = join(self._ties, torch.zeros(0, 3, dtype=torch.int64))
+        label = join(self._label, torch.zeros(0, dtype=torch.int64))
+        scores = join(self._scores, torch.zeros(0, classes))
+        shown = join(self._shown, torch.zeros(0, classes, dtype=torch.bool))
+        if len(label) and len(shown):
+            raise ValueError("this source mixes images of one label with images of several categories; split it in two")
+        if len(shown):
+            return _multi_label(scores, shown)
+        if not len(label):
+            raise ValueError("zero_shot saw no image with a known class")
+        top1, top5 = expected_hit(ties, 1), expected_hit(ties, 5)
+        per_class = [top1[label == index].mean() for index in label.unique()]
+        return {
+            "top1": 100 * float(top1.mean()),
+            "top5": 100 * float(top5.mean()),
+            "mean_per_class": 100 * float(torch.stack(per_class).mean()),
+            "images": float(len(label)),
+        }
+
+    @torch.no_grad()
+    def predict(self, model: VisionLanguageModel, batch: Batch) -> list[dict[str, object]]:
+        """The five best classes of each image with their cosines."""
+        if batch.image is None:
+            raise ValueError("zero_shot needs batches with images")
+        scores = self.scores(model.embed_image(model.encode_image(batch.image)))
+        best, index = scores.topk(min(5, scores.shape[1]))
+        return [
+            {"sample": sample, "classes": [(self.class_names[i], s) for i, s in zip(row, cosine, strict=True)]}
+            for sample, row, cosine in zip(batch.sample.tolist(), index.tolist(), best.tolist(), strict=True)
+        ]
+
+
+def class_embeddings(
+    model: VisionLanguageModel,
+    tokenizer: Tokenizer,
+    names: Sequence[str],
+    templates: Sequence[str],
+    prompts: int = 1024,
+) -> Float[Tensor, "a e"]:
+    device = next((p.device for p in model.parameters()), torch.device("cpu"))
+    texts = [template.replace("{}", name) for name in names for template in templates]
+    embeds = [
+        model.embed_text(model.encode_text(tokenizer(texts[start : start + prompts]).to(device))).float()
+        for start in range(0, len(texts), prompts)
+    ]
+    every = rearrange(torch.cat(embeds), "(a k) e -> a k e", k=len(templates))
+    return F.normalize(reduce(every, "a k e -> a e", "mean"), dim=-1)
+
+
+def _read_templates(templates: Sequence[str] | str | Path | None) -> tuple[str, ...]:
+    if templates is None or isinstance(templates, (str, Path)):
+        path = Path(templates or OPENAI_TEMPLATES).expanduser()
+        if not path.is_file():
+            raise FileNotFoundError(f"no templates at {path}: give a text file with one a line, or a list of them")
+        templates = [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    wrong = [template for template in templates if "{}" not in template]
+    if wrong or not templates:
+        raise ValueError(f"zero_shot.templates need {{}} for the class name in each: {wrong[0] if wrong else 'none given'!r}")
+    return tuple(templates)
+
+
+def _multi_label(scores: Float[Tensor, "n a"], shown: Bool[Tensor, "n a"]) -> dict[str, float]:
+    """Average precision over the classes that occur; top-1 over the images that show anything."""
+    occurs, shows = shown.any(0), shown.any(1)
+    if not bool(occurs.any()):
+        raise ValueError("zero_shot saw no image with a known class")
+    in_range = ((scores[:, occurs].double() + 1) / 2).clamp(0, 1)  # torchmetrics would squash other values
+    precision = multilabel_average_precision(in_range, shown[:, occurs].long(), int(occurs.sum()), average=None)
+    top1 = expected_hit(count_ties(scores[shows], shown[shows]), 1)
+    return {
+        "mean_average_precision": 100 * float(precision.mean()),
+        "top1": 100 * float(top1.mean()),
+        "images": float(len(shown)),
+    }

@@ -1,0 +1,120 @@
+"""What a tokenizer is: strings → `Text`, padded to the longest of the batch and never longer than `context_length`.
+
+Splitting is done by the Rust `tokenizers` library; start, end, cutting and padding are done here, the same for all.
+A text that is too long loses its last words, never its end token, because CLIP reads its feature at that token.
+`to_json` holds the whole tokenizer, so that a checkpoint needs no vocabulary file.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import tokenizers
+import torch
+
+from vlp.structures import Text
+
+# captions are too short to gain from Rust threads, and forked data workers would be warned about them
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+
+class Tokenizer:
+    """size: number of ids, known before training.  truncate False: a text that is too long is a ValueError instead."""
+
+    def __init__(
+        self, *, backend: tokenizers.Tokenizer | None, size: int, context_length: int,
+        start_id: int, end_id: int, pad_id: int, truncate: bool = True,
+    ) -> None:  # fmt: skip
+        if context_length < 2:
+            raise ValueError(f"context_length is {context_length}; the start and the end token alone need 2")
+        self.backend = backend
+        self.size = size
+        self.context_length = context_length
+        self.start_id, self.end_id, self.pad_id = start_id, end_id, pad_id
+        self.truncate = truncate
+
+    @property
+    def trained(self) -> bool:
+        return self.backend is not None
+
+    def train(self, texts: Iterable[str]) -> None:
+        raise TypeError(f"{type(self).__name__} has a fixed vocabulary and cannot be trained; use tokenizer=trained")
+
+    def encode(self, texts: Sequence[str]) -> list[list[int]]:
+        """Ids of each text, without start, end or padding, however long."""
+        return [encoding.ids for encoding in self._ready().encode_batch_fast(list(texts), add_special_tokens=False)]
+
+    def __call__(self, texts: Sequence[str]) -> Text:
+        rows = self.encode(texts)
+        room = self.context_length - 2
+        too_long = next((index for index, row in enumerate(rows) if len(row) > room), None)
+        if too_long is not None and not self.truncate:
+            raise ValueError(
+                f"{len(rows[too_long]) + 2} tokens are too many for context_length {self.context_length}: "
+                f"{texts[too_long][:80]!r}; set tokenizer.truncate=true to cut such texts"
+            )
+        rows = [[self.start_id, *row[:room], self.end_id] for row in rows]
+        length = max((len(row) for row in rows), default=1)
+        ids = torch.full((len(rows), length), self.pad_id)
+        mask = torch.zeros(len(rows), length, dtype=torch.bool)
+        for index, row in enumerate(rows):
+            ids[index, : len(row)] = torch.tensor(row)
+            mask[index, : len(row)] = True
+        return Text(ids=ids, mask=mask)
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """The text between the start token and the first end token, in the tokenizer's own spelling."""
+        row = [int(i) for i in ids]
+        row = row[1:] if row[:1] == [self.start_id] else row
+        row = row[: row.index(self.end_id)] if self.end_id in row else row
+        return self._ready().decode(row, skip_special_tokens=False).strip()
+
+    def to_json(self) -> str:
+        backend = json.loads(self._ready().to_str())
+        names = ("size", "context_length", "start_id", "end_id", "pad_id", "truncate")
+        kind = f"{type(self).__module__.rpartition('.')[2]}.{type(self).__name__}"
+        return json.dumps({"class": kind, **{name: getattr(self, name) for name in names}, "backend": backend})
+
+    @staticmethod
+    def from_json(text: str) -> Tokenizer:
+        """The tokenizer that `to_json` wrote, of its own class; only classes of vlp.tokenizers can be named."""
+        fields = json.loads(text)
+        kind = fields.pop("class")
+        if not re.fullmatch(r"[a-z]+\.[A-Za-z]+", kind):
+            raise ValueError(f"{kind!r} is not a tokenizer of vlp.tokenizers")
+        module, _, name = kind.partition(".")
+        found = getattr(importlib.import_module(f"vlp.tokenizers.{module}"), name)
+        if not (isinstance(found, type) and issubclass(found, Tokenizer)):
+            raise ValueError(f"{kind!r} is not a tokenizer of vlp.tokenizers")
+        tokenizer = found.__new__(found)  # not its constructor, which would look for the vocabulary file again
+        backend = tokenizers.Tokenizer.from_str(json.dumps(fields.pop("backend")))
+        Tokenizer.__init__(tokenizer, backend=backend, **fields)
+        return tokenizer
+
+    def _ready(self) -> tokenizers.Tokenizer:
+        if self.backend is None:
+            raise ValueError("this tokenizer is not trained: call train(captions) first, or load it from a checkpoint")
+        return self.backend
+
+
+def find_vocabulary(vocabulary: str | Path, files: Sequence[str]) -> Path:
+    """A local file or folder as it is; any other `owner/name` is taken from the Hugging Face hub, only `files`."""
+    path = Path(vocabulary).expanduser()
+    if path.exists():
+        return path
+    if not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", str(vocabulary)) or path.suffix in (".txt", ".gz", ".json"):
+        raise FileNotFoundError(f"no vocabulary at {vocabulary}; tokenizer.vocabulary is a file, a folder or a hub name")
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(str(vocabulary), allow_patterns=list(files)))
+    except Exception as error:  # the hub raises a dozen kinds, and they all mean that there is no vocabulary
+        raise FileNotFoundError(
+            f"vocabulary {vocabulary!r} is neither on this machine nor on the hub ({type(error).__name__}); "
+            "set tokenizer.vocabulary to a local file or folder"
+        ) from error

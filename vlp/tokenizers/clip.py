@@ -1,0 +1,140 @@
+"""CLIP's byte-level BPE, id for id (Radford et al. 2021, arXiv 2103.00020; openai/CLIP clip/simple_tokenizer.py).
+
+Text is repaired (ftfy), HTML-unescaped twice, its white space joined and lower-cased. Splitting never sees the specials
+as added tokens, because the original finds `<|endoftext|>` only where its scan stands: not inside a run of punctuation.
+Too long texts are cut before the end token; the original raises unless asked (`truncate: false` does that here).
+"""
+
+from __future__ import annotations
+
+import gzip
+import html
+import importlib.util
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import tokenizers
+from tokenizers import Regex, decoders, pre_tokenizers
+
+from vlp.tokenizers.base import Tokenizer, find_vocabulary
+
+START, END = "<|startoftext|>", "<|endoftext|>"
+# the original compares without case, where ſ (long s) equals s
+WORDS = r"'[sſ]|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
+_SPECIALS = re.compile(r"(?<![^\s\w]|_)((?:<\|startoftext\|>|<\|endoftext\|>)+)")
+
+
+class ClipTokenizer(Tokenizer):
+    """vocabulary: `bpe_simple_vocab_16e6.txt.gz`, or a Hugging Face CLIP folder, its tokenizer.json or its hub name;
+    None = the file inside an installed open_clip_torch.  size: fewer ids keep the file's first merges.
+    """
+
+    def __init__(
+        self, *, vocabulary: str | Path | None = None, size: int | None = None, context_length: int = 77,
+        truncate: bool = True,
+    ) -> None:  # fmt: skip
+        _ftfy()
+        path = _open_clip_file() if vocabulary is None else find_vocabulary(vocabulary, ("*.json", "merges.txt"))
+        hugging_face = path.is_dir() or path.suffix == ".json"
+        ids, merges = _from_hugging_face(path) if hugging_face else _from_merges(path, size)
+        if size not in (None, len(ids)):
+            raise ValueError(f"tokenizer.size is {size}, but the vocabulary at {path} has {len(ids)} ids: set it to null")
+        missing = [token for token in (START, END) if token not in ids]
+        if missing:
+            raise ValueError(f"the vocabulary at {path} lacks {missing[0]}: it is not CLIP's")
+        # a tiny vocabulary may lack bytes; Hugging Face's CLIP then falls back to <unk> or, without it, to the end token
+        complete = all(byte in ids and byte + "</w>" in ids for byte in _bytes())
+        unknown = None if complete else "<unk>" if "<unk>" in ids else END
+        model = tokenizers.models.BPE(ids, merges, unk_token=unknown, end_of_word_suffix="</w>")
+        backend = tokenizers.Tokenizer(model)
+        backend.pre_tokenizer = pre_tokenizers.Sequence(
+            [
+                pre_tokenizers.Split(Regex(WORDS), behavior="removed", invert=True),
+                pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+            ]
+        )
+        backend.decoder = decoders.Sequence([decoders.ByteLevel(), decoders.Replace("</w>", " ")])
+        super().__init__(
+            backend=backend, size=len(ids), context_length=context_length, start_id=ids[START], end_id=ids[END],
+            pad_id=0, truncate=truncate,
+        )  # fmt: skip
+
+    def encode(self, texts: Sequence[str]) -> list[list[int]]:
+        cleaned = [clean(text) for text in texts]
+        rows = super().encode(cleaned)
+        return [self._encode_specials(text) if "<|" in text else row for text, row in zip(cleaned, rows, strict=True)]
+
+    def _encode_specials(self, text: str) -> list[int]:
+        ids: list[int] = []
+        for index, part in enumerate(_SPECIALS.split(text)):
+            if index % 2:  # a run of specials
+                ids += [self.start_id if "start" in name else self.end_id for name in re.findall(r"<\|\w+\|>", part)]
+            else:
+                ids += super().encode([part])[0]
+        return ids
+
+
+def clean(text: str) -> str:
+    if text.isascii() and text.isprintable() and "&" not in text:  # nothing to repair; ftfy is slower than the rest
+        return " ".join(text.split()).lower()
+    text = html.unescape(html.unescape(_ftfy().fix_text(text)))
+    return " ".join(text.split()).lower()
+
+
+def _ftfy():  # noqa: ANN202  (a module)
+    try:
+        import ftfy
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError("CLIP's tokenizer needs ftfy, which is not installed: pip install ftfy") from error
+    return ftfy
+
+
+def _open_clip_file() -> Path:
+    package = importlib.util.find_spec("open_clip")
+    path = Path(package.origin or "").parent / "bpe_simple_vocab_16e6.txt.gz" if package else None
+    if path is None or not path.is_file():
+        raise FileNotFoundError(
+            "CLIP's vocabulary is not on this machine: set tokenizer.vocabulary=PATH to bpe_simple_vocab_16e6.txt.gz "
+            "or to a Hugging Face CLIP folder, or pip install open_clip_torch, which brings it"
+        )
+    return path
+
+
+def _bytes() -> list[str]:
+    """The printable character that stands for each byte, in the order of CLIP's first 256 ids (GPT-2's table)."""
+    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    return [chr(byte) for byte in printable] + [chr(0x100 + index) for index in range(256 - len(printable))]
+
+
+def _from_merges(path: Path, size: int | None) -> tuple[dict[str, int], list[tuple[str, str]]]:
+    size = size or 49408
+    count = size - 514  # 256 bytes inside and 256 at the end of a word, start and end
+    opened = gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8")
+    with opened as file:
+        lines = file.read().split("\n")[1:]  # the first line is a version
+    if not 0 <= count <= len(lines):
+        raise ValueError(f"tokenizer.size is {size}; with the merges at {path} it can be 514 to {len(lines) + 514}")
+    merges = [(left, right) for left, right in (line.split() for line in lines[:count])]
+    tokens = [*_bytes(), *(byte + "</w>" for byte in _bytes()), *(left + right for left, right in merges), START, END]
+    return {token: index for index, token in enumerate(tokens)}, merges
+
+
+def _from_hugging_face(path: Path) -> tuple[dict[str, int], list[tuple[str, str]]]:
+    whole = path / "tokenizer.json" if path.is_dir() else path
+    if whole.is_file():
+        content = json.loads(whole.read_text(encoding="utf-8"))
+        model = content.get("model", {})
+        if model.get("type", "BPE") != "BPE" or "merges" not in model:
+            raise ValueError(f"{whole} holds no BPE vocabulary: it is not CLIP's")
+        ids = {**model["vocab"], **{token["content"]: token["id"] for token in content.get("added_tokens", [])}}
+        lines = model["merges"]
+    elif (path / "vocab.json").is_file() and (path / "merges.txt").is_file():
+        ids = json.loads((path / "vocab.json").read_text(encoding="utf-8"))
+        lines = (path / "merges.txt").read_text(encoding="utf-8").split("\n")
+        lines = [line for line in lines if line.strip() and not line.startswith("#version")]
+    else:
+        raise FileNotFoundError(f"{path} has neither tokenizer.json nor vocab.json with merges.txt")
+    merges = [tuple(line.split(" ")) if isinstance(line, str) else (line[0], line[1]) for line in lines]
+    return ids, merges

@@ -1,0 +1,77 @@
+"""BERT's WordPiece from a `vocab.txt`, a Hugging Face folder or a hub name (Devlin et al. 2018, arXiv 1810.04805).
+
+Special tokens are found by name and their ids are the file's. Whether text is lower-cased is read from the folder's
+tokenizer_config.json; without one, a vocabulary that has no upper-case word is taken as lower-cased.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import tokenizers
+from tokenizers import AddedToken, decoders, normalizers, pre_tokenizers
+
+from vlp.tokenizers.base import Tokenizer, find_vocabulary
+
+FILES = ("vocab.txt", "tokenizer.json", "tokenizer_config.json")
+
+
+class WordPieceTokenizer(Tokenizer):
+    """lower_case: None = as the vocabulary says."""
+
+    def __init__(
+        self, *, vocabulary: str | Path, lower_case: bool | None = None, context_length: int = 77, truncate: bool = True
+    ) -> None:
+        path = find_vocabulary(vocabulary, FILES)
+        ids, options = _read(path)
+        roles = ("cls", "sep", "pad", "unk")
+        names = {role: _name(options.get(f"{role}_token", f"[{role.upper()}]")) for role in roles}
+        missing = [name for name in names.values() if name not in ids]
+        if missing:
+            raise ValueError(f"the vocabulary at {path} lacks {missing[0]}: it is not BERT's")
+        if lower_case is None:
+            ordinary = [token for token in ids if not (token.startswith("[") and token.endswith("]"))]
+            lower_case = options.get("do_lower_case", not any(token != token.lower() for token in ordinary))
+        backend = tokenizers.Tokenizer(tokenizers.models.WordPiece(ids, unk_token=names["unk"]))
+        backend.normalizer = normalizers.BertNormalizer(
+            lowercase=bool(lower_case),
+            strip_accents=options.get("strip_accents"),
+            handle_chinese_chars=options.get("tokenize_chinese_chars", True),
+        )
+        backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+        backend.decoder = decoders.WordPiece()
+        specials = [*names.values(), _name(options.get("mask_token", "[MASK]"))]
+        backend.add_special_tokens([AddedToken(name, normalized=False) for name in specials if name in ids])
+        super().__init__(
+            backend=backend, size=max(ids.values()) + 1, context_length=context_length, start_id=ids[names["cls"]],
+            end_id=ids[names["sep"]], pad_id=ids[names["pad"]], truncate=truncate,
+        )  # fmt: skip
+
+
+def _name(token: Any) -> str:
+    return token["content"] if isinstance(token, dict) else str(token)
+
+
+def _read(path: Path) -> tuple[dict[str, int], dict[str, Any]]:
+    """Token ids, and the options of tokenizer_config.json (empty for a bare file)."""
+    folder = path if path.is_dir() else path.parent
+    options_file = folder / "tokenizer_config.json"
+    options = json.loads(options_file.read_text(encoding="utf-8")) if options_file.is_file() else {}
+    words = path / "vocab.txt" if path.is_dir() else path
+    if words.suffix == ".txt" and words.is_file():
+        lines = words.read_text(encoding="utf-8").split("\n")
+        tokens = lines[:-1] if lines[-1] == "" else lines
+        return {token.rstrip("\r"): index for index, token in enumerate(tokens)}, options
+    whole = path / "tokenizer.json" if path.is_dir() else path
+    if not whole.is_file():
+        raise FileNotFoundError(f"{path} has neither vocab.txt nor tokenizer.json")
+    content = json.loads(whole.read_text(encoding="utf-8"))
+    if content.get("model", {}).get("type") != "WordPiece":
+        raise ValueError(f"{whole} holds no WordPiece vocabulary: it is not BERT's")
+    normalizer = content.get("normalizer") or {}
+    if normalizer.get("type") == "BertNormalizer":
+        options = {"do_lower_case": normalizer["lowercase"], "strip_accents": normalizer["strip_accents"], **options}
+    added = {token["content"]: token["id"] for token in content.get("added_tokens", [])}
+    return {**content["model"]["vocab"], **added}, options

@@ -1,0 +1,83 @@
+"""Config → parts of a run: tokenizer, transforms, data, model, objectives, tasks. The only place that knows the
+config's layout; every part is built by its `_target_` from plain values."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch.loggers import Logger
+
+from vlp.build import build
+from vlp.data.base import DataModule
+from vlp.models.vlm import VisionLanguageModel
+from vlp.predictor import load
+from vlp.training.loggers import JsonLines
+from vlp.training.module import VisionLanguageModule
+
+
+def quiet() -> None:
+    """Lightning's tips, and its warnings about choices that vlp makes on purpose, are silenced."""
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    for pattern in (
+        ".*does not have many workers.*",
+        ".*Trying to infer the `batch_size`.*",
+        ".*The number of training batches.*",
+        ".*isinstance.treespec, LeafSpec.*",
+        ".*treespec.*",
+        ".*Checkpoint directory .* exists and is not empty.*",
+    ):
+        warnings.filterwarnings("ignore", pattern)
+
+
+@dataclass
+class Parts:
+    data: DataModule
+    module: VisionLanguageModule
+
+
+def assemble(config: dict[str, Any], folder: Path) -> Parts:
+    """Everything of a run but the trainer. With `checkpoint`, the weights are those of that file, every key matched."""
+    tokenizer = build(config["tokenizer"])
+    transform = {split: build(node) for split, node in config["transform"].items()}
+    data = build(config["data"], tokenizer=tokenizer, transform=transform, seed=config["seed"])
+    data.issues_path = folder / "data_issues.jsonl"
+    model = build(config["model"])
+    module = VisionLanguageModule(
+        model=model,
+        objectives={name: build(node) for name, node in config.get("objectives", {}).items() if node},
+        tasks={name: build(node) for name, node in config["tasks"].items() if node},
+        optimizer=build(config["optimizer"]),
+        schedule=build(config["schedule"]),
+        freeze=config["freeze"],
+        gradient_cache=config["gradient_cache"],
+        seed=config["seed"],
+        config=config,
+    )
+    if config["checkpoint"]:
+        start_from(model, Path(config["checkpoint"]))
+    if config["compile"]:
+        for tower in (model.vision, model.text):
+            tower.compile(dynamic=True)
+    return Parts(data=data, module=module)
+
+
+def start_from(model: VisionLanguageModel, path: Path) -> None:
+    """Weights of any checkpoint that vlp.load reads; it must be of this architecture, key for key."""
+    source = load(path).model.state_dict()
+    own = model.state_dict()
+    wrong = sorted(set(source) ^ set(own)) + [k for k in source if k in own and source[k].shape != own[k].shape]
+    if wrong:
+        raise ValueError(
+            f"checkpoint={path} is of another architecture than model=…: {len(wrong)} keys differ, such as "
+            f"{', '.join(wrong[:5])}; choose the model=… that it was trained with"
+        )
+    model.load_state_dict(source)
+
+
+def build_loggers(config: dict[str, Any], folder: Path) -> list[Logger]:
+    loggers = [JsonLines(folder=folder)]
+    return loggers + [build(node, folder=folder) for node in config["loggers"].values() if node]

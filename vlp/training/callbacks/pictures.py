@@ -1,0 +1,56 @@
+"""Pictures of a run in RUN/plots and in its loggers: retrieved images with captions and a similarity matrix after each
+evaluation, loss curves at the end of training."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+from lightning.pytorch.callbacks import Callback
+
+from vlp.report.plots import loss_curves, read_curves, retrieved_captions, retrieved_images, similarity_matrix
+from vlp.training.loggers import log_pictures
+
+
+class Pictures(Callback):
+    """folder: of the run. Files are named <split>_<task>_<picture>.png and overwritten by the next evaluation."""
+
+    def __init__(self, *, folder: Path, **_: Any) -> None:
+        self.folder = folder
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: Any) -> None:
+        self._draw(trainer, pl_module, "val")
+
+    def on_test_end(self, trainer: L.Trainer, pl_module: Any) -> None:
+        self._draw(trainer, pl_module, "test")
+
+    def on_fit_end(self, trainer: L.Trainer, pl_module: Any) -> None:
+        metrics = self.folder / "metrics.jsonl"
+        if trainer.is_global_zero and metrics.exists() and (curves := read_curves(metrics)):
+            path = self.folder / "plots" / "curves.png"
+            loss_curves({name: c for name, c in curves.items() if name.split("/")[0] in ("train", "val")}, path)
+            log_pictures(trainer.loggers, trainer.global_step, {"curves": path})
+
+    def _draw(self, trainer: L.Trainer, module: Any, split: str) -> None:
+        if not trainer.is_global_zero:
+            return
+        pictures: dict[str, Path] = {}
+        for name, task in module.tasks.items():
+            for kind, path in draw(task.figures(), self.folder / "plots" / f"{split}_{name}").items():
+                pictures[f"{split}/{name}/{kind}"] = path
+        log_pictures(trainer.loggers, trainer.global_step, pictures)
+
+
+def draw(figures: Mapping[str, Any], stem: Path) -> dict[str, Path]:
+    """Every picture that a task's `figures` hold material for; its kind → the file."""
+    paths = {kind: stem.with_name(f"{stem.name}_{kind}.png") for kind in figures}
+    if figures.get("image_to_text"):
+        retrieved_captions(figures["image_to_text"], paths["image_to_text"])
+    if figures.get("text_to_image"):
+        retrieved_images(figures["text_to_image"], paths["text_to_image"])
+    if "similarity" in figures:
+        matrix = figures["similarity"]
+        similarity_matrix(matrix["images"], matrix["captions"], matrix["scores"].tolist(), paths["similarity"])
+    return {kind: path for kind, path in paths.items() if kind in ("image_to_text", "text_to_image", "similarity")}

@@ -1,0 +1,86 @@
+"""What a person sees while a run goes on: a bar with samples/s and time left, or plain lines where there is no terminal."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import lightning as L
+from lightning.pytorch.callbacks import Callback, RichProgressBar
+from rich.console import Console
+
+
+class _Rate:
+    """Samples of all ranks per second since training began, validation not counted."""
+
+    def __init__(self) -> None:
+        self.seconds, self.samples, self.since = 0.0, 0, time.perf_counter()
+
+    def start(self, module: Any) -> None:
+        self.since, self.before = time.perf_counter(), module.samples_seen
+
+    def stop(self, module: Any) -> None:
+        self.seconds += time.perf_counter() - self.since
+        self.samples += module.samples_seen - self.before
+
+    def per_second(self, module: Any) -> float:
+        seconds = self.seconds + time.perf_counter() - self.since
+        return (self.samples + module.samples_seen - self.before) / max(seconds, 1e-9)
+
+
+class Bar(RichProgressBar):
+    """Lightning's bar (steps, elapsed, time left of the epoch) with samples/s and the loss."""
+
+    def __init__(self) -> None:
+        super().__init__(leave=False)
+        self.rate = _Rate()
+
+    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        super().on_train_epoch_start(trainer, pl_module)
+        self.rate.start(pl_module)
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self.rate.stop(pl_module)
+        super().on_train_epoch_end(trainer, pl_module)
+
+    def get_metrics(self, trainer: L.Trainer, pl_module: L.LightningModule) -> dict[str, Any]:
+        items = super().get_metrics(trainer, pl_module)
+        items.pop("v_num", None)
+        if trainer.training and not trainer.sanity_checking:
+            items["samples/s"] = f"{self.rate.per_second(pl_module):.0f}"
+        return items
+
+
+class Lines(Callback):
+    """One line per epoch: losses, the monitored figure, samples/s, time left of the whole run."""
+
+    def __init__(self, monitor: str) -> None:
+        self.monitor, self.rate, self.begin = monitor, _Rate(), 0.0
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self.begin, self.first_step = time.perf_counter(), trainer.global_step
+
+    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self.rate.start(pl_module)
+
+    def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self.rate.stop(pl_module)
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: Any) -> None:
+        self.rate.start(pl_module)
+        if not trainer.is_global_zero or trainer.state.fn != "fit":
+            return
+        figures = trainer.callback_metrics
+        losses = ", ".join(f"{k.split('/')[-2]} {float(v):.3f}" for k, v in figures.items() if k.endswith("/loss"))
+        monitored = f", {self.monitor} {float(figures[self.monitor]):.1f}" if self.monitor in figures else ""
+        done = trainer.global_step - self.first_step
+        left = (time.perf_counter() - self.begin) * max(0, pl_module.total_steps() - trainer.global_step) / max(1, done)
+        print(
+            f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}: {losses}{monitored}, "
+            f"{self.rate.per_second(pl_module):.0f} samples/s, {left:.0f} s left",
+            flush=True,
+        )
+
+
+def progress(*, config: dict[str, Any], **_: Any) -> Callback:
+    return Bar() if Console().is_terminal else Lines(config["monitor"])

@@ -1,0 +1,53 @@
+"""Measures a checkpoint from its frozen config: `python -m vlp.training.evaluate RUN/config.yaml`. Model, tokenizer and
+transform are the checkpoint's own; data and tasks are the config's."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import yaml
+
+from vlp.build import build
+from vlp.predictor import load
+from vlp.training.assemble import build_loggers, quiet
+from vlp.training.module import VisionLanguageModule
+from vlp.training.results import print_table, write_results
+
+
+def evaluate(config_path: Path) -> dict[str, Any]:
+    """The flat results that are also in results.json."""
+    start = time.perf_counter()
+    config: dict[str, Any] = yaml.safe_load(config_path.read_text())
+    folder = config_path.parent
+    quiet()
+    L.seed_everything(config["seed"], workers=True, verbose=False)
+    predictor = load(config["checkpoint"])
+    transform = {"train": predictor.transform, "eval": predictor.transform}
+    data = build(config["data"], tokenizer=predictor.require_tokenizer(), transform=transform, seed=config["seed"])
+    tasks = {name: build(node) for name, node in config["tasks"].items() if node}
+    module = VisionLanguageModule(model=predictor.model, objectives={}, tasks=tasks, config=config)
+    trainer: L.Trainer = build(
+        config["trainer"],
+        logger=build_loggers(config, folder),
+        default_root_dir=folder,
+        use_distributed_sampler=False,
+        enable_model_summary=False,
+        enable_checkpointing=False,
+    )
+    run = {"val": trainer.validate, "test": trainer.test}.get(config["split"])
+    if run is None:
+        raise ValueError(f"split={config['split']}: expected val or test")
+    run(module, datamodule=data, verbose=False)
+    results: dict[str, Any] = {k: float(v) for k, v in trainer.callback_metrics.items() if k.startswith(("val/", "test/"))}
+    if trainer.is_global_zero:
+        results = write_results(folder, results | {"seconds": round(time.perf_counter() - start, 1)}, config, data)
+        print_table(results, folder)
+    return results
+
+
+if __name__ == "__main__":
+    evaluate(Path(sys.argv[1]))

@@ -1,0 +1,220 @@
+"""The LightningModule: model + objectives + tasks. It names no objective, so every run is this one class.
+
+Batches come as `Batch` or, from a mixture, as {source: Batch}. Figures are named
+train/<source>/<objective>/<what> and val|test/<source>/<task>/<metric>.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import lightning as L
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from vlp.models.features import compute_features
+from vlp.models.vlm import VisionLanguageModel
+from vlp.objectives.base import Objective
+from vlp.random import mix
+from vlp.structures import Batch
+from vlp.tasks.base import Task
+
+
+class VisionLanguageModule(L.LightningModule):
+    """optimizer: module → Optimizer.  schedule: (optimizer, total steps) → scheduler, stepped after each step.
+
+    freeze: regexes of parameter names that are not trained; modules left without any trainable parameter stay in
+    evaluation mode (batch norms keep their statistics).  gradient_cache: rows per chunk, None = off.
+    config: the resolved config as plain data; it travels in every checkpoint, with the tokenizer, so that the file
+    alone rebuilds the model.
+    """
+
+    def __init__(
+        self,
+        *,
+        model: VisionLanguageModel,
+        objectives: Mapping[str, Objective],
+        tasks: Mapping[str, Task] | None = None,
+        optimizer: Callable[[nn.Module], Optimizer] | None = None,
+        schedule: Callable[[Optimizer, int], LRScheduler] | None = None,
+        freeze: Sequence[str] = (),
+        gradient_cache: int | None = None,
+        seed: int = 0,
+        config: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        self.model = model
+        self.objectives = nn.ModuleDict({**objectives, **(tasks or {})})
+        self.tasks = dict(tasks or {})
+        self.make_optimizer, self.make_schedule = optimizer, schedule
+        self.gradient_cache = gradient_cache
+        self.seed = seed
+        self.config = dict(config or {})
+        self.samples_seen = 0
+        self._freeze(freeze)
+        for name, objective in self.objectives.items():
+            for part in objective.needs:
+                if getattr(model, part, None) is None:
+                    raise ValueError(f"{name} needs the model part {part!r}, which this model lacks: choose another model=…")
+
+    def _freeze(self, patterns: Sequence[str]) -> None:
+        for pattern in patterns:
+            matched = [p for name, p in self.named_parameters() if re.search(pattern, name)]
+            if not matched:
+                raise ValueError(f"freeze: the pattern {pattern!r} matches no parameter (names look like 'model.vision.…')")
+            for parameter in matched:
+                parameter.requires_grad_(False)
+
+    def train(self, mode: bool = True) -> VisionLanguageModule:
+        super().train(mode)
+        for module in self.model.modules():
+            parameters = list(module.parameters())
+            if parameters and not any(p.requires_grad for p in parameters):
+                module.eval()
+        return self
+
+    # ---------------------------------------------------------------- training
+
+    @property
+    def trained(self) -> dict[str, Objective]:
+        return {name: objective for name, objective in self.objectives.items() if objective.weight}
+
+    def on_fit_start(self) -> None:
+        if not self.trained:
+            raise ValueError("nothing to optimise: every objective has weight 0")
+        in_batch = [name for name, objective in self.trained.items() if objective.in_batch]
+        if self.trainer.accumulate_grad_batches > 1 and in_batch:
+            raise ValueError(
+                f"trainer.accumulate_grad_batches > 1 would change {', '.join(in_batch)}, whose negatives are the other "
+                "samples of one batch: set data.batch_size to the whole batch and gradient_cache to the rows that fit"
+            )
+        self.model.constrain()
+
+    def on_train_batch_start(self, batch: Any, index: int) -> None:
+        # dropout depends on (seed, step, rank) alone, so a resumed run draws what the straight run would have drawn
+        torch.manual_seed(mix(self.seed, self.global_step, self.global_rank))
+
+    def training_step(self, batch: Batch | dict[str, Batch], index: int) -> Tensor:
+        losses = [self._source_loss(source, part) for source, part in self._by_source(batch).items()]
+        return torch.stack(losses).sum()
+
+    def _by_source(self, batch: Batch | dict[str, Batch]) -> dict[str, Batch]:
+        return batch if isinstance(batch, dict) else {self.trainer.datamodule.name: batch}  # type: ignore[attr-defined]
+
+    def _source_loss(self, source: str, batch: Batch) -> Tensor:
+        active = {name: o for name, o in self.trained.items() if o.applies(batch, source)}
+        if not active:
+            raise ValueError(f"no objective runs on batches of {source!r}: check objectives' `requires` and `sources`")
+        fields = set().union(*(objective.uses for objective in active.values()))
+        step = self.global_step
+        features = compute_features(self.model, batch, fields, chunk=self.gradient_cache, step=step)
+        weighted, logs = [], {}
+        for name, objective in active.items():
+            loss = objective(self.model, batch, features)
+            weighted.append(objective.weight * loss.value)
+            logs |= {f"train/{source}/{name}/{key}": value for key, value in loss.logs.items()}
+            logs[f"train/{source}/{name}/loss"] = loss.value.detach()
+        self.samples_seen += len(batch) * self.trainer.world_size
+        self.log_dict(logs, batch_size=len(batch))
+        return torch.stack(weighted).sum()
+
+    def on_after_backward(self) -> None:
+        if self.global_step == 0:
+            lost = [name for name, p in self.named_parameters() if p.requires_grad and p.grad is None]
+            if lost:
+                raise ValueError(
+                    f"{len(lost)} trainable parameters are reached by no objective ({', '.join(lost[:5])}, …): "
+                    "add an objective that uses them, or freeze them with freeze=['regex']"
+                )
+
+    def on_train_batch_end(self, outputs: Any, batch: Any, index: int) -> None:
+        self.model.constrain()
+        if index % self.trainer.log_every_n_steps == 0 and not torch.isfinite(outputs["loss"]):
+            samples = [part.sample.tolist() for part in self._by_source(batch).values()]
+            raise ArithmeticError(
+                f"the loss is {float(outputs['loss'])} at step {self.global_step}, on samples {samples}: "
+                "lower optimizer.lr, raise schedule.warmup, or set trainer.gradient_clip_val=1"
+            )
+
+    def configure_optimizers(self) -> dict[str, Any]:
+        assert self.make_optimizer is not None, "this module was built without an optimizer"
+        optimizer = self.make_optimizer(self)
+        if self.make_schedule is None:
+            return {"optimizer": optimizer}
+        schedule = self.make_schedule(optimizer, self.total_steps())
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step", "name": "lr"}}
+
+    def total_steps(self) -> int:
+        """Optimiser steps of the whole run, from our own sampler: Lightning's estimate creates loaders too early."""
+        trainer = self.trainer
+        if trainer.max_steps > 0:
+            return trainer.max_steps
+        per_epoch = trainer.datamodule.steps_per_epoch  # type: ignore[attr-defined]
+        limit = trainer.limit_train_batches
+        if limit is not None:
+            per_epoch = min(per_epoch, limit) if isinstance(limit, int) else int(per_epoch * limit)
+        return max(1, -(-per_epoch // trainer.accumulate_grad_batches)) * (trainer.max_epochs or 1)
+
+    # -------------------------------------------------------------- evaluation
+
+    def on_validation_epoch_start(self) -> None:
+        self._start_evaluation()
+
+    def on_test_epoch_start(self) -> None:
+        self._start_evaluation()
+
+    def _start_evaluation(self) -> None:
+        for task in self.tasks.values():
+            task.reset()
+            task.prepare(self.model, self.trainer.datamodule.tokenizer, self.trainer.datamodule)  # type: ignore[attr-defined]
+
+    def validation_step(self, batch: Batch, index: int) -> None:
+        self._measure(batch)
+
+    def test_step(self, batch: Batch, index: int) -> None:
+        self._measure(batch)
+
+    def _measure(self, batch: Batch) -> None:
+        source = self.trainer.datamodule.name  # type: ignore[attr-defined]
+        active = [task for task in self.tasks.values() if task.applies(batch, source)]
+        fields = set().union(*(task.uses for task in active))
+        features = compute_features(self.model, batch, fields, step=self.global_step)
+        for task in active:
+            task.update(self.model, batch, features)
+
+    def on_validation_epoch_end(self) -> None:
+        self._report("val")
+
+    def on_test_epoch_end(self) -> None:
+        self._report("test")
+
+    def _report(self, stage: str) -> None:
+        source = self.trainer.datamodule.name  # type: ignore[attr-defined]
+        for name, task in self.tasks.items():
+            figures = task.compute(self.model)
+            # equal on every rank by construction of `compute`, hence no sync
+            self.log_dict({f"{stage}/{source}/{name}/{key}": float(value) for key, value in figures.items()})
+
+    # ------------------------------------------------------------- checkpoints
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        tokenizer = self.trainer.datamodule.tokenizer  # type: ignore[attr-defined]
+        checkpoint["config"] = portable(self.config, self.model)
+        checkpoint["tokenizer_json"] = tokenizer.to_json()
+        checkpoint["samples_seen"] = self.samples_seen
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.samples_seen = checkpoint.get("samples_seen", 0)
+
+
+def portable(config: Mapping[str, Any], model: VisionLanguageModel) -> dict[str, Any]:
+    """The config with each backbone described by its own architecture instead of the hub name or folder it came from."""
+    if "model" not in config:
+        return dict(config)
+    towers = {name: getattr(model, name) for name in ("vision", "text") if hasattr(getattr(model, name), "architecture")}
+    rebuilt = {name: {**config["model"][name], **tower.architecture()} for name, tower in towers.items()}
+    return {**config, "model": {**config["model"], **rebuilt}}

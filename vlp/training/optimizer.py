@@ -1,0 +1,103 @@
+"""Optimiser and schedule, from regex groups of parameters; both are built before the model's parameters are known.
+
+Defaults as open_clip's (params.py) for ViT towers: β = (0.9, 0.98), ε = 1e-6, decay 0.2, none on vectors and scalars.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR
+
+_BLOCK = re.compile(r"\.(?:blocks|layers?|resblocks|stages|features)\.(\d+)\.")
+
+
+class AdamW:
+    """Builds torch's fused AdamW over a module's trainable parameters.
+
+    lr: peak learning rate.  weight_decay: of matrices; biases, gains and the temperature have none.
+    groups: (regex of parameter names, lr[, weight_decay]) mappings, first match wins; a pattern that matches no
+    trainable parameter is an error.  layer_decay: each block of a tower learns `layer_decay` times as fast as the one
+    above it (BEiT, arXiv:2106.08254); 1 = off.
+    """
+
+    def __init__(
+        self,
+        *,
+        lr: float,
+        betas: Sequence[float] = (0.9, 0.98),
+        eps: float = 1e-6,
+        weight_decay: float = 0.2,
+        groups: Sequence[dict[str, Any]] = (),
+        layer_decay: float = 1.0,
+    ) -> None:
+        if lr <= 0:
+            raise ValueError(f"optimizer.lr must be > 0, got {lr}")
+        self.lr, self.betas, self.eps, self.weight_decay = lr, tuple(betas), eps, weight_decay
+        self.groups, self.layer_decay = list(groups), layer_decay
+
+    def __call__(self, module: nn.Module) -> Optimizer:
+        named = [(name, p) for name, p in module.named_parameters() if p.requires_grad]
+        if not named:
+            raise ValueError("nothing to train: `freeze` covers every parameter")
+        for group in self.groups:
+            if not any(re.search(group["pattern"], name) for name, _ in named):
+                raise ValueError(f"optimizer.groups: the pattern {group['pattern']!r} matches no trainable parameter")
+        scales = layer_scales([name for name, _ in named], self.layer_decay)
+        grouped: dict[tuple[float, float], dict[str, Any]] = {}
+        for name, parameter in named:
+            own = next((g for g in self.groups if re.search(g["pattern"], name)), {})
+            lr = own.get("lr", self.lr) * scales[name]
+            decay = own.get("weight_decay", self.weight_decay) if parameter.ndim > 1 else 0.0
+            entry = grouped.setdefault((lr, decay), {"params": [], "lr": lr, "weight_decay": decay})
+            entry["params"].append(parameter)
+        return torch.optim.AdamW(grouped.values(), lr=self.lr, betas=self.betas, eps=self.eps, fused=True)
+
+
+def layer_scales(names: Iterable[str], decay: float) -> dict[str, float]:
+    """decay^(blocks above) for each parameter of a tower; what comes before the first block counts as block 0,
+    what comes after the last one (final norm, projection, heads) is not slowed."""
+    names = list(names)
+    scales = dict.fromkeys(names, 1.0)
+    if decay == 1.0:
+        return scales
+    for tower in ("model.vision.", "model.text."):
+        blocks = {n: int(found[1]) + 1 for n in names if n.startswith(tower) and (found := _BLOCK.search(n))}
+        top, seen = max(blocks.values(), default=0) + 1, False
+        for name in (n for n in names if n.startswith(tower)):
+            seen = seen or name in blocks
+            scales[name] = decay ** (top - blocks.get(name, top if seen else 0))
+    return scales
+
+
+class WarmupCosine:
+    """Linear warm-up to the peak, then a cosine down to `minimum` of the peak at the last step.
+
+    warmup: optimiser steps, or a fraction of all of them if below 1.  Steps are counted from vlp's own sampler.
+    """
+
+    def __init__(self, *, warmup: int | float = 0.1, minimum: float = 0.0) -> None:
+        self.warmup, self.minimum = warmup, minimum
+
+    def factor(self, step: int, total: int) -> float:
+        warmup = round(self.warmup * total) if self.warmup < 1 else int(self.warmup)
+        if step < warmup:
+            return (step + 1) / (warmup + 1)
+        progress = min(1.0, (step - warmup) / max(1, total - warmup))
+        return self.minimum + (1 - self.minimum) * 0.5 * (1 + math.cos(math.pi * progress))
+
+    def __call__(self, optimizer: Optimizer, total: int) -> LambdaLR:
+        return LambdaLR(optimizer, lambda step: self.factor(step, total))
+
+
+class Constant(WarmupCosine):
+    """Linear warm-up, then the peak to the end."""
+
+    def __init__(self, *, warmup: int | float = 0.0) -> None:
+        super().__init__(warmup=warmup, minimum=1.0)

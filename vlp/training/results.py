@@ -1,0 +1,84 @@
+"""results.json: the final figures by name, what they cost, and the protocol card that says what they mean."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from vlp.data.base import DataModule
+from vlp.report.tables import retrieval_table
+
+_LIBRARIES = ("torch", "torchvision", "lightning", "transformers", "timm", "torchmetrics")
+
+
+def write_results(folder: Path, figures: dict[str, Any], config: dict[str, Any], data: DataModule) -> dict[str, Any]:
+    """Figures and the card as one flat object, written atomically."""
+    results = figures | card(config, data)
+    temporary = folder / "results.json.tmp"
+    temporary.write_text(json.dumps(results, indent=1) + "\n")
+    os.replace(temporary, folder / "results.json")
+    return results
+
+
+def card(config: dict[str, Any], data: DataModule) -> dict[str, Any]:
+    """Commit, versions, and for each measured split its size, captions kept, and the sha256 of its file names and captions."""
+    values: dict[str, Any] = {"commit": commit(), "seed": config["seed"], "data": data.name}
+    values["selected_on"] = "val" if "monitor" in config else None
+    values["pretrained_on"] = _pretrained(config)
+    for split in ("val", "test"):
+        if samples := data.split(split):
+            values[f"{split}/images"] = len({sample.id for sample in samples})
+            values[f"{split}/captions"] = sum(len(sample.captions) for sample in samples)
+            values[f"{split}/sha256"] = data.fingerprint(split)
+    return values | {f"version/{name}": version(name) for name in _LIBRARIES}
+
+
+def print_table(results: dict[str, Any], folder: Path) -> None:
+    """The retrieval figures beside the baseline's and chance, any other task's figures, and where the rest lies."""
+    console = Console(width=None if Console().is_terminal else 110)
+    split = "test" if any(key.startswith("test/") for key in results) else "val"
+    rows: dict[str, dict[str, float]] = {}
+    others = []
+    for key, value in results.items():
+        parts = key.split("/")
+        if len(parts) != 4 or parts[0] != split:
+            continue
+        _, source, task, metric = parts
+        if metric.startswith(("image_to_text_r", "text_to_image_r")):
+            rows.setdefault({"retrieval": "model"}.get(task, task.replace("_", " ")), {})[metric] = value
+        elif task != "retrieval":
+            others.append(f"{source} {task} {metric.replace('_', ' ')}: {value:.1f}")
+    if rows:
+        rows["chance"] = rows.pop("chance", {})
+        console.print(retrieval_table({k: v for k, v in rows.items() if v}, title=f"{results['data']}, {split} split, percent"))
+    for line in others:
+        console.print(line, markup=False, highlight=False)
+    seconds = results.get("train_seconds")
+    took = f"trained {seconds:.0f} s, " if seconds is not None else ""
+    console.print(f"{took}{results['seconds']:.0f} s in all; results and pictures: {folder}", markup=False, highlight=False)
+
+
+def _pretrained(config: dict[str, Any]) -> list[str]:
+    """What the weights had seen before this run: the starting checkpoint and each backbone's source."""
+    model = config.get("model", {})
+    named = [model[part].get(key) for part in ("vision", "text") for key in ("weights", "source", "name") if part in model]
+    return [str(value) for value in [config.get("checkpoint"), *named] if value]
+
+
+def commit() -> str | None:
+    """The checkout's commit, with '+' when files differ from it; None outside a checkout."""
+    here = Path(__file__).resolve().parent
+
+    def git(*arguments: str) -> str:
+        return subprocess.run(["git", *arguments], cwd=here, capture_output=True, text=True, check=True).stdout.strip()
+
+    try:
+        return git("rev-parse", "HEAD") + ("+" if git("status", "--porcelain", "--untracked-files=no") else "")
+    except (OSError, subprocess.CalledProcessError):
+        return None

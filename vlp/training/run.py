@@ -1,0 +1,63 @@
+"""One run from its frozen config: `python -m vlp.training.run RUN/config.yaml` builds the parts, fits, tests the best
+checkpoint and writes `results.json`. Lightning starts further ranks with the same command line, so every rank reads
+the same file.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+import yaml
+
+from vlp.build import build
+from vlp.training.assemble import assemble, build_loggers, quiet
+from vlp.training.results import print_table, write_results
+
+
+def run(config_path: Path) -> dict[str, Any]:
+    """Fits and tests; returns the flat results that are also in results.json."""
+    start = time.perf_counter()
+    config: dict[str, Any] = yaml.safe_load(config_path.read_text())
+    folder = config_path.parent
+    quiet()
+    L.seed_everything(config["seed"], workers=True, verbose=False)
+    parts = assemble(config, folder)
+    trainer: L.Trainer = build(
+        config["trainer"],
+        logger=build_loggers(config, folder),
+        callbacks=[build(c, folder=folder, config=config) for c in config["callbacks"].values() if c],
+        default_root_dir=folder,
+        use_distributed_sampler=False,
+        enable_model_summary=False,
+        plugins=None,
+    )
+    fit_start = time.perf_counter()
+    trainer.fit(parts.module, parts.data, ckpt_path=config["resume"], weights_only=True)
+    train_seconds = time.perf_counter() - fit_start
+    best = trainer.checkpoint_callback.best_model_path if trainer.checkpoint_callback else ""
+    if best and not trainer.fast_dev_run:
+        state = torch.load(best, map_location="cpu", weights_only=True)["state_dict"]
+        parts.module.load_state_dict(state)
+    figures = {k: float(v) for k, v in trainer.callback_metrics.items() if k.startswith("val/")}
+    if len(parts.data.split("test")):
+        trainer.test(parts.module, parts.data, verbose=False)
+        figures |= {k: float(v) for k, v in trainer.callback_metrics.items() if k.startswith("test/")}
+    results = figures | {
+        "seconds": round(time.perf_counter() - start, 1),
+        "train_seconds": round(train_seconds, 1),
+        "samples_seen": parts.module.samples_seen,
+        "steps": trainer.global_step,
+    }
+    if trainer.is_global_zero:
+        results = write_results(folder, results, config, parts.data)
+        print_table(results, folder)
+    return results
+
+
+if __name__ == "__main__":
+    run(Path(sys.argv[1]))
