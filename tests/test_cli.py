@@ -11,7 +11,8 @@ ROOT = Path(__file__).parents[1]
 
 
 def vlp(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess:
-    code = "import sys\nfrom vlp.cli import main\ntry:\n    code = main()\nexcept SystemExit as end:\n    code = end.code\n"
+    code = "import sys\nfrom vlp.cli import main\n"
+    code += "try:\n    code = main()\nexcept SystemExit as end:\n    code = end.code\n"
     code += "assert not {'torch', 'lightning', 'transformers', 'numpy'} & set(sys.modules)\nsys.exit(code)"
     environment = {"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin", "COLUMNS": "120"}
     command = [sys.executable, "-c", code, *arguments]

@@ -15,8 +15,11 @@ FROM_FILES = ("vlp.models.", "vlp.tokenizers.", "vlp.data.transforms.", "vlp.obj
 _WORDS = ("_target_", "_partial_", "_convert_", "_recursive_")
 
 
-def build(config: Any, *, allow: Sequence[str] | None = None) -> Any:
-    """allow: prefixes of the modules whose classes may be called; None = everything, for the user's own config."""
+def build(config: Any, /, *, allow: Sequence[str] | None = None, **built: Any) -> Any:
+    """allow: prefixes of the modules whose classes may be called; None = everything, for the user's own config.
+
+    built: further arguments of the outermost target, objects that stand in no config.
+    """
     if isinstance(config, (list, tuple)):
         return [build(item, allow=allow) for item in config]
     if not isinstance(config, dict):
@@ -27,6 +30,7 @@ def build(config: Any, *, allow: Sequence[str] | None = None) -> Any:
             raise ValueError(f"a config node with {sorted(set(config) - set(values))} has no _target_")
         return values
     target = _allowed(config["_target_"], allow) if allow is not None else _locate(config["_target_"])
+    values |= built
     return functools.partial(target, **values) if config.get("_partial_") else target(**values)
 
 
@@ -45,9 +49,8 @@ def _locate(path: str) -> Any:
 
 
 def _allowed(path: Any, allow: Sequence[str]) -> type:
-    refusal = ValueError(
-        f"the config in this file asks for {path!r}; only classes of {', '.join(p + '*' for p in allow)} are built from files"
-    )
+    prefixes = ", ".join(prefix + "*" for prefix in allow)
+    refusal = ValueError(f"the config in this file asks for {path!r}; only classes of {prefixes} are built from files")
     module, _, name = str(path).rpartition(".")
     if not any((module + ".").startswith(prefix) for prefix in allow):
         raise refusal

@@ -50,9 +50,14 @@ def parser() -> Parser:
 
     scenes = commands.add_parser("scenes", help="draw the generated data set, in the official formats")
     scenes.add_argument("out", type=Path, metavar="OUT", help="folder to write")
-    scenes.add_argument("--images", type=positive, default=5_000, help="training images (%(default)s)")
-    scenes.add_argument("--val", type=positive, help="validation images (a tenth of the training images)")
-    scenes.add_argument("--test", type=positive, help="test images (as many as for validation)")
+    scenes.add_argument(
+        "--images",
+        type=positive,
+        default=5_000,
+        help="how many, in all; with --val or --test: for training (%(default)s)",
+    )
+    scenes.add_argument("--val", type=positive, help="validation images (a tenth of all)")
+    scenes.add_argument("--test", type=positive, help="test images (a tenth of all)")
     scenes.add_argument("--size", type=positive, default=64, help="side in pixels (%(default)s)")
     scenes.add_argument("--seed", type=int, default=0, help="(%(default)s)")
 
@@ -110,17 +115,17 @@ def is_sentence(error: Exception) -> bool:
 def scenes(options: argparse.Namespace) -> None:
     from vlp.data.generate.write import generate
 
-    val = options.val or max(1, options.images // 10)
-    counts = {"train": options.images, "val": val, "test": options.test or val}
-    generate(options.out, images=counts, size=options.size, seed=options.seed)
-    print(f"{options.out}: {', '.join(f'{count} {split}' for split, count in counts.items())} images")
+    splits = {"train": options.images, "val": options.val, "test": options.test}
+    images = {split: count for split, count in splits.items() if count}
+    generate(options.out, images=images if len(images) > 1 else options.images, size=options.size, seed=options.seed)
+    print(options.out)
 
 
 def convert(options: argparse.Namespace) -> None:
-    from vlp.checkpoints.convert import convert
-
     if not options.source.exists():
         raise FileNotFoundError(f"{options.source}: there is no such file or folder")
+    from vlp.checkpoints.convert import convert
+
     convert(options.source, options.destination, options.to)
     print(options.destination)
 

@@ -1,13 +1,13 @@
 """load(checkpoint) → Predictor: embeddings, similarities and classes of paths, pictures and strings.
 
-    predictor = vlp.load("runs/scenes/…")          # or an original: OpenAI CLIP, open_clip, a Hugging Face folder
-    predictor.similarity(["dog.jpg"], ["a dog", "a cat"])
+predictor = vlp.load("runs/scenes/…")          # or an original: OpenAI CLIP, open_clip, a Hugging Face folder
+predictor.similarity(["dog.jpg"], ["a dog", "a cat"])
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +59,9 @@ def _tokenizer(checkpoint: Checkpoint, model: VisionLanguageModel, given: str | 
     vocabulary = given or next((file.parent for file in beside if file.is_file()), None)
     context_length = model.part("text").context_length
     if vocabulary is None and model.part("text").vocabulary_size != 49408:
-        raise FileNotFoundError("this checkpoint holds no vocabulary: give tokenizer=PATH (a file or folder) to vlp.load")
+        raise FileNotFoundError(
+            "this checkpoint holds no vocabulary: give tokenizer=PATH (a file or folder) to vlp.load"
+        )
     if vocabulary is not None and _is_wordpiece(Path(vocabulary)):
         tokenizer: Tokenizer = WordPieceTokenizer(vocabulary=vocabulary, context_length=context_length)
     else:
@@ -91,7 +93,7 @@ class Predictor:
         self,
         *,
         model: VisionLanguageModel,
-        objectives: Mapping[str, nn.Module],
+        objectives: nn.ModuleDict,
         tokenizer: Tokenizer | Callable[[], Tokenizer] | None = None,
         transform: Transform | None = None,
         batch_size: int = 64,
@@ -154,7 +156,9 @@ class Predictor:
         templates: Sequence[str] = ("a photo of a {}.",),
     ) -> list[dict[str, float]]:
         """The probability of each label, for each image; of several templates the mean embedding is taken."""
-        classes = class_embeddings(self.model, self.require_tokenizer(), tuple(labels), tuple(templates), self.batch_size)
+        classes = class_embeddings(
+            self.model, self.require_tokenizer(), tuple(labels), tuple(templates), self.batch_size
+        )
         logits = self.model.similarity(self.embed_images(images), classes.to(self.device))
         return [dict(zip(labels, row, strict=True)) for row in logits.softmax(-1).tolist()]
 

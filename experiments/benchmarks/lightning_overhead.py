@@ -42,7 +42,7 @@ def lightning_loop(config: dict[str, Any], folder: Path, steps: int, skip: int) 
     trainer = build(
         {**config["trainer"], "max_steps": skip + steps, "max_epochs": -1, "limit_val_batches": 0},
         logger=build_loggers(config, folder),
-        callbacks=[build(config["callbacks"]["progress"], folder=folder, config=config), clock],
+        callbacks=[build(config["callbacks"]["progress"]), clock],
         default_root_dir=folder,
         use_distributed_sampler=False,
         enable_model_summary=False,

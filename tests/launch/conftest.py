@@ -61,7 +61,7 @@ class Model:
     def __init__(self, *, vision: Tower, freeze: list[str] = ()) -> None: ...
 
 class Trainer(Model):
-    def __init__(self, *, max_epochs: int, precision: str, devices: str, check: bool, fast_dev_run: bool = False): ...
+    def __init__(self, *, max_epochs: int, precision: str, devices: str, check: bool | int, fast_dev_run=False): ...
 """
 
 RUN = """\
@@ -124,7 +124,7 @@ def vlp(conf: Path, tmp_path: Path):
         }
 
     def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess:
-        return subprocess.run(**prepared(*arguments, **environment), timeout=60)
+        return subprocess.run(**prepared(*arguments, **environment), timeout=120)
 
     run.prepared = prepared
     run.folder = conf.parent

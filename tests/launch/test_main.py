@@ -26,7 +26,9 @@ MISTAKES = {
     "optimzer=adamw": "did you mean optimizer",
     "model=clpi": "did you mean clip",
     "experiment=smal": "did you mean small",
-    "objective=[itx]": "Options of objective: itc, siglip",
+    "objective=[itx]": "did you mean itc? Options of objective: itc, siglip",
+    "model=wdie": "did you mean wide",
+    "objective=[sgl]": "did you mean siglip",
     "modle/vision=vit": "did you mean model/vision",
     "model.vision=resnet": "write model/vision=resnet",
     "~optimizer.lrr": "did you mean optimizer.lr",
@@ -45,6 +47,10 @@ MISTAKES = {
     "data.root=${": "data.root",
     "data.root='a b": "quote",
     "plain": "quote",
+    "data={batch_size: x}": "expects an integer such as 8",
+    "optimizer={lrr: 1}": "did you mean optimizer.lr",
+    "+new={lr: 1}": "there is no new",
+    "+data.batch_sizes=[1]": "did you mean data.batch_size",
     "experiment=typo": "conf/experiment/typo.yaml: optimzer.lr: there is no optimzer.lr",
     "experiment=deep": "did you mean lr",
     "experiment=kind": "conf/experiment/kind.yaml: data.batch_size: expects an integer such as 8",
@@ -65,6 +71,14 @@ def test_mistake_is_one_sentence_with_the_fix_and_leaves_nothing_behind(vlp, mis
     assert "Traceback" not in done.stderr
     assert len(done.stderr) < 1000
     assert not (vlp.folder / "runs").exists()
+
+
+def test_the_constructors_annotation_widens_what_yaml_shows(vlp):
+    assert vlp("train", "trainer.max_epochs=2.5").returncode == 2
+    done = vlp("train", "trainer.check=3", "data.batch_size=4", "trainer.precision=16")
+    assert done.returncode == 0, done.stderr
+    (file,) = (vlp.folder / "runs").glob("*/*/config.yaml")
+    assert (read(file).trainer.check, read(file).trainer.precision) == (3, "16")
 
 
 def test_full_error_shows_the_traceback(vlp):

@@ -105,13 +105,16 @@ def infer(
         "_target_": "vlp.models.projection.linear.LinearProjection",
         "image_width": vision["width"],
         "text_width": text_width,
-        "width": shape["projection.text.weight"][0],
+        "width": shape.get("projection.text.weight", (text_width,))[0],
         "project_image": "projection.image.weight" in state,
+        "project_text": "projection.text.weight" in state,
     }
     return {"_target_": "vlp.models.vlm.VisionLanguageModel", "vision": vision, "text": tower, "projection": projection}
 
 
-def _infer_vision(state: State, shape: dict[str, tuple[int, ...]], heads: int | None, activation: str) -> dict[str, Any]:
+def _infer_vision(
+    state: State, shape: dict[str, tuple[int, ...]], heads: int | None, activation: str
+) -> dict[str, Any]:
     if "vision.attnpool.positional_embedding" in state:
         return {
             "_target_": "vlp.models.vision.clip_resnet.ClipResNet",
@@ -164,11 +167,15 @@ def _check(model: dict[str, Any]) -> None:
             raise ValueError(f"OpenAI's format holds only CLIP's own towers; the {name} tower is a {tower['_target_']}")
         if tower.get("heads") is not None and tower["heads"] != _width(tower) // 64 > 0:
             reasons.append(f"{name}.heads={tower['heads']}")
-        usual = {"activation": "quick_gelu", "norm_eps": 1e-5, "causal": True} | ({"pool": "class"} if name == "vision" else {})
+        usual = {"activation": "quick_gelu", "norm_eps": 1e-5, "causal": True} | (
+            {"pool": "class"} if name == "vision" else {}
+        )
         reasons += [f"{name}.{key}={tower[key]}" for key, value in usual.items() if tower.get(key, value) != value]
     tower = model["text"]
     highest = tower.get("eot_id") in (None, tower["vocabulary_size"] - 1)
     if tower.get("pool", "end") in ("first", "last") or not highest:
         reasons.append(f"text.pool={tower['pool']}")
     if reasons:
-        raise ValueError(f"OpenAI's code would run another model than this one, as it does not know {', '.join(reasons)}")
+        raise ValueError(
+            f"OpenAI's code would run another model than this one, as it does not know {', '.join(reasons)}"
+        )

@@ -13,13 +13,13 @@ from typing import Any
 
 import torch
 from safetensors.torch import load_file
-from torch import Tensor, nn
+from torch import Tensor
 
 from vlp.checkpoints.keys import State
 
 
 def read(path: Path) -> Any:
-    """What a `torch.save` file holds (`weights_only`), or the state dict of a safetensors file or TorchScript archive."""
+    """What a `torch.save` file holds (weights only), or the state dict of a safetensors file or TorchScript archive."""
     if path.suffix == ".safetensors":
         return load_file(path)
     if zipfile.is_zipfile(path):
@@ -34,7 +34,9 @@ def read(path: Path) -> Any:
         ) from error
 
 
-_STORAGES = {f"{t}Storage": getattr(torch, t.lower()) for t in ("Half", "BFloat16", "Float", "Double", "Int", "Long", "Bool")}
+_STORAGES = {
+    f"{t}Storage": getattr(torch, t.lower()) for t in ("Half", "BFloat16", "Float", "Double", "Int", "Long", "Bool")
+}
 
 
 class _Module:
@@ -87,7 +89,3 @@ def _read_torchscript(archive: zipfile.ZipFile) -> State:
 
 def float32(state: State) -> State:
     return {key: value.float() if value.is_floating_point() else value for key, value in state.items()}
-
-
-def parameters(module: nn.Module) -> State:
-    return {key: value.detach().cpu().contiguous() for key, value in module.state_dict().items()}

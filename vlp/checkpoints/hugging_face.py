@@ -138,14 +138,20 @@ def _read_dual(folder: Path) -> tuple[dict[str, Any], State]:
         "_target_": "vlp.models.vlm.VisionLanguageModel",
         "vision": {
             "_target_": "vlp.models.vision.transformers.TransformersVision",
+            "weights": False,
             "config": vision,
             "pool": "pooler",
             **normalization(folder),
         },
-        "text": {"_target_": "vlp.models.text.transformers.TransformersText", "config": text, "pool": "pooler"},
+        "text": {
+            "_target_": "vlp.models.text.transformers.TransformersText",
+            "weights": False,
+            "config": text,
+            "pool": "pooler",
+        },
         "projection": _projection(vision["hidden_size"], text["hidden_size"], model.config.projection_dim),
     }
-    return config, to_ours(files.parameters(model), DUAL)
+    return config, to_ours(model.state_dict(), DUAL)
 
 
 def write(config: dict[str, Any], state: State, folder: Path) -> None:

@@ -1,25 +1,28 @@
 """A path → a checkpoint in our terms, its kind detected by content; and the one place where weights go into a model.
 
-    folder  with checkpoints/*.ckpt         a run of ours        with open_clip_config.json   open_clip
-            with config.json                Hugging Face
-    file    with config and state_dict      ours                 TorchScript archive, OpenAI's keys   OpenAI CLIP
-            with state_dict, or OpenAI's keys beside an open_clip_config.json                         open_clip
+folder  with checkpoints/*.ckpt         a run of ours        with open_clip_config.json   open_clip
+        with config.json                Hugging Face
+file    with config and state_dict      ours                 TorchScript archive, OpenAI's keys   OpenAI CLIP
+        with state_dict, or OpenAI's keys beside an open_clip_config.json                         open_clip
 """
 
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F
+from einops import rearrange
+from jaxtyping import Float
+from torch import Tensor, nn
 
 from vlp.build import FROM_FILES, build
 from vlp.checkpoints import clip, files, hugging_face, open_clip
 from vlp.checkpoints.keys import State, load_strictly
-from vlp.models.vision.clip_vit import resize_positions
-from vlp.models.vlm import VisionLanguageModel
 
 TOKENIZER = "vlp_tokenizer.json"
 _OPTIONS = ("vision_heads", "text_heads", "activation", "image_size")
@@ -56,12 +59,15 @@ def read(path: Path, architecture: dict[str, Any]) -> Checkpoint:
     return checkpoint
 
 
-def build_model(checkpoint: Checkpoint) -> VisionLanguageModel:
+def build_model(checkpoint: Checkpoint) -> nn.Module:
     """In evaluation mode, with float32 weights."""
     parts = checkpoint.config["model"]
     for name in ("vision", "text"):
-        if (parts.get(name) or {}).get("weights"):
-            raise ValueError(f"this checkpoint's {name} tower refers to other weights instead of describing its architecture")
+        tower = parts.get(name) or {}
+        if tower.get("weights") or (tower.get("name") and "config" in tower and not tower["config"]):
+            raise ValueError(
+                f"this checkpoint's {name} tower names other weights instead of its own architecture"
+            )
     model = build(parts, allow=FROM_FILES)
     load_strictly(model, checkpoint.state)
     return model.eval()
@@ -86,7 +92,7 @@ def _read_folder(path: Path, told: dict[str, Any]) -> Checkpoint:
             vocabulary=path,
         )
     raise FileNotFoundError(
-        f"{path} is no checkpoint: it has neither checkpoints/best.ckpt or last.ckpt, nor {open_clip.CONFIG}, nor config.json"
+        f"{path} is no checkpoint: it has neither checkpoints/best.ckpt nor last.ckpt, {open_clip.CONFIG} or config.json"
     )
 
 
@@ -96,7 +102,9 @@ def _read_file(path: Path, told: dict[str, Any]) -> Checkpoint:
         raise ValueError(f"{path} holds a {type(content).__name__}, not a checkpoint")
     if "config" in content and "state_dict" in content and "model" in content["config"]:
         if told:
-            raise ValueError(f"{path} is a checkpoint of vlp and says its architecture itself; leave out {', '.join(told)}")
+            raise ValueError(
+                f"{path} is a checkpoint of vlp and says its architecture itself; leave out {', '.join(told)}"
+            )
         return _ours(content)
     state = content.get("state_dict", content)
     state = {key.removeprefix("module."): value for key, value in state.items()}
@@ -164,6 +172,17 @@ def _resize(checkpoint: Checkpoint, image_size: int) -> None:
     for transform in (checkpoint.config.get("transform") or {}).values():
         if "image_size" in transform:
             transform["image_size"] = image_size
+
+
+def resize_positions(positions: Float[Tensor, "n d"], length: int) -> Float[Tensor, "m d"]:
+    """Position embeddings of one extra token and a square grid, for another square grid, as open_clip resizes them."""
+    extra, grid = positions[:1], positions[1:]
+    if length == len(positions):
+        return positions
+    grid = rearrange(grid.float(), "(h w) d -> 1 d h w", h=math.isqrt(len(grid)))
+    side = math.isqrt(length - 1)
+    grid = F.interpolate(grid, size=(side, side), mode="bicubic", antialias=True, align_corners=False)
+    return torch.cat([extra, rearrange(grid, "1 d h w -> (h w) d").to(extra.dtype)])
 
 
 def save(checkpoint: Checkpoint, path: Path) -> None:

@@ -1,4 +1,4 @@
-"""open_clip: a folder with `open_clip_config.json` and weights, or a training file `epoch_*.pt` with its config beside it.
+"""open_clip: a folder with `open_clip_config.json` and weights, or a training file `epoch_*.pt` with it beside.
 
 Keys are OpenAI's, with `text.` before the text tower's in its CustomTextCLIP. Without a config the architecture is
 inferred from the shapes, with exact GELU: open_clip's default, unlike OpenAI's.
@@ -20,11 +20,11 @@ CONFIG = "open_clip_config.json"
 WEIGHTS = ("open_clip_model.safetensors", "model.safetensors", "open_clip_pytorch_model.bin")
 
 # what each side of its config may say; of what is not listed here only the training matters, or the default
-_VISION = {"layers", "width", "head_width", "mlp_ratio", "patch_size", "image_size", "no_ln_pre", "final_ln_after_pool"}
-_TEXT = {"context_length", "vocab_size", "width", "heads", "layers", "mlp_ratio", "no_causal_mask", "proj_bias", "pad_id"}
-_BOTH = {"pool_type", "norm_kwargs", "act_kwargs", "eos_id", "final_ln_after_pool"}
+_SIZES = {"layers", "width", "head_width", "heads", "mlp_ratio", "patch_size", "image_size", "context_length", "vocab_size"}
+_FORMS = {"no_ln_pre", "final_ln_after_pool", "no_causal_mask", "proj_bias", "proj_type", "pool_type", "norm_kwargs"}
+_KNOWN = _SIZES | _FORMS | {"act_kwargs", "eos_id", "pad_id"}
 _TRAINING = {"patch_dropout", "output_tokens", "hf_tokenizer_name", "tokenizer_mode", "tokenizer_kwargs"}
-_DEFAULTS = {"pos_embed_type": "learnable", "proj_type": "linear", "block_type": "default"}
+_DEFAULTS = {"pos_embed_type": "learnable", "block_type": "default"}
 
 
 def matches(state: Mapping[str, object]) -> bool:
@@ -71,12 +71,13 @@ def read(
     else:
         cfg = told["model_cfg"]
         heads = {"text_heads": cfg["text_cfg"].get("heads", 8), "vision_heads": _vision_heads(cfg["vision_cfg"])}
-        model = clip.infer(ours, **heads | {"activation": "quick_gelu" if cfg.get("quick_gelu") else "gelu"} | architecture)
+        model = clip.infer(
+            ours, **heads | {"activation": "quick_gelu" if cfg.get("quick_gelu") else "gelu"} | architecture
+        )
         _apply(model, cfg, architecture)
     preprocess = told.get("preprocess_cfg", {})
     model["vision"] |= {key: list(preprocess[key]) for key in ("mean", "std") if key in preprocess}
     model["projection"] |= {
-        "project_text": "projection.text.weight" in ours,
         "text_bias": "projection.text.bias" in ours,
         "logit_bias": float(ours["projection.logit_bias"]) if "projection.logit_bias" in ours else None,
     }
@@ -89,11 +90,10 @@ def _vision_heads(cfg: dict[str, Any]) -> int:
 
 
 def _refuse_unknown(cfg: dict[str, Any]) -> None:
-    unknown = [key for key in ("custom_text", "multimodal_cfg") if key == "multimodal_cfg" and cfg.get(key)]
-    for side, known in (("vision_cfg", _VISION), ("text_cfg", _TEXT)):
+    unknown = ["multimodal_cfg"] if cfg.get("multimodal_cfg") else []
+    for side in ("vision_cfg", "text_cfg"):
         for key, value in cfg[side].items():
-            usual = value in (None, False, _DEFAULTS.get(key))
-            if key not in known | _BOTH | _TRAINING and not usual:
+            if key not in _KNOWN | _TRAINING and value not in (None, False, _DEFAULTS.get(key)):
                 unknown.append(f"{side}.{key}={value}")
     if unknown:
         raise ValueError(f"this open_clip model has parts that vlp does not build: {', '.join(unknown)}")

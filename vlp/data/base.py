@@ -36,13 +36,18 @@ def prepare_worker(worker: int) -> None:
 
 
 class Loader(DataLoader[Batch]):
-    """A DataLoader whose timeout says what to do."""
+    """A DataLoader that counts what it has handed out, and whose timeout says what to do."""
+
+    delivered = 0  # batches of the latest iteration
 
     def __iter__(self) -> Any:
+        self.delivered = 0
         iterator = super().__iter__()
         while True:
             try:
-                yield next(iterator)
+                batch = next(iterator)
+                self.delivered += 1
+                yield batch
             except StopIteration:
                 return
             except RuntimeError as error:
@@ -92,6 +97,7 @@ class DataModule(L.LightningDataModule):
         self.issues_path: Path | None = None
         self.allow_zero_length_dataloader_with_multiple_devices = True  # fewer evaluation samples than ranks
         self.sampler: TrainSampler | None = None
+        self._train_loader: Loader | None = None
         self._splits: dict[str, PackedSamples] = {}
 
     # -- what a data set writes ------------------------------------------------------------------------------------
@@ -204,7 +210,8 @@ class DataModule(L.LightningDataModule):
 
     def train_dataloader(self) -> Loader:
         assert self.sampler is not None, "Lightning calls setup before it asks for loaders"
-        return self._loader(self._train, self.sampler)
+        self._train_loader = self._loader(self._train, self.sampler)
+        return self._train_loader
 
     def _eval_loader(self, split: str) -> Loader | list[Loader]:
         if not len(self.split(split)):
@@ -218,15 +225,23 @@ class DataModule(L.LightningDataModule):
         return self._eval_loader("test")
 
     def state_dict(self) -> dict[str, Any]:
-        """The position in the training data, in samples of all processes; counted by what was trained on, not loaded."""
-        if self.sampler is None or self.trainer is None:
+        """The position in the training data, in samples of all processes: what was trained on, not what was loaded."""
+        if self.sampler is None:
             return {}
-        used = self.trainer.fit_loop.epoch_loop.batch_progress.current.processed
-        return self.sampler.state_dict(epoch=self.sampler.epoch, consumed=used * self.batch_size)
+        epoch, first = self.sampler.begun
+        used = self._train_loader.delivered if self._train_loader is not None else 0
+        if self.trainer is not None:
+            # an exception in the middle of a step: its batch was handed out and not used. Lightning's own counts are
+            # not the position, for they are one too low after a second resumption
+            progress = self.trainer.fit_loop.epoch_loop.batch_progress.current
+            used -= progress.ready - progress.processed
+        return self.sampler.state_dict(epoch=epoch, consumed=first + used * self.batch_size)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         if self.sampler is not None:
             self.sampler.load_state_dict(state_dict)
+            self._train_loader = None
+
 
 
 def hold_out(samples: list[Sample], count: int, split: str, *, name: str) -> list[Sample]:
@@ -235,3 +250,17 @@ def hold_out(samples: list[Sample], count: int, split: str, *, name: str) -> lis
         raise ValueError(f"cannot hold out {count} of the {len(samples)} training samples of {name}: set data.held_out lower")
     chosen = set(permutation(len(samples), 0)[:count].tolist())
     return [sample for index, sample in enumerate(samples) if (index in chosen) == (split == "val")]
+
+
+def finish_epoch(checkpoint: dict[str, Any]) -> None:
+    """For `on_load_checkpoint`: a checkpoint of an epoch's last batch becomes one of the epoch's end.
+
+    Lightning 2.6 resumes from the former without counting the epoch that follows, and what that run saves makes a second
+    resumption train an epoch twice.
+    """
+    loops = checkpoint["loops"]["fit_loop"]
+    batches, epochs = loops["epoch_loop.batch_progress"], loops["epoch_progress"]
+    if batches["is_last_batch"] and epochs["current"]["processed"] == epochs["current"]["ready"] - 1:
+        for span in ("total", "current"):
+            batches[span]["completed"] = batches[span]["processed"]
+            epochs[span]["processed"] += 1

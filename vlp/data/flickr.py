@@ -63,8 +63,8 @@ def read_captions(path: Path) -> dict[str, list[str]]:
         if "\t" in line:
             file, caption = line.split("\t", 1)
         else:
-            file, *rest = next(csv.reader([line], skipinitialspace=True))
-            caption = ",".join(rest)  # captions with commas are not quoted in every copy
+            file, _, caption = line.partition(",")  # a caption with commas of its own is not quoted in every copy
+            caption = next(csv.reader([caption]))[0] if caption.startswith('"') else caption
         if number == 1 and file == "image":
             continue
         file = re.sub(r"#\d+$", "", file.strip())

@@ -51,7 +51,7 @@ class TrainSampler(Sampler[list[Key]]):
             message = f"the training split has {length} samples{images}, too few for one batch of {batch_size} different images"
             raise ValueError(f"{message}: set data.batch_size to at most {length if owner is None else len(owner.unique())}")
         self.epoch = 0
-        self._resume = (0, 0)
+        self._resume = self.begun = (0, 0)  # begun: epoch and first sample of the latest iteration
 
     @property
     def sampler(self) -> TrainSampler:
@@ -70,12 +70,8 @@ class TrainSampler(Sampler[list[Key]]):
         """The point from which every iteration of this epoch begins; `consumed` counts samples of all ranks."""
         if consumed < 0 or consumed % self.batch_size:
             raise ValueError(f"{consumed} samples are no whole number of batches of {self.batch_size}: resume with the same data.batch_size")
-        self._resume = (epoch, consumed) if consumed < self.samples_per_epoch else (epoch + 1, 0)
+        self._resume = self.begun = (epoch, consumed) if consumed < self.samples_per_epoch else (epoch + 1, 0)
         self.epoch = self._resume[0]
-
-    def first_sample(self) -> int:
-        """How far into the current epoch an iteration starts."""
-        return self._resume[1] if self.epoch == self._resume[0] else 0
 
     def state_dict(self, *, epoch: int, consumed: int) -> dict[str, Any]:
         """The position, with what it depends on; the caller knows how many batches were really used."""
@@ -122,7 +118,8 @@ class TrainSampler(Sampler[list[Key]]):
 
     def __iter__(self) -> Iterator[list[Key]]:
         epoch, order = self.epoch, self.order(self.epoch)
-        for k in range(self.first_sample(), self.samples_per_epoch, self.batch_size):
+        self.begun = (epoch, self._resume[1] if epoch == self._resume[0] else 0)
+        for k in range(self.begun[1], self.samples_per_epoch, self.batch_size):
             yield [(epoch, index) for index in order[k : k + self.batch_size][self.rank :: self.world].tolist()]
 
 

@@ -2,9 +2,9 @@
 
 * A new key is accepted only where a constructor will look at it (below a `_target_`), below what is empty or null in
   YAML (free-form), or as a new part with its own `_target_`. A `+` does not let a typo through.
-* A value has the type of the YAML's own value. `null` and `${…}` are always accepted; a YAML value of `null`, `???` or
-  `auto` accepts anything, and a number accepts `auto`.
-* Where the YAML has a positive size, width, length or number of heads or layers, so must the override be.
+* A value has the type of the YAML's own value, or one that the constructor's annotation names. `null` and `${…}` are
+  always accepted; a YAML value of `null`, `???` or `auto` accepts anything, and a number accepts `auto`.
+* Where the YAML has a positive size, width, length or number of heads, layers or jobs, so must the override be.
 """
 
 from __future__ import annotations
@@ -21,97 +21,99 @@ from vlp.launch.signature import RESERVED, exists, parameters
 
 Plain = dict[str, Any]  # a config as plain dicts and lists, interpolations and ??? as text
 POSITIVE = re.compile(r"(^|_)(size|width|length|heads|layers|jobs)$")
-NOT_NEGATIVE = re.compile(r"(^|_)(workers)$")
+NOT_NEGATIVE = re.compile(r"(^|_)workers$")
+WORDS = {bool: "true or false", int: "an integer", float: "a float", str: "a string"}
 
 
-def check_override(override: Override, config: Plain, groups: list[str], origin: Callable[[str], str]) -> str | None:
-    """Raise ConfigError for an unknown key or a wrong value; return the text to set where YAML has a string but the
-    override reads as a number (a folder called 2017)."""
-    key, line = override.key_or_group, override.input_line or ""
-    known, default = lookup(config, key)
-    if override.package is not None or "/" in key:
-        raise ConfigError(
-            f"{line}: there is no config group {key}:{did_you_mean(key, groups) or ' groups: ' + listing(groups)}"
-        )
-    if not known:
+class Known:
+    """What the YAML files define: the config that they compose to, the groups, and the file that sets a key."""
+
+    def __init__(self, config: Plain, groups: list[str], origin: Callable[[str], str]) -> None:
+        self.config, self.groups, self.origin = config, groups, origin
+
+    def check_override(self, override: Override) -> str | None:
+        """Raise ConfigError for an unknown key or a wrong value; return the text to set where YAML has a string but the
+        override reads as a number (a folder called 2017)."""
+        key, line, value = override.key_or_group, override.input_line or "", override.value()
+        known, default = lookup(self.config, key)
+        if override.package is not None or "/" in key:
+            hint = did_you_mean(key, self.groups) or " groups: " + listing(self.groups)
+            raise ConfigError(f"{line}: there is no config group {key}:{hint}")
         if override.is_delete():
-            raise ConfigError(f"{line}: nothing to remove:{unknown(key, config, groups)}")
-        check_new(line, key, override.value(), config, groups, added=override.is_add() or override.is_force_add())
-        return None
-    if override.is_delete():
-        return None
-    if override.is_add() and not isinstance(override.value(), (dict, list)) and default is not None:
-        raise ConfigError(f"{line}: {key} is there already; write it without +")
-    return check_value(line, key, override.value(), default, groups, lambda: origin(key))
+            if not known:
+                raise ConfigError(f"{line}: nothing to remove:{self.unknown(key)}")
+            return None
+        if override.is_add() and known and default is not None and not isinstance(value, (dict, list)):
+            raise ConfigError(f"{line}: {key} is there already; write it without +")
+        self.check(line, key, value, added=override.is_add() or override.is_force_add())
+        texts = isinstance(default, str) and default not in ("auto", "???") and "${" not in default
+        return line.partition("=")[2].strip() if texts and is_number(value) and not self.named(key, value) else None
 
+    def check_file(self, place: str, content: Plain) -> None:
+        """An experiment file may only set what the files that it configures define."""
+        for key, value in content.items():
+            if key not in ("defaults", "hydra"):
+                self.check(f"{place}: {key}", key, value, added=True)
 
-def check_file(place: str, content: Any, skeleton: Plain, groups: list[str]) -> None:
-    """An experiment file may only set what the files that it configures define."""
-    for key, value in leaves(content):
-        if key.split(".")[0] in ("defaults", "hydra"):
-            continue
-        known, default = lookup(skeleton, key)
+    def check(self, place: str, key: str, value: Any, *, added: bool) -> None:
+        known, default = lookup(self.config, key)
+        if isinstance(value, dict) and "_target_" not in value and (isinstance(default, dict) or not known):
+            for name, inner in value.items():
+                self.check(f"{place}.{name}" if ":" in place else place, f"{key}.{name}", inner, added=added)
         if known:
-            check_value(f"{place}: {key}", key, value, default, groups, lambda: "the files that it configures")
-        elif not any("_target_" in node for node in parents(content, key)):
-            check_new(f"{place}: {key}", key, value, skeleton, groups, added=True)
+            self.check_value(place, key, value, default)
+        elif not isinstance(value, dict) or "_target_" in value or not value:
+            self.check_new(place, key, value, added=added)
 
+    def check_new(self, place: str, key: str, value: Any, *, added: bool) -> None:
+        accepted = key.rpartition(".")[2] in RESERVED or (isinstance(value, dict) and "_target_" in value)
+        for node in parents(self.config, key):
+            accepted = accepted or node in (None, {}) or (isinstance(node, dict) and "_target_" in node)
+        if not accepted or "." not in key:
+            raise ConfigError(f"{place}: there is no {key} in the config:{self.unknown(key)}")
+        if not added:
+            hint = did_you_mean(key, keys(self.config))
+            raise ConfigError(f"{place}: {key} is not in the YAML:{hint} To add it write +{place}")
 
-def check_new(place: str, key: str, value: Any, config: Plain, groups: list[str], *, added: bool) -> None:
-    accepted = key.rpartition(".")[2] in RESERVED or (isinstance(value, dict) and "_target_" in value)
-    for parent in parents(config, key):
-        accepted = accepted or "_target_" in parent or len(parent) == 0
-    accepted = accepted or lookup(config, key.rpartition(".")[0]) == (True, None)
-    if not accepted or "." not in key:
-        raise ConfigError(f"{place}: there is no {key} in the config:{unknown(key, config, groups)}")
-    if not added:
-        raise ConfigError(
-            f"{place}: {key} is not in the YAML:{did_you_mean(key, keys(config))} To add it write +{place}"
-        )
+    def check_value(self, place: str, key: str, value: Any, default: Any) -> None:
+        free = default is None or (isinstance(default, str) and (default in ("auto", "???") or "${" in default))
+        if free or value is None or (isinstance(value, str) and "${" in value):
+            return
+        if is_number(default):
+            right = (is_number(value) and (isinstance(default, float) or isinstance(value, int))) or value == "auto"
+        elif isinstance(default, str):
+            right = isinstance(value, str) or is_number(value)
+        else:
+            right = isinstance(value, type(default))
+        if not right and not self.named(key, value):
+            raise ConfigError(f"{place}: {self.wrong_type(key, value, default)}, got {value!r}")
+        if is_number(value) and value < 0 and NOT_NEGATIVE.search(key):
+            raise ConfigError(f"{place}: expects 0 or more ({self.origin(key)}), got {value}")
+        if is_number(value) and is_number(default) and value <= 0 < default and POSITIVE.search(key):
+            raise ConfigError(f"{place}: expects a number above 0 such as {default} ({self.origin(key)}), got {value}")
 
+    def named(self, key: str, value: Any) -> bool:
+        """Whether the annotation of the constructor's argument names the value's type."""
+        parent, _, name = key.rpartition(".")
+        node = lookup(self.config, parent)[1] if parent else None
+        target = node.get("_target_") if isinstance(node, dict) else None
+        annotation = (parameters(target) or {}).get(name, "") if isinstance(target, str) else ""
+        return type(value).__name__ in re.findall(r"\w+", annotation)
 
-def unknown(key: str, config: Plain, groups: list[str]) -> str:
-    hint = did_you_mean(key, [*keys(config), *groups])
-    return hint or f" the top-level keys are {listing(config)}"
+    def wrong_type(self, key: str, value: Any, default: Any) -> str:
+        if isinstance(default, dict):
+            group = key.replace(".", "/")
+            other = f"to choose another one write {group}={value}"
+            fix = other if group in self.groups else f"set its keys, such as {key}.{next(iter(default), 'key')}"
+            return f"{key} is a group of settings ({self.origin(key)}); {fix}"
+        if isinstance(default, list):
+            return f"expects a list such as {key}=[{value}] ({self.origin(key)})"
+        example = str(default).lower() if isinstance(default, bool) else default
+        return f"expects {WORDS[type(default)]} such as {example} ({self.origin(key)})"
 
-
-def check_value(
-    place: str, key: str, value: Any, default: Any, groups: list[str], origin: Callable[[], str]
-) -> str | None:
-    """The value as text when YAML has a string and the value reads as a number, else None."""
-    free = default is None or (isinstance(default, str) and (default in ("auto", "???") or "${" in default))
-    if free or value is None or (isinstance(value, str) and "${" in value):
-        return None
-    number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if isinstance(default, (int, float)) and not isinstance(default, bool):
-        right = (number and (isinstance(default, float) or isinstance(value, int))) or value == "auto"
-    elif isinstance(default, str):
-        right = isinstance(value, str) or number
-    else:
-        right = isinstance(value, type(default))
-    if not right:
-        raise ConfigError(wrong_type(place, key, value, default, groups, origin()))
-    if number and isinstance(default, (int, float)) and default > 0 and value <= 0 and POSITIVE.search(key):
-        raise ConfigError(f"{place}: expects a number above 0 such as {default} ({origin()}), got {value}")
-    if number and value < 0 and NOT_NEGATIVE.search(key):
-        raise ConfigError(f"{place}: expects 0 or more ({origin()}), got {value}")
-    return place.partition("=")[2].strip() if number and isinstance(default, str) else None
-
-
-def wrong_type(place: str, key: str, value: Any, default: Any, groups: list[str], origin: str) -> str:
-    if isinstance(default, dict):
-        group = key.replace(".", "/")
-        fix = (
-            f"; to choose another one write {group}={value}"
-            if group in groups
-            else f"; set its keys, such as {next(iter(default), 'key')}"
-        )
-        return f"{place}: {key} is a group of settings ({origin}), got {value!r}{fix}"
-    if isinstance(default, list):
-        return f"{place}: expects a list such as {key}=[{value}] ({origin}), got {value!r}"
-    words = {bool: "true or false", int: "an integer", float: "a float", str: "a string"}
-    example = str(default).lower() if isinstance(default, bool) else default
-    return f"{place}: expects {words[type(default)]} such as {example} ({origin}), got {value!r}"
+    def unknown(self, key: str) -> str:
+        hint = did_you_mean(key, [*keys(self.config), *self.groups])
+        return hint or f" the top-level keys are {listing(self.config)}"
 
 
 def check_targets(config: Plain) -> None:
@@ -123,10 +125,14 @@ def check_targets(config: Plain) -> None:
         if target.startswith("vlp.") and not exists(target):
             raise ConfigError(f"{path}._target_: there is no {target} in the package")
         accepted = parameters(target)
-        for name in node if accepted else ():
-            if accepted and str(name) not in accepted | RESERVED:
-                hint = did_you_mean(str(name), accepted) or f" it takes {listing(accepted)}"
+        for name in node if accepted is not None else ():
+            if accepted is not None and name not in accepted and name not in RESERVED:
+                hint = did_you_mean(str(name), accepted) or f" it takes {listing(accepted) or 'none'}"
                 raise ConfigError(f"{path}.{name}: {target} takes no argument {name!r}:{hint}")
+
+
+def is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 def lookup(config: Any, key: str) -> tuple[bool, Any]:
@@ -142,33 +148,22 @@ def lookup(config: Any, key: str) -> tuple[bool, Any]:
     return True, node
 
 
-def parents(config: Plain, key: str) -> Iterator[Plain]:
-    """The mappings above a key, the root excluded, as far as they exist."""
+def parents(config: Plain, key: str) -> Iterator[Any]:
+    """What lies above a key, the root excluded, as far as it exists."""
     parts = split_key(key)
     for length in range(1, len(parts)):
-        node = lookup(config, ".".join(parts[:length]))[1]
-        if isinstance(node, dict):
+        known, node = lookup(config, ".".join(parts[:length]))
+        if known:
             yield node
 
 
 def nodes(config: Any, path: str = "") -> Iterator[tuple[str, Any]]:
-    """Every mapping, list and value below a mapping, with its dotted path."""
-    for name, value in (
-        config.items() if isinstance(config, dict) else enumerate(config) if isinstance(config, list) else ()
-    ):
+    """Everything in a config with its dotted path."""
+    pairs = config.items() if isinstance(config, dict) else enumerate(config) if isinstance(config, list) else ()
+    for name, value in pairs:
         place = f"{path}.{name}" if path else str(name)
         yield place, value
         yield from nodes(value, place)
-
-
-def leaves(config: Plain, path: str = "") -> Iterator[tuple[str, Any]]:
-    """Every value that is not a mapping with something in it, with its dotted path."""
-    for name, value in config.items():
-        place = f"{path}.{name}" if path else str(name)
-        if isinstance(value, dict) and value:
-            yield from leaves(value, place)
-        else:
-            yield place, value
 
 
 def keys(config: Plain) -> list[str]:

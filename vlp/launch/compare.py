@@ -85,7 +85,7 @@ def load(file: Path) -> Run:
         raise ConfigError(
             f"{folder}: config.yaml or results.json is not readable: {' '.join(str(error).split())}"
         ) from error
-    ignored = {key for key, value in config.items() if key.split(".")[0] in IGNORED or folder.name in str(value)}
+    ignored = {key for key, value in config.items() if key.split(".")[0] in IGNORED or f"/{folder.name}" in str(value)}
     return Run(folder, {key: value for key, value in config.items() if key not in ignored}, figures)
 
 

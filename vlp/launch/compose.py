@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import os
 from collections.abc import Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from hydra.errors import MissingConfigException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from vlp.launch.check import check_file, check_override, check_targets
+from vlp.launch.check import Known, check_targets
 from vlp.launch.errors import EXPLAINED, ConfigError, explain
 from vlp.launch.run_folder import settle, to_yaml
 
@@ -101,8 +101,9 @@ class Composer:
             (values if whole and not override.is_hydra_override() else groups).append(override)
         base, defaults = self._base(tuple(str(override.input_line) for override in groups))
         config = copy.deepcopy(base)
+        origin = partial(self.origin, defaults)
         for override in values:
-            text = check_override(override, plain(config), self.groups, lambda key: self.origin(key, defaults))
+            text = Known(plain(config), self.groups, origin).check_override(override)
             if override.is_delete() or text is None:
                 self.loader._apply_overrides_to_config([override], config)
             else:
@@ -124,7 +125,8 @@ class Composer:
                 if default.package:
                     raise ConfigError(f"conf/{default.config_path}.yaml: its first line must be: # @package _global_")
                 content = plain(repository.load_config(default.config_path).config)
-                check_file(f"conf/{default.config_path}.yaml", content, skeleton, self.groups)
+                known = Known(skeleton, self.groups, partial(self.origin, others))
+                known.check_file(f"conf/{default.config_path}.yaml", content)
             self._bases[groups] = config, defaults
         return self._bases[groups]
 
@@ -137,7 +139,7 @@ class Composer:
             found += [f"{parent}/{name}".lstrip("/") for name in names if name != "hydra"]
         return found[1:]
 
-    def origin(self, key: str, defaults: Any) -> str:
+    def origin(self, defaults: Any, key: str) -> str:
         """The YAML file that last sets `key`, as a path below conf/."""
         for default in reversed(defaults):
             loaded = self.loader._load_single_config(default, self.loader.repository).config

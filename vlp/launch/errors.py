@@ -31,6 +31,19 @@ def closest(word: str, known: Iterable[str], count: int = 3) -> list[str]:
     return [name for _, name in sorted(scored)[:count]]
 
 
+def nearest_option(word: str, options: Iterable[str]) -> str:
+    """' did you mean …?' among a group's options, also when only the beginning of a longer name was typed."""
+
+    def score(name: str) -> float:
+        whole = difflib.SequenceMatcher(None, word.lower(), name.lower()).ratio()
+        return max(whole, 0.95 * difflib.SequenceMatcher(None, word.lower(), name[: len(word)].lower()).ratio())
+
+    best = sorted((name for name in options if score(name) >= 0.5), key=lambda name: (-score(name), len(name), name))[
+        :3
+    ]
+    return f" did you mean {' or '.join(best)}?" if best else ""
+
+
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """' did you mean a or b?', or nothing when no name is near."""
     names = closest(word, known)
@@ -77,9 +90,9 @@ def _missing_config(error: MissingConfigException) -> str:
     group, _, option = error.missing_cfg_file.rpartition("/")
     options = [name.rpartition("/")[2] for name in error.options or []]
     if not group:
-        return f"no {option}.yaml on the config path{did_you_mean(option, options)}"
+        return f"no {option}.yaml on the config path"
     origin = f" (asked for in {place[1]}.yaml)" if place else ""
     if not options:
         return f"{group}={option}: there is no config group {group}{origin}"
-    hint = did_you_mean(option, options)
+    hint = nearest_option(option, options)
     return f"{group}={option}: no such option{origin}:{hint} Options of {group}: {listing(options)}".replace("::", ":")

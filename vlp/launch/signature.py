@@ -16,8 +16,9 @@ from pathlib import Path
 RESERVED = {"_target_", "_partial_", "_convert_", "_recursive_", "_args_"}
 
 
-def parameters(target: str) -> set[str] | None:
-    """Names that the class, function or method at this dotted path accepts; None when its source does not tell."""
+def parameters(target: str) -> dict[str, str] | None:
+    """Names (and annotations) that the class, function or method at this dotted path takes; None when its source does
+    not tell."""
     found = _locate(target.split("."))
     return _accepted(*found) if found else None
 
@@ -93,12 +94,13 @@ def _locate(parts: list[str], depth: int = 6) -> tuple[Path, ast.stmt, list[str]
     return None
 
 
-def _accepted(file: Path, statement: ast.stmt, rest: list[str], depth: int = 6) -> set[str] | None:
+def _accepted(file: Path, statement: ast.stmt, rest: list[str], depth: int = 6) -> dict[str, str] | None:
     if isinstance(statement, ast.FunctionDef):
         arguments = statement.args
         if rest or arguments.kwarg:
             return None
-        return {a.arg for a in [*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs]} - {"self", "cls"}
+        named = [*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs]
+        return {a.arg: ast.unparse(a.annotation) if a.annotation else "" for a in named if a.arg not in ("self", "cls")}
     if not isinstance(statement, ast.ClassDef) or depth == 0 or statement.keywords:
         return None
     wanted = rest[0] if rest else "__init__"

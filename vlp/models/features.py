@@ -58,15 +58,22 @@ def compute_features(
 def _image_features(
     model: VisionLanguageModel, image: Image, fields: Collection[str], chunk: int | None
 ) -> dict[str, Any]:
-    if chunk is not None:
-        embed = in_chunks(lambda part: model.embed_image(model.encode_image(part)), image, len(image.pixels), chunk)
-        return {"image_embed": embed}
-    tokens = model.encode_image(image)
-    return {"image": tokens} | ({"image_embed": model.embed_image(tokens)} if "image_embed" in fields else {})
+    if "image" in fields:
+        tokens = model.encode_image(image)
+        return {"image": tokens} | ({"image_embed": model.embed_image(tokens)} if "image_embed" in fields else {})
+
+    def embed(part: Image) -> Float[Tensor, "b e"]:
+        return model.embed_image(model.encode_image(part, pooled_only=True))
+
+    return {"image_embed": embed(image) if chunk is None else in_chunks(embed, image, len(image.pixels), chunk)}
 
 
 def _text_features(model: VisionLanguageModel, text: Text, fields: Collection[str], chunk: int | None) -> dict[str, Any]:
-    if chunk is not None:
-        return {"text_embed": in_chunks(lambda part: model.embed_text(model.encode_text(part)), text, len(text.ids), chunk)}
-    tokens = model.encode_text(text)
-    return {"text": tokens} | ({"text_embed": model.embed_text(tokens)} if "text_embed" in fields else {})
+    if "text" in fields:
+        tokens = model.encode_text(text)
+        return {"text": tokens} | ({"text_embed": model.embed_text(tokens)} if "text_embed" in fields else {})
+
+    def embed(part: Text) -> Float[Tensor, "b e"]:
+        return model.embed_text(model.encode_text(part, pooled_only=True))
+
+    return {"text_embed": embed(text) if chunk is None else in_chunks(embed, text, len(text.ids), chunk)}

@@ -1,22 +1,43 @@
-"""The transformer that CLIP's vision and text towers share: pre-norm blocks of self-attention and a two-layer perceptron.
+"""The transformer of CLIP's vision and text towers: pre-norm blocks of self-attention and a two-layer perceptron.
 
-Every token passes through the same maps; only `Attention` looks at other tokens, through one call.
+Every token passes through the same maps; only `Attention` looks at other tokens. So a batch is a flat [rows, width]
+tensor, and a `Layout` says which rows belong to which sample.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from einops import rearrange
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+
+class _QuickGelu(torch.autograd.Function):
+    """Keeps only x, where x · σ(1.702 x) written in torch keeps three tensors of its size and passes over them again."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        ctx.save_for_backward(x)
+        return (1.702 * x).sigmoid_().mul_(x)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        (x,) = ctx.saved_tensors
+        # x σ(1.702 x) = silu(1.702 x) / 1.702, so its derivative is silu's at 1.702 x
+        return torch.ops.aten.silu_backward(gradient, 1.702 * x)
 
 
 class QuickGelu(nn.Module):
     """x · σ(1.702 x), OpenAI CLIP's activation (Hendrycks and Gimpel, arXiv:1606.08415, §2)."""
 
     def forward(self, x: Float[Tensor, "*b d"]) -> Float[Tensor, "*b d"]:
-        return x * torch.sigmoid(1.702 * x)
+        return _QuickGelu.apply(x)
 
 
 def activation(name: str) -> nn.Module:
@@ -24,6 +45,34 @@ def activation(name: str) -> nn.Module:
     if name not in kinds:
         raise ValueError(f"unknown activation {name!r}: choose one of {', '.join(kinds)}")
     return kinds[name]()
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where the rows of a flat [r d] tensor stand in a [batch, length] grid; `rows` None = they fill it in order.
+
+    Maps work on rows alone, so captions of different lengths cost what their tokens cost, not their padding.
+    """
+
+    batch: int
+    length: int
+    rows: Int[Tensor, " r"] | None = None
+
+    def unpack(self, x: Float[Tensor, "r d"]) -> Float[Tensor, "b n d"]:
+        if self.rows is not None:
+            x = x.new_zeros(self.batch * self.length, x.shape[1]).index_copy(0, self.rows, x)
+        return x.view(self.batch, self.length, -1)
+
+    def pack(self, x: Float[Tensor, "b n d"]) -> Float[Tensor, "r d"]:
+        x = x.reshape(self.batch * self.length, -1)
+        return x if self.rows is None else x.index_select(0, self.rows)
+
+    def real(self) -> Bool[Tensor, "b 1 1 n"] | None:
+        """True where the grid holds a row."""
+        if self.rows is None:
+            return None
+        grid = torch.zeros(self.batch * self.length, dtype=torch.bool, device=self.rows.device)
+        return grid.index_fill_(0, self.rows, True).view(self.batch, 1, 1, self.length)
 
 
 class Attention(nn.Module):
@@ -36,11 +85,21 @@ class Attention(nn.Module):
         self.out = nn.Linear(width, width)
 
     def forward(
-        self, x: Float[Tensor, "b n d"], mask: Bool[Tensor, "#b 1 #n n"] | None = None, causal: bool = False
-    ) -> Float[Tensor, "b n d"]:
-        q, k, v = rearrange(self.qkv(x), "b n (three h d) -> three b h n d", three=3, h=self.heads)
+        self, x: Float[Tensor, "r d"], layout: Layout, mask: Bool[Tensor, "#b 1 #n n"] | None, causal: bool
+    ) -> Float[Tensor, "r d"]:
+        q, k, v = rearrange(layout.unpack(self.qkv(x)), "b n (three h d) -> three b h n d", three=3, h=self.heads)
         x = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal)
-        return self.out(rearrange(x, "b h n d -> b n (h d)"))
+        return self.out(layout.pack(rearrange(x, "b h n d -> b n (h d)")))
+
+    def of_rows(self, x: Float[Tensor, "r d"], layout: Layout, keep: Int[Tensor, " b"]) -> Float[Tensor, "b d"]:
+        """The output at one row of each sample, which sees all rows of its sample."""
+        width = x.shape[1]
+        q = F.linear(x[keep], self.qkv.weight[:width], self.qkv.bias[:width])
+        q = rearrange(q, "b (h d) -> b h 1 d", h=self.heads)
+        both = layout.unpack(F.linear(x, self.qkv.weight[width:], self.qkv.bias[width:]))
+        k, v = rearrange(both, "b n (two h d) -> two b h n d", two=2, h=self.heads)
+        x = F.scaled_dot_product_attention(q, k, v, attn_mask=layout.real())
+        return self.out(rearrange(x, "b h 1 d -> b (h d)"))
 
 
 class Mlp(nn.Module):
@@ -50,7 +109,7 @@ class Mlp(nn.Module):
         self.activation = activation(activation_name)
         self.fc2 = nn.Linear(hidden_width, width)
 
-    def forward(self, x: Float[Tensor, "b n d"]) -> Float[Tensor, "b n d"]:
+    def forward(self, x: Float[Tensor, "r d"]) -> Float[Tensor, "r d"]:
         return self.fc2(self.activation(self.fc1(x)))
 
 
@@ -63,9 +122,18 @@ class Block(nn.Module):
         self.mlp = Mlp(width=width, hidden_width=round(width * mlp_ratio), activation_name=activation_name)
 
     def forward(
-        self, x: Float[Tensor, "b n d"], mask: Bool[Tensor, "#b 1 #n n"] | None = None, causal: bool = False
-    ) -> Float[Tensor, "b n d"]:
-        x = x + self.attention(self.norm1(x), mask=mask, causal=causal)
+        self,
+        x: Float[Tensor, "r d"],
+        layout: Layout,
+        mask: Bool[Tensor, "#b 1 #n n"] | None = None,
+        causal: bool = False,
+        keep: Int[Tensor, " b"] | None = None,
+    ) -> Float[Tensor, "_ d"]:
+        """keep: the only rows of the output that anybody reads, one a sample: its last row where `causal`."""
+        if keep is None:
+            x = x + self.attention(self.norm1(x), layout, mask, causal)
+        else:
+            x = x[keep] + self.attention.of_rows(self.norm1(x), layout, keep)
         return x + self.mlp(self.norm2(x))
 
 

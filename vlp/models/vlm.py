@@ -43,11 +43,12 @@ class VisionLanguageModel(nn.Module):
             raise ValueError(f"this model has no {name}: choose one with model/{name}=…")
         return module
 
-    def encode_image(self, image: Image) -> Tokens:
-        return self.part("vision")(image)
+    def encode_image(self, image: Image, *, pooled_only: bool = False) -> Tokens:
+        """pooled_only: only `pooled` will be read, so a tower that can leaves out the rest."""
+        return _encode(self.part("vision"), image, pooled_only)
 
-    def encode_text(self, text: Text) -> Tokens:
-        return self.part("text")(text)
+    def encode_text(self, text: Text, *, pooled_only: bool = False) -> Tokens:
+        return _encode(self.part("text"), text, pooled_only)
 
     def embed_image(self, tokens: Tokens) -> Float[Tensor, "b e"]:
         return F.normalize(self.part("projection").project_image(tokens.pooled), dim=-1)
@@ -63,3 +64,7 @@ class VisionLanguageModel(nn.Module):
         """Puts parameters back into their allowed range; called before training and after each optimiser step."""
         if self.projection is not None:
             self.projection.constrain()
+
+
+def _encode(tower: nn.Module, inputs: Image | Text, pooled_only: bool) -> Tokens:
+    return tower(inputs, pooled_only=True) if pooled_only and getattr(tower, "prunes", False) else tower(inputs)

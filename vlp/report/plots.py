@@ -36,7 +36,7 @@ def read_curves(metrics: Path) -> dict[str, list[tuple[int, float]]]:
             raise ValueError(f"{metrics}, line {number}: not JSON ({error.msg})") from error
         for name, value in row.items():
             if name != "step" and isinstance(value, (int, float)) and math.isfinite(value):
-                curves[name].append((row["step"], value))
+                curves[name].append((int(row["step"]), float(value)))
     return dict(curves)
 
 
@@ -100,7 +100,7 @@ def retrieved_captions(examples: Sequence[Mapping[str, Any]], path: Path) -> Non
     grid = figure.subplots(len(examples), 2, squeeze=False, width_ratios=(1, 4))
     for (left, right), example in zip(grid, examples, strict=True):
         _show(left, example["query"])
-        _frame(left, SOFT, 1)
+        _frame(left, SOFT, 1.0)
         right.set_axis_off()
         lines = len(example["results"])
         for place, (caption, score, correct) in enumerate(example["results"]):
@@ -126,7 +126,7 @@ def retrieved_images(examples: Sequence[Mapping[str, Any]], path: Path) -> None:
                       transform=cells[0].transAxes)  # fmt: skip
         for cell, (image, score, correct) in zip(cells[1:], example["results"], strict=False):
             _show(cell, image)
-            _frame(cell, RIGHT if correct else WRONG, 4)
+            _frame(cell, RIGHT if correct else WRONG, 4.0)
             cell.set_title(f"{score:.2f}", fontsize=8, color=RIGHT if correct else WRONG, pad=3)
     _save(figure, path)
 
@@ -137,7 +137,9 @@ def _plain(text: str) -> str:
 
 def _short(text: str, width: int, lines: int) -> str:
     wrapped = textwrap.wrap(" ".join(text.split()), width) or ["(empty)"]
-    return "\n".join(wrapped if len(wrapped) <= lines else [*wrapped[: lines - 1], wrapped[lines - 1][: width - 1] + "…"])
+    if len(wrapped) > lines:
+        wrapped = [*wrapped[: lines - 1], wrapped[lines - 1][: width - 1] + "…"]
+    return "\n".join(wrapped)
 
 
 def _smooth(values: Sequence[float]) -> list[float]:

@@ -10,7 +10,9 @@ from rich.table import Table
 DIRECTIONS = (("image_to_text", "image → text"), ("text_to_image", "text → image"))
 
 
-def retrieval_table(rows: Mapping[str, Mapping[str, float]], *, title: str = "retrieval", ks: tuple[int, ...] = (1, 5, 10)) -> Table:
+def retrieval_table(
+    rows: Mapping[str, Mapping[str, float]], *, title: str = "retrieval", ks: tuple[int, ...] = (1, 5, 10)
+) -> Table:
     """rows: name of the row → figures such as `image_to_text_r1`, in percent; a figure that a row lacks is a dash.
 
     The highest figure of each column is bold, the row `chance` is dim.

@@ -40,4 +40,3 @@ class Task(Objective):
     def figures(self) -> dict[str, object]:
         """Material for pictures after `compute` (embeddings, rankings), on the CPU; empty where there is none."""
         return {}
-

@@ -6,6 +6,8 @@ joins them, so one process and many give the same figures whatever the sizes.
 
 from __future__ import annotations
 
+from itertools import chain
+
 import torch
 from einops import reduce
 from jaxtyping import Float, Int
@@ -48,7 +50,7 @@ class Retrieval(Task):
             counts = owner.bincount(minlength=len(batch)).tolist()
             for sample, count in zip(batch.raw, counts, strict=True):
                 if count > len(sample.captions):
-                    raise ValueError(f"sample {sample.sample} has {count} texts for its {len(sample.captions)} captions")
+                    raise ValueError(f"sample {sample.sample} has {count} texts but {len(sample.captions)} captions")
                 self._captions += sample.captions[:count]
 
     def compute(self, model: VisionLanguageModel) -> dict[str, float]:
@@ -58,8 +60,8 @@ class Retrieval(Task):
         to_text = rank_candidates(image, text, image_id, text_id)
         to_image = rank_candidates(text, image, text_id, image_id)
         figures = summarise(to_text, to_image) | {"images": float(len(image)), "captions": float(len(text))}
-        paths = sum(distributed.gather_objects(self._paths), [])
-        captions = sum(distributed.gather_objects(self._captions), [])
+        paths = list(chain.from_iterable(distributed.gather_objects(self._paths)))
+        captions = list(chain.from_iterable(distributed.gather_objects(self._captions)))
         self._figures = {"chance": chance_recall(image_id, text_id)}
         if len(paths) == len(image) and len(captions) == len(text):
             shown = _matrix(image, text, image_id, text_id)

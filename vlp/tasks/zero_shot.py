@@ -70,7 +70,7 @@ class ZeroShot(Task):
     def scores(self, image_embed: Float[Tensor, "b e"]) -> Float[Tensor, "b a"]:
         """Cosines with the classes."""
         if self._classes is None:
-            raise ValueError("zero_shot has no class names: the data module must set class_names (or leave it out of sources)")
+            raise ValueError("zero_shot has no class names: the data module must set class_names")
         return image_embed.float() @ self._classes.T
 
     def update(self, model: VisionLanguageModel, batch: Batch, features: Features) -> None:
@@ -151,7 +151,7 @@ def _read_templates(templates: Sequence[str] | str | Path | None) -> tuple[str, 
         templates = [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
     wrong = [template for template in templates if "{}" not in template]
     if wrong or not templates:
-        raise ValueError(f"zero_shot.templates need {{}} for the class name in each: {wrong[0] if wrong else 'none given'!r}")
+        raise ValueError(f"each of the templates needs {{}} for the name: {wrong[0] if wrong else 'none given'!r}")
     return tuple(templates)
 
 

@@ -16,6 +16,8 @@ from pathlib import Path
 
 import tokenizers
 import torch
+from jaxtyping import Int
+from torch import Tensor
 
 from vlp.structures import Text
 
@@ -67,7 +69,7 @@ class Tokenizer:
             mask[index, : len(row)] = True
         return Text(ids=ids, mask=mask)
 
-    def decode(self, ids: Iterable[int]) -> str:
+    def decode(self, ids: Sequence[int] | Int[Tensor, " t"]) -> str:
         """The text between the start token and the first end token, in the tokenizer's own spelling."""
         row = [int(i) for i in ids]
         row = row[1:] if row[:1] == [self.start_id] else row
@@ -108,7 +110,7 @@ def find_vocabulary(vocabulary: str | Path, files: Sequence[str]) -> Path:
     if path.exists():
         return path
     if not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", str(vocabulary)) or path.suffix in (".txt", ".gz", ".json"):
-        raise FileNotFoundError(f"no vocabulary at {vocabulary}; tokenizer.vocabulary is a file, a folder or a hub name")
+        raise FileNotFoundError(f"no vocabulary at {vocabulary}; set tokenizer.vocabulary to a file, folder or name")
     from huggingface_hub import snapshot_download
 
     try:

@@ -14,6 +14,7 @@ import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from types import ModuleType
 
 import tokenizers
 from tokenizers import Regex, decoders, pre_tokenizers
@@ -40,11 +41,11 @@ class ClipTokenizer(Tokenizer):
         hugging_face = path.is_dir() or path.suffix == ".json"
         ids, merges = _from_hugging_face(path) if hugging_face else _from_merges(path, size)
         if size not in (None, len(ids)):
-            raise ValueError(f"tokenizer.size is {size}, but the vocabulary at {path} has {len(ids)} ids: set it to null")
+            raise ValueError(f"tokenizer.size is {size}, but {path} has {len(ids)} ids: set it to null")
         missing = [token for token in (START, END) if token not in ids]
         if missing:
             raise ValueError(f"the vocabulary at {path} lacks {missing[0]}: it is not CLIP's")
-        # a tiny vocabulary may lack bytes; Hugging Face's CLIP then falls back to <unk> or, without it, to the end token
+        # a tiny vocabulary may lack bytes; Hugging Face's CLIP then falls back to <unk> or to the end token
         complete = all(byte in ids and byte + "</w>" in ids for byte in _bytes())
         unknown = None if complete else "<unk>" if "<unk>" in ids else END
         model = tokenizers.models.BPE(ids, merges, unk_token=unknown, end_of_word_suffix="</w>")
@@ -83,7 +84,7 @@ def clean(text: str) -> str:
     return " ".join(text.split()).lower()
 
 
-def _ftfy():  # noqa: ANN202  (a module)
+def _ftfy() -> ModuleType:
     try:
         import ftfy
     except ModuleNotFoundError as error:
@@ -111,9 +112,8 @@ def _bytes() -> list[str]:
 def _from_merges(path: Path, size: int | None) -> tuple[dict[str, int], list[tuple[str, str]]]:
     size = size or 49408
     count = size - 514  # 256 bytes inside and 256 at the end of a word, start and end
-    opened = gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8")
-    with opened as file:
-        lines = file.read().split("\n")[1:]  # the first line is a version
+    content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+    lines = content.decode("utf-8").split("\n")[1:]  # the first line is a version
     if not 0 <= count <= len(lines):
         raise ValueError(f"tokenizer.size is {size}; with the merges at {path} it can be 514 to {len(lines) + 514}")
     merges = [(left, right) for left, right in (line.split() for line in lines[:count])]
@@ -136,5 +136,5 @@ def _from_hugging_face(path: Path) -> tuple[dict[str, int], list[tuple[str, str]
         lines = [line for line in lines if line.strip() and not line.startswith("#version")]
     else:
         raise FileNotFoundError(f"{path} has neither tokenizer.json nor vocab.json with merges.txt")
-    merges = [tuple(line.split(" ")) if isinstance(line, str) else (line[0], line[1]) for line in lines]
-    return ids, merges
+    pairs = (line.split(" ") if isinstance(line, str) else line for line in lines)
+    return ids, [(left, right) for left, right in pairs]

@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from lightning.pytorch.loggers import Logger
+from omegaconf import OmegaConf
 
 from vlp.build import build
 from vlp.data.base import DataModule
+from vlp.launch.run_folder import read
 from vlp.models.vlm import VisionLanguageModel
 from vlp.predictor import load
 from vlp.training.loggers import JsonLines
@@ -39,8 +41,11 @@ class Parts:
     module: VisionLanguageModule
 
 
-def assemble(config: dict[str, Any], folder: Path) -> Parts:
-    """Everything of a run but the trainer. With `checkpoint`, the weights are those of that file, every key matched."""
+def assemble(config: dict[str, Any], folder: Path, stored: dict[str, Any] | None = None) -> Parts:
+    """Everything of a run but the trainer. With `checkpoint`, the weights are those of that file, every key matched.
+
+    stored: the config as checkpoints keep it; None = as it is.
+    """
     tokenizer = build(config["tokenizer"])
     transform = {split: build(node) for split, node in config["transform"].items()}
     data = build(config["data"], tokenizer=tokenizer, transform=transform, seed=config["seed"])
@@ -55,7 +60,7 @@ def assemble(config: dict[str, Any], folder: Path) -> Parts:
         freeze=config["freeze"],
         gradient_cache=config["gradient_cache"],
         seed=config["seed"],
-        config=config,
+        config=stored or config,
     )
     if config["checkpoint"]:
         start_from(model, Path(config["checkpoint"]))
@@ -63,6 +68,22 @@ def assemble(config: dict[str, Any], folder: Path) -> Parts:
         for tower in (model.vision, model.text):
             tower.compile(dynamic=True)
     return Parts(data=data, module=module)
+
+
+def check_monitor(config: dict[str, Any]) -> None:
+    parts = config["monitor"].split("/")
+    if len(parts) < 4 or parts[0] != "val" or parts[2] not in config["tasks"]:
+        raise ValueError(
+            f"monitor={config['monitor']} is not a figure of this run, whose tasks are {', '.join(config['tasks'])}: "
+            "set monitor=val/<source>/<task>/<metric>"
+        )
+
+
+def read_config(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """(values as they are used, values fit to be stored: secrets stay names of environment variables)."""
+    frozen = read(path)
+    used, stored = (OmegaConf.to_container(frozen, resolve=resolve) for resolve in (True, False))
+    return used, stored  # type: ignore[return-value]
 
 
 def start_from(model: VisionLanguageModel, path: Path) -> None:
@@ -79,5 +100,4 @@ def start_from(model: VisionLanguageModel, path: Path) -> None:
 
 
 def build_loggers(config: dict[str, Any], folder: Path) -> list[Logger]:
-    loggers = [JsonLines(folder=folder)]
-    return loggers + [build(node, folder=folder) for node in config["loggers"].values() if node]
+    return [JsonLines(folder=folder)] + [build(node) for node in config.get("loggers", {}).values() if node]

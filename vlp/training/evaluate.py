@@ -9,11 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
-import yaml
 
 from vlp.build import build
 from vlp.predictor import load
-from vlp.training.assemble import build_loggers, quiet
+from vlp.training.assemble import build_loggers, quiet, read_config
 from vlp.training.module import VisionLanguageModule
 from vlp.training.results import print_table, write_results
 
@@ -21,7 +20,7 @@ from vlp.training.results import print_table, write_results
 def evaluate(config_path: Path) -> dict[str, Any]:
     """The flat results that are also in results.json."""
     start = time.perf_counter()
-    config: dict[str, Any] = yaml.safe_load(config_path.read_text())
+    config, stored = read_config(config_path)
     folder = config_path.parent
     quiet()
     L.seed_everything(config["seed"], workers=True, verbose=False)
@@ -29,7 +28,7 @@ def evaluate(config_path: Path) -> dict[str, Any]:
     transform = {"train": predictor.transform, "eval": predictor.transform}
     data = build(config["data"], tokenizer=predictor.require_tokenizer(), transform=transform, seed=config["seed"])
     tasks = {name: build(node) for name, node in config["tasks"].items() if node}
-    module = VisionLanguageModule(model=predictor.model, objectives={}, tasks=tasks, config=config)
+    module = VisionLanguageModule(model=predictor.model, objectives={}, tasks=tasks, config=stored)
     trainer: L.Trainer = build(
         config["trainer"],
         logger=build_loggers(config, folder),
@@ -44,7 +43,7 @@ def evaluate(config_path: Path) -> dict[str, Any]:
     run(module, datamodule=data, verbose=False)
     results: dict[str, Any] = {k: float(v) for k, v in trainer.callback_metrics.items() if k.startswith(("val/", "test/"))}
     if trainer.is_global_zero:
-        results = write_results(folder, results | {"seconds": round(time.perf_counter() - start, 1)}, config, data)
+        results = write_results(folder, results | {"seconds": round(time.perf_counter() - start, 1)}, stored, data)
         print_table(results, folder)
     return results
 

@@ -12,29 +12,31 @@ from typing import Any
 
 import lightning as L
 import torch
-import yaml
+from lightning.pytorch.callbacks import ProgressBar
 
 from vlp.build import build
-from vlp.training.assemble import assemble, build_loggers, quiet
+from vlp.training.assemble import assemble, build_loggers, check_monitor, quiet, read_config
 from vlp.training.results import print_table, write_results
 
 
 def run(config_path: Path) -> dict[str, Any]:
     """Fits and tests; returns the flat results that are also in results.json."""
     start = time.perf_counter()
-    config: dict[str, Any] = yaml.safe_load(config_path.read_text())
+    config, stored = read_config(config_path)
+    check_monitor(config)
     folder = config_path.parent
     quiet()
     L.seed_everything(config["seed"], workers=True, verbose=False)
-    parts = assemble(config, folder)
+    parts = assemble(config, folder, stored)
+    callbacks = [build(node) for node in config["callbacks"].values() if node]
     trainer: L.Trainer = build(
         config["trainer"],
         logger=build_loggers(config, folder),
-        callbacks=[build(c, folder=folder, config=config) for c in config["callbacks"].values() if c],
+        callbacks=callbacks,
+        enable_progress_bar=any(isinstance(callback, ProgressBar) for callback in callbacks),
         default_root_dir=folder,
         use_distributed_sampler=False,
         enable_model_summary=False,
-        plugins=None,
     )
     fit_start = time.perf_counter()
     trainer.fit(parts.module, parts.data, ckpt_path=config["resume"], weights_only=True)
@@ -54,7 +56,7 @@ def run(config_path: Path) -> dict[str, Any]:
         "steps": trainer.global_step,
     }
     if trainer.is_global_zero:
-        results = write_results(folder, results, config, parts.data)
+        results = write_results(folder, results, stored, parts.data)
         print_table(results, folder)
     return results
 

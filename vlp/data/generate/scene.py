@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 
 SHAPES = ("circle", "square", "triangle", "diamond", "star", "cross", "ring", "heart", "crescent", "arrow")
 TEXTURES = ("plain", "striped", "dotted", "checked")
-SIZES = {"small": (0.09, 0.11), "large": (0.155, 0.185)}  # half extent as a fraction of the image side
+SIZES = {"small": (0.105, 0.12), "large": (0.155, 0.185)}  # half extent as a fraction of the image side
 # Ranges of hue (degrees), saturation and value. Neighbours in hue are far enough apart to be named without doubt.
 COLOURS = {
     "red": ((-6, 6), (0.8, 1.0), (0.7, 1.0)),

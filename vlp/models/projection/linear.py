@@ -9,8 +9,8 @@ from vlp.models.projection.temperature import Temperature
 
 
 class LinearProjection(Temperature):
-    """image_width, text_width: widths of the towers' pooled features.  width: of the joint space, e.
-
+    """image_width, text_width: widths of the towers' pooled features.
+    width: of the joint space, e; None = that of the tower that is not projected.
     project_image, project_text: False where that tower's feature already lies in the joint space (CLIP's
     attention-pooled ResNet, the locked side of LiT).
     image_bias, text_bias: CLIP has none.  Initialised as CLIP does: normal of deviation width_in^-0.5.
@@ -21,7 +21,7 @@ class LinearProjection(Temperature):
         *,
         image_width: int,
         text_width: int,
-        width: int,
+        width: int | None,
         project_image: bool = True,
         project_text: bool = True,
         image_bias: bool = False,
@@ -30,8 +30,16 @@ class LinearProjection(Temperature):
         logit_bias: float | None = None,
     ) -> None:
         super().__init__(temperature=temperature, bias=logit_bias)
+        if width is None:
+            if project_image == project_text:
+                raise ValueError(
+                    "projection.width=null is the width of the one tower that is not projected: give a number"
+                )
+            width = text_width if project_image else image_width
         self.width = width
-        self.image = _linear(image_width, width, image_bias) if project_image else _identity("image", image_width, width)
+        self.image = (
+            _linear(image_width, width, image_bias) if project_image else _identity("image", image_width, width)
+        )
         self.text = _linear(text_width, width, text_bias) if project_text else _identity("text", text_width, width)
 
     def project_image(self, pooled: Float[Tensor, "b p"]) -> Float[Tensor, "b e"]:

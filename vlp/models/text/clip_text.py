@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from vlp.models.layers import attention_heads, blocks
+from vlp.models.layers import Layout, attention_heads, blocks
 from vlp.structures import Text, Tokens
 
 POOLS = ("argmax", "eot", "end", "first", "last")
@@ -23,6 +23,8 @@ class ClipText(nn.Module):
     'argmax': the highest id (OpenAI: there the end token has it)   'eot': the first `eot_id` (transformers)
     'end': the last real token by the mask, with any tokenizer       'first', 'last': of `context_length` positions
     """
+
+    prunes = True  # `pooled_only` saves work
 
     def __init__(
         self,
@@ -42,7 +44,9 @@ class ClipText(nn.Module):
     ) -> None:
         super().__init__()
         if pool not in POOLS or (pool == "eot") != (eot_id is not None):
-            raise ValueError(f"pool={pool!r} with eot_id={eot_id}: choose one of {', '.join(POOLS)}, and eot_id for eot")
+            raise ValueError(
+                f"pool={pool!r} with eot_id={eot_id}: choose one of {', '.join(POOLS)}, and eot_id for eot"
+            )
         self.width, self.context_length, self.vocabulary_size = width, context_length, vocabulary_size
         self.causal, self.pool, self.eot_id, self.pad_id = causal, pool, eot_id, pad_id
         self.embedding = nn.Embedding(vocabulary_size, width)
@@ -58,7 +62,8 @@ class ClipText(nn.Module):
         self.norm = nn.LayerNorm(width, eps=norm_eps)
         nn.init.normal_(self.embedding.weight, std=0.02)
 
-    def forward(self, text: Text) -> Tokens:
+    def forward(self, text: Text, pooled_only: bool = False) -> Tokens:
+        """pooled_only: the one state returned is the pooled one; then captions are packed without padding."""
         ids, length = text.ids, text.ids.shape[1]
         if length > self.context_length:
             raise ValueError(
@@ -66,12 +71,28 @@ class ClipText(nn.Module):
             )
         if not self.causal or self.pool == "last":
             ids = F.pad(ids, (0, self.context_length - length), value=self.pad_id)
+        position = self._position(text, ids)
+        # packing asks for the number of tokens, which a compiled graph cannot know
+        if pooled_only and self.causal and not torch.compiler.is_compiling():
+            pooled = self._packed(ids, position)
+            return Tokens(states=pooled[:, None], pooled=pooled)
         x = self.embedding(ids) + self.positions[: ids.shape[1]]
+        layout, x = Layout(*ids.shape), x.flatten(0, 1)
         for block in self.blocks:
-            x = block(x, causal=self.causal)
-        states = self.norm(x)
-        pooled = states[torch.arange(len(ids), device=ids.device), self._position(text, ids)]
+            x = block(x, layout, causal=self.causal)
+        states = layout.unpack(self.norm(x))
+        pooled = states[torch.arange(len(ids), device=ids.device), position]
         return Tokens(states=states[:, :length], pooled=pooled, mask=text.mask, ids=text.ids)
+
+    def _packed(self, ids: Int[Tensor, "b n"], position: Int[Tensor, " b"]) -> Float[Tensor, "b d"]:
+        """The pooled states alone: what follows a causal text's pooled token cannot change it, so it is left out."""
+        columns = torch.arange(ids.shape[1], device=ids.device)
+        rows = (columns <= position[:, None]).flatten().nonzero()[:, 0]
+        layout = Layout(*ids.shape, rows)
+        x = self.embedding(ids.flatten()[rows]) + self.positions[rows % ids.shape[1]]
+        for block in self.blocks[:-1]:
+            x = block(x, layout, causal=True)
+        return self.norm(self.blocks[-1](x, layout, keep=(position + 1).cumsum(0) - 1))
 
     def _position(self, text: Text, ids: Int[Tensor, "b n"]) -> Int[Tensor, " b"]:
         if self.pool == "argmax":

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 import transformers
 from torch import nn
 
@@ -14,8 +15,8 @@ from vlp.structures import Text, Tokens
 
 
 class TransformersText(nn.Module):
-    """name: a hub name or local folder; with `weights` false only its config is used.
-    config: instead of a name, the config as a plain dict (`model_type: bert`, …); weights are then random.
+    """name: a hub name or local folder.  weights: False = random, of the architecture of `config`, a plain dict
+    (`model_type: bert`, …), or else of `name`.
     pool: 'pooler' = the model's own (BERT: a dense layer and tanh on [CLS]), 'class' = the first token, 'mean' = the
     mean over real tokens.
     vocabulary_size: of the tokenizer; random weights get as many embeddings, and pretrained ones must have enough.
@@ -25,7 +26,7 @@ class TransformersText(nn.Module):
         self,
         *,
         name: str | None = None,
-        weights: bool | None = None,
+        weights: bool = True,
         config: dict[str, Any] | None = None,
         pool: str = "pooler",
         vocabulary_size: int | None = None,
@@ -33,7 +34,7 @@ class TransformersText(nn.Module):
         super().__init__()
         if pool not in ("pooler", "class", "mean"):
             raise ValueError(f"unknown pool {pool!r}: choose pooler, class or mean")
-        self.backbone = backbone("text", name, weights, config, vocabulary_size=vocabulary_size)
+        self.backbone = without_idle_pooler(backbone("text", name, weights, config, vocabulary_size), pool)
         settings = self.backbone.config
         if vocabulary_size is not None and vocabulary_size > settings.vocab_size:
             raise ValueError(
@@ -42,13 +43,12 @@ class TransformersText(nn.Module):
             )
         self.pool, self.width = pool, settings.hidden_size
         self.context_length, self.vocabulary_size = settings.max_position_embeddings, settings.vocab_size
-        if pool != "pooler" and getattr(self.backbone, "pooler", None) is not None:
-            self.backbone.pooler = None  # its parameters would never get a gradient
 
     def forward(self, text: Text) -> Tokens:
         if text.ids.shape[1] > self.context_length:
             raise ValueError(
-                f"texts of {text.ids.shape[1]} tokens for a tower of {self.context_length}: set tokenizer.context_length"
+                f"texts of {text.ids.shape[1]} tokens for a tower of {self.context_length}: "
+                "set tokenizer.context_length"
             )
         output = self.backbone(input_ids=text.ids, attention_mask=text.mask.long(), return_dict=True)
         states = output.last_hidden_state
@@ -65,37 +65,42 @@ class TransformersText(nn.Module):
 
     def architecture(self) -> dict[str, Any]:
         config = self.backbone.config.to_dict()
-        return {"name": None, "weights": None, "config": config, "pool": self.pool, "vocabulary_size": None}
+        return {"name": None, "weights": False, "config": config, "pool": self.pool, "vocabulary_size": None}
 
 
-_UNSAFE = ("auto_map", "attn_implementation", "_attn_implementation", "experts_implementation", "_experts_implementation")
+_UNSAFE = {"auto_map"} | {f"{dash}{kind}_implementation" for dash in ("", "_") for kind in ("attn", "experts")}
 
 
 def backbone(
     part: str,
     name: str | None,
-    weights: bool | None,
+    weights: bool,
     config: dict[str, Any] | None,
-    *,
     vocabulary_size: int | None = None,
 ) -> nn.Module:
     """The bare transformers model of one tower; of a two-tower model, such as CLIP, that tower alone."""
-    if (name is None) == (config is None):
-        raise ValueError(f"give either model.{part}.name (hub name or folder) or model.{part}.config")
-    if config is not None:
-        if weights:
-            raise ValueError(f"a config alone has no weights: give model.{part}.name")
-        plain = {key: value for key, value in config.items() if key not in (*_UNSAFE, "model_type")}
-        settings = transformers.AutoConfig.for_model(config["model_type"], **plain)
-    else:
+    if name is None and (weights or config is None):
+        raise ValueError(f"model.{part} needs a name (hub name or folder), or weights=false and a config")
+    if weights or config is None:
         settings = _hub(part, name, transformers.AutoConfig.from_pretrained)
         settings = getattr(settings, f"{part}_config", settings)
-    if config is None and weights is not False:
-        reader = type(transformers.AutoModel.from_config(settings)).from_pretrained
-        return _hub(part, name, lambda where: reader(where, config=settings, dtype="float32"))
+    else:
+        plain = {key: value for key, value in config.items() if key not in _UNSAFE | {"model_type"}}
+        settings = transformers.AutoConfig.for_model(config["model_type"], **plain)
+    if weights:
+        with torch.device("meta"):
+            kind = type(transformers.AutoModel.from_config(settings))
+        return _hub(part, name, lambda where: kind.from_pretrained(where, config=settings, dtype=torch.float32))
     if vocabulary_size is not None:
         settings.vocab_size = vocabulary_size
     return transformers.AutoModel.from_config(settings)
+
+
+def without_idle_pooler(model: nn.Module, pool: str) -> nn.Module:
+    """A pooler that is not used would have parameters that never get a gradient."""
+    if pool != "pooler" and getattr(model, "pooler", None) is not None:
+        model.pooler = None
+    return model
 
 
 def _hub(part: str, name: str | None, read: Any) -> Any:

@@ -107,9 +107,8 @@ class ClipResNet(nn.Module):
         x = F.avg_pool2d(F.relu(self.bn3(self.conv3(x))), 2)
         x = self.layer4(self.layer3(self.layer2(self.layer1(x))))
         if x.shape[2] * x.shape[3] + 1 != len(self.attnpool.positional_embedding):
-            raise ValueError(
-                f"images of {tuple(image.pixels.shape[-2:])} pixels for a tower of {self.image_size}: set transform.size"
-            )
+            size = tuple(image.pixels.shape[-2:])
+            raise ValueError(f"images of {size} pixels for a tower of {self.image_size}: give the transform this size")
         states = rearrange(x, "b d h w -> b (h w) d")
         return Tokens(states=states, pooled=self.attnpool(states), grid=(x.shape[2], x.shape[3]))
 

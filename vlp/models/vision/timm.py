@@ -55,7 +55,9 @@ class TimmVision(nn.Module):
     def _create(self, image_size: int | None, download: bool) -> nn.Module:
         if not timm.is_model(self.name):
             close = ", ".join(timm.list_models(f"*{self.name[:8]}*")[:5])
-            raise ValueError(f"{self.name!r} is neither a model of timm nor a folder with timm's config.json; close: {close}")
+            raise ValueError(
+                f"{self.name!r} is neither a model of timm nor a folder with timm's config.json; close: {close}"
+            )
         size = {"img_size": image_size} if image_size and "vit" in self.name else {}
         try:
             return timm.create_model(self.name, pretrained=download, num_classes=0, **self.options, **size)
@@ -63,15 +65,17 @@ class TimmVision(nn.Module):
             if not download:
                 raise
             raise FileNotFoundError(
-                f"the weights of timm's {self.name} could not be had from the hub ({str(error).splitlines()[0]}): download "
-                "them where there is network, and give the folder as model.vision.name or the file as model.vision.weights"
+                f"the hub did not give the weights of timm's {self.name} ({str(error).splitlines()[0]}): download them "
+                "where there is network, and give the folder as model.vision.name or the file as model.vision.weights"
             ) from error
 
     @torch.no_grad()
     def _measure(self) -> int:
         was = self.backbone.training
         self.backbone.eval()
-        width = self._pooled(self.backbone.forward_features(torch.zeros(1, 3, self.image_size, self.image_size))).shape[-1]
+        width = self._pooled(self.backbone.forward_features(torch.zeros(1, 3, self.image_size, self.image_size))).shape[
+            -1
+        ]
         self.backbone.train(was)
         return width
 

@@ -26,7 +26,9 @@ class TorchvisionVision(nn.Module):
     def __init__(self, *, name: str, weights: str | None = None, image_size: int | None = None) -> None:
         super().__init__()
         if name not in library.list_models(module=library):
-            raise ValueError(f"torchvision has no classification model {name!r}; torchvision.models.list_models() shows all")
+            raise ValueError(
+                f"torchvision has no classification model {name!r}; torchvision.models.list_models() shows all"
+            )
         known = library.get_model_weights(name)
         chosen = known[weights] if weights in known.__members__ else known.DEFAULT
         model = library.get_model(name)
@@ -38,7 +40,9 @@ class TorchvisionVision(nn.Module):
         self.width = _take_off_head(model, name)
         nodes = get_graph_node_names(model)[0]
         if "avgpool" not in nodes:
-            raise ValueError(f"torchvision's {name} has no average pooling to read its map from; timm has many such models")
+            raise ValueError(
+                f"torchvision's {name} has no average pooling to read its map from; timm has many such models"
+            )
         outputs = {nodes[nodes.index("avgpool") - 1]: "map", nodes[-1]: "pooled"}
         self.backbone = create_feature_extractor(model, outputs)
 
@@ -62,8 +66,8 @@ def _state(name: str, weights: str, known: Any) -> dict[str, torch.Tensor]:
         return known[weights].get_state_dict(progress=False, check_hash=True)
     except OSError as error:
         raise FileNotFoundError(
-            f"torchvision's weights {name}/{weights} could not be downloaded ({error}): fetch {known[weights].url} where "
-            "there is network, and give its path as model.vision.weights"
+            f"torchvision's weights {name}/{weights} could not be downloaded ({error}): fetch {known[weights].url} "
+            "where there is network, and give its path as model.vision.weights"
         ) from error
 
 

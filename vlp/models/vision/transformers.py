@@ -9,14 +9,13 @@ import transformers
 from einops import rearrange
 from torch import nn
 
-from vlp.models.text.transformers import backbone
+from vlp.models.text.transformers import backbone, without_idle_pooler
 from vlp.models.vision.normalize import Normalize
 from vlp.structures import Image, Tokens
 
 
 class TransformersVision(nn.Module):
-    """name: a hub name or local folder; with `weights` false only its config is used.
-    config: instead of a name, the config as a plain dict.  pool: 'pooler' (the model's own), 'class' or 'average'.
+    """name, weights, config: as of `TransformersText`.  pool: 'pooler' (the model's own), 'class' or 'average'.
     mean, std: None = those of the folder's preprocessor_config.json, or 0.5 where it has none.
     """
 
@@ -24,7 +23,7 @@ class TransformersVision(nn.Module):
         self,
         *,
         name: str | None = None,
-        weights: bool | None = None,
+        weights: bool = True,
         config: dict[str, Any] | None = None,
         pool: str = "pooler",
         image_size: int | None = None,
@@ -34,9 +33,13 @@ class TransformersVision(nn.Module):
         super().__init__()
         if pool not in ("pooler", "class", "average"):
             raise ValueError(f"unknown pool {pool!r}: choose pooler, class or average")
-        self.backbone = backbone("vision", name, weights, config)
+        self.backbone = without_idle_pooler(backbone("vision", name, weights, config), pool)
         settings = self.backbone.config
-        self.pool, self.image_size, self.width = pool, image_size or settings.image_size, settings.hidden_size
+        own_size = getattr(settings, "image_size", None)
+        if isinstance(own_size, int) and image_size not in (None, own_size):
+            raise ValueError(f"this backbone takes images of {own_size} pixels: set model.vision.image_size={own_size}")
+        self.pool, self.image_size = pool, image_size or own_size
+        self.width = settings.hidden_size if hasattr(settings, "hidden_size") else settings.hidden_sizes[-1]
         told = transformers.ImageProcessingMixin.get_image_processor_dict(name)[0] if name and mean is None else {}
         half = [0.5, 0.5, 0.5]
         self.normalize = Normalize(mean=mean or told.get("image_mean", half), std=std or told.get("image_std", half))
@@ -52,7 +55,9 @@ class TransformersVision(nn.Module):
             grid = (side, side) if states.shape[1] >= side * side else None
         if self.pool == "pooler":
             if output.get("pooler_output") is None:
-                raise ValueError(f"{type(self.backbone).__name__} has no pooler: set model.vision.pool to class or average")
+                raise ValueError(
+                    f"{type(self.backbone).__name__} has no pooler: set model.vision.pool to class or average"
+                )
             pooled = output.pooler_output.flatten(1)
         elif self.pool == "class":
             pooled = states[:, 0]
@@ -63,7 +68,7 @@ class TransformersVision(nn.Module):
     def architecture(self) -> dict[str, Any]:
         return {
             "name": None,
-            "weights": None,
+            "weights": False,
             "config": self.backbone.config.to_dict(),
             "pool": self.pool,
             "image_size": self.image_size,

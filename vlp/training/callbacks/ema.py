@@ -3,10 +3,8 @@ would be spoiled by an average."""
 
 from __future__ import annotations
 
-from typing import Any
-
 from lightning.pytorch.callbacks import EMAWeightAveraging
 
 
-def ema(*, decay: float = 0.999, start: int = 0, **_: Any) -> EMAWeightAveraging:
+def ema(*, decay: float = 0.999, start: int = 0) -> EMAWeightAveraging:
     return EMAWeightAveraging(decay=decay, use_buffers=False, update_starting_at_step=start)

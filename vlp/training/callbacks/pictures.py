@@ -17,8 +17,8 @@ from vlp.training.loggers import log_pictures
 class Pictures(Callback):
     """folder: of the run. Files are named <split>_<task>_<picture>.png and overwritten by the next evaluation."""
 
-    def __init__(self, *, folder: Path, **_: Any) -> None:
-        self.folder = folder
+    def __init__(self, *, folder: str | Path) -> None:
+        self.folder = Path(folder)
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: Any) -> None:
         self._draw(trainer, pl_module, "val")

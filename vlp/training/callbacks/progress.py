@@ -82,5 +82,5 @@ class Lines(Callback):
         )
 
 
-def progress(*, config: dict[str, Any], **_: Any) -> Callback:
-    return Bar() if Console().is_terminal else Lines(config["monitor"])
+def progress(*, monitor: str) -> Callback:
+    return Bar() if Console().is_terminal else Lines(monitor)

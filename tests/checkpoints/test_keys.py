@@ -1,0 +1,34 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from vlp.checkpoints.keys import Row, layers, to_ours, to_theirs
+
+ROWS = [
+    Row("blocks.{}.qkv.*", tuple(f"layer_{{}}.{x}.*" for x in "qkv")),
+    Row("out", "proj", transpose=True),
+    Row("scale", "scale"),
+    Row(None, "version"),
+]
+
+
+def test_parts_are_joined_transposed_and_split_again() -> None:
+    theirs = {f"layer_{i}.{x}.{kind}": torch.randn(2, 3) for i in (0, 11) for x in "qkv" for kind in ("weight", "bias")}
+    theirs |= {"proj": torch.randn(4, 5), "scale": torch.tensor(2.0)}
+    ours = to_ours(theirs | {"version": torch.zeros(1)}, ROWS)
+    assert set(ours) == {"blocks.0.qkv.weight", "blocks.0.qkv.bias", "blocks.11.qkv.weight", "blocks.11.qkv.bias", "out", "scale"}
+    assert torch.equal(ours["blocks.11.qkv.bias"][2:4], theirs["layer_11.k.bias"])
+    assert ours["out"].shape == (5, 4)
+    back = to_theirs(ours, ROWS)
+    assert back.keys() == theirs.keys()
+    assert all(torch.equal(back[key], value) for key, value in theirs.items())
+    assert layers(ours, "blocks.") == 2
+
+
+def test_what_no_row_knows_is_named() -> None:
+    incomplete = {"layer_0.q.weight": torch.zeros(1), "layer_0.k.weight": torch.zeros(1)}
+    with pytest.raises(ValueError, match=r"2 keys \(layer_0\.k\.weight, layer_0\.q\.weight\)"):
+        to_ours(incomplete, ROWS)
+    with pytest.raises(ValueError, match=r"1 key \(bias\) for which the format has no place"):
+        to_theirs({"bias": torch.zeros(1)}, ROWS)

@@ -1,0 +1,65 @@
+"""A small Karpathy-style data set of coloured pictures, and a tokenizer without a vocabulary."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import PIL.Image
+import pytest
+import torch
+
+from vlp.data.karpathy import Karpathy
+from vlp.data.transforms import EvalTransform, TrainTransform
+from vlp.structures import Text
+
+
+class Letters:
+    """Each letter is a token; long texts are cut."""
+
+    size, context_length, trained = 256, 16, True
+
+    def __call__(self, texts: list[str]) -> Text:
+        rows = [[1, *text.encode()[:14], 2] for text in texts]
+        ids = torch.zeros(len(rows), max(map(len, rows)), dtype=torch.int64)
+        for row, letters in zip(ids, rows, strict=True):
+            row[: len(letters)] = torch.tensor(letters)
+        return Text(ids=ids, mask=ids > 0)
+
+
+@pytest.fixture
+def loading() -> dict[str, Any]:
+    """The arguments that all data sets share."""
+    transform = {"train": TrainTransform(image_size=16, flip=True), "eval": EvalTransform(image_size=16)}
+    return {"name": "toy", "transform": transform, "tokenizer": Letters(), "batch_size": 4, "eval_batch_size": 3, "seed": 5}
+
+
+@pytest.fixture
+def write_toy(tmp_path: Path) -> Callable[..., Path]:
+    def write(train: int = 13, val: int = 5, test: int = 3, captions: int = 3) -> Path:
+        (tmp_path / "images").mkdir(exist_ok=True)
+        records: list[dict[str, Any]] = []
+        for split, count in (("train", train), ("val", val), ("test", test)):
+            for _ in range(count):
+                number = len(records)
+                noise = np.random.default_rng(number).integers(0, 256, (20, 24, 3), dtype=np.uint8)
+                PIL.Image.fromarray(noise).save(tmp_path / "images" / f"{number}.png")
+                sentences = [{"raw": f"{number} caption {k}"} for k in range(captions + number % 2)]
+                record = {"split": split, "filename": f"{number}.png", "imgid": number, "sentences": sentences}
+                records.append(record)
+        (tmp_path / "dataset.json").write_text(json.dumps({"images": records}))
+        return tmp_path
+
+    return write
+
+
+@pytest.fixture
+def toy(write_toy: Callable[..., Path], loading: dict[str, Any]) -> Callable[..., Karpathy]:
+    def build(sizes: dict[str, int] | None = None, **changed: Any) -> Karpathy:
+        root = write_toy(**(sizes or {}))
+        return Karpathy(root=root, annotations="dataset.json", images="images", **{**loading, **changed})
+
+    return build

@@ -1,0 +1,137 @@
+from __future__ import annotations
+
+import io
+import os
+import struct
+import zlib
+from pathlib import Path
+
+import numpy as np
+import PIL.Image
+import pytest
+
+from vlp.data.images import ImageError, open_image, to_rgb
+from vlp.data.transforms import EvalTransform
+
+RED = (200, 30, 60)
+
+
+def png_header(width: int, height: int) -> bytes:
+    """A PNG that declares a size and holds nothing of it."""
+    chunks = [(b"IHDR", struct.pack(">IIBBBBB", width, height, 1, 0, 0, 0, 0)), (b"IDAT", zlib.compress(b"")), (b"IEND", b"")]
+    packed = [struct.pack(">I", len(d)) + kind + d + struct.pack(">I", zlib.crc32(kind + d)) for kind, d in chunks]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(packed)
+
+
+def encoded(image: PIL.Image.Image, kind: str, **options: object) -> bytes:
+    stream = io.BytesIO()
+    image.save(stream, kind, **options)
+    return stream.getvalue()
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "P", "CMYK", "L", "LA", "1", "I;16", "I", "F", "YCbCr", "HSV"])
+def test_every_mode_becomes_the_right_rgb(mode: str) -> None:
+    grey = 150
+    colour = PIL.Image.new("RGB", (5, 4), RED)
+    made = {
+        "L": (PIL.Image.new("L", (5, 4), grey), (grey,) * 3),
+        "LA": (PIL.Image.new("LA", (5, 4), (grey, 10)), (grey,) * 3),
+        "1": (PIL.Image.new("1", (5, 4), 1), (255,) * 3),
+        "I;16": (PIL.Image.fromarray(np.full((4, 5), grey * 257, dtype=np.uint16)), (grey,) * 3),
+        "I": (PIL.Image.fromarray(np.full((4, 5), grey * 257, dtype=np.int32)), (grey,) * 3),
+        "F": (PIL.Image.fromarray(np.full((4, 5), grey / 255, dtype=np.float32)), (grey,) * 3),
+        "P": (colour.quantize(4), RED),
+        "RGBA": (PIL.Image.new("RGBA", (5, 4), (*RED, 0)), RED),
+    }
+    image, expected = made[mode] if mode in made else (colour.convert(mode), RED)
+    assert image.mode == mode
+    pixels = np.asarray(to_rgb(image))
+    assert pixels.shape == (4, 5, 3) and pixels.dtype == np.uint8
+    assert np.abs(pixels.astype(int) - expected).max() <= 3  # YCbCr and HSV round
+
+
+def test_a_transparent_palette_keeps_its_colours(tmp_path: Path) -> None:
+    image = PIL.Image.new("P", (4, 4), 1)
+    image.putpalette([0, 0, 0, *RED])
+    image.save(tmp_path / "a.png", transparency=bytes([0, 0]))
+    assert open_image(tmp_path / "a.png").mode == "P"
+    assert np.asarray(to_rgb(open_image(tmp_path / "a.png"))).reshape(-1, 3).tolist() == [list(RED)] * 16
+
+
+def test_values_of_unknown_scale_are_refused() -> None:
+    with pytest.raises(ImageError, match="outside 0 to 1"):
+        to_rgb(PIL.Image.fromarray(np.full((4, 5), 7.0, dtype=np.float32)))
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF"])
+def test_exif_orientation_is_applied(tmp_path: Path, kind: str) -> None:
+    image = PIL.Image.new("RGB", (40, 20), "white")
+    image.paste("black", (0, 0, 40, 8))  # dark at the top as stored, so dark at the right when upright
+    exif = PIL.Image.Exif()
+    exif[0x0112] = 6
+    (tmp_path / "a").write_bytes(encoded(image, kind, exif=exif))
+    upright = open_image(tmp_path / "a").convert("L")
+    assert upright.size == (20, 40)
+    assert upright.getpixel((18, 20)) < 60 and upright.getpixel((2, 20)) > 200
+
+
+@pytest.mark.parametrize("kind", ["GIF", "WEBP", "PNG"])
+def test_an_animation_is_its_first_frame(tmp_path: Path, kind: str) -> None:
+    frames = [PIL.Image.new("RGB", (8, 8), colour) for colour in ("red", "blue")]
+    frames[0].save(tmp_path / "a", kind, save_all=True, append_images=frames[1:])
+    assert to_rgb(open_image(tmp_path / "a")).getpixel((4, 4))[0] > 240
+
+
+def test_damaged_and_foreign_files_are_errors_with_path_and_reason(tmp_path: Path) -> None:
+    noise = PIL.Image.effect_noise((64, 64), 90).convert("RGB")
+    jpeg, png = encoded(noise, "JPEG"), encoded(noise, "PNG")
+    cases = {
+        "empty": (b"", "empty file"),
+        "page": (b"<html>404</html>", "not an image"),
+        "half.jpg": (jpeg[: len(jpeg) // 2], "damaged or cut off"),
+        "almost.jpg": (jpeg[:-2], "damaged or cut off"),
+        "flipped.png": (png[:2000] + bytes([png[2000] ^ 255]) + png[2001:], "damaged"),
+        "large.png": (png_header(12000, 12000), "above the limit of 80000000 pixels"),
+        "bomb.png": (png_header(30000, 30000), "above the limit of 80000000 pixels"),
+        "icon.ico": (encoded(noise, "ICO"), "not an image"),
+    }
+    for name, (data, reason) in cases.items():
+        (tmp_path / name).write_bytes(data)
+        with pytest.raises(ImageError, match=reason) as caught, pytest.MonkeyPatch.context() as patch:
+            patch.setattr("warnings.warn", lambda *_, **__: None)  # Pillow's own warning of a bomb
+            open_image(tmp_path / name)
+        assert str(caught.value).startswith(f"{tmp_path / name}: ") and "\n" not in str(caught.value)
+    with pytest.raises(ImageError, match="limit of 100 bytes"):
+        (tmp_path / "a.png").write_bytes(png)
+        open_image(tmp_path / "a.png", max_bytes=100)
+
+
+def test_missing_files_folders_and_broken_links(tmp_path: Path) -> None:
+    (tmp_path / "x.jpg").mkdir()
+    os.symlink(tmp_path / "nowhere", tmp_path / "link.jpg")
+    for name, reason in (("x.jpg", "Is a directory"), ("link.jpg", "No such file"), ("none.jpg", "No such file")):
+        with pytest.raises(ImageError, match=reason):
+            open_image(tmp_path / name)
+
+
+@pytest.mark.filterwarnings("ignore")  # Pillow warns about some of the damage
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF"])
+def test_flipped_bytes_never_raise_anything_else(tmp_path: Path, kind: str) -> None:
+    data = encoded(PIL.Image.effect_noise((32, 24), 90).convert("RGB"), kind)
+    draws = np.random.default_rng(0)
+    for number in range(60):
+        broken = bytearray(data)
+        for place in draws.integers(0, len(data), 4):
+            broken[place] ^= int(draws.integers(1, 256))
+        (tmp_path / "a").write_bytes(broken)
+        try:
+            pixels = EvalTransform(image_size=16)(open_image(tmp_path / "a"))
+        except ImageError:
+            continue
+        assert pixels.shape == (3, 16, 16), number
+
+
+def test_large_jpegs_may_be_decoded_smaller(tmp_path: Path) -> None:
+    PIL.Image.new("RGB", (640, 480), RED).save(tmp_path / "a.jpg")
+    assert open_image(tmp_path / "a.jpg").size == (640, 480)
+    assert open_image(tmp_path / "a.jpg", decode_side=100).size == (160, 120)

@@ -1,0 +1,62 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import PIL.Image
+import pytest
+import torch
+
+from vlp.data.images import open_image
+from vlp.data.transforms import EvalTransform, TrainTransform
+from vlp.random import seeded
+
+MEAN = torch.tensor([0.48145466, 0.4578275, 0.40821073])[:, None, None]
+STD = torch.tensor([0.26862954, 0.26130258, 0.27577711])[:, None, None]
+
+
+def test_evaluation_equals_the_preprocessing_of_clip(shared: Path) -> None:
+    folder = shared / "reference" / "openai_clip" / "preprocess"
+    with np.load(folder / "outputs.npz") as expected:
+        assert len(expected.files) == 7
+        for name in expected.files:
+            stem, size = name.split("_")
+            pixels = EvalTransform(image_size=int(size))(open_image(folder / f"{stem}.png"))
+            torch.testing.assert_close((pixels / 255 - MEAN) / STD, torch.from_numpy(expected[name]), atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 4000), (4000, 1), (17, 300)])
+def test_odd_shapes_keep_their_size_and_colour(size: tuple[int, int]) -> None:
+    image = PIL.Image.new("RGB", size, (10, 100, 200))
+    for transform in (EvalTransform(image_size=224), EvalTransform(image_size=224, mode="squash"), TrainTransform(image_size=224)):
+        pixels = transform(image)
+        assert pixels.dtype == torch.uint8 and pixels.shape == (3, 224, 224)
+        assert pixels.flatten(1).unique(dim=1).T.tolist() == [[10, 100, 200]]
+
+
+def test_clip_shows_the_centre_and_squash_everything() -> None:
+    image = PIL.Image.new("RGB", (300, 100), "white")
+    image.paste("black", (0, 0, 100, 100))
+    assert EvalTransform(image_size=100)(image).min() > 200
+    assert EvalTransform(image_size=100, mode="squash")(image)[:, 50, 10].max() < 50
+    with pytest.raises(ValueError, match="choose clip or squash"):
+        EvalTransform(image_size=100, mode="crop")
+
+
+def test_training_draws_depend_on_the_seed_alone() -> None:
+    image = PIL.Image.effect_noise((60, 40), 90)
+    transform = TrainTransform(image_size=32, flip=True, rand_augment=[2, 9], colour_jitter=[0.4, 0.4, 0.4, 0.1])
+    views = []
+    for seed in (1, 2, 1):
+        with seeded(seed):
+            views.append(transform(image))
+    assert torch.equal(views[0], views[2]) and not torch.equal(views[0], views[1])
+
+
+@pytest.mark.parametrize("flip", [False, True])
+def test_mirroring_only_when_asked_for(flip: bool) -> None:
+    image = PIL.Image.new("L", (40, 40), 255)
+    image.paste(0, (0, 0, 20, 40))  # dark on the left
+    transform = TrainTransform(image_size=32, crop_scale=(0.9, 1.0), crop_ratio=(1.0, 1.0), flip=flip)
+    mirrored = [bool(transform(image)[0, 16, 2] > 128) for _ in range(40)]
+    assert any(mirrored) == flip and not all(mirrored)

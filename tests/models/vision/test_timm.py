@@ -1,0 +1,38 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+from safetensors.torch import save_file
+
+from vlp.models.vision.timm import TimmVision
+from vlp.structures import Image
+
+OPTIONS = {"embed_dim": 24, "depth": 1, "num_heads": 2, "img_size": 32}
+
+
+def test_a_local_folder_brings_weights_and_normalisation(tmp_path: Path) -> None:
+    model = timm.create_model("vit_tiny_patch16_224", num_classes=7, **OPTIONS).eval()
+    save_file(model.state_dict(), tmp_path / "model.safetensors")
+    pretrained = {"mean": [0.1, 0.2, 0.3], "std": [0.4, 0.5, 0.6], "input_size": [3, 32, 32]}
+    config = {"architecture": "vit_tiny_patch16_224", "num_classes": 7, "model_args": OPTIONS, "pretrained_cfg": pretrained}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    tower = TimmVision(name=str(tmp_path), weights="pretrained").eval()
+    pixels = torch.randn(2, 3, 32, 32)
+    expected = model.forward_head(model.forward_features(pixels), pre_logits=True)
+    assert torch.equal(tower(Image(pixels=pixels)).pooled, expected)
+    assert tower.normalize.std.flatten().tolist() == pytest.approx(pretrained["std"])
+    assert tower.image_size == 32
+
+
+def test_weights_of_another_network_are_an_error(tmp_path: Path) -> None:
+    torch.save(timm.create_model("resnet18").state_dict(), tmp_path / "weights.pth")
+    with pytest.raises(ValueError, match="does not fit the backbone"):
+        TimmVision(name="vit_tiny_patch16_224", weights=str(tmp_path / "weights.pth"), options=OPTIONS)
+    with pytest.raises(FileNotFoundError, match=r"model\.vision\.weights"):
+        TimmVision(name="resnet18", weights="nowhere.pth")
+    with pytest.raises(ValueError, match="resnet19"):
+        TimmVision(name="resnet19")

@@ -1,0 +1,70 @@
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from vlp.tokenizers.base import Tokenizer
+from vlp.tokenizers.trained import TrainedTokenizer
+
+CAPTIONS = [
+    f"a {size} {colour} {shape} is left of the {other} circle"
+    for size in ("small", "large", "tiny")
+    for colour in ("red", "green", "blue", "yellow")
+    for shape in ("square", "triangle", "star")
+    for other in ("grey", "purple")
+]
+
+
+def trained(captions: list[str], size: int = 400) -> TrainedTokenizer:
+    tokenizer = TrainedTokenizer(size=size, context_length=16)
+    tokenizer.train(captions)
+    return tokenizer
+
+
+def test_fills_exactly_its_size_and_the_end_is_highest() -> None:
+    for captions, size in ((CAPTIONS, 300), (CAPTIONS, 400), (["a cat a cat"], 500), ([], 259)):
+        tokenizer = trained(captions, size)
+        assert sorted(tokenizer.backend.get_vocab().values()) == list(range(size))
+        text = tokenizer(["a red star", ""])
+        assert text.ids.argmax(-1).tolist() == [int(text.mask[0].sum()) - 1, 1]
+        assert text.ids.max() == size - 1 == tokenizer.end_id
+
+
+def test_depends_on_the_captions_and_not_on_their_order() -> None:
+    shuffled = random.Random(1).sample(CAPTIONS, len(CAPTIONS))
+    assert trained(shuffled).to_json() == trained(CAPTIONS).to_json()
+    assert trained(CAPTIONS[:6]).to_json() != trained(CAPTIONS).to_json()
+
+
+def test_frequent_words_become_one_token_and_any_text_is_kept() -> None:
+    tokenizer = trained(CAPTIONS)
+    assert len(tokenizer.encode(["Circle"])[0]) == 1
+    text = "a zebra , 日本 ñ 😀"
+    assert tokenizer.decode(tokenizer([text]).ids[0]) != text  # longer than the context
+    tokenizer.context_length = 77
+    assert tokenizer.decode(tokenizer([text.upper()]).ids[0]) == text
+
+
+def test_no_caption_spells_a_special_token() -> None:
+    tokenizer = trained([*CAPTIONS, "<pad> <start> <end> <reserved 300>"])
+    ids = tokenizer.encode(["<pad><start><end><reserved 399>"])[0]
+    assert not {tokenizer.pad_id, tokenizer.start_id, tokenizer.end_id} & set(ids)
+
+
+def test_a_checkpoint_holds_it() -> None:
+    tokenizer = trained(CAPTIONS)
+    again = Tokenizer.from_json(tokenizer.to_json())
+    assert isinstance(again, TrainedTokenizer)
+    assert again.trained
+    assert again(CAPTIONS).ids.equal(tokenizer(CAPTIONS).ids)
+    assert (again.size, again.context_length, again.pad_id) == (400, 16, 0)
+
+
+def test_untrained_is_an_error_and_its_size_is_known() -> None:
+    tokenizer = TrainedTokenizer(size=400)
+    assert (tokenizer.size, tokenizer.trained) == (400, False)
+    with pytest.raises(ValueError, match=r"call train\(captions\) first"):
+        tokenizer(["a"])
+    with pytest.raises(ValueError, match="at least 259"):
+        TrainedTokenizer(size=100)
