@@ -30,6 +30,7 @@ def test_what_does_not_exist_is_named() -> None:
 
 
 def test_from_a_file_only_our_own_classes_are_built() -> None:
-    for target in ("torch.nn.Linear", "vlp.models.projection.linear._linear", "vlp.models.projection.linear.nn.Linear", None):
+    module = "vlp.models.projection.linear"
+    for target in ("torch.nn.Linear", f"{module}._linear", f"{module}.nn.Linear", f"{module}.nn", None):
         with pytest.raises(ValueError, match="are built from files"):
             build({"_target_": target}, allow=FROM_FILES)

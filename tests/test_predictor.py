@@ -65,6 +65,10 @@ def test_classes_are_ranked_by_similarity_to_their_prompts(predictor: Predictor)
     expected = predictor.similarity(pictures(2), ["dog", "cat"]).softmax(-1)
     assert [list(row) for row in result] == [["dog", "cat"]] * 2
     torch.testing.assert_close(torch.tensor([list(row.values()) for row in result]), expected)
+    prompts = ["a photo of a dog.", "a photo of a cat."]
+    expected = predictor.similarity(pictures(2), prompts).softmax(-1)
+    default = predictor.classify(pictures(2), ["dog", "cat"])
+    torch.testing.assert_close(torch.tensor([list(row.values()) for row in default]), expected)
 
 
 def test_a_single_input_instead_of_a_list_is_told(predictor: Predictor) -> None:
@@ -88,7 +92,7 @@ def test_a_lacking_vocabulary_is_an_error_only_when_strings_are_used(shared: Pat
 
 def test_a_vocabulary_beside_or_given(shared: Path, tmp_path: Path) -> None:
     folder = shared / "reference" / "hf" / "clip_quickgelu"
-    words = "[PAD] [UNK] [CLS] [SEP] [MASK] a dog cat".split()
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "dog", "cat"]
     (tmp_path / "vocab.txt").write_text("\n".join(words))
     predictor = vlp.load(folder, tokenizer=tmp_path / "vocab.txt")
     assert predictor.require_tokenizer()(["a dog"]).ids.tolist() == [[2, 5, 6, 3]]

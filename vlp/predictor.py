@@ -40,8 +40,11 @@ def load(path: str | Path, *, tokenizer: Tokenizer | str | Path | None = None, *
     """
     checkpoint = read(Path(path).expanduser(), architecture)
     model = build_model(checkpoint)
-    objectives = nn.ModuleDict(build(checkpoint.config.get("objectives") or {}, allow=FROM_FILES))
+    heads = {key.partition(".")[0] for key in checkpoint.heads}
+    nodes = {name: node for name, node in (checkpoint.config.get("objectives") or {}).items() if name in heads}
+    objectives = nn.ModuleDict(build(nodes, allow=FROM_FILES))
     objectives.load_state_dict(checkpoint.heads)
+    checkpoint.state = checkpoint.heads = {}  # the modules have their own copies
     node = (checkpoint.config.get("transform") or {}).get("eval")
     return Predictor(
         model=model,
@@ -86,7 +89,8 @@ def _is_wordpiece(path: Path) -> bool:
 class Predictor:
     """Works on the device that `.model` is on, in evaluation mode, without gradients.
 
-    model, objectives: the modules.  transform: picture → uint8 pixels.  batch_size: inputs embedded at a time.
+    objectives: those that have parameters of their own.  transform: picture → uint8 pixels.
+    batch_size: inputs embedded at a time.
     """
 
     def __init__(
@@ -153,12 +157,15 @@ class Predictor:
         self,
         images: Sequence[Picture],
         labels: Sequence[str],
-        templates: Sequence[str] = ("a photo of a {}.",),
+        templates: Sequence[str] | None = None,
     ) -> list[dict[str, float]]:
-        """The probability of each label, for each image; of several templates the mean embedding is taken."""
-        classes = class_embeddings(
-            self.model, self.require_tokenizer(), tuple(labels), tuple(templates), self.batch_size
-        )
+        """The probability of each label, for each image.
+
+        templates: prompts with {} where the label goes, of whose embeddings the mean is taken; None = one,
+        "a photo of a {}.".
+        """
+        tokenizer, prompts = self.require_tokenizer(), tuple(templates or ("a photo of a {}.",))
+        classes = class_embeddings(self.model, tokenizer, tuple(labels), prompts, self.batch_size)
         logits = self.model.similarity(self.embed_images(images), classes.to(self.device))
         return [dict(zip(labels, row, strict=True)) for row in logits.softmax(-1).tolist()]
 

@@ -39,8 +39,8 @@ def test_there_and_back_is_bit_equal_and_transformers_reads_it(shared: Path, tmp
     convert(tmp_path / "ours.ckpt", tmp_path / "back", "hugging_face")
     equal_files(source / "model.safetensors", tmp_path / "back" / "model.safetensors")
     reference, inputs = transformers.CLIPModel.from_pretrained(tmp_path / "back").eval(), arrays(source / "inputs.npz")
-    theirs = reference(**{key: inputs[key] for key in ("input_ids", "attention_mask", "pixel_values")})
-    torch.testing.assert_close(theirs.logits_per_image, arrays(source / "outputs.npz")["logits_per_image"], atol=2e-5, rtol=0)
+    logits = reference(**{key: inputs[key] for key in ("input_ids", "attention_mask", "pixel_values")}).logits_per_image
+    torch.testing.assert_close(logits, arrays(source / "outputs.npz")["logits_per_image"], atol=2e-5, rtol=0)
 
 
 def equal_files(first: Path, second: Path) -> None:
@@ -52,9 +52,9 @@ def equal_files(first: Path, second: Path) -> None:
 def clip_model(act: str, eos: int, **options: object) -> transformers.CLIPModel:
     torch.manual_seed(0)
     config = transformers.CLIPConfig(
-        text_config={"vocab_size": 60, "hidden_size": 40, "intermediate_size": 72, "num_hidden_layers": 3, "hidden_act": act,
-                     "num_attention_heads": 5, "max_position_embeddings": 14, "eos_token_id": eos, "bos_token_id": 58,
-                     "pad_token_id": 1, "layer_norm_eps": 1e-3},
+        text_config={"vocab_size": 60, "hidden_size": 40, "intermediate_size": 72, "num_hidden_layers": 3,
+                     "hidden_act": act, "num_attention_heads": 5, "max_position_embeddings": 14, "eos_token_id": eos,
+                     "bos_token_id": 58, "pad_token_id": 1, "layer_norm_eps": 1e-3},
         vision_config={"hidden_size": 48, "intermediate_size": 50, "num_hidden_layers": 1, "num_attention_heads": 3,
                        "image_size": 42, "patch_size": 14, "hidden_act": act},
         projection_dim=36,
@@ -96,14 +96,14 @@ def test_other_sizes(tmp_path: Path, act: str, eos: int, form: str) -> None:
     torch.testing.assert_close(theirs, expected, atol=2e-5, rtol=1e-5)
 
 
-VIT = {"model_type": "vit", "hidden_size": 36, "num_hidden_layers": 2, "num_attention_heads": 3, "intermediate_size": 40,
-       "image_size": 30, "patch_size": 10}  # fmt: skip
+VIT = {"model_type": "vit", "hidden_size": 36, "num_hidden_layers": 2, "num_attention_heads": 3,
+       "intermediate_size": 40, "image_size": 30, "patch_size": 10}  # fmt: skip
 BERT = {"model_type": "bert", "vocab_size": 60, "hidden_size": 24, "num_hidden_layers": 1, "num_attention_heads": 2,
         "intermediate_size": 30, "max_position_embeddings": 20}  # fmt: skip
 ROBERTA = BERT | {"model_type": "roberta", "pad_token_id": 1}
 
 
-@pytest.mark.parametrize("vision", [VIT, VIT | {"model_type": "clip_vision_model"}, VIT | {"model_type": "deit"}])
+@pytest.mark.parametrize("vision", [VIT | {"model_type": kind} for kind in ("vit", "clip_vision_model", "deit")])
 @pytest.mark.parametrize("words", [BERT, ROBERTA])
 @pytest.mark.parametrize("form", ["safetensors", "bin"])
 @torch.no_grad()
@@ -115,7 +115,8 @@ def test_dual_encoders_of_any_two_towers(tmp_path: Path, vision: dict, words: di
     if form == "bin":
         (tmp_path / "hf" / "model.safetensors").unlink()
         torch.save(reference.state_dict(), tmp_path / "hf" / "pytorch_model.bin")
-    (tmp_path / "hf" / "preprocessor_config.json").write_text(json.dumps({"image_mean": [0.1] * 3, "image_std": [0.3] * 3}))
+    told = {"image_mean": [0.1] * 3, "image_std": [0.3] * 3}
+    (tmp_path / "hf" / "preprocessor_config.json").write_text(json.dumps(told))
     model = opened(tmp_path / "hf")
     assert isinstance(model.vision, TransformersVision)
     assert model.vision.normalize.mean.flatten().tolist() == pytest.approx([0.1] * 3)

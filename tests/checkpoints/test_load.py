@@ -16,7 +16,8 @@ from vlp.checkpoints.load import Checkpoint
 
 MODEL = {
     "_target_": "vlp.models.vlm.VisionLanguageModel",
-    "vision": {"_target_": "vlp.models.vision.clip_vit.ClipVit", "image_size": 16, "patch_size": 8, "width": 64, "layers": 1},
+    "vision": {"_target_": "vlp.models.vision.clip_vit.ClipVit", "image_size": 16, "patch_size": 8, "width": 64,
+               "layers": 1},
     "text": {"_target_": "vlp.models.text.clip_text.ClipText", "vocabulary_size": 20, "context_length": 9, "width": 64,
              "layers": 1},
     "projection": {"_target_": "vlp.models.projection.linear.LinearProjection", "_partial_": True, "width": 32},
@@ -43,8 +44,8 @@ def test_a_file_and_a_run_folder_of_ours(tmp_path: Path) -> None:
 def test_lightnings_further_entries_do_not_disturb(tmp_path: Path) -> None:
     ours = checkpoint()
     state = {f"model.{key}": value for key, value in ours.state.items()} | {"tasks.zero_shot.x": torch.zeros(1)}
-    content = {"config": ours.config | {"optimizer": {"lr": 1}}, "state_dict": state, "epoch": 3, "tokenizer_json": None}
-    torch.save(content, tmp_path / "a.ckpt")
+    content = {"config": ours.config | {"optimizer": {"lr": 1}}, "state_dict": state, "tokenizer_json": None}
+    torch.save(content | {"epoch": 3}, tmp_path / "a.ckpt")
     assert opened(tmp_path / "a.ckpt").text.context_length == 9
 
 

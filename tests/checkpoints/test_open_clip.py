@@ -55,7 +55,9 @@ CONFIGS = {
     "ratio": {"embed_dim": 20, "vision_cfg": VISION | {"mlp_ratio": 2.5}, "text_cfg": TEXT | {"mlp_ratio": 3.0}},
     "resnet": {"embed_dim": 20, "quick_gelu": True, "text_cfg": TEXT,
                "vision_cfg": {"image_size": 64, "layers": [1, 2, 1, 2], "width": 12, "head_width": 32}},
-    "average": {"embed_dim": 20, "vision_cfg": VISION | {"pool_type": "avg"}, "text_cfg": TEXT | {"pool_type": "first"}},
+    "average": {"embed_dim": 20, "vision_cfg": VISION | {"pool_type": "avg"},
+                "text_cfg": TEXT | {"pool_type": "first"}},
+    "uneven": {"embed_dim": 20, "vision_cfg": VISION | {"image_size": 51}, "text_cfg": TEXT},
     "eos": {"embed_dim": 20, "vision_cfg": VISION, "text_cfg": TEXT | {"pool_type": "eos", "eos_id": 7}},
     "siglip": {"embed_dim": 48, "init_logit_bias": -10, "custom_text": True,
                "vision_cfg": VISION | {"norm_kwargs": {"eps": 1e-3}, "act_kwargs": {"approximate": "tanh"}},
@@ -73,7 +75,8 @@ def written(folder: Path, config: dict) -> torch.nn.Module:
     for key, value in model.named_parameters():
         if key.endswith("bn3.weight"):
             torch.nn.init.uniform_(value)
-    (folder / "open_clip_config.json").write_text(json.dumps({"model_cfg": config, "preprocess_cfg": {"mean": [0.5] * 3}}))
+    told = {"model_cfg": config, "preprocess_cfg": {"mean": [0.5] * 3}}
+    (folder / "open_clip_config.json").write_text(json.dumps(told))
     save_file({k: v.contiguous() for k, v in model.state_dict().items()}, folder / "open_clip_model.safetensors")
     return model
 

@@ -34,7 +34,14 @@ class Letters:
 def loading() -> dict[str, Any]:
     """The arguments that all data sets share."""
     transform = {"train": TrainTransform(image_size=16, flip=True), "eval": EvalTransform(image_size=16)}
-    return {"name": "toy", "transform": transform, "tokenizer": Letters(), "batch_size": 4, "eval_batch_size": 3, "seed": 5}
+    return {
+        "name": "toy",
+        "transform": transform,
+        "tokenizer": Letters(),
+        "batch_size": 4,
+        "eval_batch_size": 3,
+        "seed": 5,
+    }
 
 
 @pytest.fixture

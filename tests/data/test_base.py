@@ -20,7 +20,8 @@ Toy = Callable[..., DataModule]
 
 
 def fields(batch: Batch) -> list[torch.Tensor]:
-    assert batch.image is not None and batch.caption is not None
+    assert batch.image is not None
+    assert batch.caption is not None
     return [batch.id, batch.sample, batch.seed, batch.image.pixels, batch.caption.ids, batch.caption.mask]
 
 
@@ -53,7 +54,9 @@ def test_views_and_captions_change_from_epoch_to_epoch(toy: Toy) -> None:
     seen: dict[int, set[bytes]] = {}
     for epoch in range(20):
         for batch in train_batches(toy(), epoch):
-            assert batch.caption is not None and batch.caption.ids.ndim == 2 and batch.raw is None
+            assert batch.caption is not None
+            assert batch.caption.ids.ndim == 2
+            assert batch.raw is None
             for identity, ids in zip(batch.id.tolist(), batch.caption.ids, strict=True):
                 seen.setdefault(identity, set()).add(bytes(ids[ids > 2].tolist()))
     assert len(seen) == 13
@@ -71,7 +74,8 @@ def test_each_caption_a_sample(toy: Toy) -> None:
 
 def test_several_captions_an_image(toy: Toy) -> None:
     batch = train_batches(toy(captions=2))[0]
-    assert batch.caption is not None and batch.caption.ids.shape[:2] == (4, 2)
+    assert batch.caption is not None
+    assert batch.caption.ids.shape[:2] == (4, 2)
     assert not torch.equal(batch.caption.ids[:, 0], batch.caption.ids[:, 1])
 
 
@@ -79,9 +83,11 @@ def test_evaluation_holds_every_caption_and_the_raw_samples(toy: Toy) -> None:
     data = toy()
     data.setup("test")
     batch = next(iter(data.test_dataloader()))
-    assert batch.caption is not None and batch.raw is not None
+    assert batch.caption is not None
+    assert batch.raw is not None
     counts = [len(sample.captions) for sample in batch.raw]
-    assert counts == [3, 4, 3] and batch.caption.ids.shape[:2] == (3, 4)
+    assert counts == [3, 4, 3]
+    assert batch.caption.ids.shape[:2] == (3, 4)
     assert batch.caption.mask.any(-1).sum(1).tolist() == counts
     rows, owner = batch.caption.real_rows()
     assert owner.tolist() == [0, 0, 0, 1, 1, 1, 1, 2, 2, 2]
@@ -105,7 +111,8 @@ def test_choices_labels_and_categories(tmp_path: Path, loading: dict[str, Any]) 
     data = Two(root=tmp_path, **loading)
     data.setup("test")
     (batch,) = data.test_dataloader()
-    assert batch.choices is not None and batch.choices.mask.sum(-1).tolist() == [[7, 11], [3, 0]]
+    assert batch.choices is not None
+    assert batch.choices.mask.sum(-1).tolist() == [[7, 11], [3, 0]]
     assert batch.label.tolist() == [0, -1]
     assert batch.categories.tolist() == [[True, False, True], [False] * 3]
 
@@ -121,18 +128,23 @@ def test_bad_training_images_are_replaced_and_listed(toy: Toy, tmp_path: Path, w
     break_images(data, 3, 12)
     data.issues_path = tmp_path / "data_issues.jsonl"
     ids = [identity for batch in train_batches(data) for identity in batch.id.tolist()]
-    assert len(ids) == 44 and not {3, 12} & set(ids)
+    assert len(ids) == 44
+    assert not {3, 12} & set(ids)
     issues = [json.loads(line) for line in data.issues_path.read_text().splitlines()]
     assert {Path(issue["file"]).name for issue in issues} == {"3.png", "12.png"}
-    assert all(issue["reason"].startswith("not an image") for issue in issues) and data.bad_samples == 2
+    assert all(issue["reason"].startswith("not an image") for issue in issues)
+    assert data.bad_samples == 2
 
 
 def test_too_many_bad_training_images_end_the_run(toy: Toy) -> None:
     data = toy(max_bad_fraction=0.01)
     break_images(data, *range(13))
-    with pytest.raises(ImageError, match=r"1 of 13 training images .* data.max_bad_fraction=0.01; .*png: not an image"):
-        with pytest.warns(UserWarning, match="skipped"):
-            train_batches(data)
+    warned = pytest.warns(UserWarning, match="skipped")
+    with (
+        warned,
+        pytest.raises(ImageError, match=r"1 of 13 training images .* data.max_bad_fraction=0.01; .*png: not an image"),
+    ):
+        train_batches(data)
 
 
 def test_a_bad_evaluation_image_is_an_error(toy: Toy) -> None:
@@ -147,7 +159,9 @@ def test_missing_images_are_found_before_the_first_step(toy: Toy) -> None:
     data = toy()
     for number in (0, 1, 2, 3, 4, 5, 18):
         (data.root / "images" / f"{number}.png").unlink()
-    with pytest.raises(FileNotFoundError, match=r"6 of 13 train images of toy are not on disk: .*/0.png, .*…; complete"):
+    with pytest.raises(
+        FileNotFoundError, match=r"6 of 13 train images of toy are not on disk: .*/0.png, .*…; complete"
+    ):
         data.setup("fit")
     with pytest.raises(FileNotFoundError, match="1 of 3 test images"):
         data.setup("test")
@@ -156,18 +170,19 @@ def test_missing_images_are_found_before_the_first_step(toy: Toy) -> None:
 def test_wrong_settings_are_refused(toy: Toy, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match='choose "one", "all" or a number'):
         toy(captions="some")
-    with pytest.raises(ValueError, match="too few for one batch of 64 .* data.batch_size to at most 13"):
+    with pytest.raises(ValueError, match=r"too few for one batch of 64 .* data.batch_size to at most 13"):
         toy(batch_size=64).setup("fit")
     data = toy()
     data.root = tmp_path / "nowhere"
-    with pytest.raises(FileNotFoundError, match="the folder of toy is missing: .* set data.root"):
+    with pytest.raises(FileNotFoundError, match=r"the folder of toy is missing: .* set data.root"):
         data.setup("fit")
 
 
 def test_a_subset_is_fixed_and_the_fingerprint_tells_splits_apart(toy: Toy) -> None:
     data = toy(max_train_samples=6, seed=1)
     same = toy(max_train_samples=6, seed=2)
-    assert [s.id for s in data.split("train")] == [s.id for s in same.split("train")] and len(data.split("train")) == 6
+    assert [s.id for s in data.split("train")] == [s.id for s in same.split("train")]
+    assert len(data.split("train")) == 6
     assert len({data.fingerprint(split) for split in ("train", "val", "test")}) == 3
     assert data.fingerprint("train") == same.fingerprint("train") != toy().fingerprint("train")
 
@@ -184,19 +199,21 @@ def test_an_untrained_tokenizer_learns_from_the_training_captions_only(toy: Toy)
     data.tokenizer = Untrained()
     data.setup("fit")
     data.setup("fit")
-    assert len(data.tokenizer.seen) == 13 * 3 + 6 and data.tokenizer.seen[0] == "0 caption 0"
+    assert len(data.tokenizer.seen) == 13 * 3 + 6
+    assert data.tokenizer.seen[0] == "0 caption 0"
 
 
 def test_a_hanging_worker_is_an_error_that_says_what_to_do(toy: Toy) -> None:
     data = toy(num_workers=1, timeout=0.5)
     data.transform["train"] = lambda image: time.sleep(3)
-    with pytest.raises(RuntimeError, match="no batch came from 1 data workers within data.timeout=0.5"):
+    with pytest.raises(RuntimeError, match=r"no batch came from 1 data workers within data.timeout=0.5"):
         train_batches(data)
 
 
 def test_packed_samples_come_back_equal() -> None:
     samples = [Sample(id=i, sample=i, image=Path(f"/a/{i}.jpg"), captions=("x",) * i) for i in range(5)]
-    assert list(PackedSamples(samples)) == samples and len(PackedSamples([])) == 0
+    assert list(PackedSamples(samples)) == samples
+    assert len(PackedSamples([])) == 0
 
 
 class Recorder(L.LightningModule):

@@ -42,7 +42,7 @@ def pictures(folder: Path, *names: str) -> None:
     "name", ["../a.jpg", "x/../../a.jpg", "/etc/passwd", "..\\a.jpg", "C:/a.jpg", "a\0.jpg", "x" * 5000, "", None, 7]
 )
 def test_paths_that_lead_elsewhere_are_refused(tmp_path: Path, name: Any) -> None:
-    with pytest.raises(ValueError, match="^list.json: images.0.: "):
+    with pytest.raises(ValueError, match=r"^list.json: images.0.: "):
         inside(tmp_path, name, place="list.json: images[0]")
 
 
@@ -90,18 +90,25 @@ def test_flickr8k_of_karpathy(shared: Path, loading: Loading) -> None:
     assert all(len(sample.captions) == 5 for split in ("train", "val", "test") for sample in data.split(split))
     data.setup("test")
     batch = next(iter(data.test_dataloader()))
-    assert batch.caption is not None and batch.caption.ids.shape[:2] == (3, 5)
+    assert batch.caption is not None
+    assert batch.caption.ids.shape[:2] == (3, 5)
 
 
 def karpathy(tmp_path: Path, loading: Loading, *records: dict[str, Any], **changed: Any) -> Karpathy:
-    whole = [{"imgid": i, "filename": f"{i}.jpg", "split": "train", "sentences": [{"raw": "x"}], **r} for i, r in enumerate(records)]
+    whole = [
+        {"imgid": i, "filename": f"{i}.jpg", "split": "train", "sentences": [{"raw": "x"}], **r}
+        for i, r in enumerate(records)
+    ]
     pictures(tmp_path, *(f"{r.get('filepath', '.')}/{r['filename']}" for r in whole if ".." not in r["filename"]))
     (tmp_path / "d.json").write_text(json.dumps({"images": whole}))
     return Karpathy(root=tmp_path, annotations="d.json", images=".", **{**loading, **changed})
 
 
 def test_restval_is_trained_on_only_when_asked(tmp_path: Path, loading: Loading) -> None:
-    records = [{"split": split, "filepath": "val2014", "cocoid": 7 + i} for i, split in enumerate(("train", "restval", "val", "test"))]
+    records = [
+        {"split": split, "filepath": "val2014", "cocoid": 7 + i}
+        for i, split in enumerate(("train", "restval", "val", "test"))
+    ]
     assert sizes(karpathy(tmp_path, loading, *records)) == (1, 1, 1)
     data = karpathy(tmp_path, loading, *records, restval=True)
     assert sizes(data) == (2, 1, 1)
@@ -133,13 +140,15 @@ def test_coco_in_its_official_layout(shared: Path, loading: Loading) -> None:
     data = COCO(root=shared / "data/coco-sample", held_out=30, **loading)
     assert sizes(data) == (100, 30, 79)
     assert sum(len(sample.captions) for sample in data.split("test")) == 395
-    assert data.class_names is not None and len(data.class_names) == 80
+    assert data.class_names is not None
+    assert len(data.class_names) == 80
     assert (data.class_names[0], data.class_names[79]) == ("person", "toothbrush")  # official ids 1 and 90
     first = next(sample for sample in data.split("test") if sample.id == 139)
     assert {"person", "chair", "tv"} <= {data.class_names[index] for index in first.categories}
     data.setup("test")
     batch = next(iter(data.test_dataloader()))
-    assert batch.categories is not None and batch.categories.shape == (3, 80)
+    assert batch.categories is not None
+    assert batch.categories.shape == (3, 80)
 
 
 def coco(tmp_path: Path, loading: Loading, images: list[Any], annotations: list[Any]) -> COCO:
@@ -159,9 +168,9 @@ def test_coco_files_with_faults(tmp_path: Path, loading: Loading) -> None:
         coco(tmp_path, loading, [one, one], [good]).split("test")
     with pytest.raises(ValueError, match="not unique: 1"):
         coco(tmp_path, loading, [one], [good, good]).split("test")
-    with pytest.raises(ValueError, match="1 test images of toy have no caption and no class: 2.jpg"):
+    with pytest.raises(ValueError, match=r"1 test images of toy have no caption and no class: 2.jpg"):
         coco(tmp_path, loading, [one, two], [good]).split("test")
-    with pytest.raises(FileNotFoundError, match="captions_train2017.json"):
+    with pytest.raises(FileNotFoundError, match=r"captions_train2017.json"):
         coco(tmp_path, loading, [one], [good]).split("train")
 
 
@@ -169,8 +178,12 @@ def test_coco_files_with_faults(tmp_path: Path, loading: Loading) -> None:
 
 
 def flickr(root: Path, loading: Loading, **changed: Any) -> Flickr:
-    splits = {split: f"Flickr_8k.{name}Images.txt" for split, name in (("train", "train"), ("val", "dev"), ("test", "test"))}
-    return Flickr(root=root, **{"captions_file": "Flickr8k.token.txt", "images": "Images", "splits": splits, **loading, **changed})
+    splits = {
+        split: f"Flickr_8k.{name}Images.txt" for split, name in (("train", "train"), ("val", "dev"), ("test", "test"))
+    }
+    return Flickr(
+        root=root, **{"captions_file": "Flickr8k.token.txt", "images": "Images", "splits": splits, **loading, **changed}
+    )
 
 
 def test_flickr8k_of_the_official_files_equals_that_of_karpathy(shared: Path, loading: Loading) -> None:
@@ -200,14 +213,14 @@ def test_flickr30k_split_lists_without_file_endings(shared: Path, loading: Loadi
 def test_caption_files_with_tabs_commas_and_header(tmp_path: Path) -> None:
     path = tmp_path / "c.txt"
     expected = {"a.jpg": ["A dog, running .", 'He says "no" .'], "b.jpg": ["x"]}
-    path.write_text("a.jpg#0\tA dog, running .\na.jpg#1\tHe says \"no\" .\n\nb.jpg#0\tx\n")
+    path.write_text('a.jpg#0\tA dog, running .\na.jpg#1\tHe says "no" .\n\nb.jpg#0\tx\n')
     assert read_captions(path) == expected
     path.write_text('image,caption\na.jpg,"A dog, running ."\na.jpg,"He says ""no"" ."\r\nb.jpg,x\n')
     assert read_captions(path) == expected
     path.write_text("a.jpg,A dog, running .\n")
     assert read_captions(path) == {"a.jpg": ["A dog, running ."]}
     path.write_text("a.jpg#0\tx\na.jpg\n")
-    with pytest.raises(ValueError, match="c.txt, line 2: expected a file name"):
+    with pytest.raises(ValueError, match=r"c.txt, line 2: expected a file name"):
         read_captions(path)
 
 
@@ -218,10 +231,10 @@ def test_flickr_lists_with_faults(tmp_path: Path, loading: Loading) -> None:
         (tmp_path / f"Flickr_8k.{split}Images.txt").write_text(f"{names}\n")
     assert sizes(flickr(tmp_path, loading)) == (1, 1, 1)
     (tmp_path / "Flickr_8k.testImages.txt").write_text("c.jpg\nd.jpg\n")
-    with pytest.raises(ValueError, match="no caption for 1 images of the test list: d.jpg"):
+    with pytest.raises(ValueError, match=r"no caption for 1 images of the test list: d.jpg"):
         flickr(tmp_path, loading).split("test")
     (tmp_path / "Flickr_8k.testImages.txt").write_text("a.jpg\nc.jpg\n")
-    with pytest.raises(ValueError, match="listed more than once in its splits: a.jpg"):
+    with pytest.raises(ValueError, match=r"listed more than once in its splits: a.jpg"):
         flickr(tmp_path, loading).split("train")
 
 
@@ -232,21 +245,37 @@ def test_class_folders_with_a_held_out_val(shared: Path, loading: Loading) -> No
     splits = {"train": "train", "val": None, "test": "test"}
     data = ClassFolders(root=shared / "data/cifar10-sample", splits=splits, held_out=100, **loading)
     train, val, test = sizes(data)
-    assert val == 100 and train + val + test == 3000
-    assert data.class_names == tuple("airplane automobile bird cat deer dog frog horse ship truck".split())
+    assert val == 100
+    assert train + val + test == 3000
+    assert data.class_names == (
+        "airplane",
+        "automobile",
+        "bird",
+        "cat",
+        "deer",
+        "dog",
+        "frog",
+        "horse",
+        "ship",
+        "truck",
+    )
     data.setup("test")
     batch = next(iter(data.test_dataloader()))
-    assert batch.caption is None and batch.label is not None and batch.label.tolist() == [0, 0, 0]
+    assert batch.caption is None
+    assert batch.label is not None
+    assert batch.label.tolist() == [0, 0, 0]
 
 
 def test_one_set_of_class_folders(tmp_path: Path, loading: Loading) -> None:
     pictures(tmp_path, "n02/1.jpg", "n01/sub/2.PNG", ".cache/3.jpg")
     (tmp_path / "n01" / "notes.txt").write_text("x")
     data = ClassFolders(root=tmp_path, splits={"test": "."}, **loading)
-    assert sizes(data) == (0, 0, 2) and data.class_names == ("n01", "n02")
+    assert sizes(data) == (0, 0, 2)
+    assert data.class_names == ("n01", "n02")
     (tmp_path / "names.json").write_text('{"n01": "tench", "n02": "goldfish"}')
     data = ClassFolders(root=tmp_path, splits={"test": "."}, class_names_file="names.json", **loading)
-    assert [data.split("test")[i].label for i in (0, 1)] == [0, 1] and data.class_names == ("tench", "goldfish")
+    assert [data.split("test")[i].label for i in (0, 1)] == [0, 1]
+    assert data.class_names == ("tench", "goldfish")
     (tmp_path / "names.json").write_text('{"n01": "tench"}')
     with pytest.raises(ValueError, match="names no class for the folders n02"):
         ClassFolders(root=tmp_path, splits={"test": "."}, class_names_file="names.json", **loading).split("test")
@@ -280,21 +309,34 @@ def test_jsonl_with_own_columns_and_classes(table: Callable[..., Table]) -> None
     ]
     text = "\n".join(map(json.dumps, lines))
     data = table(text, "t.jsonl", table={"test": "t.jsonl"}, image="file", caption="texts", label="kind")
-    assert sizes(data) == (0, 0, 2) and data.class_names == ("cat", "dog")
+    assert sizes(data) == (0, 0, 2)
+    assert data.class_names == ("cat", "dog")
     assert [(s.captions, s.label) for s in data.split("test")] == [(("x", "y"), 1), (("z",), 0)]
 
 
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
-        ("t.csv", "image,text,split\na.jpg,x,train\n", r"t.csv, line 2: no value for caption \(there is image, text, split\)"),
+        (
+            "t.csv",
+            "image,text,split\na.jpg,x,train\n",
+            r"t.csv, line 2: no value for caption \(there is image, text, split\)",
+        ),
         ("t.csv", "image,caption\na.jpg,x\n", "line 2: no value for split"),
-        ("t.csv", "image,caption,split\na.jpg,x,train\nb.jpg,x,dev\n", "line 3: 'dev' is no split; use train, val, test"),
+        (
+            "t.csv",
+            "image,caption,split\na.jpg,x,train\nb.jpg,x,dev\n",
+            "line 3: 'dev' is no split; use train, val, test",
+        ),
         ("t.csv", "image,caption,split\na.jpg,x,y,train\n", "line 2: more values than columns"),
         ("t.csv", "image,caption,split\na.jpg,x,train\na.jpg,x,test\n", "1 images are in train and in test: a.jpg"),
         ("t.csv", "image,caption,split\n../a.jpg,x,train\n", "line 2: the path '../a.jpg' leads out"),
         ("t.csv", "image,caption,split\na.jpg,  ,test\n", "line 2: empty caption in evaluation data"),
-        ("t.jsonl", '{"image": "a.jpg", "caption": "x", "split": "train"}\n{"image"', "t.jsonl, line 2: not valid JSON"),
+        (
+            "t.jsonl",
+            '{"image": "a.jpg", "caption": "x", "split": "train"}\n{"image"',
+            "t.jsonl, line 2: not valid JSON",
+        ),
         ("t.jsonl", "[1]", "t.jsonl, line 1: expected an object"),
         ("t.jsonl", '{"image": "a.jpg", "caption": 7, "split": "train"}', "line 1: a caption must be a text, not int"),
         ("t.tsv", "x", "a table is a .csv or a .jsonl file"),
@@ -303,5 +345,4 @@ def test_jsonl_with_own_columns_and_classes(table: Callable[..., Table]) -> None
 def test_table_errors_tell_file_and_line(table: Callable[..., Table], name: str, text: str, message: str) -> None:
     data = table(text, name)
     with pytest.raises(ValueError, match=message):
-        for split in ("train", "test"):
-            data.split(split)
+        [data.split(split) for split in ("train", "test")]

@@ -31,7 +31,8 @@ def test_global_batches_do_not_depend_on_the_number_of_processes(world: int) -> 
 
 def test_an_epoch_visits_each_sample_at_most_once_and_epochs_differ() -> None:
     first, second = epoch_of(1, 0), epoch_of(1, 1)
-    assert len(first) == 4 and len(set().union(*first)) == 32
+    assert len(first) == 4
+    assert len(set().union(*first)) == 32
     assert first != second
     assert epoch_of(1, 0, seed=4) != first
 
@@ -42,7 +43,8 @@ def test_resuming_gives_the_rest_of_the_epoch_at_every_iteration() -> None:
     whole = list(straight)
     resumed = train_sampler()
     resumed.start(2, 16)
-    assert list(resumed) == whole[2:] and list(resumed) == whole[2:]
+    assert list(resumed) == whole[2:]
+    assert list(resumed) == whole[2:]
     resumed.set_epoch(2)
     assert list(resumed) == whole[2:]
     resumed.set_epoch(3)
@@ -80,7 +82,7 @@ def test_a_position_in_other_data_is_refused(changed: dict[str, int]) -> None:
 def test_impossible_batch_sizes_are_refused_with_the_fix() -> None:
     with pytest.raises(ValueError, match="multiple of 3 processes"):
         train_sampler(world=3)
-    with pytest.raises(ValueError, match="7 samples, too few .* data.batch_size to at most 7"):
+    with pytest.raises(ValueError, match=r"7 samples of 7 images, too few .* data.batch_size to at most 7"):
         train_sampler(length=7)
     assert train_sampler(length=8).steps_per_epoch == 1
 

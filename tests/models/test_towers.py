@@ -18,12 +18,13 @@ from vlp.models.vision.torchvision import TorchvisionVision
 from vlp.models.vision.transformers import TransformersVision
 from vlp.structures import Image, Text
 
-VIT = {"model_type": "vit", "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 40,
-       "image_size": 32, "patch_size": 8}  # fmt: skip
+VIT = {"model_type": "vit", "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2,
+       "intermediate_size": 40, "image_size": 32, "patch_size": 8}  # fmt: skip
 CLIP_VIT = VIT | {"model_type": "clip_vision_model"}
 BERT = {"model_type": "bert", "vocab_size": 50, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2,
         "intermediate_size": 40, "max_position_embeddings": 20}  # fmt: skip
 TIMM_VIT = {"embed_dim": 32, "depth": 2, "num_heads": 2, "patch_size": 8}
+SWIN = {"embed_dim": 12, "depths": [1, 1, 1, 1], "num_heads": [1, 1, 2, 2]}
 CONVNEXT = {"depths": [1, 1, 1, 1], "dims": [8, 16, 24, 32]}
 
 
@@ -42,7 +43,7 @@ VISION: dict[str, Callable[[], nn.Module]] = {
     "clip_resnet": lambda: ClipResNet(image_size=32, layers=[1, 2, 1, 1], stem_width=8, width=24),
     "timm_vit": lambda: TimmVision(name="vit_tiny_patch16_224", image_size=32, options=TIMM_VIT),
     "timm_convnext": lambda: TimmVision(name="convnext_atto", image_size=32, options=CONVNEXT),
-    "timm_swin": lambda: TimmVision(name="swin_tiny_patch4_window7_224", image_size=224, options={"embed_dim": 12, "depths": [1, 1, 1, 1], "num_heads": [1, 1, 2, 2]}),
+    "timm_swin": lambda: TimmVision(name="swin_tiny_patch4_window7_224", image_size=224, options=SWIN),
     "timm_average": lambda: TimmVision(name="vit_tiny_patch16_224", image_size=32, pool="average", options=TIMM_VIT),
     "torchvision": lambda: TorchvisionVision(name="resnet18", image_size=32),
     "transformers_vit": lambda: TransformersVision(config=VIT, weights=False),
@@ -123,7 +124,7 @@ def test_a_gradient_reaches_every_parameter(name: str) -> None:
     tower = built({**VISION, **TEXT}[name]).train()
     for module in tower.modules():
         if isinstance(module, nn.BatchNorm2d):
-            nn.init.uniform_(module.weight, 0.5, 1)  # CLIP starts residual branches at zero, behind which nothing learns
+            nn.init.uniform_(module.weight, 0.5, 1)  # CLIP's residual branches start at zero
     tokens = tower(images(tower) if name in VISION else captions())
     (tokens.pooled * torch.randn_like(tokens.pooled)).sum().backward()
     assert [key for key, value in tower.named_parameters() if value.grad is None] == []

@@ -43,7 +43,7 @@ def test_family(name: str) -> None:
         ("model/vision=clip_rn50", "model/projection=linear_text"),
         ("model/text=bert",),
         ("model/projection=shared",),
-        ("model/vision=resnet50", "model/text=clip_text_512", "model/projection=siglip"),
+        ("model/vision=torchvision", "model/text=clip_text_512", "model/projection=siglip"),
     ],
 )
 def test_one_word_swaps_a_part(overrides: tuple[str, ...]) -> None:

@@ -1,4 +1,4 @@
-"""Any checkpoint that vlp reads → OpenAI's file, a Hugging Face folder or a file of ours; there and back is bit-equal."""
+"""Any checkpoint that vlp reads → OpenAI's file, a Hugging Face folder or our file; there and back is bit-equal."""
 
 from __future__ import annotations
 

@@ -84,7 +84,7 @@ def normalization(folder: Path) -> dict[str, list[float]]:
 
 
 def _clip_config(told: dict[str, Any], folder: Path) -> dict[str, Any]:
-    config = transformers.CLIPConfig(**told)  # fills in what the file leaves to the defaults
+    config: Any = transformers.CLIPConfig(**told)  # fills in what the file leaves to the defaults
     vision, text = config.vision_config, config.text_config
 
     def tower(side: Any) -> dict[str, Any]:
@@ -128,7 +128,7 @@ def _projection(image_width: int, text_width: int, width: int) -> dict[str, Any]
 
 
 def _read_dual(folder: Path) -> tuple[dict[str, Any], State]:
-    reader = transformers.VisionTextDualEncoderModel
+    reader: Any = transformers.VisionTextDualEncoderModel
     model, info = reader.from_pretrained(folder, output_loading_info=True, local_files_only=True)
     wrong = {name: sorted(map(str, keys)) for name, keys in info.items() if keys and "key" in name}
     if wrong:

@@ -42,7 +42,7 @@ def _fill(pattern: str, groups: Sequence[str]) -> str:
 
 
 def to_ours(state: Mapping[str, Tensor], rows: Iterable[Row]) -> State:
-    rest, result = dict(state), {}
+    rest, result = dict(state), State()
     for row in rows:
         for key in list(rest):
             found = _regex(row.parts[0]).fullmatch(key)
@@ -59,7 +59,7 @@ def to_ours(state: Mapping[str, Tensor], rows: Iterable[Row]) -> State:
 
 
 def to_theirs(state: Mapping[str, Tensor], rows: Iterable[Row]) -> State:
-    rest, result = dict(state), {}
+    rest, result = dict(state), State()
     for row in rows:
         for key in list(rest) if row.ours is not None else ():
             found = _regex(row.ours or "").fullmatch(key)

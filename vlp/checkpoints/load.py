@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from einops import rearrange
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
 from vlp.build import FROM_FILES, build
 from vlp.checkpoints import clip, files, hugging_face, open_clip
@@ -59,15 +59,13 @@ def read(path: Path, architecture: dict[str, Any]) -> Checkpoint:
     return checkpoint
 
 
-def build_model(checkpoint: Checkpoint) -> nn.Module:
-    """In evaluation mode, with float32 weights."""
+def build_model(checkpoint: Checkpoint) -> Any:
+    """The VisionLanguageModel, in evaluation mode, with float32 weights."""
     parts = checkpoint.config["model"]
     for name in ("vision", "text"):
         tower = parts.get(name) or {}
         if tower.get("weights") or (tower.get("name") and "config" in tower and not tower["config"]):
-            raise ValueError(
-                f"this checkpoint's {name} tower names other weights instead of its own architecture"
-            )
+            raise ValueError(f"this checkpoint's {name} tower names other weights instead of its own architecture")
     model = build(parts, allow=FROM_FILES)
     load_strictly(model, checkpoint.state)
     return model.eval()
@@ -92,7 +90,8 @@ def _read_folder(path: Path, told: dict[str, Any]) -> Checkpoint:
             vocabulary=path,
         )
     raise FileNotFoundError(
-        f"{path} is no checkpoint: it has neither checkpoints/best.ckpt nor last.ckpt, {open_clip.CONFIG} or config.json"
+        f"{path} is no checkpoint: it has neither checkpoints/best.ckpt or last.ckpt, nor {open_clip.CONFIG}, "
+        "nor config.json"
     )
 
 
@@ -136,7 +135,7 @@ def _open_clip(state: State, path: Path, told: dict[str, Any]) -> Checkpoint:
     mode = modes.get(preprocess.get("resize_mode", "shortest"))
     known = mode and preprocess.get("interpolation", "bicubic") == "bicubic"
     return Checkpoint(
-        config={"model": model, "transform": _transform(model, mode) if known else None},
+        config={"model": model, "transform": _transform(model, str(mode)) if known else None},
         state=ours,
         heads={},
         vocabulary=path.parent,

@@ -17,12 +17,12 @@ from vlp.checkpoints import clip
 from vlp.checkpoints.keys import Row, State, to_ours
 
 CONFIG = "open_clip_config.json"
-WEIGHTS = ("open_clip_model.safetensors", "model.safetensors", "open_clip_pytorch_model.bin")
+WEIGHTS = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
 
 # what each side of its config may say; of what is not listed here only the training matters, or the default
-_SIZES = {"layers", "width", "head_width", "heads", "mlp_ratio", "patch_size", "image_size", "context_length", "vocab_size"}
+_SIZES = {"layers", "width", "head_width", "heads", "mlp_ratio", "patch_size", "image_size", "context_length"}
 _FORMS = {"no_ln_pre", "final_ln_after_pool", "no_causal_mask", "proj_bias", "proj_type", "pool_type", "norm_kwargs"}
-_KNOWN = _SIZES | _FORMS | {"act_kwargs", "eos_id", "pad_id"}
+_KNOWN = _SIZES | _FORMS | {"vocab_size", "act_kwargs", "eos_id", "pad_id"}
 _TRAINING = {"patch_dropout", "output_tokens", "hf_tokenizer_name", "tokenizer_mode", "tokenizer_kwargs"}
 _DEFAULTS = {"pos_embed_type": "learnable", "block_type": "default"}
 
@@ -107,6 +107,8 @@ def _apply(model: dict[str, Any], cfg: dict[str, Any], architecture: dict[str, A
             model[part]["activation"] = "gelu_tanh"
         if side.get("norm_kwargs"):
             model[part]["norm_eps"] = side["norm_kwargs"].get("eps", 1e-5)
+    if isinstance(vision.get("image_size"), int):  # it need not be a multiple of the patch size
+        model["vision"]["image_size"] = vision["image_size"]
     if "patch_size" in model["vision"]:
         pool = {"tok": "class", "avg": "average"}.get(vision.get("pool_type", "tok"))
         if pool is None:

@@ -53,7 +53,9 @@ class Loader(DataLoader[Batch]):
             except RuntimeError as error:
                 if "timed out" not in str(error):
                     raise
-                message = f"no batch came from {self.num_workers} data workers within data.timeout={self.timeout:g} seconds"
+                message = (
+                    f"no batch came from {self.num_workers} data workers within data.timeout={self.timeout:g} seconds"
+                )
                 raise RuntimeError(f"{message}: look at the disk, or raise it (0 waits for ever)") from error
 
 
@@ -61,7 +63,8 @@ class DataModule(L.LightningDataModule):
     """name: the source in the names of logged figures.  root: the folder of the data.  transform: callables "train" and
     "eval" from a PIL image to uint8 [3 h w].  batch_size: training samples a step of all processes together;
     eval_batch_size: of each process.  captions: training captions an image in each epoch, drawn anew ("one", or a
-    number), or "all": each caption is a sample of its own, and no batch holds an image twice.  max_train_samples: a
+    number), or "all": each caption is a sample of its own, and no batch holds an image twice.  views: augmented forms of
+    an image, taken in turn by the epochs (for `TimmTrunk`); None = new ones for ever.  max_train_samples: a
     fixed random subset.  timeout: seconds to wait for a worker, 0 = for ever.  issues_path: see vlp/data/dataset.py.
     """
 
@@ -79,6 +82,7 @@ class DataModule(L.LightningDataModule):
         eval_batch_size: int = 256,
         num_workers: int = 0,
         captions: str | int = "one",
+        views: int | None = None,
         max_train_samples: int | None = None,
         max_bad_fraction: float = 0.01,
         follow_symlinks: bool = False,
@@ -92,6 +96,7 @@ class DataModule(L.LightningDataModule):
         self.tokenizer, self.seed = tokenizer, seed
         self.batch_size, self.eval_batch_size, self.num_workers = batch_size, eval_batch_size, num_workers
         self.captions: str | int = 1 if captions == "one" else captions
+        self.views = views
         self.max_train_samples, self.max_bad_fraction = max_train_samples, max_bad_fraction
         self.follow_symlinks, self.timeout = follow_symlinks, timeout
         self.issues_path: Path | None = None
@@ -126,13 +131,21 @@ class DataModule(L.LightningDataModule):
         return self._splits[split]
 
     def _check(self, split: str, samples: Sequence[Sample]) -> None:
-        bare = [sample.image.name for sample in samples if not (sample.captions or sample.label is not None or sample.categories)]
+        bare = [
+            sample.image.name
+            for sample in samples
+            if not (sample.captions or sample.label is not None or sample.categories)
+        ]
         if bare and split != "train":
-            raise ValueError(f"{len(bare)} {split} images of {self.name} have no caption and no class: {first_five(bare)}")
+            raise ValueError(
+                f"{len(bare)} {split} images of {self.name} have no caption and no class: {first_five(bare)}"
+            )
         missing = [sample.image for sample in samples if not os.path.isfile(sample.image)]
         if not missing:
             return
-        message = f"{len(missing)} of {len(samples)} {split} images of {self.name} are not on disk: {first_five(missing)}"
+        message = (
+            f"{len(missing)} of {len(samples)} {split} images of {self.name} are not on disk: {first_five(missing)}"
+        )
         if split != "train" or len(missing) > self.max_bad_fraction * len(samples):
             raise FileNotFoundError(f"{message}; complete the data, or correct data.root")
         warnings.warn(f"{message}; others will take their places", stacklevel=3)
@@ -185,6 +198,7 @@ class DataModule(L.LightningDataModule):
             training=training,
             seed=self.seed,
             captions=self.captions,
+            views=self.views,
             max_bad_fraction=self.max_bad_fraction,
         )
 
@@ -216,7 +230,9 @@ class DataModule(L.LightningDataModule):
     def _eval_loader(self, split: str) -> Loader | list[Loader]:
         if not len(self.split(split)):
             return []
-        return self._loader(self._examples(split), EvalSampler(length=len(self.split(split)), batch_size=self.eval_batch_size))
+        return self._loader(
+            self._examples(split), EvalSampler(length=len(self.split(split)), batch_size=self.eval_batch_size)
+        )
 
     def val_dataloader(self) -> Loader | list[Loader]:
         return self._eval_loader("val")
@@ -243,11 +259,12 @@ class DataModule(L.LightningDataModule):
             self._train_loader = None
 
 
-
 def hold_out(samples: list[Sample], count: int, split: str, *, name: str) -> list[Sample]:
     """val: `count` of the samples, drawn once and for all; train: the others."""
     if count >= len(samples) > 0:
-        raise ValueError(f"cannot hold out {count} of the {len(samples)} training samples of {name}: set data.held_out lower")
+        raise ValueError(
+            f"cannot hold out {count} of the {len(samples)} training samples of {name}: set data.held_out lower"
+        )
     chosen = set(permutation(len(samples), 0)[:count].tolist())
     return [sample for index, sample in enumerate(samples) if (index in chosen) == (split == "val")]
 
@@ -255,8 +272,8 @@ def hold_out(samples: list[Sample], count: int, split: str, *, name: str) -> lis
 def finish_epoch(checkpoint: dict[str, Any]) -> None:
     """For `on_load_checkpoint`: a checkpoint of an epoch's last batch becomes one of the epoch's end.
 
-    Lightning 2.6 resumes from the former without counting the epoch that follows, and what that run saves makes a second
-    resumption train an epoch twice.
+    Lightning 2.6 resumes from the former without counting the epoch that follows, and what that run saves makes a
+    second resumption train an epoch twice.
     """
     loops = checkpoint["loops"]["fit_loop"]
     batches, epochs = loops["epoch_loop.batch_progress"], loops["epoch_progress"]

@@ -23,7 +23,12 @@ class ClassFolders(DataModule):
     """
 
     def __init__(
-        self, *, splits: Mapping[str, str | None], held_out: int = 0, class_names_file: str | None = None, **loading: Any
+        self,
+        *,
+        splits: Mapping[str, str | None],
+        held_out: int = 0,
+        class_names_file: str | None = None,
+        **loading: Any,
     ) -> None:
         super().__init__(**loading)
         self.splits = {split: splits.get(split) for split in SPLITS}
@@ -38,7 +43,9 @@ class ClassFolders(DataModule):
     def _classes(self) -> list[str]:
         folders = sorted({folder for split in SPLITS if self.splits[split] for folder in self._folders(split)})
         if not folders:
-            raise FileNotFoundError(f"{self.root} holds no class folders; expected <split>/<class>/<image>, see data.splits")
+            raise FileNotFoundError(
+                f"{self.root} holds no class folders; expected <split>/<class>/<image>, see data.splits"
+            )
         names = {folder: folder.replace("_", " ") for folder in folders}
         if self.class_names_file is not None:
             path = self.root / self.class_names_file
@@ -63,6 +70,9 @@ class ClassFolders(DataModule):
                     found.append((image, label))
         first_id = SPLITS.index(source) << 40  # ids must differ between splits
         samples = [
-            Sample(id=first_id + index, sample=index, image=image, label=label) for index, (image, label) in enumerate(found)
+            Sample(id=first_id + index, sample=index, image=image, label=label)
+            for index, (image, label) in enumerate(found)
         ]
-        return hold_out(samples, self.held_out, split, name=self.name) if self.held_out and source == "train" else samples
+        return (
+            hold_out(samples, self.held_out, split, name=self.name) if self.held_out and source == "train" else samples
+        )

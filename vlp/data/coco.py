@@ -23,7 +23,9 @@ class COCO(DataModule):
     same ones, whatever the seed.
     """
 
-    def __init__(self, *, train: str = "train2017", test: str = "val2017", held_out: int = 5000, **loading: Any) -> None:
+    def __init__(
+        self, *, train: str = "train2017", test: str = "val2017", held_out: int = 5000, **loading: Any
+    ) -> None:
         super().__init__(**loading)
         self.official = {"train": train, "val": train, "test": test}
         self.held_out = held_out
@@ -46,7 +48,9 @@ class COCO(DataModule):
             captions[annotation["image_id"]].append(annotation.get("caption"))
         unknown = [image for image in captions if image not in images]
         if unknown:
-            warnings.warn(f"{path}: captions of {len(unknown)} unknown images are left out: {first_five(unknown)}", stacklevel=2)
+            warnings.warn(
+                f"{path}: captions of {len(unknown)} unknown images are left out: {first_five(unknown)}", stacklevel=2
+            )
         folder = existing(self.root / official, what=f"the images of {self.name}")
         categories = self._categories(self.root / "annotations" / f"instances_{official}.json")
         samples = []
@@ -69,9 +73,10 @@ class COCO(DataModule):
         index = {category: position for position, category in enumerate(sorted(names))}
         self.class_names = tuple(str(names[category]["name"]) for category in index)
         for annotation in records(content, "annotations", place=path):
-            if annotation.get("category_id") not in index:
-                raise ValueError(f"{path}: annotation {annotation.get('id')} has the unknown category {annotation.get('category_id')}")
-            shown[annotation["image_id"]].add(index[annotation["category_id"]])
+            category = annotation.get("category_id")
+            if category not in index:
+                raise ValueError(f"{path}: annotation {annotation.get('id')} has the unknown category {category}")
+            shown[annotation["image_id"]].add(index[category])
         return shown
 
 

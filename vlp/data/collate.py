@@ -59,7 +59,7 @@ class Collate:
         choices = [sample.choices for sample in samples]
         labels = [-1 if sample.label is None else sample.label for sample in samples]
         categories = None
-        if any(sample.categories for sample in samples):
+        if self.classes and all(sample.label is None for sample in samples):  # images that show none of them count too
             categories = torch.zeros(len(samples), self.classes, dtype=torch.bool)
             for row, sample in zip(categories, samples, strict=True):
                 row[list(sample.categories)] = True

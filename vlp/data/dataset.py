@@ -43,7 +43,7 @@ class PackedSamples(Sequence[Sample]):
     def __getitem__(self, index: int) -> Sample:  # type: ignore[override]
         if not 0 <= index < len(self):  # iteration ends by it
             raise IndexError(index)
-        return pickle.loads(self._bytes[self._ends[index] : self._ends[index + 1]].data)  # noqa: S301 (written above)
+        return pickle.loads(self._bytes[self._ends[index] : self._ends[index + 1]].data)
 
 
 class Examples(torch.utils.data.Dataset[Example]):
@@ -62,11 +62,12 @@ class Examples(torch.utils.data.Dataset[Example]):
         training: bool,
         seed: int = 0,
         captions: int | str = 1,
+        views: int | None = None,
         max_bad_fraction: float = 0.01,
         issues_path: Path | None = None,
     ) -> None:
         self.samples, self.name, self.transform, self.training = samples, name, transform, training
-        self.seed, self.captions = seed, captions
+        self.seed, self.captions, self.views = seed, captions, views
         self.max_bad_fraction, self.issues_path = max_bad_fraction, issues_path
         self.owner: Tensor | None = None
         if training and captions == "all":
@@ -89,13 +90,14 @@ class Examples(torch.utils.data.Dataset[Example]):
         seed = mix(self.seed, epoch, index)
         for place in range(position, position + len(self.samples)):
             sample = self.samples[place % len(self.samples)]
-            with seeded(seed):
+            with seeded(seed if self.views is None else mix(self.seed, epoch % self.views, index)):
                 try:
                     image = open_image(sample.image, decode_side=getattr(self.transform, "decode_side", None))
                     pixels = self.transform(image)
                 except ImageError as error:
                     self._report(place % len(self.samples), sample, error)
                     continue
+            with seeded(seed):
                 turn = None if self.owner is None else index - int(self.first[position])
                 return Example(sample=sample, seed=seed, pixels=pixels, captions=self._choose(sample.captions, turn))
         raise ValueError(f"no image of {self.name} can be read; the first is {self.samples[position].image}")
@@ -111,11 +113,19 @@ class Examples(torch.utils.data.Dataset[Example]):
         """Notes a bad training image, once; raises in evaluation and when there are too many."""
         problem = f"{sample.image}: {error.reason}"
         if not self.training:
-            raise ImageError(f"{self.name} data: skipping an image would change the metric; repair or remove {problem}") from error
+            raise ImageError(
+                f"{self.name} data: skipping an image would change the metric; repair or remove {problem}"
+            ) from error
         if self._bad[index]:
             return
         self._bad[index] = 1
-        line = {"split": "train", "source": self.name, "file": str(sample.image), "reason": error.reason, "rank": distributed.rank()}
+        line = {
+            "split": "train",
+            "source": self.name,
+            "file": str(sample.image),
+            "reason": error.reason,
+            "rank": distributed.rank(),
+        }
         if self.issues_path is None:
             warnings.warn(f"skipped a training image of {self.name}: {problem}", stacklevel=2)
         else:

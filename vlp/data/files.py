@@ -38,7 +38,9 @@ def inside(root: Path, relative: object, *, place: str, follow_symlinks: bool = 
         real = os.path.realpath(joined) if os.path.islink(joined) else _real(os.path.dirname(joined))
         top = _real(str(root))
         if real != top and not real.startswith(top.rstrip(os.sep) + os.sep):
-            message = f"{place}: {relative!r} is a symbolic link out of {root}; if you trust it set data.follow_symlinks=true"
+            message = (
+                f"{place}: {relative!r} is a symbolic link out of {root}; if you trust it set data.follow_symlinks=true"
+            )
             raise ValueError(message)
     return Path(joined)
 
@@ -99,5 +101,7 @@ def clean_captions(captions: Iterable[object], *, place: str, training: bool) ->
         if words:
             kept.append(words)
         elif not training:
-            raise ValueError(f"{place}: empty caption in evaluation data, which would change the metric; correct the file")
+            raise ValueError(
+                f"{place}: empty caption in evaluation data, which would change the metric; correct the file"
+            )
     return tuple(kept)

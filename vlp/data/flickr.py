@@ -33,7 +33,10 @@ class Flickr(DataModule):
         self._captions: dict[str, list[str]] = {}
 
     def samples(self, split: str) -> list[Sample]:
-        path, folder = self.root / self.captions_file, existing(self.root / self.images, what=f"the images of {self.name}")
+        path, folder = (
+            self.root / self.captions_file,
+            existing(self.root / self.images, what=f"the images of {self.name}"),
+        )
         self._captions = self._captions or read_captions(path)
         ids = {file: position for position, file in enumerate(self._captions)}
         listed = {name: self._listed(name) for name in self.splits}
@@ -52,7 +55,10 @@ class Flickr(DataModule):
         return found
 
     def _listed(self, split: str) -> list[str]:
-        lines = [line.strip() for _, line in read_lines(self.root / self.splits[split], what=f"the {split} list of {self.name}")]
+        lines = [
+            line.strip()
+            for _, line in read_lines(self.root / self.splits[split], what=f"the {split} list of {self.name}")
+        ]
         return [line if Path(line).suffix else f"{line}.jpg" for line in lines]
 
 
@@ -69,6 +75,8 @@ def read_captions(path: Path) -> dict[str, list[str]]:
             continue
         file = re.sub(r"#\d+$", "", file.strip())
         if not caption.strip() and "\t" not in line and "," not in line:
-            raise ValueError(f"{path}, line {number}: expected a file name, a tab or comma, and a caption: {line[:60]!r}")
+            raise ValueError(
+                f"{path}, line {number}: expected a file name, a tab or comma, and a caption: {line[:60]!r}"
+            )
         captions.setdefault(file, []).append(caption)
     return captions

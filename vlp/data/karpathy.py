@@ -36,11 +36,16 @@ class Karpathy(DataModule):
             for what, keys in (("id", map(image_id, self._listed)), ("file", map(relative_path, self._listed))):
                 twice = [key for key, count in Counter(keys).items() if count > 1]
                 if twice:
-                    raise ValueError(f"{path}: image {what} listed more than once, so splits may overlap: {first_five(twice)}")
+                    raise ValueError(
+                        f"{path}: image {what} listed more than once, so splits may overlap: {first_five(twice)}"
+                    )
         return self._listed
 
     def samples(self, split: str) -> list[Sample]:
-        path, folder = self.root / self.annotations, existing(self.root / self.images, what=f"the images of {self.name}")
+        path, folder = (
+            self.root / self.annotations,
+            existing(self.root / self.images, what=f"the images of {self.name}"),
+        )
         wanted = ("train", "restval") if split == "train" and self.restval else (split,)
         found = []
         for number, record in enumerate(self._records()):

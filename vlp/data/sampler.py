@@ -43,13 +43,17 @@ class TrainSampler(Sampler[list[Key]]):
         self.rank = distributed.rank() if rank is None else rank
         self.world = distributed.world_size() if world is None else world
         if batch_size < 1 or batch_size % self.world:
-            raise ValueError(f"data.batch_size={batch_size} (over all processes) must be a multiple of {self.world} processes")
+            raise ValueError(
+                f"data.batch_size={batch_size} (over all processes) must be a multiple of {self.world} processes"
+            )
         usable = length if owner is None else sum(len(round) for round in self._rounds(torch.arange(length)))
         self.steps_per_epoch = usable // batch_size
         if self.steps_per_epoch == 0:
-            images = "" if owner is None else f" of {len(owner.unique())} images"
-            message = f"the training split has {length} samples{images}, too few for one batch of {batch_size} different images"
-            raise ValueError(f"{message}: set data.batch_size to at most {length if owner is None else len(owner.unique())}")
+            images = length if owner is None else len(owner.unique())
+            raise ValueError(
+                f"the training split has {length} samples of {images} images, too few for one batch of {batch_size} "
+                f"different images: set data.batch_size to at most {images}"
+            )
         self.epoch = 0
         self._resume = self.begun = (0, 0)  # begun: epoch and first sample of the latest iteration
 
@@ -69,7 +73,9 @@ class TrainSampler(Sampler[list[Key]]):
     def start(self, epoch: int, consumed: int) -> None:
         """The point from which every iteration of this epoch begins; `consumed` counts samples of all ranks."""
         if consumed < 0 or consumed % self.batch_size:
-            raise ValueError(f"{consumed} samples are no whole number of batches of {self.batch_size}: resume with the same data.batch_size")
+            raise ValueError(
+                f"{consumed} samples are no whole number of batches of {self.batch_size}: keep the data.batch_size"
+            )
         self._resume = self.begun = (epoch, consumed) if consumed < self.samples_per_epoch else (epoch + 1, 0)
         self.epoch = self._resume[0]
 
@@ -78,9 +84,13 @@ class TrainSampler(Sampler[list[Key]]):
         return {"epoch": epoch, "consumed": consumed, **self._facts()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        differing = [f"{name} {state[name]} became {value}" for name, value in self._facts().items() if state[name] != value]
+        differing = [
+            f"{name} {state[name]} became {value}" for name, value in self._facts().items() if state[name] != value
+        ]
         if differing:
-            raise ValueError(f"cannot resume within the data: {'; '.join(differing)}; use the run's own settings, or start anew")
+            raise ValueError(
+                f"cannot resume within the data: {'; '.join(differing)}; use the run's own settings, or start anew"
+            )
         self.start(state["epoch"], state["consumed"])
 
     def _facts(self) -> dict[str, int]:

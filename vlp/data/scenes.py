@@ -17,9 +17,8 @@ from vlp.structures import Sample
 
 
 class Scenes(Karpathy):
-    """images: how many of each split.  size: of their sides in pixels.  scene_seed: of the scenes themselves, apart from
-
-    the run's seed, so that runs of different seeds share their data. root gets a folder for each such choice.
+    """images: how many of each split.  size: of their sides in pixels.  scene_seed: of the scenes themselves, apart
+    from the run's seed, so that runs of different seeds share their data. root gets a folder for each such choice.
     """
 
     def __init__(self, *, images: Mapping[str, int], size: int = 64, scene_seed: int = 0, **loading: Any) -> None:

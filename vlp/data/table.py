@@ -59,7 +59,9 @@ class Table(DataModule):
                 lacking = [column for column in needed if row.get(column) is None]
                 if lacking:
                     fix = "name your columns with data.image, data.caption, …, or give one file a split in data.table"
-                    raise ValueError(f"{place}: no value for {', '.join(lacking)} (there is {', '.join(map(str, row))}); {fix}")
+                    raise ValueError(
+                        f"{place}: no value for {', '.join(lacking)} (there is {', '.join(map(str, row))}); {fix}"
+                    )
                 name = row[self.columns["split"]] if split is None else split
                 if name not in entries:
                     raise ValueError(f"{place}: {name!r} is no split; use {', '.join(SPLITS)}")
@@ -70,7 +72,9 @@ class Table(DataModule):
                 if self.columns["label"]:
                     label = str(row[self.columns["label"]])
                     if entry.label not in (None, label):
-                        raise ValueError(f"{place}: the image has the label {label!r} here and {entry.label!r} in {entry.place}")
+                        raise ValueError(
+                            f"{place}: the image has the label {label!r} here and {entry.label!r} in {entry.place}"
+                        )
                     entry.label = label
         for first, second in (("train", "val"), ("train", "test"), ("val", "test")):
             both = [image for image in entries[first] if image in entries[second]]
@@ -102,7 +106,9 @@ def rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
         try:
             for row in reader:
                 if None in row:
-                    raise ValueError(f"{path}, line {reader.line_num}: more values than columns; quote values with commas")
+                    raise ValueError(
+                        f"{path}, line {reader.line_num}: more values than columns; quote values with commas"
+                    )
                 yield f"{path}, line {reader.line_num}", row
         except csv.Error as error:
             raise ValueError(f"{path}, line {reader.line_num}: {error}") from error
@@ -113,7 +119,7 @@ def rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
             except (json.JSONDecodeError, RecursionError) as error:
                 raise ValueError(f"{path}, line {number}: not valid JSON ({error})") from error
             if not isinstance(row, dict):
-                raise ValueError(f"{path}, line {number}: expected an object such as {{\"image\": …, \"caption\": …}}")
+                raise ValueError(f'{path}, line {number}: expected an object such as {{"image": …, "caption": …}}')
             yield f"{path}, line {number}", row
     else:
         raise ValueError(f"{path}: a table is a .csv or a .jsonl file")

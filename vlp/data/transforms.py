@@ -49,7 +49,9 @@ class TrainTransform:
             steps.append(v2.RandomHorizontalFlip())
         if rand_augment is not None:
             operations, magnitude = rand_augment
-            steps.append(v2.RandAugment(num_ops=operations, magnitude=magnitude, interpolation=v2.InterpolationMode.BILINEAR))
+            steps.append(
+                v2.RandAugment(num_ops=operations, magnitude=magnitude, interpolation=v2.InterpolationMode.BILINEAR)
+            )
         if colour_jitter is not None:
             steps.append(v2.ColorJitter(*colour_jitter))
         self.steps = v2.Compose(steps)

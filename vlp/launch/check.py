@@ -77,7 +77,8 @@ class Known:
 
     def check_value(self, place: str, key: str, value: Any, default: Any) -> None:
         free = default is None or (isinstance(default, str) and (default in ("auto", "???") or "${" in default))
-        if free or value is None or (isinstance(value, str) and "${" in value):
+        computed = isinstance(value, dict) and "_target_" in value and not isinstance(default, dict)
+        if free or computed or value is None or (isinstance(value, str) and "${" in value):
             return
         if is_number(default):
             right = (is_number(value) and (isinstance(default, float) or isinstance(value, int))) or value == "auto"

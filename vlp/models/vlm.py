@@ -7,6 +7,7 @@ error that names it.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch.nn.functional as F
 from jaxtyping import Float
@@ -37,7 +38,7 @@ class VisionLanguageModel(nn.Module):
             projection = projection(image_width=self.part("vision").width, text_width=self.part("text").width)
         self.projection = projection
 
-    def part(self, name: str) -> nn.Module:
+    def part(self, name: str) -> Any:
         module = getattr(self, name)
         if module is None:
             raise ValueError(f"this model has no {name}: choose one with model/{name}=…")

@@ -30,6 +30,7 @@ def quiet() -> None:
         ".*The number of training batches.*",
         ".*isinstance.treespec, LeafSpec.*",
         ".*treespec.*",
+        ".*dataloader is not resumable.*",
         ".*Checkpoint directory .* exists and is not empty.*",
     ):
         warnings.filterwarnings("ignore", pattern)
@@ -50,6 +51,9 @@ def assemble(config: dict[str, Any], folder: Path, stored: dict[str, Any] | None
     transform = {split: build(node) for split, node in config["transform"].items()}
     data = build(config["data"], tokenizer=tokenizer, transform=transform, seed=config["seed"])
     data.issues_path = folder / "data_issues.jsonl"
+    text = config["model"].get("text") or {}
+    if text.get("vocabulary_size", 0) is None:  # tokenizers of a fixed vocabulary know their size once they are built
+        text["vocabulary_size"] = tokenizer.size
     model = build(config["model"])
     module = VisionLanguageModule(
         model=model,

@@ -12,10 +12,13 @@ from typing import Any
 
 import lightning as L
 import torch
+from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+from vlp.data.base import finish_epoch
+from vlp.distributed import gather_objects
 from vlp.models.features import compute_features
 from vlp.models.vlm import VisionLanguageModel
 from vlp.objectives.base import Objective
@@ -168,6 +171,7 @@ class VisionLanguageModule(L.LightningModule):
         self._start_evaluation()
 
     def _start_evaluation(self) -> None:
+        self._measured: set[str] = set()
         for task in self.tasks.values():
             task.reset()
             task.prepare(self.model, self.trainer.datamodule.tokenizer, self.trainer.datamodule)  # type: ignore[attr-defined]
@@ -180,10 +184,11 @@ class VisionLanguageModule(L.LightningModule):
 
     def _measure(self, batch: Batch) -> None:
         source = self.trainer.datamodule.name  # type: ignore[attr-defined]
-        active = [task for task in self.tasks.values() if task.applies(batch, source)]
-        fields = set().union(*(task.uses for task in active))
+        active = {name: task for name, task in self.tasks.items() if task.applies(batch, source)}
+        self._measured |= active.keys()
+        fields = set().union(*(task.uses for task in active.values()))
         features = compute_features(self.model, batch, fields, step=self.global_step)
-        for task in active:
+        for task in active.values():
             task.update(self.model, batch, features)
 
     def on_validation_epoch_end(self) -> None:
@@ -194,7 +199,11 @@ class VisionLanguageModule(L.LightningModule):
 
     def _report(self, stage: str) -> None:
         source = self.trainer.datamodule.name  # type: ignore[attr-defined]
+        measured = set().union(*gather_objects(self._measured))  # a rank without samples still has to join in
         for name, task in self.tasks.items():
+            if name not in measured:
+                rank_zero_warn(f"{name} was not measured: batches of {source} lack one of {', '.join(task.requires)}")
+                continue
             figures = task.compute(self.model)
             # equal on every rank by construction of `compute`, hence no sync
             self.log_dict({f"{stage}/{source}/{name}/{key}": float(value) for key, value in figures.items()})
@@ -208,7 +217,9 @@ class VisionLanguageModule(L.LightningModule):
         checkpoint["samples_seen"] = self.samples_seen
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        self.samples_seen = checkpoint.get("samples_seen", 0)
+        self.samples_seen = checkpoint["samples_seen"]
+        if "loops" in checkpoint:
+            finish_epoch(checkpoint)
 
 
 def portable(config: Mapping[str, Any], model: VisionLanguageModel) -> dict[str, Any]:

@@ -51,3 +51,13 @@ def test_a_tokenizer_with_more_tokens_than_pretrained_embeddings_is_an_error(tmp
         TransformersText(name=str(tmp_path), vocabulary_size=60)
     random = TransformersText(config={"model_type": "bert", **BERT}, weights=False, vocabulary_size=60)
     assert random.vocabulary_size == 60
+
+
+def test_robertas_positions_start_after_its_padding() -> None:
+    config = {"model_type": "roberta", **BERT, "max_position_embeddings": 12, "pad_token_id": 1}
+    tower = TransformersText(config=config, weights=False).eval()
+    assert tower.context_length == 10
+    full = Text(ids=torch.full((1, 10), 5), mask=torch.ones(1, 10, dtype=torch.bool))
+    assert tower(full).pooled.shape == (1, 32)
+    with pytest.raises(ValueError, match="11 tokens for a tower of 10"):
+        tower(Text(ids=torch.full((1, 11), 5), mask=torch.ones(1, 11, dtype=torch.bool)))

@@ -18,7 +18,7 @@ def test_a_local_folder_brings_weights_and_normalisation(tmp_path: Path) -> None
     model = timm.create_model("vit_tiny_patch16_224", num_classes=7, **OPTIONS).eval()
     save_file(model.state_dict(), tmp_path / "model.safetensors")
     pretrained = {"mean": [0.1, 0.2, 0.3], "std": [0.4, 0.5, 0.6], "input_size": [3, 32, 32]}
-    config = {"architecture": "vit_tiny_patch16_224", "num_classes": 7, "model_args": OPTIONS, "pretrained_cfg": pretrained}
+    config = {"architecture": "vit_tiny_patch16_224", "model_args": OPTIONS, "pretrained_cfg": pretrained}
     (tmp_path / "config.json").write_text(json.dumps(config))
     tower = TimmVision(name=str(tmp_path), weights="pretrained").eval()
     pixels = torch.randn(2, 3, 32, 32)

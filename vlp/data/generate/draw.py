@@ -20,7 +20,7 @@ SHADING = 10.0  # how many levels the background may gain or lose towards a bord
 Points = list[tuple[float, float]]
 
 
-def polar(radii: list[float], start: float = -90) -> Points:
+def polar(radii: list[float], start: float = -90.0) -> Points:
     """Points at these radii, at equal angles, clockwise on the screen from `start` degrees (-90 is up)."""
     turns = [math.radians(start + 360 * i / len(radii)) for i in range(len(radii))]
     return [(r * math.cos(t), r * math.sin(t)) for r, t in zip(radii, turns, strict=True)]
@@ -34,7 +34,9 @@ def crescent() -> Points:
     radius = tip_y / math.sin(inner[-1])
     centre = tip_x - radius * math.cos(inner[-1])
     arc = [(math.cos(a), math.sin(a)) for a in outer]
-    return [(x + 0.15, y) for x, y in arc] + [(centre + radius * math.cos(a) + 0.15, radius * math.sin(a)) for a in inner]
+    return [(x + 0.15, y) for x, y in arc] + [
+        (centre + radius * math.cos(a) + 0.15, radius * math.sin(a)) for a in inner
+    ]
 
 
 def heart() -> Points:
@@ -56,9 +58,8 @@ def outline(shape: str) -> tuple[Points, Points]:
     arrow = [(head, -0.75), (0.95, 0.0), (head, 0.75), (head, 0.28), (-0.95, 0.28), (-0.95, -0.28), (head, -0.28)]
     borders = {
         "circle": polar([0.95] * 48),
-        "square": polar([1.0] * 4, start=-45),
+        "square": polar([1.0] * 4, start=-45.0),
         "triangle": polar([1.0] * 3),
-        "diamond": [(0.0, -1.0), (0.62, 0.0), (0.0, 1.0), (-0.62, 0.0)],
         "star": polar([1.0, 0.42] * 5),
         "cross": cross + [(-x, -y) for x, y in cross],
         "ring": polar([1.0] * 48),
@@ -79,7 +80,9 @@ def coverage(thing: Thing, size: int) -> tuple[np.ndarray, int, int]:
     large = Image.new("L", (side * OVERSAMPLING, side * OVERSAMPLING))
     pen = ImageDraw.Draw(large)
     for points, fill in zip(outline(thing.shape), (255, 0), strict=True):
-        turned = [(centre_x + scale * (x * cosine - y * sine), centre_y + scale * (x * sine + y * cosine)) for x, y in points]
+        turned = [
+            (centre_x + scale * (x * cosine - y * sine), centre_y + scale * (x * sine + y * cosine)) for x, y in points
+        ]
         if turned:
             # Pillow's polygon takes whole numbers to be pixel centres, hence the half
             pen.polygon([(u * OVERSAMPLING - 0.5, v * OVERSAMPLING - 0.5) for u, v in turned], fill=fill)
@@ -104,8 +107,10 @@ def draw_scene(scene: Scene, size: int) -> tuple[np.ndarray, list[np.ndarray]]:
     ramp = np.linspace(-1, 1, size, dtype=np.float32)
     shade = SHADING / 2 * (scene.slope[0] * ramp[None, :] + scene.slope[1] * ramp[:, None])
     canvas = np.asarray(scene.rgb, dtype=np.float32) + shade[:, :, None]
-    # White ink on dark grounds and black ink on light ones, so that a texture never makes holes in a thing
-    ink = np.float32(255.0 if scene.background in ("black", "navy") else 0.0)
+    for turn, (width, colour) in enumerate(scene.frame):
+        np.rot90(canvas, turn)[: max(1, round(width * size))] = colour
+    # Ink shades towards white on dark grounds and black on light ones: a texture keeps the hue and makes no holes
+    ink = np.float32(255.0 if scene.background == "black" else 0.0)
     step = max(1, round(size / 32))
     masks = []
     for thing in scene.things:
@@ -114,7 +119,7 @@ def draw_scene(scene: Scene, size: int) -> tuple[np.ndarray, list[np.ndarray]]:
         rows, columns = slice(top, top + window.shape[0]), slice(left, left + window.shape[1])
         paint = np.broadcast_to(np.asarray(thing.rgb, dtype=np.float32), (*window.shape, 3))
         inked = texture(thing.texture, max(window.shape), step)[: window.shape[0], : window.shape[1]]
-        paint = np.where(inked[:, :, None], ink, paint)
+        paint = np.where(inked[:, :, None], (paint + ink) / 2, paint)
         opacity = window[:, :, None] / np.float32(255)
         canvas[rows, columns] += opacity * (paint - canvas[rows, columns])
         mask = np.zeros((size, size), dtype=bool)

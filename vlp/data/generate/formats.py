@@ -59,7 +59,9 @@ def coco_images(records: Sequence[Record]) -> list[dict[str, Any]]:
 
 def coco_captions(records: Sequence[Record]) -> dict[str, Any]:
     annotations = [
-        {"image_id": r.id, "id": r.id * 100 + i, "caption": str(text)} for r in records for i, text in enumerate(r.captions)
+        {"image_id": r.id, "id": r.id * 100 + i, "caption": str(text)}
+        for r in records
+        for i, text in enumerate(r.captions)
     ]
     return {"info": info("captions"), "licenses": [LICENCE], "images": coco_images(records), "annotations": annotations}
 
@@ -113,12 +115,24 @@ def visual_genome(records: Sequence[Record]) -> dict[str, list[Any]]:
     """The six files of Visual Genome v1.2, by name."""
     return {
         "image_data": [
-            {"width": r.size, "url": f"{r.split}/{r.file}", "height": r.size, "image_id": r.id, "coco_id": r.id, "flickr_id": None}
+            {
+                "width": r.size,
+                "url": f"{r.split}/{r.file}",
+                "height": r.size,
+                "image_id": r.id,
+                "coco_id": r.id,
+                "flickr_id": None,
+            }
             for r in records
         ],
         "objects": [{"image_id": r.id, "objects": [genome_object(r, t) for t in r.scene.things]} for r in records],
         "attributes": [
-            {"image_id": r.id, "attributes": [genome_object(r, t) | {"attributes": [t.colour, t.texture, t.size]} for t in r.scene.things]}
+            {
+                "image_id": r.id,
+                "attributes": [
+                    genome_object(r, t) | {"attributes": [t.colour, t.texture, t.size]} for t in r.scene.things
+                ],
+            }
             for r in records
         ],
         "relationships": [{"image_id": r.id, "relationships": genome_relationships(r)} for r in records],
@@ -145,7 +159,11 @@ def genome_relationships(r: Record) -> list[dict[str, Any]]:
                 entry = genome_object(r, thing)
                 ends[role] = {"name": entry.pop("names")[0]} | entry
             for relation in relations([first], [second]):
-                relationship = {"predicate": PREDICATES[relation], "relationship_id": r.id * 100 + len(found), "synsets": []}
+                relationship = {
+                    "predicate": PREDICATES[relation],
+                    "relationship_id": r.id * 100 + len(found),
+                    "synsets": [],
+                }
                 found.append(relationship | ends)
     return found
 
@@ -162,7 +180,15 @@ def genome_regions(r: Record) -> list[dict[str, Any]]:
         relation = PREDICATES[relations([first], [second])[0]]
         phrases.append((f"{full_name(first)} {relation} {full_name(second)}", [left, top, right - left, bottom - top]))
     for i, (phrase, (x, y, w, h)) in enumerate(phrases):
-        region = {"region_id": r.id * 100 + i, "width": w, "height": h, "image_id": r.id, "phrase": phrase, "y": y, "x": x}
+        region = {
+            "region_id": r.id * 100 + i,
+            "width": w,
+            "height": h,
+            "image_id": r.id,
+            "phrase": phrase,
+            "y": y,
+            "x": x,
+        }
         regions.append(region)
     return regions
 

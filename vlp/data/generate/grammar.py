@@ -12,15 +12,13 @@ from dataclasses import dataclass, replace
 
 from vlp.data.generate.scene import NUMBERS, Scene, relations, side
 
-PLURALS = {"cross": "crosses", "box": "boxes", "rhombus": "rhombuses"}
+PLURALS = {"cross": "crosses", "box": "boxes"}
 SYNONYMS = {
     "circle": ("circle", "disc"),
     "square": ("square", "box"),
-    "diamond": ("diamond", "rhombus"),
     "ring": ("ring", "hoop"),
     "crescent": ("crescent", "moon"),
     "purple": ("purple", "violet"),
-    "cyan": ("cyan", "turquoise"),
     "small": ("small", "little", "tiny"),
     "large": ("large", "big", "huge"),
     "plain": ("plain", "solid"),
@@ -91,9 +89,9 @@ def mention(rng: random.Random, scene: Scene, group: int, *, colour: bool | None
     said = {"shape"}
     if colour or (colour is None and rng.random() < 0.9):
         said.add("colour")
-    if rng.random() < (0.15 if thing.texture == "plain" else 0.4):
+    if rng.random() < (0.2 if thing.texture == "plain" else 0.5):
         said.add("texture")
-    if rng.random() < 0.35:
+    if rng.random() < 0.45:
         said.add("size")
     if len(scene.matching(**{name: getattr(thing, name) for name in said})) > len(things):
         said.add("colour")
@@ -116,7 +114,11 @@ def spatial(rng: random.Random, scene: Scene, groups: Sequence[int]) -> str:
     preposition = relate(rng, scene, groups[0], groups[1])
     if not preposition:
         return ""
-    forms = ["{0} " + preposition + " {1}", "{0} {0.be} " + preposition + " {1}", "{0} sit{0.s} " + preposition + " {1}"]
+    forms = [
+        "{0} " + preposition + " {1}",
+        "{0} {0.be} " + preposition + " {1}",
+        "{0} sit{0.s} " + preposition + " {1}",
+    ]
     forms += ["{1} with {0} " + preposition + " {1.it}", "there {0.be} {0} " + preposition + " {1}"]
     return rng.choice(forms)
 
@@ -160,7 +162,7 @@ def caption(rng: random.Random, scene: Scene, *, form: Callable[..., str], group
         colours = True
     mentions = tuple(mention(rng, scene, group, colour=True if colours else None) for group in groups)
     text = Caption(template=template, mentions=mentions)
-    if rng.random() < 0.4 or len(str(text).split()) < 8:
+    if rng.random() < 0.25 or len(str(text).split()) < 7:
         ground = rng.choice(GROUNDS).format(scene.background)
         front = rng.random() < 0.25
         text = replace(text, template=f"{ground}, {template}" if front else f"{template} {ground}")

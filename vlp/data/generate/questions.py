@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from vlp.data.generate.grammar import PLURALS
 from vlp.data.generate.scene import COLOURS, SHAPES, Scene, Thing, relations, side
 
-ARTICLES = {vowel: "an" for vowel in "aeiou"}
+ARTICLES = dict.fromkeys("aeiou", "an")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,7 +66,9 @@ def existence(rng: random.Random, scene: Scene) -> list[Question]:
         shapes = sorted({thing.shape for thing in scene.things}) if near else list(SHAPES)
         colours = sorted({thing.colour for thing in scene.things}) if near else list(COLOURS)
         pairs = [(shape, colour) for shape in shapes for colour in colours]
-        shape, colour = rng.choice([pair for pair in pairs if not scene.matching(shape=pair[0], colour=pair[1])] or pairs)
+        shape, colour = rng.choice(
+            [pair for pair in pairs if not scene.matching(shape=pair[0], colour=pair[1])] or pairs
+        )
     found = scene.matching(shape=shape, colour=colour)
     return [yes_or_no("is there a", f"Is there {with_article(f'{colour} {shape}')}?", bool(found), found)]
 
@@ -75,7 +77,11 @@ def number(rng: random.Random, scene: Scene) -> list[Question]:
     shape = rng.choice(scene.things).shape if rng.random() < 0.8 else rng.choice(SHAPES)
     found, plural = scene.matching(shape=shape), PLURALS.get(shape, shape + "s")
     of_shape = Question(
-        text=f"How many {plural} are there?", answer=str(len(found)), kind="how many", answer_type="number", things=found
+        text=f"How many {plural} are there?",
+        answer=str(len(found)),
+        kind="how many",
+        answer_type="number",
+        things=found,
     )
     total = Question(
         text="How many shapes are in the picture?", answer=str(len(scene.things)), kind="how many", answer_type="number",
@@ -85,7 +91,7 @@ def number(rng: random.Random, scene: Scene) -> list[Question]:
 
 
 def position(rng: random.Random, scene: Scene) -> list[Question]:
-    """Is the red star above the blue ring? Only about two single things, and where the opposite holds if this does not."""
+    """Is the red star above the blue ring? Only about two single things; where it is false, the opposite holds."""
     single = [things for things in scene.groups if len(things) == 1]
     if len(single) < 2:
         return []

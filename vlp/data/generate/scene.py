@@ -3,6 +3,9 @@
 Everything later written down (captions, questions, boxes) is read off these records, so they are the ground truth.
 Three choices keep statements about a scene exact: two groups never share both colour and shape, the enclosing squares
 of two things never touch, and sizes, hues and backgrounds come from ranges with gaps between them.
+
+Each side of the frame has a colour of its own, of which no caption speaks: without it, which colours a picture holds
+tells nearly all (a ridge regression on colour histograms found 17 % of 500 pictures' captions, with it under a third).
 """
 
 from __future__ import annotations
@@ -12,28 +15,31 @@ import random
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-SHAPES = ("circle", "square", "triangle", "diamond", "star", "cross", "ring", "heart", "crescent", "arrow")
+SHAPES = ("circle", "square", "triangle", "star", "cross", "ring", "heart", "crescent", "arrow")
+# The first two groups of a scene share a family of shapes and one of colours. So many scenes differ only in which shape
+# has which colour, and a batch of a hundred or so already shows a learner why that matters.
+SHAPE_FAMILIES = (("circle", "cross", "star"), ("square", "ring", "arrow"), ("triangle", "heart", "crescent"))
+COLOUR_FAMILIES = (("red", "yellow", "blue"), ("orange", "green", "purple", "pink"))
 TEXTURES = ("plain", "striped", "dotted", "checked")
-SIZES = {"small": (0.105, 0.12), "large": (0.155, 0.185)}  # half extent as a fraction of the image side
+SIZES = {"small": (0.13, 0.145), "large": (0.19, 0.215)}  # half extent as a fraction of the image side
 # Ranges of hue (degrees), saturation and value. Neighbours in hue are far enough apart to be named without doubt.
 COLOURS = {
-    "red": ((-6, 6), (0.8, 1.0), (0.7, 1.0)),
-    "orange": ((26, 34), (0.85, 1.0), (0.9, 1.0)),
-    "yellow": ((52, 60), (0.75, 1.0), (0.85, 1.0)),
-    "green": ((105, 140), (0.65, 1.0), (0.5, 0.85)),
-    "cyan": ((176, 190), (0.6, 1.0), (0.75, 1.0)),
-    "blue": ((216, 236), (0.7, 1.0), (0.7, 1.0)),
-    "purple": ((270, 284), (0.6, 1.0), (0.55, 0.85)),
-    "pink": ((318, 334), (0.4, 0.6), (0.9, 1.0)),
+    "red": ((-6.0, 6.0), (0.8, 1.0), (0.7, 1.0)),
+    "orange": ((26.0, 34.0), (0.85, 1.0), (0.9, 1.0)),
+    "yellow": ((52.0, 60.0), (0.75, 1.0), (0.85, 1.0)),
+    "green": ((105.0, 140.0), (0.65, 1.0), (0.5, 0.85)),
+    "blue": ((216.0, 236.0), (0.7, 1.0), (0.7, 1.0)),
+    "purple": ((270.0, 284.0), (0.6, 1.0), (0.55, 0.85)),
+    "pink": ((318.0, 334.0), (0.4, 0.6), (0.9, 1.0)),
 }
 BACKGROUNDS = {
-    "white": ((0, 360), (0.0, 0.04), (0.94, 1.0)),
-    "gray": ((0, 360), (0.0, 0.06), (0.45, 0.6)),
-    "black": ((0, 360), (0.0, 0.2), (0.04, 0.12)),
-    "beige": ((34, 44), (0.2, 0.28), (0.78, 0.9)),
-    "navy": ((222, 234), (0.65, 0.85), (0.22, 0.32)),
+    "white": ((0.0, 360.0), (0.0, 0.04), (0.94, 1.0)),
+    "gray": ((0.0, 360.0), (0.0, 0.06), (0.45, 0.6)),
+    "black": ((0.0, 360.0), (0.0, 0.2), (0.04, 0.12)),
+    "beige": ((34.0, 44.0), (0.2, 0.28), (0.78, 0.9)),
 }
-MARGIN = 0.02  # least gap between two things and to the border, as a fraction of the image side
+FRAME = (0.03, 0.07)  # width of each side of the frame, as a fraction of the image side
+MARGIN = 0.015  # least gap between two things and to the frame
 NUMBERS = ("no", "one", "two", "three", "four", "five", "six")
 RELATIONS = ("left", "right", "above", "below")
 
@@ -60,6 +66,7 @@ class Scene:
     things: tuple[Thing, ...]  # in order of their groups
     background: str
     rgb: Colour
+    frame: tuple[tuple[float, Colour], ...]  # width and colour of its top, right, bottom and left side
     slope: tuple[float, float]  # shading of the background from left to right and from top to bottom, in [-1, 1]
     groups: tuple[tuple[Thing, ...], ...] = field(init=False)
 
@@ -102,18 +109,19 @@ def sample_colour(rng: random.Random, ranges: Ranges) -> Colour:
 
 def sample_kinds(rng: random.Random) -> list[tuple[str, str, str, str, int]]:
     """Shape, colour, texture, size and count of two or three groups; the first two differ in shape and in colour."""
-    first, second = zip(rng.sample(SHAPES, 2), rng.sample(list(COLOURS), 2), strict=True)
+    shapes, colours = (rng.sample(rng.choice(families), 2) for families in (SHAPE_FAMILIES, COLOUR_FAMILIES))
+    first, second = zip(shapes, colours, strict=True)
     looks = [first, second]
-    if rng.random() < 0.55:
+    if rng.random() < 0.35:
         third = (rng.choice(SHAPES), rng.choice(list(COLOURS)))
         while third in looks:
             third = (rng.choice(SHAPES), rng.choice(list(COLOURS)))
         looks.append(third)
-    counts = [rng.choices((1, 2, 3), (0.75, 0.17, 0.08))[0] for _ in looks]
-    while sum(counts) > 5:
+    counts = [rng.choices((1, 2, 3), (0.82, 0.12, 0.06))[0] for _ in looks]
+    while sum(counts) > 4:
         counts[counts.index(max(counts))] -= 1
     return [
-        (shape, colour, rng.choice(TEXTURES), rng.choice(list(SIZES)), count)
+        (shape, colour, rng.choices(TEXTURES, (3, 2, 2, 2))[0], rng.choice(list(SIZES)), count)
         for (shape, colour), count in zip(looks, counts, strict=True)
     ]
 
@@ -122,8 +130,9 @@ def place(rng: random.Random, radii: Sequence[float]) -> list[tuple[float, float
     """A centre for each radius such that no two squares touch; None when they did not fit."""
     placed: list[tuple[float, float, float]] = []
     for radius in radii:
+        edge = radius + MARGIN + FRAME[1]
         for _ in range(50):
-            x, y = (rng.uniform(radius + MARGIN, 1 - radius - MARGIN) for _ in range(2))
+            x, y = (rng.uniform(edge, 1 - edge) for _ in range(2))
             if all(max(abs(x - u), abs(y - v)) > radius + other + MARGIN for u, v, other in placed):
                 placed.append((x, y, radius))
                 break
@@ -155,4 +164,5 @@ def sample_scene(*, seed: int, split: str, index: int) -> Scene:
     background = rng.choice(list(BACKGROUNDS))
     ground = sample_colour(rng, BACKGROUNDS[background])
     slope = (rng.uniform(-1, 1), rng.uniform(-1, 1))
-    return Scene(things=tuple(things), background=background, rgb=ground, slope=slope)
+    frame = tuple((rng.uniform(*FRAME), sample_colour(rng, COLOURS[rng.choice(list(COLOURS))])) for _ in range(4))
+    return Scene(things=tuple(things), background=background, rgb=ground, frame=frame, slope=slope)

@@ -46,7 +46,9 @@ def generate(out: Path, *, images: int | Mapping[str, int], size: int = 64, seed
     """
     counts = split_counts(images)
     if size < SMALLEST:
-        raise ValueError(f"scenes of {size} pixels are too small to show their shapes; choose a size of at least {SMALLEST}")
+        raise ValueError(
+            f"scenes of {size} pixels are too small to show their shapes; choose a size of at least {SMALLEST}"
+        )
     if is_complete(out, images=counts, size=size, seed=seed):
         return
     refuse_other(out)
@@ -86,15 +88,17 @@ def split_counts(images: int | Mapping[str, int]) -> dict[str, int]:
         images = {"train": images - 3 * tenth, "restval": tenth, "val": tenth, "test": tenth}
     unknown = set(images) - set(SPLITS)
     if unknown or any(count < 1 for count in images.values()) or not images:
-        raise ValueError(f"images={dict(images)}: give numbers above 0 for some of {', '.join(SPLITS)}, or at least 4 in all")
+        raise ValueError(
+            f"images={dict(images)}: give numbers above 0 for some of {', '.join(SPLITS)}, or at least 4 in all"
+        )
     return {split: images[split] for split in SPLITS if split in images}
 
 
 def refuse_other(out: Path) -> None:
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise FileExistsError(
-            f"{out} holds something other than the wanted scenes (another size, seed, number or version, or files of your own); "
-            "delete it or name another folder"
+            f"{out} holds something other than the wanted scenes (another size, seed, number or version, or files "
+            "of your own); delete it or name another folder"
         )
 
 
@@ -131,7 +135,13 @@ def write(root: Path, *, counts: Mapping[str, int], size: int, seed: int) -> Non
     for name, text in formats.flickr(records).items():
         save(f"flickr/{name}", text)
     save("README.md", README)
-    manifest = {"version": formats.VERSION, "seed": seed, "size": size, "images": dict(counts), "licence": formats.LICENCE}
+    manifest = {
+        "version": formats.VERSION,
+        "seed": seed,
+        "size": size,
+        "images": dict(counts),
+        "licence": formats.LICENCE,
+    }
     manifest |= {"pixels_sha256": pixels.hexdigest(), "sha256": digests}
     (root / "manifest.json").write_text(json.dumps(manifest, indent=1))
 

@@ -94,6 +94,10 @@ class ClipText(nn.Module):
             x = block(x, layout, causal=True)
         return self.norm(self.blocks[-1](x, layout, keep=(position + 1).cumsum(0) - 1))
 
+    def architecture(self) -> dict[str, int]:
+        """What a config may have left to the tokenizer."""
+        return {"vocabulary_size": self.vocabulary_size}
+
     def _position(self, text: Text, ids: Int[Tensor, "b n"]) -> Int[Tensor, " b"]:
         if self.pool == "argmax":
             return ids.argmax(1)

@@ -34,7 +34,7 @@ class TransformersText(nn.Module):
         super().__init__()
         if pool not in ("pooler", "class", "mean"):
             raise ValueError(f"unknown pool {pool!r}: choose pooler, class or mean")
-        self.backbone = without_idle_pooler(backbone("text", name, weights, config, vocabulary_size), pool)
+        self.backbone: Any = without_idle_pooler(backbone("text", name, weights, config, vocabulary_size), pool)
         settings = self.backbone.config
         if vocabulary_size is not None and vocabulary_size > settings.vocab_size:
             raise ValueError(
@@ -42,7 +42,9 @@ class TransformersText(nn.Module):
                 "embeddings: choose the tokenizer of these weights"
             )
         self.pool, self.width = pool, settings.hidden_size
-        self.context_length, self.vocabulary_size = settings.max_position_embeddings, settings.vocab_size
+        # RoBERTa and its kin number the positions of real tokens from padding_idx + 1
+        unused = getattr(getattr(self.backbone, "embeddings", None), "padding_idx", -1) + 1
+        self.context_length, self.vocabulary_size = settings.max_position_embeddings - unused, settings.vocab_size
 
     def forward(self, text: Text) -> Tokens:
         if text.ids.shape[1] > self.context_length:
@@ -96,7 +98,7 @@ def backbone(
     return transformers.AutoModel.from_config(settings)
 
 
-def without_idle_pooler(model: nn.Module, pool: str) -> nn.Module:
+def without_idle_pooler(model: Any, pool: str) -> Any:
     """A pooler that is not used would have parameters that never get a gradient."""
     if pool != "pooler" and getattr(model, "pooler", None) is not None:
         model.pooler = None

@@ -69,6 +69,7 @@ class ClipVit(nn.Module):
         if size != (self.image_size, self.image_size):
             raise ValueError(f"images of {size} pixels for a tower of {self.image_size}: give the transform this size")
         side = self.image_size // self.patch_size
+        pixels = pixels[..., : side * self.patch_size, : side * self.patch_size]  # as a strided convolution does
         # a convolution of patches that do not overlap is a linear map of each, which the CPU does in two thirds of the time
         patches = rearrange(pixels, "b c (h p) (w q) -> b (h w) (c p q)", p=self.patch_size, q=self.patch_size)
         tokens = F.linear(patches, self.patches.weight.flatten(1))
@@ -79,7 +80,9 @@ class ClipVit(nn.Module):
         for block in self.blocks[: -1 if pooled_only else None]:
             x = block(x, layout)
         if pooled_only:
-            states = self.blocks[-1](x, layout, keep=layout.length * torch.arange(layout.batch, device=x.device))[:, None]
+            states = self.blocks[-1](x, layout, keep=layout.length * torch.arange(layout.batch, device=x.device))[
+                :, None
+            ]
             return Tokens(states=states, pooled=self._pooled(states))
         states = layout.unpack(x)
         return Tokens(states=states, pooled=self._pooled(states), grid=(side, side))

@@ -20,6 +20,9 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 class Normalize(nn.Module):
+    mean: Tensor
+    std: Tensor
+
     def __init__(self, *, mean: Sequence[float], std: Sequence[float]) -> None:
         super().__init__()
         self.register_buffer("mean", torch.tensor(tuple(mean)).view(-1, 1, 1), persistent=False)

@@ -44,7 +44,7 @@ class TimmVision(nn.Module):
         self.name, self.pool = told.get("architecture", name), pool
         self.options = told.get("model_args", {}) | dict(options or {})
         file = _file(folder, weights)
-        self.backbone = self._create(image_size, download=weights == "pretrained" and file is None)
+        self.backbone: Any = self._create(image_size, download=weights == "pretrained" and file is None)
         if file is not None:
             _load(self.backbone, file)
         data = timm.data.resolve_model_data_config(self.backbone) | _given(told.get("pretrained_cfg", {}))
@@ -58,7 +58,7 @@ class TimmVision(nn.Module):
             raise ValueError(
                 f"{self.name!r} is neither a model of timm nor a folder with timm's config.json; close: {close}"
             )
-        size = {"img_size": image_size} if image_size and "vit" in self.name else {}
+        size: dict[str, Any] = {"img_size": image_size} if image_size and "vit" in self.name else {}
         try:
             return timm.create_model(self.name, pretrained=download, num_classes=0, **self.options, **size)
         except (OSError, RuntimeError) as error:
@@ -120,7 +120,8 @@ def _file(folder: Path | None, weights: str | None) -> Path | None:
         if not Path(weights).is_file():
             raise FileNotFoundError(f"model.vision.weights={weights}: there is no such file")
         return Path(weights)
-    files = [file for pattern in ("*.safetensors", "*.bin", "*.pth") for file in sorted(folder.glob(pattern))]
+    patterns = ("*.safetensors", "*.bin", "*.pth")
+    files = [file for pattern in patterns if folder for file in sorted(folder.glob(pattern))]
     if not files:
         raise FileNotFoundError(f"{folder} has a config.json but no weights (*.safetensors, *.bin, *.pth)")
     return files[0]

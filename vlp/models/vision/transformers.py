@@ -33,12 +33,13 @@ class TransformersVision(nn.Module):
         super().__init__()
         if pool not in ("pooler", "class", "average"):
             raise ValueError(f"unknown pool {pool!r}: choose pooler, class or average")
-        self.backbone = without_idle_pooler(backbone("vision", name, weights, config), pool)
+        self.backbone: Any = without_idle_pooler(backbone("vision", name, weights, config), pool)
         settings = self.backbone.config
         own_size = getattr(settings, "image_size", None)
         if isinstance(own_size, int) and image_size not in (None, own_size):
             raise ValueError(f"this backbone takes images of {own_size} pixels: set model.vision.image_size={own_size}")
-        self.pool, self.image_size = pool, image_size or own_size
+        self.pool = pool
+        self.image_size: int = image_size or own_size or 224
         self.width = settings.hidden_size if hasattr(settings, "hidden_size") else settings.hidden_sizes[-1]
         told = transformers.ImageProcessingMixin.get_image_processor_dict(name)[0] if name and mean is None else {}
         half = [0.5, 0.5, 0.5]

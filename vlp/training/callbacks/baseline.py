@@ -1,0 +1,43 @@
+"""What colour histograms and bags of words reach on the test split, logged as test/<source>/ridge_baseline/<metric>.
+
+Fitted on training images through the evaluation transform, so it sees what the model sees.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.pytorch.callbacks import Callback
+
+from vlp.data.images import open_image
+from vlp.metrics.recall import recall_from_scores
+from vlp.metrics.ridge_baseline import ridge_similarity
+from vlp.structures import Sample
+
+
+class RidgeBaseline(Callback):
+    """train_images: how many training images it is fitted on, the first of the split."""
+
+    def __init__(self, *, train_images: int = 8000) -> None:
+        self.train_images = train_images
+
+    def on_test_epoch_end(self, trainer: L.Trainer, pl_module: Any) -> None:
+        data = trainer.datamodule  # type: ignore[attr-defined]
+        fit = [data.split("train")[index] for index in range(min(self.train_images, len(data.split("train"))))]
+        test = list(data.split("test"))
+
+        def pixels(samples: list[Sample]) -> torch.Tensor:
+            return torch.stack([data.transform["eval"](open_image(sample.image)) for sample in samples])
+
+        scores = ridge_similarity(
+            train_pixels=pixels(fit),
+            train_captions=[sample.captions for sample in fit],
+            pixels=pixels(test),
+            captions=[caption for sample in test for caption in sample.captions],
+        )
+        ids = torch.tensor([sample.id for sample in test])
+        text_ids = torch.tensor([sample.id for sample in test for _ in sample.captions])
+        figures = recall_from_scores(scores, ids, text_ids)
+        pl_module.log_dict({f"test/{data.name}/ridge_baseline/{name}": value for name, value in figures.items()})
