@@ -27,7 +27,9 @@ def _loopback_only() -> None:
     connect = socket.socket.connect
 
     def guarded(self: socket.socket, address: object) -> None:
-        local = self.family == socket.AF_UNIX or (isinstance(address, tuple) and address[0] in ("127.0.0.1", "::1", "localhost"))
+        local = self.family == socket.AF_UNIX or (
+            isinstance(address, tuple) and address[0] in ("127.0.0.1", "::1", "localhost")
+        )
         if not local:
             raise RuntimeError(f"a test tried to reach {address}: tests run without network")
         connect(self, address)  # type: ignore[arg-type]

@@ -21,7 +21,9 @@ def free_port() -> int:
         return int(server.getsockname()[1])
 
 
-def _start(rank: int, world: int, port: int, function: Callable[..., Any], arguments: tuple[Any, ...], out: Path) -> None:
+def _start(
+    rank: int, world: int, port: int, function: Callable[..., Any], arguments: tuple[Any, ...], out: Path
+) -> None:
     os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
     torch.set_num_threads(1)
     dist.init_process_group("gloo", rank=rank, world_size=world, timeout=timedelta(seconds=60))

@@ -28,7 +28,11 @@ def composed(*overrides: str) -> dict[str, Any]:
 def test_one_word_four_files(kind: str, key: str) -> None:
     words = {path.stem for path in (ROOT / "vlp" / key).glob("*.py")} - {"__init__", "base"}
     assert words
-    assert words == set(options(kind)) == {p.stem.removeprefix("test_") for p in (ROOT / "tests" / key).glob("test_*.py")} - {"base"}
+    assert (
+        words
+        == set(options(kind))
+        == {p.stem.removeprefix("test_") for p in (ROOT / "tests" / key).glob("test_*.py")} - {"base"}
+    )
     for word in words:
         node = composed(f"{kind}=[{word}]")[key]
         assert list(node) == [word]

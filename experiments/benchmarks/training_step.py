@@ -44,7 +44,11 @@ def photos_and_captions(root: Path, batch: int, round_: int) -> tuple[Tensor, li
     """uint8 photos [b 3 224 224] and one caption each, of another part of the training split in each round."""
     transform = EvalTransform(image_size=224, mode="clip")
     data = Karpathy(
-        name="flickr8k", root=root, annotations="dataset_flickr8k.json", images="Images", transform={"train": transform, "eval": transform}
+        name="flickr8k",
+        root=root,
+        annotations="dataset_flickr8k.json",
+        images="Images",
+        transform={"train": transform, "eval": transform},
     )
     samples = [data.split("train")[index] for index in range(round_ * batch, (round_ + 1) * batch)]
     return torch.stack([transform(open_image(s.image)) for s in samples]), [s.captions[0] for s in samples]
@@ -125,9 +129,9 @@ def main() -> None:
         trimmed = padded[:, : text.ids.shape[1]]
         assert torch.equal(trimmed, text.ids), "the two tokenizers disagree"
         sides: dict[str, Callable[[], Step]] = {
-            "padded": lambda: open_clip_step(theirs, normalised, padded),
-            "trimmed": lambda: open_clip_step(theirs, normalised, trimmed),
-            "vlp": lambda: vlp_step(ours, pixels, text),
+            "padded": partial(open_clip_step, theirs, normalised, padded),
+            "trimmed": partial(open_clip_step, theirs, normalised, trimmed),
+            "vlp": partial(vlp_step, ours, pixels, text),
         }
         names = list(sides)[number % 3 :] + list(sides)[: number % 3]
         seconds, losses = {}, {}
@@ -150,7 +154,9 @@ def main() -> None:
                 flush=True,
             )
     for name, values in ratios.items():
-        print(f"open_clip {name} / vlp: median {statistics.median(values):.2f}, range {min(values):.2f} to {max(values):.2f}")
+        print(
+            f"open_clip {name} / vlp: median {statistics.median(values):.2f}, range {min(values):.2f} to {max(values):.2f}"
+        )
 
 
 if __name__ == "__main__":

@@ -96,7 +96,7 @@ def test_evaluation_holds_every_caption_and_the_raw_samples(toy: Toy) -> None:
     assert sum(len(b) for b in data.val_dataloader()) == 5
 
 
-def test_choices_labels_and_categories(tmp_path: Path, loading: dict[str, Any]) -> None:
+def test_choices_and_categories(tmp_path: Path, loading: dict[str, Any]) -> None:
     class Two(DataModule):
         class_names = ("a", "b", "c")
 
@@ -104,7 +104,7 @@ def test_choices_labels_and_categories(tmp_path: Path, loading: dict[str, Any]) 
             PIL.Image.new("RGB", (9, 9)).save(tmp_path / "x.png")
             common = {"image": tmp_path / "x.png", "captions": ("hello",)}
             return [
-                Sample(id=1, sample=0, choices=("right", "wrong one"), label=0, categories=(0, 2), **common),
+                Sample(id=1, sample=0, choices=("right", "wrong one"), categories=(0, 2), **common),
                 Sample(id=2, sample=1, choices=("x",), **common),
             ]
 
@@ -113,7 +113,7 @@ def test_choices_labels_and_categories(tmp_path: Path, loading: dict[str, Any]) 
     (batch,) = data.test_dataloader()
     assert batch.choices is not None
     assert batch.choices.mask.sum(-1).tolist() == [[7, 11], [3, 0]]
-    assert batch.label.tolist() == [0, -1]
+    assert batch.label is None
     assert batch.categories.tolist() == [[True, False, True], [False] * 3]
 
 

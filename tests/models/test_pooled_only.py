@@ -26,7 +26,9 @@ def both_ways(tower: nn.Module, inputs: Image | Text) -> list[dict[str, torch.Te
     return results
 
 
-@pytest.mark.parametrize(("pool", "eot"), [("end", None), ("argmax", None), ("eot", 9), ("first", None), ("last", None)])
+@pytest.mark.parametrize(
+    ("pool", "eot"), [("end", None), ("argmax", None), ("eot", 9), ("first", None), ("last", None)]
+)
 def test_text(pool: str, eot: int | None) -> None:
     tower = ClipText(vocabulary_size=10, context_length=8, width=16, layers=3, heads=2, pool=pool, eot_id=eot).double()
     plain, pooled_only = both_ways(tower, TEXT)

@@ -95,5 +95,11 @@ def assert_reference(
     batch = Batch(id=ids, sample=ids, seed=ids)
     loss = objective(model, batch, Features(image_embed=image, text_embed=text, owner=ids)).value
     loss.backward()
-    for value, name in ((loss, loss_name), (image.grad, f"{prefix}/grad_image_features"), (text.grad, f"{prefix}/grad_text_features")):
-        torch.testing.assert_close(value, torch.as_tensor(data[name], dtype=dtype).reshape(value.shape), rtol=0, atol=tolerance)
+    for value, name in (
+        (loss, loss_name),
+        (image.grad, f"{prefix}/grad_image_features"),
+        (text.grad, f"{prefix}/grad_text_features"),
+    ):
+        torch.testing.assert_close(
+            value, torch.as_tensor(data[name], dtype=dtype).reshape(value.shape), rtol=0, atol=tolerance
+        )

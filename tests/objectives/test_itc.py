@@ -18,7 +18,9 @@ from vlp.objectives.itc import ITC, info_nce
 def test_equals_cross_entropy_when_all_images_differ() -> None:
     logits = torch.randn(6, 6, dtype=torch.float64) * 5
     losses = info_nce(logits, torch.eye(6, dtype=torch.bool))
-    torch.testing.assert_close(losses, F.cross_entropy(logits, torch.arange(6), reduction="none"), rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(
+        losses, F.cross_entropy(logits, torch.arange(6), reduction="none"), rtol=1e-12, atol=1e-12
+    )
 
 
 def test_captions_of_the_same_image_are_never_negatives() -> None:
@@ -47,7 +49,9 @@ def test_reference_values(shared: Path) -> None:
     assert_reference(ITC(), None, data, "clip", loss_name="clip", tolerance=1e-10)
     inputs = np.load(shared / "reference/open_clip/losses/inputs.npz")
     outputs = np.load(shared / "reference/open_clip/losses/outputs.npz")
-    assert_reference(ITC(), None, {**{f"in_{k}": inputs[k] for k in inputs.files}, **outputs}, "clip_loss", "clip_loss", 1e-5)
+    assert_reference(
+        ITC(), None, {**{f"in_{k}": inputs[k] for k in inputs.files}, **outputs}, "clip_loss", "clip_loss", 1e-5
+    )
 
 
 @pytest.mark.parametrize("case", [case for case in CASES if case[0] == "itc" and case[1] is None], ids=str)

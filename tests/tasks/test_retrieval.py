@@ -81,8 +81,8 @@ def test_two_processes_equal_one(tmp_path: Path) -> None:
 
 
 def test_material_for_pictures() -> None:
-    _, figures = measure(batches([5, 6]))
-    assert figures["chance"]["text_to_image_r1"] == pytest.approx(100 / 11)
+    results, figures = measure(batches([5, 6]))
+    assert results["chance_text_to_image_r1"] == pytest.approx(100 / 11)
     matrix = figures["similarity"]
     assert matrix["captions"] == [f"{i}.0" for i in range(11)]
     assert matrix["images"][3] == "3.png"

@@ -15,7 +15,9 @@ def test_vectors_and_scalars_are_not_decayed() -> None:
 
 def test_first_matching_group_sets_rate_and_decay() -> None:
     model = toy_model()
-    optimizer = AdamW(lr=1e-3, groups=[{"pattern": "^text", "lr": 1e-5, "weight_decay": 0.0}, {"pattern": ".", "lr": 2e-3}])
+    optimizer = AdamW(
+        lr=1e-3, groups=[{"pattern": "^text", "lr": 1e-5, "weight_decay": 0.0}, {"pattern": ".", "lr": 2e-3}]
+    )
     rates = {id(p): g["lr"] for g in optimizer(model).param_groups for p in g["params"]}
     assert {rates[id(p)] for p in model.text.parameters()} == {1e-5}
     assert {rates[id(p)] for p in model.vision.parameters()} == {2e-3}
@@ -32,7 +34,9 @@ def test_everything_frozen_is_an_error() -> None:
 
 
 def test_layer_decay_falls_towards_the_input() -> None:
-    names = [f"model.vision.{n}" for n in ("conv1.weight", "blocks.0.w", "blocks.1.w", "norm.weight")] + ["model.projection.w"]
+    names = [f"model.vision.{n}" for n in ("conv1.weight", "blocks.0.w", "blocks.1.w", "norm.weight")] + [
+        "model.projection.w"
+    ]
     assert list(layer_scales(names, 0.5).values()) == [0.125, 0.25, 0.5, 1.0, 1.0]
 
 

@@ -35,7 +35,7 @@ def prepare_worker(worker: int) -> None:
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
 
-class Loader(DataLoader[Batch]):
+class Loader(DataLoader[Any]):
     """A DataLoader that counts what it has handed out, and whose timeout says what to do."""
 
     delivered = 0  # batches of the latest iteration
@@ -259,7 +259,7 @@ class DataModule(L.LightningDataModule):
             self._train_loader = None
 
 
-def hold_out(samples: list[Sample], count: int, split: str, *, name: str) -> list[Sample]:
+def hold_out(samples: list[Sample], count: int, split: str, *, name: str | None) -> list[Sample]:
     """val: `count` of the samples, drawn once and for all; train: the others."""
     if count >= len(samples) > 0:
         raise ValueError(

@@ -53,7 +53,7 @@ class COCO(DataModule):
             )
         folder = existing(self.root / official, what=f"the images of {self.name}")
         categories = self._categories(self.root / "annotations" / f"instances_{official}.json")
-        samples = []
+        samples: list[Sample] = []
         for image, record in images.items():
             place = f"{path}: image {image}"
             texts = clean_captions(captions[image], place=place, training=training)

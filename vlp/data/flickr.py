@@ -46,7 +46,7 @@ class Flickr(DataModule):
         unknown = [file for file in listed[split] if file not in ids]
         if unknown:
             raise ValueError(f"{path}: no caption for {len(unknown)} images of the {split} list: {first_five(unknown)}")
-        found = []
+        found: list[Sample] = []
         for file in listed[split]:
             captions = clean_captions(self._captions[file], place=f"{path}: {file}", training=split == "train")
             if captions or split != "train":

@@ -47,7 +47,7 @@ class Karpathy(DataModule):
             existing(self.root / self.images, what=f"the images of {self.name}"),
         )
         wanted = ("train", "restval") if split == "train" and self.restval else (split,)
-        found = []
+        found: list[Sample] = []
         for number, record in enumerate(self._records()):
             if record["split"] not in wanted:
                 continue

@@ -68,7 +68,9 @@ def _image_features(
     return {"image_embed": embed(image) if chunk is None else in_chunks(embed, image, len(image.pixels), chunk)}
 
 
-def _text_features(model: VisionLanguageModel, text: Text, fields: Collection[str], chunk: int | None) -> dict[str, Any]:
+def _text_features(
+    model: VisionLanguageModel, text: Text, fields: Collection[str], chunk: int | None
+) -> dict[str, Any]:
     if "text" in fields:
         tokens = model.encode_text(text)
         return {"text": tokens} | ({"text_embed": model.embed_text(tokens)} if "text_embed" in fields else {})

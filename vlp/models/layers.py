@@ -141,10 +141,10 @@ def blocks(
     *, layers: int, width: int, heads: int, mlp_ratio: float, activation_name: str, norm_eps: float
 ) -> nn.ModuleList:
     """A stack with CLIP's initialisation: the maps that write to the residual stream shrink with its depth."""
-    stack = nn.ModuleList(
+    stack = [
         Block(width=width, heads=heads, mlp_ratio=mlp_ratio, activation_name=activation_name, norm_eps=norm_eps)
         for _ in range(layers)
-    )
+    ]
     for block in stack:
         nn.init.normal_(block.attention.qkv.weight, std=width**-0.5)
         nn.init.normal_(block.attention.out.weight, std=width**-0.5 * (2 * layers) ** -0.5)
@@ -152,7 +152,7 @@ def blocks(
         nn.init.normal_(block.mlp.fc2.weight, std=width**-0.5 * (2 * layers) ** -0.5)
         nn.init.zeros_(block.attention.qkv.bias)
         nn.init.zeros_(block.attention.out.bias)
-    return stack
+    return nn.ModuleList(stack)
 
 
 def attention_heads(width: int, heads: int | None, name: str) -> int:

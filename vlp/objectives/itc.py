@@ -38,7 +38,9 @@ class ITC(Objective):
     in_batch = True
 
     def forward(self, model: VisionLanguageModel, batch: Batch, features: Features) -> Loss:
-        assert features.image_embed is not None and features.text_embed is not None and features.owner is not None
+        assert features.image_embed is not None
+        assert features.text_embed is not None
+        assert features.owner is not None
         text_id = batch.id[features.owner]
         images, texts = gather(features.image_embed), gather(features.text_embed)
         image_to_text = info_nce(

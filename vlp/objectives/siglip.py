@@ -23,7 +23,9 @@ class SigLIP(Objective):
     in_batch = True
 
     def forward(self, model: VisionLanguageModel, batch: Batch, features: Features) -> Loss:
-        assert features.image_embed is not None and features.text_embed is not None and features.owner is not None
+        assert features.image_embed is not None
+        assert features.text_embed is not None
+        assert features.owner is not None
         projection = model.part("projection")
         if projection.logit_bias is None:
             raise ValueError("siglip needs a learned bias: set model.projection.logit_bias=-10")

@@ -62,7 +62,9 @@ class Retrieval(Task):
         figures = summarise(to_text, to_image) | {"images": float(len(image)), "captions": float(len(text))}
         paths = list(chain.from_iterable(distributed.gather_objects(self._paths)))
         captions = list(chain.from_iterable(distributed.gather_objects(self._captions)))
-        self._figures = {"chance": chance_recall(image_id, text_id)}
+        chance = {name: value for name, value in chance_recall(image_id, text_id).items() if "rank" not in name}
+        figures |= {f"chance_{name}": value for name, value in chance.items()}
+        self._figures = {}
         if len(paths) == len(image) and len(captions) == len(text):
             shown = _matrix(image, text, image_id, text_id)
             self._figures |= {
@@ -77,7 +79,7 @@ class Retrieval(Task):
         return figures
 
     def figures(self) -> dict[str, object]:
-        """chance: figures of random scores. With `batch.raw` also image_to_text and text_to_image, lists of {query,
+        """With `batch.raw`: image_to_text and text_to_image, lists of {query,
         rank, results: [(path or caption, score, right), …]}, and similarity {images, captions, scores}.
         """
         return self._figures

@@ -41,7 +41,9 @@ def evaluate(config_path: Path) -> dict[str, Any]:
     if run is None:
         raise ValueError(f"split={config['split']}: expected val or test")
     run(module, datamodule=data, verbose=False)
-    results: dict[str, Any] = {k: float(v) for k, v in trainer.callback_metrics.items() if k.startswith(("val/", "test/"))}
+    results: dict[str, Any] = {
+        k: float(v) for k, v in trainer.callback_metrics.items() if k.startswith(("val/", "test/"))
+    }
     if trainer.is_global_zero:
         results = write_results(folder, results | {"seconds": round(time.perf_counter() - start, 1)}, stored, data)
         print_table(results, folder)

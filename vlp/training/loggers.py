@@ -17,6 +17,7 @@ from typing import Any
 
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger, WandbLogger
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
+from wandb import Settings
 
 log = logging.getLogger(__name__)
 
@@ -72,8 +73,9 @@ def wandb(
     folder = Path(folder)
     parts = folder.resolve().parts[-2:]
     return WandbLogger(
-        save_dir=folder, project=project, entity=entity, group=group, tags=list(tags), mode=mode, name="/".join(parts)
-    )
+        save_dir=folder, project=project, entity=entity, group=group, tags=list(tags), mode=mode, name="/".join(parts),
+        settings=Settings(silent=True, console="off"),
+    )  # fmt: skip
 
 
 def _has_wandb_key() -> bool:

@@ -59,16 +59,20 @@ class VisionLanguageModule(L.LightningModule):
         self.config = dict(config or {})
         self.samples_seen = 0
         self._freeze(freeze)
-        for name, objective in self.objectives.items():
+        for name, objective in {**objectives, **self.tasks}.items():
             for part in objective.needs:
                 if getattr(model, part, None) is None:
-                    raise ValueError(f"{name} needs the model part {part!r}, which this model lacks: choose another model=…")
+                    raise ValueError(
+                        f"{name} needs the model part {part!r}, which this model lacks: choose another model=…"
+                    )
 
     def _freeze(self, patterns: Sequence[str]) -> None:
         for pattern in patterns:
             matched = [p for name, p in self.named_parameters() if re.search(pattern, name)]
             if not matched:
-                raise ValueError(f"freeze: the pattern {pattern!r} matches no parameter (names look like 'model.vision.…')")
+                raise ValueError(
+                    f"freeze: the pattern {pattern!r} matches no parameter (names look like 'model.vision.…')"
+                )
             for parameter in matched:
                 parameter.requires_grad_(False)
 
@@ -84,7 +88,7 @@ class VisionLanguageModule(L.LightningModule):
 
     @property
     def trained(self) -> dict[str, Objective]:
-        return {name: objective for name, objective in self.objectives.items() if objective.weight}
+        return {name: objective for name, objective in self.objectives.items() if objective.weight}  # type: ignore[misc]
 
     def on_fit_start(self) -> None:
         if not self.trained:
@@ -115,7 +119,8 @@ class VisionLanguageModule(L.LightningModule):
         fields = set().union(*(objective.uses for objective in active.values()))
         step = self.global_step
         features = compute_features(self.model, batch, fields, chunk=self.gradient_cache, step=step)
-        weighted, logs = [], {}
+        weighted: list[Tensor] = []
+        logs: dict[str, Tensor] = {}
         for name, objective in active.items():
             loss = objective(self.model, batch, features)
             weighted.append(objective.weight * loss.value)
@@ -143,7 +148,7 @@ class VisionLanguageModule(L.LightningModule):
                 "lower optimizer.lr, raise schedule.warmup, or set trainer.gradient_clip_val=1"
             )
 
-    def configure_optimizers(self) -> dict[str, Any]:
+    def configure_optimizers(self) -> Any:
         assert self.make_optimizer is not None, "this module was built without an optimizer"
         optimizer = self.make_optimizer(self)
         if self.make_schedule is None:
@@ -226,6 +231,8 @@ def portable(config: Mapping[str, Any], model: VisionLanguageModel) -> dict[str,
     """The config with each backbone described by its own architecture instead of the hub name or folder it came from."""
     if "model" not in config:
         return dict(config)
-    towers = {name: getattr(model, name) for name in ("vision", "text") if hasattr(getattr(model, name), "architecture")}
+    towers = {
+        name: getattr(model, name) for name in ("vision", "text") if hasattr(getattr(model, name), "architecture")
+    }
     rebuilt = {name: {**config["model"][name], **tower.architecture()} for name, tower in towers.items()}
     return {**config, "model": {**config["model"], **rebuilt}}

@@ -39,7 +39,7 @@ class AdamW:
     ) -> None:
         if lr <= 0:
             raise ValueError(f"optimizer.lr must be > 0, got {lr}")
-        self.lr, self.betas, self.eps, self.weight_decay = lr, tuple(betas), eps, weight_decay
+        self.lr, self.betas, self.eps, self.weight_decay = lr, (betas[0], betas[1]), eps, weight_decay
         self.groups, self.layer_decay = list(groups), layer_decay
 
     def __call__(self, module: nn.Module) -> Optimizer:

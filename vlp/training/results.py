@@ -43,31 +43,38 @@ def print_table(results: dict[str, Any], folder: Path) -> None:
     """The retrieval figures beside the baseline's and chance, any other task's figures, and where the rest lies."""
     console = Console(width=None if Console().is_terminal else 110)
     split = "test" if any(key.startswith("test/") for key in results) else "val"
-    rows: dict[str, dict[str, float]] = {}
-    others = []
+    rows: dict[str, dict[str, float]] = {"model": {}}
+    others: list[tuple[str, str]] = []
     for key, value in results.items():
         parts = key.split("/")
         if len(parts) != 4 or parts[0] != split:
             continue
         _, source, task, metric = parts
-        if metric.startswith(("image_to_text_r", "text_to_image_r")):
-            rows.setdefault({"retrieval": "model"}.get(task, task.replace("_", " ")), {})[metric] = value
-        elif task != "retrieval":
-            others.append(f"{source} {task} {metric.replace('_', ' ')}: {value:.1f}")
-    if rows:
-        rows["chance"] = rows.pop("chance", {})
-        console.print(retrieval_table({k: v for k, v in rows.items() if v}, title=f"{results['data']}, {split} split, percent"))
-    for line in others:
+        row = "model" if task == "retrieval" else task.replace("_", " ")
+        if metric.startswith("chance_") and task == "retrieval":
+            rows.setdefault("chance", {})[metric.removeprefix("chance_")] = value
+        elif metric.startswith(("image_to_text_r", "text_to_image_r")):
+            rows.setdefault(row, {})[metric] = value
+        else:
+            others.append((row, f"{source} {row}, {metric.replace('_', ' ')}: {value:.1f}"))
+    if rows["model"]:
+        rows["chance"] = rows.pop("chance")  # the last row
+        console.print(retrieval_table(rows, title=f"{results['data']}, {split} split, percent"))
+    for line in (line for row, line in others if row not in rows):
         console.print(line, markup=False, highlight=False)
     seconds = results.get("train_seconds")
     took = f"trained {seconds:.0f} s, " if seconds is not None else ""
-    console.print(f"{took}{results['seconds']:.0f} s in all; results and pictures: {folder}", markup=False, highlight=False)
+    console.print(
+        f"{took}{results['seconds']:.0f} s in all; results and pictures: {folder}", markup=False, highlight=False
+    )
 
 
 def _pretrained(config: dict[str, Any]) -> list[str]:
     """What the weights had seen before this run: the starting checkpoint and each backbone's source."""
     model = config.get("model", {})
-    named = [model[part].get(key) for part in ("vision", "text") for key in ("weights", "source", "name") if part in model]
+    named = [
+        model[part].get(key) for part in ("vision", "text") for key in ("weights", "source", "name") if part in model
+    ]
     return [str(value) for value in [config.get("checkpoint"), *named] if value]
 
 

@@ -41,8 +41,8 @@ def run(config_path: Path) -> dict[str, Any]:
     fit_start = time.perf_counter()
     trainer.fit(parts.module, parts.data, ckpt_path=config["resume"], weights_only=True)
     train_seconds = time.perf_counter() - fit_start
-    best = trainer.checkpoint_callback.best_model_path if trainer.checkpoint_callback else ""
-    if best and not trainer.fast_dev_run:
+    best = getattr(trainer.checkpoint_callback, "best_model_path", "")
+    if best and not config["trainer"].get("fast_dev_run"):
         state = torch.load(best, map_location="cpu", weights_only=True)["state_dict"]
         parts.module.load_state_dict(state)
     figures = {k: float(v) for k, v in trainer.callback_metrics.items() if k.startswith("val/")}

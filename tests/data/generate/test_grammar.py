@@ -8,11 +8,10 @@ from pathlib import Path
 from tests.data.generate.conftest import Seen, load
 
 NUMBERS = {"a": 1, "an": 1, "one": 1, "two": 2, "three": 3, "four": 4}
-SIZES = {"small": "small", "little": "small", "tiny": "small"} | dict.fromkeys(("large", "big", "huge"), "large")
-TEXTURES = {
-    "plain": "plain", "solid": "plain", "striped": "striped", "stripy": "striped", "dotted": "dotted", "spotted": "dotted",
-    "checked": "checked", "checkered": "checked", "with stripes": "striped", "with dots": "dotted", "with checks": "checked",
-}  # fmt: skip
+SIZES = {"small": "small", "little": "small", "tiny": "small", "large": "large", "big": "large", "huge": "large"}
+TEXTURES = {"plain": "plain", "solid": "plain", "striped": "striped", "stripy": "striped", "with stripes": "striped"}
+TEXTURES |= {"dotted": "dotted", "spotted": "dotted", "with dots": "dotted"}
+TEXTURES |= {"checked": "checked", "checkered": "checked", "with checks": "checked"}
 COLOURS = {name: name for name in ("red", "orange", "yellow", "green", "blue", "purple", "pink")} | {"violet": "purple"}
 SHAPES = {
     name: name for name in ("circle", "square", "triangle", "star", "cross", "ring", "heart", "crescent", "arrow")

@@ -70,7 +70,7 @@ def coco_instances(records: Sequence[Record]) -> dict[str, Any]:
     annotations = [
         {
             "segmentation": r.masks[i], "area": float(r.areas[i]), "iscrowd": 0, "image_id": r.id,
-            "bbox": [float(edge) for edge in r.boxes[i]], "category_id": SHAPES.index(thing.shape) + 1, "id": r.id * 100 + i,
+            "bbox": [float(edge) for edge in r.boxes[i]], "category_id": list(SHAPES).index(thing.shape) + 1, "id": r.id * 100 + i,
         }
         for r in records
         for i, thing in enumerate(r.scene.things)

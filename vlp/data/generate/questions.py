@@ -28,6 +28,10 @@ def yes_or_no(kind: str, text: str, truth: bool, things: tuple[Thing, ...] = ())
     return Question(text=text, answer="yes" if truth else "no", kind=kind, answer_type="yes/no", things=things)
 
 
+def counted(text: str, things: tuple[Thing, ...]) -> Question:
+    return Question(text=text, answer=str(len(things)), kind="how many", answer_type="number", things=things)
+
+
 def other(kind: str, text: str, answer: str, things: tuple[Thing, ...] = ()) -> Question:
     return Question(text=text, answer=answer, kind=kind, answer_type="other", things=things)
 
@@ -74,20 +78,12 @@ def existence(rng: random.Random, scene: Scene) -> list[Question]:
 
 
 def number(rng: random.Random, scene: Scene) -> list[Question]:
-    shape = rng.choice(scene.things).shape if rng.random() < 0.8 else rng.choice(SHAPES)
+    shape = rng.choice(scene.things).shape if rng.random() < 0.8 else rng.choice(list(SHAPES))
     found, plural = scene.matching(shape=shape), PLURALS.get(shape, shape + "s")
-    of_shape = Question(
-        text=f"How many {plural} are there?",
-        answer=str(len(found)),
-        kind="how many",
-        answer_type="number",
-        things=found,
-    )
-    total = Question(
-        text="How many shapes are in the picture?", answer=str(len(scene.things)), kind="how many", answer_type="number",
-        things=scene.things,
-    )  # fmt: skip
-    return [of_shape, total]
+    return [
+        counted(f"How many {plural} are there?", found),
+        counted("How many shapes are in the picture?", scene.things),
+    ]
 
 
 def position(rng: random.Random, scene: Scene) -> list[Question]:

@@ -88,7 +88,7 @@ class ClipText(nn.Module):
         """The pooled states alone: what follows a causal text's pooled token cannot change it, so it is left out."""
         columns = torch.arange(ids.shape[1], device=ids.device)
         rows = (columns <= position[:, None]).flatten().nonzero()[:, 0]
-        layout = Layout(*ids.shape, rows)
+        layout = Layout(len(ids), ids.shape[1], rows)
         x = self.embedding(ids.flatten()[rows]) + self.positions[rows % ids.shape[1]]
         for block in self.blocks[:-1]:
             x = block(x, layout, causal=True)
@@ -102,7 +102,8 @@ class ClipText(nn.Module):
         if self.pool == "argmax":
             return ids.argmax(1)
         if self.pool == "eot":
-            return (ids == self.eot_id).int().argmax(1)
+            assert self.eot_id is not None
+            return torch.eq(ids, self.eot_id).int().argmax(1)
         if self.pool == "end":  # of a text without tokens, the first position
             positions = torch.arange(text.mask.shape[1], device=ids.device)
             return (positions * text.mask).amax(1)

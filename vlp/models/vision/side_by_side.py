@@ -17,7 +17,7 @@ class SideBySide(nn.Module):
     image_size: theirs.  Each pooled feature is layer-normalised, so that none outweighs another.
     """
 
-    def __init__(self, *, towers: Sequence[nn.Module], image_size: int) -> None:
+    def __init__(self, *, towers: Sequence[Any], image_size: int) -> None:
         super().__init__()
         if not towers:
             raise ValueError("model.vision.towers is empty: give at least one tower")
@@ -30,8 +30,8 @@ class SideBySide(nn.Module):
         self.image_size = image_size
 
     def forward(self, image: Image) -> Tokens:
-        outputs = [tower(image) for tower in self.towers]
-        pooled = [norm(tokens.pooled) for norm, tokens in zip(self.norms, outputs, strict=True)]
+        outputs: list[Tokens] = [tower(image) for tower in self.towers]
+        pooled = [norm(tokens.pooled) for norm, tokens in zip(self.norms, outputs, strict=True)]  # type: ignore[operator]
         return Tokens(states=outputs[0].states, pooled=torch.cat(pooled, dim=-1), grid=outputs[0].grid)
 
     def architecture(self) -> dict[str, Any]:

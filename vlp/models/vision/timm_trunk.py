@@ -59,7 +59,9 @@ class TimmTrunk(TimmVision):
         for module in (*self._lower(), *self._upper()):
             x = module(x)
         if not torch.equal(x, self.backbone.forward_features(whole)):
-            raise ValueError(f"timm's {self.name} is more than its stages in order and cannot be split into trunk and rest")
+            raise ValueError(
+                f"timm's {self.name} is more than its stages in order and cannot be split into trunk and rest"
+            )
         self.backbone.train(training)
 
     def train(self, mode: bool = True) -> TimmTrunk:
@@ -110,7 +112,12 @@ class TimmTrunk(TimmVision):
         return copied
 
     def architecture(self) -> dict[str, Any]:
-        return super().architecture() | {"trunk": self.trunk, "keep": 0, "trunk_bf16": self.trunk_bf16, "flip_average": self.flip_average}
+        return super().architecture() | {
+            "trunk": self.trunk,
+            "keep": 0,
+            "trunk_bf16": self.trunk_bf16,
+            "flip_average": self.flip_average,
+        }
 
 
 def _in_order(backbone: nn.Module) -> Iterator[tuple[str, nn.Module]]:
