@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 
-from vlp.models.layers import QuickGelu
+from vlp.models.layers import Linear, QuickGelu
 from vlp.models.text.clip_text import ClipText
 from vlp.models.vision.clip_vit import ClipVit
 from vlp.structures import Image, Text
@@ -49,3 +50,14 @@ def test_quick_gelu_gradient() -> None:
     x = torch.randn(4, 5, dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(QuickGelu(), (x,))
     torch.testing.assert_close(QuickGelu()(x), x * torch.sigmoid(1.702 * x))
+
+
+@pytest.mark.parametrize(("rows", "dtype"), [(7, torch.float32), (1, torch.float32), (7, torch.float64)])
+def test_linear_equals_torch(rows: int, dtype: torch.dtype) -> None:
+    layer = Linear(6, 9).to(dtype)
+    x = torch.randn(rows, 12, dtype=dtype, requires_grad=True)
+    weights = torch.randn(rows, 9, dtype=dtype)
+    found = torch.autograd.grad((layer(x[:, ::2]) * weights).sum(), [x, *layer.parameters()])
+    expected = torch.autograd.grad((F.linear(x[:, ::2], layer.weight, layer.bias) * weights).sum(), [x, *layer.parameters()])
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-6)

@@ -63,7 +63,7 @@ def ridge_similarity(
     train_captions: Sequence[Sequence[str]],
     pixels: UInt8[Tensor, "m 3 h2 w2"],
     captions: Sequence[str],
-    penalty: float = 1e-4,
+    penalty: float = 1e-5,
 ) -> Float[Tensor, "m t"]:
     """Cosine of each image's predicted words with each caption, both less the mean bag of the training captions."""
     if len(train_pixels) != len(train_captions) or not all(train_captions):

@@ -40,6 +40,39 @@ class QuickGelu(nn.Module):
         return _QuickGelu.apply(x)
 
 
+class _PointwiseLinear(torch.autograd.Function):
+    """x Wᵀ + b as a convolution of one pixel, which torch hands to oneDNN: on AMD's CPUs 1.3 to 1.4 times as fast as MKL's
+    matrix product (194 against 133 GFLOP/s for [1600, 768] to 3072 on two Zen 4 cores). Weight gradients gain nothing."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        return _pointwise(x, weight, bias)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        x, weight = ctx.saved_tensors
+        return _pointwise(gradient.contiguous(), weight.T.contiguous(), None), gradient.T @ x, gradient.sum(0)
+
+
+def _pointwise(x: Float[Tensor, "r d"], weight: Float[Tensor, "e d"], bias: Tensor | None) -> Float[Tensor, "r e"]:
+    pixels = x.view(1, len(x), 1, -1).permute(0, 3, 1, 2)  # [1 d r 1] with channels last: no copy
+    return F.conv2d(pixels, weight[:, :, None, None], bias)[0, :, :, 0].T
+
+
+def linear(x: Float[Tensor, "r d"], weight: Float[Tensor, "e d"], bias: Float[Tensor, " e"]) -> Float[Tensor, "r e"]:
+    plain = x.device.type != "cpu" or x.dtype != torch.float32 or torch.is_autocast_enabled("cpu") or len(x) < 2
+    if plain or torch.compiler.is_compiling() or not torch.backends.mkldnn.is_available():
+        return F.linear(x, weight, bias)
+    return _PointwiseLinear.apply(x.contiguous(), weight, bias)
+
+
+class Linear(nn.Linear):
+    def forward(self, x: Float[Tensor, "r d"]) -> Float[Tensor, "r e"]:
+        return linear(x, self.weight, self.bias)
+
+
 def activation(name: str) -> nn.Module:
     kinds = {"quick_gelu": QuickGelu, "gelu": nn.GELU, "gelu_tanh": lambda: nn.GELU(approximate="tanh")}
     if name not in kinds:
@@ -81,8 +114,8 @@ class Attention(nn.Module):
         if heads < 1 or width % heads:
             raise ValueError(f"a width of {width} cannot be split over {heads} attention heads")
         self.heads = heads
-        self.qkv = nn.Linear(width, 3 * width)
-        self.out = nn.Linear(width, width)
+        self.qkv = Linear(width, 3 * width)
+        self.out = Linear(width, width)
 
     def forward(
         self, x: Float[Tensor, "r d"], layout: Layout, mask: Bool[Tensor, "#b 1 #n n"] | None, causal: bool
@@ -94,9 +127,9 @@ class Attention(nn.Module):
     def of_rows(self, x: Float[Tensor, "r d"], layout: Layout, keep: Int[Tensor, " b"]) -> Float[Tensor, "b d"]:
         """The output at one row of each sample, which sees all rows of its sample."""
         width = x.shape[1]
-        q = F.linear(x[keep], self.qkv.weight[:width], self.qkv.bias[:width])
+        q = linear(x[keep], self.qkv.weight[:width], self.qkv.bias[:width])
         q = rearrange(q, "b (h d) -> b h 1 d", h=self.heads)
-        both = layout.unpack(F.linear(x, self.qkv.weight[width:], self.qkv.bias[width:]))
+        both = layout.unpack(linear(x, self.qkv.weight[width:], self.qkv.bias[width:]))
         k, v = rearrange(both, "b n (two h d) -> two b h n d", two=2, h=self.heads)
         x = F.scaled_dot_product_attention(q, k, v, attn_mask=layout.real())
         return self.out(rearrange(x, "b h 1 d -> b (h d)"))
@@ -105,9 +138,9 @@ class Attention(nn.Module):
 class Mlp(nn.Module):
     def __init__(self, *, width: int, hidden_width: int, activation_name: str) -> None:
         super().__init__()
-        self.fc1 = nn.Linear(width, hidden_width)
+        self.fc1 = Linear(width, hidden_width)
         self.activation = activation(activation_name)
-        self.fc2 = nn.Linear(hidden_width, width)
+        self.fc2 = Linear(hidden_width, width)
 
     def forward(self, x: Float[Tensor, "r d"]) -> Float[Tensor, "r d"]:
         return self.fc2(self.activation(self.fc1(x)))

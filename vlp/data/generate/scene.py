@@ -5,7 +5,7 @@ Three choices keep statements about a scene exact: two groups never share both c
 of two things never touch, and sizes, hues and backgrounds come from ranges with gaps between them.
 
 Each side of the frame has a colour of its own, of which no caption speaks: without it, which colours a picture holds
-tells nearly all (a ridge regression on colour histograms found 17 % of 500 pictures' captions, with it under a third).
+tells nearly all, and a regression on colour histograms retrieves well.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 # How often each is drawn. Frequencies fall as they do in the world, so many scenes hold the same things and differ only in
-# which shape has which colour, or where: a batch of a hundred already shows a learner why that matters. With equal ones,
-# models of the same size and training told swapped colours apart in 56 % of pairs, and with these in 75 % and more.
+# which shape has which colour, or where: a batch of a hundred already shows a learner why that matters. With nearly equal
+# ones a small CLIP told swapped colours apart in 53 % of pairs after 800 steps, with these in 79 % (one run of each).
 SHAPES = {"circle": 0.27, "square": 0.25, "triangle": 0.2, "star": 0.09, "heart": 0.06,
           "ring": 0.04, "cross": 0.04, "arrow": 0.03, "crescent": 0.02}  # fmt: skip
 TEXTURES = {"plain": 0.52, "striped": 0.16, "dotted": 0.16, "checked": 0.16}
