@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from vlp.metrics.recall import recall_at_k
+from vlp.metrics.recall import chance_recall, recall_at_k
 from vlp.models.vlm import VisionLanguageModel
 from vlp.structures import Batch, Features, Sample
 from vlp.tasks.retrieval import Retrieval
@@ -54,7 +54,9 @@ def measure(parts: list[tuple[Batch, Features]]) -> tuple[dict[str, float], dict
 
 def joined() -> dict[str, float]:
     ((batch, features),) = batches([11])
-    return recall_at_k(features.image_embed, features.text_embed, batch.id, batch.id[features.owner])
+    ids = batch.id, batch.id[features.owner]
+    chance = {f"chance_{name}": value for name, value in chance_recall(*ids).items() if "rank" not in name}
+    return recall_at_k(features.image_embed, features.text_embed, *ids) | chance
 
 
 def test_batches_are_joined_and_reset_forgets() -> None:

@@ -1,0 +1,95 @@
+"""What the module refuses before or at the first step, and which parts it trains."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import lightning as L
+import pytest
+import torch
+from torch.utils.data import DataLoader
+
+from tests.towers import toy_batch, toy_model
+from vlp.models.vlm import VisionLanguageModel
+from vlp.objectives.itc import ITC
+from vlp.training.module import VisionLanguageModule
+from vlp.training.optimizer import AdamW
+
+
+class Data(L.LightningDataModule):
+    name, steps_per_epoch = "toy", 2
+
+    def train_dataloader(self) -> DataLoader[Any]:
+        return DataLoader([toy_batch(), toy_batch()], batch_size=None)
+
+
+def module(**changes: Any) -> VisionLanguageModule:
+    model = changes.pop("model", toy_model())
+    return VisionLanguageModule(model=model, objectives={"itc": changes.pop("itc", ITC())}, optimizer=AdamW(lr=1e-2), **changes)
+
+
+def fit(trained: VisionLanguageModule, **trainer: Any) -> VisionLanguageModule:
+    options = {"max_epochs": 1, "logger": False, "enable_checkpointing": False, "enable_progress_bar": False} | trainer
+    L.Trainer(accelerator="cpu", enable_model_summary=False, **options).fit(trained.double(), datamodule=Data())
+    return trained
+
+
+def test_trains_what_is_not_frozen() -> None:
+    before = {name: value.clone() for name, value in toy_model().double().state_dict().items()}
+    after = fit(module(freeze=[r"^model\.vision\."])).model.state_dict()
+    changed = {name.split(".")[0] for name in before if not torch.equal(before[name], after[name])}
+    assert changed == {"text", "projection"}
+
+
+def test_frozen_parts_stay_in_evaluation_mode() -> None:
+    frozen = module(model=toy_model(dropout=0.5), freeze=[r"^model\.vision\."]).train()
+    assert not frozen.model.vision.net[1].training
+    assert frozen.model.text.training
+
+
+def test_freeze_pattern_without_match_is_an_error() -> None:
+    with pytest.raises(ValueError, match="'vison' matches no parameter"):
+        module(freeze=["vison"])
+
+
+def test_objective_without_its_part_is_an_error() -> None:
+    with pytest.raises(ValueError, match="itc needs the model part 'text'"):
+        module(model=VisionLanguageModel(vision=toy_model().vision))
+
+
+def test_nothing_to_optimise_is_an_error() -> None:
+    with pytest.raises(ValueError, match="every objective has weight 0"):
+        fit(module(itc=ITC(weight=0.0)))
+
+
+def test_accumulation_is_refused_with_the_way_out() -> None:
+    with pytest.raises(ValueError, match="gradient_cache"):
+        fit(module(), accumulate_grad_batches=2)
+
+
+def test_a_parameter_that_no_objective_reaches_is_named() -> None:
+    model = toy_model()
+    model.vision.spare = torch.nn.Linear(2, 2)
+    with pytest.raises(ValueError, match=r"model\.vision\.spare\.weight"):
+        fit(module(model=model))
+
+
+def test_a_loss_that_is_not_finite_stops_the_run() -> None:
+    model = toy_model()
+    with torch.no_grad():
+        model.text.net.bias.fill_(float("nan"))
+    with pytest.raises(ArithmeticError, match="the loss is nan at step"):
+        fit(module(model=model), log_every_n_steps=1)
+
+
+def test_the_temperature_never_passes_100() -> None:
+    model = toy_model()
+    with torch.no_grad():
+        model.projection.logit_scale.fill_(9.2)
+    assert float(fit(module(model=model)).model.projection.logit_scale.exp()) <= 100.0001
+
+
+@pytest.mark.parametrize("chunk", [None, 5])
+def test_two_fits_with_one_seed_are_equal_to_the_bit(chunk: int | None) -> None:
+    first, second = (fit(module(model=toy_model(dropout=0.3), gradient_cache=chunk, seed=4)).state_dict() for _ in range(2))
+    assert all(torch.equal(first[name], second[name]) for name in first)

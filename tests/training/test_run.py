@@ -1,0 +1,99 @@
+"""A whole run in a real process: the folder it leaves, and that its checkpoint alone rebuilds the model."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+import vlp
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+TINY = (
+    "data.images.train=48", "data.images.val=8", "data.images.test=8", "data.batch_size=16", "data.num_workers=0",
+    "tokenizer.size=400", "model.vision.channels=4", "model.text.width=32", "trainer.max_epochs=2",
+    "callbacks.baseline.train_images=20", "trainer.log_every_n_steps=1",
+)  # fmt: skip
+
+
+def train(folder: Path, *overrides: str) -> tuple[Path, str]:
+    environment = os.environ | {"VLP_DATA": str(folder / "data"), "WANDB_MODE": "offline", "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "train.py", f"runs={folder / 'runs'}", f"data.root={folder / 'scenes'}", *TINY, *overrides]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=250)
+    assert done.returncode == 0, done.stdout + done.stderr
+    (run,) = (folder / "runs" / "scenes").iterdir()
+    return run, done.stdout
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    return train(tmp_path_factory.mktemp("run"))
+
+
+def test_prints_the_table_beside_baseline_and_chance(finished: tuple[Path, str]) -> None:
+    _, printed = finished
+    for word in ("model", "ridge baseline", "chance", "R@1", "compositionality, accuracy", "samples/s"):
+        assert word in printed
+
+
+def test_results_hold_figures_cost_and_card(finished: tuple[Path, str]) -> None:
+    run, _ = finished
+    results = json.loads((run / "results.json").read_text())
+    for direction in ("image_to_text", "text_to_image"):
+        assert 0 <= results[f"test/scenes/retrieval/{direction}_r1"] <= results[f"test/scenes/retrieval/{direction}_r10"] <= 100
+    assert results["samples_seen"] == 2 * 48
+    assert results["test/captions"] == 5 * results["test/images"] == 40
+    assert len(results["test/sha256"]) == 64
+    assert results["seed"] == 0
+    assert torch.__version__.startswith(results["version/torch"])
+
+
+def test_metrics_are_lines_of_named_figures(finished: tuple[Path, str]) -> None:
+    run, _ = finished
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    steps = [line["step"] for line in lines if "train/scenes/itc/loss" in line]
+    assert steps == [0, 1, 2, 3, 4, 5]
+    assert sum("val/scenes/retrieval/rsum" in line for line in lines) == 2
+
+
+def test_pictures_lie_in_the_folder_and_in_wandb(finished: tuple[Path, str]) -> None:
+    run, _ = finished
+    names = {path.name for path in (run / "plots").glob("*.png")}
+    wanted = {"curves.png"} | {f"test_retrieval_{kind}.png" for kind in ("similarity", "image_to_text", "text_to_image")}
+    assert wanted <= names
+    assert list(run.glob("wandb/offline-run-*/run-*.wandb"))
+    assert len(list(run.glob("wandb/offline-run-*/files/media/images/**/*.png"))) >= 4
+
+
+def test_the_checkpoint_alone_is_enough(finished: tuple[Path, str], tmp_path: Path) -> None:
+    run, _ = finished
+    best = run / "checkpoints" / "best.ckpt"
+    content = torch.load(best, map_location="cpu", weights_only=True)
+    assert content["config"]["model"]["vision"]["channels"] == 4
+    alone = tmp_path / "moved.ckpt"
+    alone.write_bytes(best.read_bytes())
+    from_file, from_folder = vlp.load(alone), vlp.load(run)
+    texts = ["a red circle", "two blue squares"]
+    images = sorted((run.parents[2] / "scenes").rglob("COCO_test_*.png"))[:3]
+    assert from_file.similarity(images, texts).shape == (3, 2)
+    torch.testing.assert_close(from_file.similarity(images, texts), from_folder.similarity(images, texts))
+
+
+def test_evaluate_gives_the_figures_of_the_run(finished: tuple[Path, str], tmp_path: Path) -> None:
+    run, _ = finished
+    command = [
+        sys.executable, "evaluate.py", f"checkpoint={run}", "task=[retrieval]", f"runs={tmp_path}", f"data.root={run.parents[2] / 'scenes'}",
+        *(word for word in TINY if word.startswith("data.")),
+    ]  # fmt: skip
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=250)
+    assert done.returncode == 0, done.stdout + done.stderr
+    again = json.loads(next(tmp_path.rglob("results.json")).read_text())
+    first = json.loads((run / "results.json").read_text())
+    for name in ("image_to_text_r1", "text_to_image_r10", "rsum"):
+        key = f"test/scenes/retrieval/{name}"
+        assert again[key] == pytest.approx(first[key], abs=1e-4)
