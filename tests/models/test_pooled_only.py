@@ -58,6 +58,8 @@ def test_linear_equals_torch(rows: int, dtype: torch.dtype) -> None:
     x = torch.randn(rows, 12, dtype=dtype, requires_grad=True)
     weights = torch.randn(rows, 9, dtype=dtype)
     found = torch.autograd.grad((layer(x[:, ::2]) * weights).sum(), [x, *layer.parameters()])
-    expected = torch.autograd.grad((F.linear(x[:, ::2], layer.weight, layer.bias) * weights).sum(), [x, *layer.parameters()])
+    expected = torch.autograd.grad(
+        (F.linear(x[:, ::2], layer.weight, layer.bias) * weights).sum(), [x, *layer.parameters()]
+    )
     for one, other in zip(found, expected, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-6)

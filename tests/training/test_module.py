@@ -25,7 +25,9 @@ class Data(L.LightningDataModule):
 
 def module(**changes: Any) -> VisionLanguageModule:
     model = changes.pop("model", toy_model())
-    return VisionLanguageModule(model=model, objectives={"itc": changes.pop("itc", ITC())}, optimizer=AdamW(lr=1e-2), **changes)
+    return VisionLanguageModule(
+        model=model, objectives={"itc": changes.pop("itc", ITC())}, optimizer=AdamW(lr=1e-2), **changes
+    )
 
 
 def fit(trained: VisionLanguageModule, **trainer: Any) -> VisionLanguageModule:
@@ -91,5 +93,7 @@ def test_the_temperature_never_passes_100() -> None:
 
 @pytest.mark.parametrize("chunk", [None, 5])
 def test_two_fits_with_one_seed_are_equal_to_the_bit(chunk: int | None) -> None:
-    first, second = (fit(module(model=toy_model(dropout=0.3), gradient_cache=chunk, seed=4)).state_dict() for _ in range(2))
+    first, second = (
+        fit(module(model=toy_model(dropout=0.3), gradient_cache=chunk, seed=4)).state_dict() for _ in range(2)
+    )
     assert all(torch.equal(first[name], second[name]) for name in first)

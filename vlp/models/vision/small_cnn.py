@@ -49,7 +49,9 @@ class SmallCnn(nn.Module):
 
 class _Down(nn.Sequential):
     def __init__(self, width_in: int, width: int) -> None:
-        super().__init__(nn.Conv2d(width_in, width, 4, stride=2, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU())
+        super().__init__(
+            nn.Conv2d(width_in, width, 4, stride=2, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU()
+        )
 
 
 class _Residual(nn.Module):
