@@ -101,7 +101,8 @@ def test_the_checkpoint_alone_is_enough(finished: tuple[Path, str], tmp_path: Pa
 def test_evaluate_gives_the_figures_of_the_run(finished: tuple[Path, str], tmp_path: Path) -> None:
     run, _ = finished
     command = [
-        sys.executable, "evaluate.py", f"checkpoint={run}", "task=[retrieval]", f"runs={tmp_path}", f"data.root={run.parents[2] / 'scenes'}",
+        sys.executable, "evaluate.py", f"checkpoint={run}", "task=[retrieval]", f"runs={tmp_path}",
+        f"data.root={run.parents[2] / 'scenes'}",
         *(word for word in TINY if word.startswith("data.")),
     ]  # fmt: skip
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=250)

@@ -12,7 +12,7 @@ from typing import Any
 
 import lightning as L
 import torch
-from lightning.pytorch.callbacks import ProgressBar
+from lightning.pytorch.callbacks import ProgressBar, Timer
 
 from vlp.build import build
 from vlp.training.assemble import assemble, build_loggers, check_monitor, quiet, read_config
@@ -28,7 +28,8 @@ def run(config_path: Path) -> dict[str, Any]:
     quiet()
     L.seed_everything(config["seed"], workers=True, verbose=False)
     parts = assemble(config, folder, stored)
-    callbacks = [build(node) for node in config["callbacks"].values() if node]
+    timer = Timer()
+    callbacks = [build(node) for node in config["callbacks"].values() if node] + [timer]
     trainer: L.Trainer = build(
         config["trainer"],
         logger=build_loggers(config, folder),
@@ -38,9 +39,7 @@ def run(config_path: Path) -> dict[str, Any]:
         use_distributed_sampler=False,
         enable_model_summary=False,
     )
-    fit_start = time.perf_counter()
     trainer.fit(parts.module, parts.data, ckpt_path=config["resume"], weights_only=True)
-    train_seconds = time.perf_counter() - fit_start
     best = getattr(trainer.checkpoint_callback, "best_model_path", "")
     if best and not config["trainer"].get("fast_dev_run"):
         state = torch.load(best, map_location="cpu", weights_only=True)["state_dict"]
@@ -51,7 +50,7 @@ def run(config_path: Path) -> dict[str, Any]:
         figures |= {k: float(v) for k, v in trainer.callback_metrics.items() if k.startswith("test/")}
     results = figures | {
         "seconds": round(time.perf_counter() - start, 1),
-        "train_seconds": round(train_seconds, 1),
+        "train_seconds": round(timer.time_elapsed("train"), 1),
         "samples_seen": parts.module.samples_seen,
         "steps": trainer.global_step,
     }
