@@ -21,7 +21,7 @@ from rich.table import Table
 
 from vlp.launch.errors import ConfigError, did_you_mean, listing
 
-MAIN = re.compile(r"_r1$|accuracy$|top1$|score$")
+MAIN = re.compile(r"^(?!.*chance).*(_r1|accuracy|top1|score)$")
 IGNORED = {"seed", "resume", "runs", "sweep"}
 
 

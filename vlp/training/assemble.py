@@ -31,6 +31,7 @@ def quiet() -> None:
         ".*isinstance.treespec, LeafSpec.*",
         ".*treespec.*",
         ".*dataloader is not resumable.*",
+        ".*There is a wandb run already in progress.*",
         ".*Checkpoint directory .* exists and is not empty.*",
     ):
         warnings.filterwarnings("ignore", pattern)

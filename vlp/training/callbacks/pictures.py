@@ -30,7 +30,8 @@ class Pictures(Callback):
         metrics = self.folder / "metrics.jsonl"
         if trainer.is_global_zero and metrics.exists() and (curves := read_curves(metrics)):
             path = self.folder / "plots" / "curves.png"
-            loss_curves({name: c for name, c in curves.items() if name.split("/")[0] in ("train", "val")}, path)
+            shown = {name: c for name, c in curves.items() if name.startswith(("train/", "val/")) and "chance" not in name}
+            loss_curves(shown, path)
             log_pictures(trainer.loggers, trainer.global_step, {"curves": path})
 
     def _draw(self, trainer: L.Trainer, module: Any, split: str) -> None:
