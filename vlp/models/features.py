@@ -8,6 +8,9 @@ gradient equals that of one big batch.
 
 from __future__ import annotations
 
+import ctypes
+import functools
+import sys
 from collections.abc import Callable, Collection
 from typing import Any
 
@@ -26,11 +29,26 @@ def in_chunks(
     embed: Callable[[Any], Float[Tensor, "_ e"]], inputs: Image | Text, length: int, chunk: int
 ) -> Float[Tensor, "b e"]:
     """`embed` over consecutive chunks of rows, keeping no activations between forward and backward."""
-    parts = [
-        checkpoint(embed, inputs.select(slice(start, start + chunk)), use_reentrant=False)
-        for start in range(0, length, chunk)
-    ]
+    parts = []
+    for start in range(0, length, chunk):
+        part = checkpoint(embed, inputs.select(slice(start, start + chunk)), use_reentrant=False)
+        _return_freed_memory(part)
+        if part.requires_grad:  # runs when the backward pass of the chunk before has ended
+            part.register_hook(_return_freed_memory)
+        parts.append(part)
     return torch.cat(parts)
+
+
+@functools.cache
+def _malloc_trim() -> Callable[[int], int] | None:
+    return getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
+
+
+def _return_freed_memory(tensor: Tensor) -> None:
+    """glibc keeps what each chunk frees in a heap that fragments: a step of 16 chunks held 14 GB where 6 were in use."""
+    trim = _malloc_trim() if tensor.device.type == "cpu" else None
+    if trim is not None:
+        trim(0)
 
 
 def compute_features(
