@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from vlp.models.vlm import VisionLanguageModel
-from vlp.structures import Batch, Features, Image, Text
+from vlp.structures import Batch, Features, Image, Text, Tokens
 
 CHUNKABLE = frozenset({"image_embed", "text_embed"})
 
@@ -63,37 +63,36 @@ def compute_features(
         rest = ", ".join(sorted(set(fields) - CHUNKABLE))
         raise ValueError(f"gradient_cache serves objectives that use embeddings alone, but one here uses {rest}")
     values: dict[str, Any] = {"step": step}
-    if batch.image is not None and not {"image", "image_embed"}.isdisjoint(fields):
-        values |= _image_features(model, batch.image, fields, chunk)
+    if batch.image is not None:
+        image, rows = batch.image, len(batch.image.pixels)
+        values |= _tower_features("image", image, rows, model.encode_image, model.embed_image, fields, chunk)
     if batch.caption is not None and not {"text", "text_embed"}.isdisjoint(fields):
         caption, owner = batch.caption, torch.arange(len(batch), device=batch.id.device)
         if caption.ids.ndim == 3:
             caption, owner = caption.real_rows()
-        values |= _text_features(model, caption, fields, chunk) | {"owner": owner}
+        rows = len(caption.ids)
+        values |= _tower_features("text", caption, rows, model.encode_text, model.embed_text, fields, chunk)
+        values["owner"] = owner
     return Features(**values)
 
 
-def _image_features(
-    model: VisionLanguageModel, image: Image, fields: Collection[str], chunk: int | None
+def _tower_features(
+    name: str,
+    inputs: Image | Text,
+    rows: int,
+    encode: Callable[..., Tokens],
+    project: Callable[[Tokens], Float[Tensor, "_ e"]],
+    fields: Collection[str],
+    chunk: int | None,
 ) -> dict[str, Any]:
-    if "image" in fields:
-        tokens = model.encode_image(image)
-        return {"image": tokens} | ({"image_embed": model.embed_image(tokens)} if "image_embed" in fields else {})
+    """One tower's tokens and embeddings, those of `<name>` and `<name>_embed` that are in `fields`."""
+    if name in fields:
+        tokens = encode(inputs)
+        return {name: tokens} | ({f"{name}_embed": project(tokens)} if f"{name}_embed" in fields else {})
+    if f"{name}_embed" not in fields:
+        return {}
 
-    def embed(part: Image) -> Float[Tensor, "b e"]:
-        return model.embed_image(model.encode_image(part, pooled_only=True))
+    def embed(part: Image | Text) -> Float[Tensor, "_ e"]:
+        return project(encode(part, pooled_only=True))
 
-    return {"image_embed": embed(image) if chunk is None else in_chunks(embed, image, len(image.pixels), chunk)}
-
-
-def _text_features(
-    model: VisionLanguageModel, text: Text, fields: Collection[str], chunk: int | None
-) -> dict[str, Any]:
-    if "text" in fields:
-        tokens = model.encode_text(text)
-        return {"text": tokens} | ({"text_embed": model.embed_text(tokens)} if "text_embed" in fields else {})
-
-    def embed(part: Text) -> Float[Tensor, "b e"]:
-        return model.embed_text(model.encode_text(part, pooled_only=True))
-
-    return {"text_embed": embed(text) if chunk is None else in_chunks(embed, text, len(text.ids), chunk)}
+    return {f"{name}_embed": embed(inputs) if chunk is None else in_chunks(embed, inputs, rows, chunk)}

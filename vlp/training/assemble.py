@@ -28,7 +28,6 @@ def quiet() -> None:
         ".*does not have many workers.*",
         ".*Trying to infer the `batch_size`.*",
         ".*The number of training batches.*",
-        ".*isinstance.treespec, LeafSpec.*",
         ".*treespec.*",
         ".*dataloader is not resumable.*",
         ".*There is a wandb run already in progress.*",

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
 import subprocess
 from importlib.metadata import version
 from pathlib import Path
@@ -12,6 +10,7 @@ from typing import Any
 from rich.console import Console
 
 from vlp.data.base import DataModule
+from vlp.launch.run_folder import write_json
 from vlp.report.tables import retrieval_table
 
 _LIBRARIES = ("torch", "torchvision", "lightning", "transformers", "timm", "torchmetrics")
@@ -20,9 +19,7 @@ _LIBRARIES = ("torch", "torchvision", "lightning", "transformers", "timm", "torc
 def write_results(folder: Path, figures: dict[str, Any], config: dict[str, Any], data: DataModule) -> dict[str, Any]:
     """Figures and the card as one flat object, written atomically."""
     results = figures | card(config, data)
-    temporary = folder / "results.json.tmp"
-    temporary.write_text(json.dumps(results, indent=1) + "\n")
-    os.replace(temporary, folder / "results.json")
+    write_json(folder / "results.json", results)
     return results
 
 

@@ -30,7 +30,9 @@ class Pictures(Callback):
         metrics = self.folder / "metrics.jsonl"
         if trainer.is_global_zero and metrics.exists() and (curves := read_curves(metrics)):
             path = self.folder / "plots" / "curves.png"
-            shown = {name: c for name, c in curves.items() if name.startswith(("train/", "val/")) and "chance" not in name}
+            shown = {
+                name: c for name, c in curves.items() if name.startswith(("train/", "val/")) and "chance" not in name
+            }
             loss_curves(shown, path)
             log_pictures(trainer.loggers, trainer.global_step, {"curves": path})
 
