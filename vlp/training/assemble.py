@@ -13,6 +13,7 @@ from lightning.pytorch.loggers import Logger
 from omegaconf import OmegaConf
 
 from vlp.build import build
+from vlp.checkpoints.keys import load_strictly
 from vlp.data.base import DataModule
 from vlp.launch.run_folder import read
 from vlp.models.vlm import VisionLanguageModel
@@ -92,15 +93,12 @@ def read_config(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
 
 def start_from(model: VisionLanguageModel, path: Path) -> None:
     """Weights of any checkpoint that vlp.load reads; it must be of this architecture, key for key."""
-    source = load(path).model.state_dict()
-    own = model.state_dict()
-    wrong = sorted(set(source) ^ set(own)) + [k for k in source if k in own and source[k].shape != own[k].shape]
-    if wrong:
+    try:
+        load_strictly(model, load(path).model.state_dict())
+    except ValueError as error:
         raise ValueError(
-            f"checkpoint={path} is of another architecture than model=…: {len(wrong)} keys differ, such as "
-            f"{', '.join(wrong[:5])}; choose the model=… that it was trained with"
-        )
-    model.load_state_dict(source)
+            f"checkpoint={path} is of another architecture than model=…: {error}; choose the model=… that it was trained with"
+        ) from error
 
 
 def build_loggers(config: dict[str, Any], folder: Path) -> list[Logger]:
