@@ -7,6 +7,7 @@ from pathlib import Path
 import hydra
 import pytest
 import torch
+from hydra.core.global_hydra import GlobalHydra
 from omegaconf import OmegaConf
 
 from vlp.build import build
@@ -21,6 +22,7 @@ OPENAI = {  # millions of parameters of the released models
 
 
 def model(*overrides: str, size: int = 49408, device: str = "meta") -> VisionLanguageModel:
+    GlobalHydra.instance().clear()  # another test of this process may have composed
     with hydra.initialize_config_dir(version_base="1.3", config_dir=str(CONF)):
         tokenizer = [f"+tokenizer.size={size}", "+tokenizer.context_length=77"]
         config = hydra.compose(overrides=[*(f"+{o}" if o.startswith("model=") else o for o in overrides), *tokenizer])

@@ -63,9 +63,8 @@ class DataModule(L.LightningDataModule):
     """name: the source in the names of logged figures.  root: the folder of the data.  transform: callables "train" and
     "eval" from a PIL image to uint8 [3 h w].  batch_size: training samples a step of all processes together;
     eval_batch_size: of each process.  captions: training captions an image in each epoch, drawn anew ("one", or a
-    number), or "all": each caption is a sample of its own, and no batch holds an image twice.  views: augmented forms of
-    an image, taken in turn by the epochs (for `TimmTrunk`); None = new ones for ever.  max_train_samples: a
-    fixed random subset.  timeout: seconds to wait for a worker, 0 = for ever.  issues_path: see vlp/data/dataset.py.
+    number), or "all": each caption is a sample of its own, and no batch holds an image twice.
+    max_train_samples: a fixed random subset.  timeout: seconds to wait for a worker, 0 = for ever.  issues_path: see vlp/data/dataset.py.
     """
 
     class_names: tuple[str, ...] | None = None  # known after `setup`, where the data have classes
@@ -82,7 +81,6 @@ class DataModule(L.LightningDataModule):
         eval_batch_size: int = 256,
         num_workers: int = 0,
         captions: str | int = "one",
-        views: int | None = None,
         max_train_samples: int | None = None,
         max_bad_fraction: float = 0.01,
         follow_symlinks: bool = False,
@@ -96,7 +94,6 @@ class DataModule(L.LightningDataModule):
         self.tokenizer, self.seed = tokenizer, seed
         self.batch_size, self.eval_batch_size, self.num_workers = batch_size, eval_batch_size, num_workers
         self.captions: str | int = 1 if captions == "one" else captions
-        self.views = views
         self.max_train_samples, self.max_bad_fraction = max_train_samples, max_bad_fraction
         self.follow_symlinks, self.timeout = follow_symlinks, timeout
         self.issues_path: Path | None = None
@@ -198,7 +195,6 @@ class DataModule(L.LightningDataModule):
             training=training,
             seed=self.seed,
             captions=self.captions,
-            views=self.views,
             max_bad_fraction=self.max_bad_fraction,
         )
 

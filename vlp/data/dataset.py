@@ -62,12 +62,11 @@ class Examples(torch.utils.data.Dataset[Example]):
         training: bool,
         seed: int = 0,
         captions: int | str = 1,
-        views: int | None = None,
         max_bad_fraction: float = 0.01,
         issues_path: Path | None = None,
     ) -> None:
         self.samples, self.name, self.transform, self.training = samples, name, transform, training
-        self.seed, self.captions, self.views = seed, captions, views
+        self.seed, self.captions = seed, captions
         self.max_bad_fraction, self.issues_path = max_bad_fraction, issues_path
         self.owner: Tensor | None = None
         if training and captions == "all":
@@ -90,7 +89,7 @@ class Examples(torch.utils.data.Dataset[Example]):
         seed = mix(self.seed, epoch, index)
         for place in range(position, position + len(self.samples)):
             sample = self.samples[place % len(self.samples)]
-            with seeded(seed if self.views is None else mix(self.seed, epoch % self.views, index)):
+            with seeded(seed):
                 try:
                     image = open_image(sample.image, decode_side=getattr(self.transform, "decode_side", None))
                     pixels = self.transform(image)

@@ -30,6 +30,7 @@ def quiet() -> None:
         ".*Trying to infer the `batch_size`.*",
         ".*The number of training batches.*",
         ".*treespec.*",
+        ".*in eval mode at the start of training.*",
         ".*dataloader is not resumable.*",
         ".*There is a wandb run already in progress.*",
         ".*Checkpoint directory .* exists and is not empty.*",

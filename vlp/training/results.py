@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -67,12 +68,29 @@ def print_table(results: dict[str, Any], folder: Path) -> None:
 
 
 def _pretrained(config: dict[str, Any]) -> list[str]:
-    """What the weights had seen before this run: the starting checkpoint and each backbone's source."""
-    model = config.get("model", {})
-    named = [
-        model[part].get(key) for part in ("vision", "text") for key in ("weights", "source", "name") if part in model
-    ]
-    return [str(value) for value in [config.get("checkpoint"), *named] if value]
+    """What the weights had seen before this run: the starting checkpoint, and each tower that is not random."""
+    start = [str(config["checkpoint"])] if config.get("checkpoint") else []
+    return start + list(_with_weights(config.get("model", {})))
+
+
+def _with_weights(node: Any) -> Iterator[str]:
+    if isinstance(node, dict):
+        weights, name = node.get("weights"), _told(node.get("name"))
+        if weights:
+            yield name if weights in (True, "pretrained") else f"{name}: {_told(weights)}"
+        for value in node.values():
+            yield from _with_weights(value)
+    elif isinstance(node, list):
+        for value in node:
+            yield from _with_weights(value)
+
+
+def _told(value: Any) -> str:
+    """A computed value by what it calls."""
+    if not isinstance(value, dict):
+        return str(value)
+    arguments = ", ".join(f"{key}={item}" for key, item in value.items() if key != "_target_")
+    return f"{value.get('_target_')}({arguments})"
 
 
 def commit() -> str | None:

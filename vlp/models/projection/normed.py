@@ -1,4 +1,4 @@
-"""Layer norm and dropout before each tower's linear map: for pretrained towers on little data."""
+"""Layer norm, dropout and a residual two-layer network on each side: for the features of frozen towers."""
 
 from __future__ import annotations
 
@@ -11,15 +11,41 @@ from vlp.models.projection.linear import LinearProjection
 
 
 class NormedProjection(LinearProjection):
-    """dropout: of the normalised pooled features, in training.  The rest as `LinearProjection`."""
+    """z = W · dropout(norm(x)), then z + V₂ · dropout(gelu(V₁ · norm(z))), where V₂ starts at zero.
 
-    def __init__(self, *, image_width: int, text_width: int, dropout: float = 0.0, **linear: Any) -> None:
+    image_dropout, text_dropout: in training.  hidden_width: of the two-layer network; None = none, z is linear.
+    The rest as `LinearProjection`.
+    """
+
+    def __init__(
+        self,
+        *,
+        image_width: int,
+        text_width: int,
+        image_dropout: float = 0.0,
+        text_dropout: float = 0.0,
+        hidden_width: int | None = None,
+        **linear: Any,
+    ) -> None:
         super().__init__(image_width=image_width, text_width=text_width, **linear)
-        self.image_norm, self.text_norm = nn.LayerNorm(image_width), nn.LayerNorm(text_width)
-        self.dropout = nn.Dropout(dropout)
+        self.image_input = nn.Sequential(nn.LayerNorm(image_width), nn.Dropout(image_dropout))
+        self.text_input = nn.Sequential(nn.LayerNorm(text_width), nn.Dropout(text_dropout))
+        self.image_residual = _residual(self.width, hidden_width, image_dropout)
+        self.text_residual = _residual(self.width, hidden_width, text_dropout)
 
     def project_image(self, pooled: Float[Tensor, "b p"]) -> Float[Tensor, "b e"]:
-        return self.image(self.dropout(self.image_norm(pooled)))
+        z = self.image(self.image_input(pooled))
+        return z if self.image_residual is None else z + self.image_residual(z)
 
     def project_text(self, pooled: Float[Tensor, "b p"]) -> Float[Tensor, "b e"]:
-        return self.text(self.dropout(self.text_norm(pooled)))
+        z = self.text(self.text_input(pooled))
+        return z if self.text_residual is None else z + self.text_residual(z)
+
+
+def _residual(width: int, hidden_width: int | None, dropout: float) -> nn.Sequential | None:
+    if hidden_width is None:
+        return None
+    last = nn.Linear(hidden_width, width)
+    nn.init.zeros_(last.weight)
+    nn.init.zeros_(last.bias)
+    return nn.Sequential(nn.LayerNorm(width), nn.Linear(width, hidden_width), nn.GELU(), nn.Dropout(dropout), last)

@@ -1,0 +1,116 @@
+"""Frozen towers read at several depths, against the plain towers' own outputs, and side by side."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from vlp.build import FROM_FILES, build
+from vlp.models.frozen_levels import FrozenLevels
+from vlp.models.text.transformers import TransformersText
+from vlp.models.vision.side_by_side import SideBySide
+from vlp.models.vision.timm import TimmVision
+from vlp.structures import Image, Text
+
+PIXELS = torch.randint(0, 256, (3, 3, 64, 64), dtype=torch.uint8)
+CONVOLUTIONAL = ["backbone.blocks.4", "backbone.blocks.6", "backbone.bn2"]
+BERT = {"model_type": "bert", "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
+BERT |= {"intermediate_size": 32, "max_position_embeddings": 12, "vocab_size": 30}
+
+
+def vision(name: str = "tf_efficientnet_lite0", levels: list[str] = CONVOLUTIONAL, **changes: Any) -> FrozenLevels:
+    torch.manual_seed(0)
+    return FrozenLevels(tower=TimmVision(name=name, image_size=64), levels=levels, **changes)
+
+
+def text(levels: list[str], **changes: Any) -> FrozenLevels:
+    torch.manual_seed(0)
+    return FrozenLevels(tower=TransformersText(weights=False, config=BERT, pool="mean"), levels=levels, **changes)
+
+
+def texts(*lengths: int, width: int) -> Text:
+    mask = torch.arange(width)[None, :] < torch.tensor(lengths)[:, None]
+    return Text(ids=torch.arange(len(lengths) * width).view(-1, width) % 30 * mask, mask=mask)
+
+
+def test_last_level_is_the_towers_own_mean() -> None:
+    plain = TimmVision(name="tf_efficientnet_lite0", image_size=64).eval()
+    ours = vision()
+    ours.tower.load_state_dict(plain.state_dict())
+    expected = plain(Image(pixels=PIXELS)).states.mean(1)
+    found = ours(Image(pixels=PIXELS)).pooled[:, -1280:]
+    torch.testing.assert_close(found, F.layer_norm(expected, (1280,)))
+
+
+def test_text_levels_are_means_over_real_tokens() -> None:
+    ours = text(["backbone.embeddings", "backbone.encoder.layer.1"])
+    inputs = texts(5, 3, width=6)
+    output = ours.tower.backbone(
+        input_ids=inputs.ids, attention_mask=inputs.mask.long(), output_hidden_states=True, return_dict=True
+    )
+    means = [torch.stack([layer[0, :5].mean(0), layer[1, :3].mean(0)]) for layer in output.hidden_states[::2]]
+    torch.testing.assert_close(ours(inputs).pooled, torch.cat([F.layer_norm(mean, (16,)) for mean in means], 1))
+
+
+def test_padding_does_not_count() -> None:
+    ours = text(["backbone.encoder.layer.1"], keep=10)
+    ours(texts(4, width=4))
+    assert len(ours._memory) == 1
+    ours(Text(ids=F.pad(texts(4, width=4).ids, (0, 3)), mask=F.pad(texts(4, width=4).mask, (0, 3))))
+    assert len(ours._memory) == 1
+
+
+@pytest.mark.parametrize(("bf16", "tolerance"), [(False, 1e-5), (True, 1e-2)])
+def test_each_input_runs_once(bf16: bool, tolerance: float) -> None:
+    ours = vision(keep=10, bf16=bf16)
+    calls: list[int] = []
+    ours.tower.backbone.conv_stem.register_forward_hook(lambda _, inputs, __: calls.append(len(inputs[0])))
+    first = ours(Image(pixels=PIXELS)).pooled
+    again = ours.train()(Image(pixels=PIXELS.flip(0))).pooled
+    assert calls == [3]
+    torch.testing.assert_close(first, again.flip(0))
+    torch.testing.assert_close(first, vision(bf16=bf16)(Image(pixels=PIXELS)).pooled, rtol=tolerance, atol=tolerance)
+
+
+def test_keeps_no_more_than_told_and_a_copy_shares_it() -> None:
+    ours = vision(keep=2)
+    ours(Image(pixels=PIXELS))
+    assert len(ours._memory) == 2
+    assert copy.deepcopy(ours)._memory is ours._memory
+
+
+def test_nothing_in_it_is_trained() -> None:
+    ours = vision().train()
+    assert not any(module.training for module in ours.tower.modules())
+    assert not any(parameter.requires_grad for parameter in ours.parameters())
+    assert not ours(Image(pixels=PIXELS)).pooled.requires_grad
+
+
+def test_mirror_and_resizing() -> None:
+    ours = vision(mirror=True, image_size=32)
+    small = PIXELS[..., :32, :32]
+    torch.testing.assert_close(
+        ours(Image(pixels=small)).pooled, ours(Image(pixels=small.flip(-1))).pooled, rtol=1e-2, atol=2e-3
+    )
+    assert ours.image_size == 32
+
+
+@pytest.mark.parametrize("levels", [[], ["backbone.blocks.9"]])
+def test_unknown_levels_are_an_error(levels: list[str]) -> None:
+    with pytest.raises(ValueError, match=r"among its modules are backbone"):
+        vision(levels=levels)
+
+
+def test_side_by_side_is_rebuilt_from_a_file_without_weights() -> None:
+    both = SideBySide(
+        towers=[vision(), vision("resnet10t", ["backbone.layer3", "backbone.layer4"])], image_size=64
+    ).eval()
+    config = {"_target_": "vlp.models.vision.side_by_side.SideBySide", "image_size": 64} | both.architecture()
+    again = build(config, allow=FROM_FILES).eval()
+    again.load_state_dict(both.state_dict())
+    assert both(Image(pixels=PIXELS)).pooled.shape == (3, both.width) == (3, 112 + 320 + 1280 + 256 + 512)
+    torch.testing.assert_close(again(Image(pixels=PIXELS)).pooled, both(Image(pixels=PIXELS)).pooled)
