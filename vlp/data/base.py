@@ -64,7 +64,8 @@ class DataModule(L.LightningDataModule):
     "eval" from a PIL image to uint8 [3 h w].  batch_size: training samples a step of all processes together;
     eval_batch_size: of each process.  captions: training captions an image in each epoch, drawn anew ("one", or a
     number), or "all": each caption is a sample of its own, and no batch holds an image twice.
-    max_train_samples: a fixed random subset.  timeout: seconds to wait for a worker, 0 = for ever.  issues_path: see vlp/data/dataset.py.
+    max_train_samples: a fixed random subset.  timeout: seconds to wait for a worker, 0 = for ever.
+    issues_path: see vlp/data/dataset.py.
     """
 
     class_names: tuple[str, ...] | None = None  # known after `setup`, where the data have classes
