@@ -32,3 +32,25 @@ def test_bad_input_is_named() -> None:
         tower(Text(ids=torch.ones(1, 9, dtype=torch.int64), mask=torch.ones(1, 9, dtype=torch.bool)))
     with pytest.raises(ValueError, match="eot_id"):
         ClipText(**SIZES, pool="eot")
+
+
+def test_gradients_are_the_same_to_the_bit_in_every_run() -> None:
+    """With several threads too: a sum in the order of threads would differ."""
+    torch.manual_seed(0)
+    tower = ClipText(vocabulary_size=500, context_length=24, width=64, layers=1)
+    mask = torch.arange(24)[None, :] < torch.randint(4, 24, (256, 1))
+    text = Text(ids=torch.randint(1, 500, (256, 24)) * mask, mask=mask)
+
+    def gradients() -> list[torch.Tensor]:
+        tower.zero_grad()
+        tower(text, pooled_only=True).pooled.square().sum().backward()
+        return [parameter.grad.clone() for parameter in tower.parameters() if parameter.grad is not None]
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        first = gradients()
+        for _ in range(5):
+            assert all(torch.equal(a, b) for a, b in zip(first, gradients(), strict=True))
+    finally:
+        torch.set_num_threads(threads)

@@ -89,7 +89,8 @@ class ClipText(nn.Module):
         columns = torch.arange(ids.shape[1], device=ids.device)
         rows = (columns <= position[:, None]).flatten().nonzero()[:, 0]
         layout = Layout(len(ids), ids.shape[1], rows)
-        x = self.embedding(ids.flatten()[rows]) + self.positions[rows % ids.shape[1]]
+        # not positions[...]: the gradient of indexing is summed in the order of threads, another in each run
+        x = self.embedding(ids.flatten()[rows]) + F.embedding(rows % ids.shape[1], self.positions)
         for block in self.blocks[:-1]:
             x = block(x, layout, causal=True)
         return self.norm(self.blocks[-1](x, layout, keep=(position + 1).cumsum(0) - 1))
