@@ -1,7 +1,8 @@
 """Peak memory of one CLIP ViT-B/32 training step at 224 px: the gradient cache on a big batch against a plain small one.
 
 `python experiments/benchmarks/gradient_cache_memory.py` starts a fresh process for each and prints both peaks
-(resident memory, from the operating system) and their ratio. Pixels are uint8, texts as long as captions are.
+(resident memory, from the operating system) and their ratio, after the largest relative difference of any gradient between
+the cache and the plain step at a size where both fit. Pixels are uint8, texts as long as captions are.
 """
 
 from __future__ import annotations
@@ -11,26 +12,23 @@ import resource
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import torch
+from torch import nn
 
+from vlp.build import build
 from vlp.launch.compose import Composer, conf_folder
 from vlp.launch.run_folder import settle
+from vlp.models.features import compute_features
+from vlp.objectives.itc import ITC
+from vlp.structures import Batch, Image, Text
+from vlp.training.optimizer import AdamW
 
 
-def step(batch_size: int, chunk: int | None) -> None:
-    from pathlib import Path
-
-    from vlp.build import build
-    from vlp.models.features import compute_features
-    from vlp.objectives.itc import ITC
-    from vlp.structures import Batch, Image, Text
-    from vlp.training.optimizer import AdamW
-
+def model_and_batch(batch_size: int) -> tuple[nn.Module, Batch]:
     torch.manual_seed(0)
     config = settle(Composer(conf=conf_folder(), config_name="train").compose(["model=clip_vit_b32"]), Path("run"))
-    model = build(config["model"])
-    optimizer = AdamW(lr=1e-5)(model)
     length = torch.randint(8, 28, (batch_size,))
     mask = torch.arange(28)[None] < length[:, None]
     index = torch.arange(batch_size)
@@ -41,13 +39,37 @@ def step(batch_size: int, chunk: int | None) -> None:
         image=Image(pixels=torch.randint(0, 256, (batch_size, 3, 224, 224), dtype=torch.uint8)),
         caption=Text(ids=torch.randint(1, 500, (batch_size, 28)) * mask, mask=mask),
     )
-    start = time.perf_counter()
+    return build(config["model"]), batch
+
+
+def backward(model: nn.Module, batch: Batch, chunk: int | None) -> float:
     features = compute_features(model, batch, ITC.uses, chunk=chunk)
     loss = ITC()(model, batch, features).value
     loss.backward()
+    return float(loss.detach())
+
+
+def step(batch_size: int, chunk: int | None) -> None:
+    model, batch = model_and_batch(batch_size)
+    optimizer = AdamW(lr=1e-5)(model)
+    start = time.perf_counter()
+    loss = backward(model, batch, chunk)
     optimizer.step()
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    print(f"{peak:.3f} {time.perf_counter() - start:.1f} {float(loss):.4f}")
+    print(f"{peak:.3f} {time.perf_counter() - start:.1f} {loss:.4f}")
+
+
+def gradient_difference(batch_size: int, chunk: int) -> float:
+    """The largest |g_cached - g_plain| of any parameter over the largest |g_plain| of that parameter."""
+    model, batch = model_and_batch(batch_size)
+    backward(model, batch, None)
+    plain = {name: parameter.grad.clone() for name, parameter in model.named_parameters()}
+    model.zero_grad()
+    backward(model, batch, chunk)
+    return max(
+        float((parameter.grad - plain[name]).abs().max() / plain[name].abs().max().clamp(min=1e-12))
+        for name, parameter in model.named_parameters()
+    )
 
 
 def main() -> None:
@@ -59,6 +81,7 @@ def main() -> None:
     if options.step:
         step(options.step[0], options.step[1] or None)
         return
+    print(f"gradients of batch 64 in chunks of 16 against plain: {gradient_difference(64, 16):.1e}", flush=True)
     peaks = {}
     for name, arguments in (("plain", (options.chunk, 0)), ("cached", (options.batch, options.chunk))):
         command = [sys.executable, __file__, "--step", *map(str, arguments)]

@@ -247,7 +247,7 @@ class DataModule(L.LightningDataModule):
             # an exception in the middle of a step: its batch was handed out and not used. Lightning's own counts are
             # not the position, for they are one too low after a second resumption
             progress = self.trainer.fit_loop.epoch_loop.batch_progress.current
-            used -= progress.ready - progress.processed
+            used -= progress.ready - progress.processed  # type: ignore[attr-defined]
         return self.sampler.state_dict(epoch=epoch, consumed=first + used * self.batch_size)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:

@@ -46,7 +46,8 @@ class Table(DataModule):
     ) -> None:
         super().__init__(**loading)
         self.files = table if isinstance(table, str) else {name: table.get(name) for name in SPLITS}
-        self.images, self.columns = images, {"image": image, "caption": caption, "split": split, "label": label}
+        self.images = images
+        self.columns: dict[str, Any] = {"image": image, "caption": caption, "split": split, "label": label}
         self._entries: dict[str, dict[str, _Entry]] | None = None
 
     def _read(self) -> dict[str, dict[str, _Entry]]:

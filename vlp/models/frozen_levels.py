@@ -33,7 +33,7 @@ class FrozenLevels(nn.Module):
     def __init__(
         self,
         *,
-        tower: nn.Module,
+        tower: Any,
         levels: Sequence[str],
         image_size: int | None = None,
         mirror: bool = False,
@@ -123,7 +123,7 @@ class FrozenLevels(nn.Module):
     def architecture(self) -> dict[str, Any]:
         tower = {"_target_": f"{type(self.tower).__module__}.{type(self.tower).__qualname__}"}
         return {
-            "tower": tower | self.tower.architecture(),  # type: ignore[operator]
+            "tower": tower | self.tower.architecture(),
             "levels": self.levels,
             "image_size": getattr(self, "image_size", None),
             "mirror": self.mirror,

@@ -6,6 +6,7 @@ tensor, and a `Layout` says which rows belong to which sample.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -74,7 +75,11 @@ class Linear(nn.Linear):
 
 
 def activation(name: str) -> nn.Module:
-    kinds = {"quick_gelu": QuickGelu, "gelu": nn.GELU, "gelu_tanh": lambda: nn.GELU(approximate="tanh")}
+    kinds: dict[str, Callable[[], nn.Module]] = {
+        "quick_gelu": QuickGelu,
+        "gelu": nn.GELU,
+        "gelu_tanh": lambda: nn.GELU(approximate="tanh"),
+    }
     if name not in kinds:
         raise ValueError(f"unknown activation {name!r}: choose one of {', '.join(kinds)}")
     return kinds[name]()

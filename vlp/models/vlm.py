@@ -64,7 +64,7 @@ class VisionLanguageModel(nn.Module):
     def constrain(self) -> None:
         """Puts parameters back into their allowed range; called before training and after each optimiser step."""
         if self.projection is not None:
-            self.projection.constrain()
+            self.part("projection").constrain()
 
 
 def _encode(tower: nn.Module, inputs: Image | Text, pooled_only: bool) -> Tokens:

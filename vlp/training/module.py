@@ -141,7 +141,8 @@ class VisionLanguageModule(L.LightningModule):
 
     def on_train_batch_end(self, outputs: Any, batch: Any, index: int) -> None:
         self.model.constrain()
-        if index % self.trainer.log_every_n_steps == 0 and not torch.isfinite(outputs["loss"]):
+        every: int = self.trainer.log_every_n_steps  # type: ignore[attr-defined]  # set by Lightning's logger connector
+        if index % every == 0 and not torch.isfinite(outputs["loss"]):
             samples = [part.sample.tolist() for part in self._by_source(batch).values()]
             raise ArithmeticError(
                 f"the loss is {float(outputs['loss'])} at step {self.global_step}, on samples {samples}: "

@@ -36,7 +36,7 @@ class SideBySide(nn.Module):
 
     def architecture(self) -> dict[str, Any]:
         towers = [
-            {"_target_": f"{type(tower).__module__}.{type(tower).__qualname__}"} | tower.architecture()
+            {"_target_": f"{type(tower).__module__}.{type(tower).__qualname__}"} | tower.architecture()  # type: ignore[operator]
             for tower in self.towers
         ]
         return {"towers": towers}
