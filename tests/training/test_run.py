@@ -12,6 +12,7 @@ import pytest
 import torch
 
 import vlp
+from vlp.training.assemble import start_from
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 TINY = (
@@ -96,6 +97,20 @@ def test_the_checkpoint_alone_is_enough(finished: tuple[Path, str], tmp_path: Pa
     images = sorted((run.parents[2] / "scenes").rglob("COCO_test_*.png"))[:3]
     assert from_file.similarity(images, texts).shape == (3, 2)
     torch.testing.assert_close(from_file.similarity(images, texts), from_folder.similarity(images, texts))
+
+
+def test_starts_from_the_weights_of_a_checkpoint(finished: tuple[Path, str]) -> None:
+    run, _ = finished
+    best = run / "checkpoints" / "best.ckpt"
+    model = vlp.load(best).model
+    trained = {name: value.clone() for name, value in model.state_dict().items()}
+    for parameter in model.parameters():
+        torch.nn.init.zeros_(parameter)
+    start_from(model, best)
+    assert all(torch.equal(value, trained[name]) for name, value in model.state_dict().items())
+    model.vision = model.text
+    with pytest.raises(ValueError, match=f"checkpoint={best} is of another architecture than model="):
+        start_from(model, best)
 
 
 def test_evaluate_gives_the_figures_of_the_run(finished: tuple[Path, str], tmp_path: Path) -> None:
