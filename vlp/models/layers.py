@@ -1,4 +1,4 @@
-"""The transformer of CLIP's vision and text towers: pre-norm blocks of self-attention and a two-layer perceptron.
+"""The transformer of the vision towers and of CLIP's text tower: pre-norm blocks of self-attention and a two-layer perceptron.
 
 Every token passes through the same maps; only `Attention` looks at other tokens. So a batch is a flat [rows, width]
 tensor, and a `Layout` says which rows belong to which sample.
@@ -114,11 +114,13 @@ class Layout:
 
 
 class Attention(nn.Module):
-    def __init__(self, *, width: int, heads: int) -> None:
+    """dropout: of the attention's probabilities, in training."""
+
+    def __init__(self, *, width: int, heads: int, dropout: float = 0.0) -> None:
         super().__init__()
         if heads < 1 or width % heads:
             raise ValueError(f"a width of {width} cannot be split over {heads} attention heads")
-        self.heads = heads
+        self.heads, self.dropout = heads, dropout
         self.qkv = Linear(width, 3 * width)
         self.out = Linear(width, width)
 
@@ -126,7 +128,8 @@ class Attention(nn.Module):
         self, x: Float[Tensor, "r d"], layout: Layout, mask: Bool[Tensor, "#b 1 #n n"] | None, causal: bool
     ) -> Float[Tensor, "r d"]:
         q, k, v = rearrange(layout.unpack(self.qkv(x)), "b n (three h d) -> three b h n d", three=3, h=self.heads)
-        x = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal)
+        dropout = self.dropout if self.training else 0.0
+        x = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal, dropout_p=dropout)
         return self.out(layout.pack(rearrange(x, "b h n d -> b n (h d)")))
 
     def of_rows(self, x: Float[Tensor, "r d"], layout: Layout, keep: Int[Tensor, " b"]) -> Float[Tensor, "b d"]:

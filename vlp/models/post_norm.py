@@ -1,0 +1,90 @@
+"""The transformer block of BERT, ALBEF and BLIP: self-attention, cross-attention where there is something to look at,
+and a perceptron, each followed by dropout, the residual sum and a layer norm.
+
+Devlin et al., arXiv:1810.04805; Vaswani et al., arXiv:1706.03762, §3.1. As in `layers`, a batch is a flat [rows, width]
+tensor whose `Layout` says which rows belong to which sample.
+"""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from einops import rearrange
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from vlp.models.layers import Attention, Layout, Linear, Mlp
+
+
+class CrossAttention(nn.Module):
+    """memory_width: of the states that are looked at."""
+
+    def __init__(self, *, width: int, memory_width: int, heads: int, dropout: float) -> None:
+        super().__init__()
+        self.heads, self.dropout = heads, dropout
+        self.query = Linear(width, width)
+        self.key_value = nn.Linear(memory_width, 2 * width)
+        self.out = Linear(width, width)
+
+    def remember(self, states: Float[Tensor, "b m e"]) -> Float[Tensor, "two b h m d"]:
+        """Keys and values, which do not depend on who looks: computed once for every image."""
+        return rearrange(self.key_value(states), "b m (two h d) -> two b h m d", two=2, h=self.heads)
+
+    def forward(
+        self,
+        x: Float[Tensor, "r d"],
+        layout: Layout,
+        memory: Float[Tensor, "two b h m k"],
+        mask: Bool[Tensor, "b 1 1 m"] | None,
+    ) -> Float[Tensor, "r d"]:
+        q = rearrange(layout.unpack(self.query(x)), "b n (h d) -> b h n d", h=self.heads)
+        dropout = self.dropout if self.training else 0.0
+        x = F.scaled_dot_product_attention(q, memory[0], memory[1], attn_mask=mask, dropout_p=dropout)
+        return self.out(layout.pack(rearrange(x, "b h n d -> b n (h d)")))
+
+
+class PostNormBlock(nn.Module):
+    """memory_width: None = no cross-attention.  dropout: after each part and on the attention's probabilities."""
+
+    def __init__(
+        self,
+        *,
+        width: int,
+        heads: int,
+        hidden_width: int,
+        activation: str = "gelu",
+        memory_width: int | None = None,
+        dropout: float = 0.1,
+        norm_eps: float = 1e-12,
+    ) -> None:
+        super().__init__()
+        self.attention = Attention(width=width, heads=heads, dropout=dropout)
+        self.norm1 = nn.LayerNorm(width, eps=norm_eps)
+        if memory_width is not None:
+            self.cross_attention = CrossAttention(width=width, memory_width=memory_width, heads=heads, dropout=dropout)
+            self.norm_cross = nn.LayerNorm(width, eps=norm_eps)
+        self.mlp = Mlp(width=width, hidden_width=hidden_width, activation_name=activation)
+        self.norm2 = nn.LayerNorm(width, eps=norm_eps)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(
+        self,
+        x: Float[Tensor, "r d"],
+        layout: Layout,
+        mask: Bool[Tensor, "#b 1 #n n"] | None = None,
+        causal: bool = False,
+        memory: Float[Tensor, "two b h m k"] | None = None,
+        memory_mask: Bool[Tensor, "b 1 1 m"] | None = None,
+    ) -> Float[Tensor, "r d"]:
+        """memory: None = the cross-attention, if there is one, is passed over."""
+        x = self.norm1(x + self.dropout(self.attention(x, layout, mask, causal)))
+        if memory is not None:
+            x = self.norm_cross(x + self.dropout(self.cross_attention(x, layout, memory, memory_mask)))
+        return self.norm2(x + self.dropout(self.mlp(x)))
+
+
+def initialise(module: nn.Module) -> None:
+    """BERT's: normal of deviation 0.02, biases zero; for `Module.apply`."""
+    if isinstance(module, (nn.Linear, nn.Embedding)):
+        nn.init.normal_(module.weight, std=0.02)
+    if isinstance(module, nn.Linear) and module.bias is not None:
+        nn.init.zeros_(module.bias)

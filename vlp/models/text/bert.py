@@ -1,0 +1,84 @@
+"""BERT's text encoder, to the number (Devlin et al., arXiv:1810.04805; transformers' BertModel without pooler).
+
+ALBEF's text tower is its first six layers; BLIP's has no token types. Captions are packed: layers work on real tokens.
+"""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from vlp.models.layers import Layout, attention_heads
+from vlp.models.post_norm import PostNormBlock, initialise
+from vlp.structures import Text, Tokens
+
+
+class BertText(nn.Module):
+    """token_types: rows of the table of which row 0 is added to every token; 0 = none (BLIP).
+    pool: 'class' = the first token, 'mean' = the mean over real tokens.  heads: None = width / 64.
+    """
+
+    def __init__(
+        self,
+        *,
+        vocabulary_size: int,
+        context_length: int = 512,
+        width: int = 768,
+        layers: int = 12,
+        heads: int | None = None,
+        hidden_width: int | None = None,
+        activation: str = "gelu",
+        token_types: int = 2,
+        dropout: float = 0.1,
+        norm_eps: float = 1e-12,
+        pool: str = "class",
+    ) -> None:
+        super().__init__()
+        if pool not in ("class", "mean"):
+            raise ValueError(f"unknown pool {pool!r}: choose class or mean")
+        self.width, self.context_length, self.vocabulary_size, self.pool = width, context_length, vocabulary_size, pool
+        self.embedding = nn.Embedding(vocabulary_size, width)
+        self.positions = nn.Embedding(context_length, width)
+        self.token_types = nn.Embedding(token_types, width) if token_types else None
+        self.norm = nn.LayerNorm(width, eps=norm_eps)
+        self.dropout = nn.Dropout(dropout)
+        self.blocks = nn.ModuleList(
+            PostNormBlock(
+                width=width,
+                heads=attention_heads(width, heads, "text_heads"),
+                hidden_width=hidden_width or 4 * width,
+                activation=activation,
+                dropout=dropout,
+                norm_eps=norm_eps,
+            )
+            for _ in range(layers)
+        )
+        self.apply(initialise)
+
+    def forward(self, text: Text) -> Tokens:
+        """States of padding are zero."""
+        length = text.ids.shape[1]
+        if length > self.context_length:
+            raise ValueError(
+                f"texts of {length} tokens for a tower of {self.context_length}: set tokenizer.context_length"
+            )
+        rows = text.mask.flatten().nonzero()[:, 0]
+        layout = Layout(*text.ids.shape, None if len(rows) == text.ids.numel() else rows)
+        x = self._embed(text.ids.flatten()[rows], rows % length)
+        mask = layout.real()
+        for block in self.blocks:
+            x = block(x, layout, mask)
+        states = layout.unpack(x)
+        pooled = states[:, 0] if self.pool == "class" else states.sum(1) / text.mask.sum(1, keepdim=True).clamp(min=1)
+        return Tokens(states=states, pooled=pooled, mask=text.mask, ids=text.ids)
+
+    def _embed(self, ids: Int[Tensor, " r"], positions: Int[Tensor, " r"]) -> Float[Tensor, "r d"]:
+        x = self.embedding(ids) + F.embedding(positions, self.positions.weight)
+        if self.token_types is not None:
+            x = x + self.token_types.weight[0]
+        return self.dropout(self.norm(x))
+
+    def architecture(self) -> dict[str, int]:
+        """What a config may have left to the tokenizer."""
+        return {"vocabulary_size": self.vocabulary_size}
