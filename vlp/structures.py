@@ -138,6 +138,20 @@ class Tokens(Record):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class Memory(Record):
+    """An image's states as each fusion layer's cross-attention keys and values (h heads of width k), computed once per
+    image and looked at by any number of texts. `mask` is True on real tokens."""
+
+    layers: list[Float[Tensor, "b two h m k"]]
+    mask: Bool[Tensor, "b m"] | None = None
+
+    def select(self, index: Any) -> Memory:
+        return Memory(
+            layers=[layer[index] for layer in self.layers], mask=None if self.mask is None else self.mask[index]
+        )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Features(Record):
     """Computed once per batch and shared by all objectives; only the fields that some objective `uses` are filled.
 

@@ -97,6 +97,6 @@ def _listed(keys: Iterable[str]) -> str:
     return f"{len(names)} key{'s' if len(names) > 1 else ''} ({', '.join(names)})"
 
 
-def layers(state: Mapping[str, Tensor], prefix: str) -> int:
+def layers(state: Mapping[str, object], prefix: str) -> int:
     """How many numbers follow `prefix` in the keys: 0, 1, 2, …"""
     return len({key[len(prefix) :].split(".")[0] for key in state if key.startswith(prefix)})

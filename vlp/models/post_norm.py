@@ -25,20 +25,20 @@ class CrossAttention(nn.Module):
         self.key_value = nn.Linear(memory_width, 2 * width)
         self.out = Linear(width, width)
 
-    def remember(self, states: Float[Tensor, "b m e"]) -> Float[Tensor, "two b h m d"]:
+    def remember(self, states: Float[Tensor, "b m e"]) -> Float[Tensor, "b two h m k"]:
         """Keys and values, which do not depend on who looks: computed once for every image."""
-        return rearrange(self.key_value(states), "b m (two h d) -> two b h m d", two=2, h=self.heads)
+        return rearrange(self.key_value(states), "b m (two h d) -> b two h m d", two=2, h=self.heads)
 
     def forward(
         self,
         x: Float[Tensor, "r d"],
         layout: Layout,
-        memory: Float[Tensor, "two b h m k"],
+        memory: Float[Tensor, "b two h m k"],
         mask: Bool[Tensor, "b 1 1 m"] | None,
     ) -> Float[Tensor, "r d"]:
         q = rearrange(layout.unpack(self.query(x)), "b n (h d) -> b h n d", h=self.heads)
         dropout = self.dropout if self.training else 0.0
-        x = F.scaled_dot_product_attention(q, memory[0], memory[1], attn_mask=mask, dropout_p=dropout)
+        x = F.scaled_dot_product_attention(q, memory[:, 0], memory[:, 1], attn_mask=mask, dropout_p=dropout)
         return self.out(layout.pack(rearrange(x, "b h n d -> b n (h d)")))
 
 
@@ -72,7 +72,7 @@ class PostNormBlock(nn.Module):
         layout: Layout,
         mask: Bool[Tensor, "#b 1 #n n"] | None = None,
         causal: bool = False,
-        memory: Float[Tensor, "two b h m k"] | None = None,
+        memory: Float[Tensor, "b two h m k"] | None = None,
         memory_mask: Bool[Tensor, "b 1 1 m"] | None = None,
     ) -> Float[Tensor, "r d"]:
         """memory: None = the cross-attention, if there is one, is passed over."""

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from vlp.structures import Image, Text, Tokens
+from vlp.structures import Image, Memory, Text, Tokens
 
 
 class VisionLanguageModel(nn.Module):
@@ -30,6 +30,7 @@ class VisionLanguageModel(nn.Module):
         vision: nn.Module | None = None,
         text: nn.Module | None = None,
         projection: nn.Module | Callable[..., nn.Module] | None = None,
+        fusion: nn.Module | Callable[..., nn.Module] | None = None,
     ) -> None:
         super().__init__()
         self.vision = vision
@@ -37,6 +38,13 @@ class VisionLanguageModel(nn.Module):
         if projection is not None and not isinstance(projection, nn.Module):
             projection = projection(image_width=self.part("vision").width, text_width=self.part("text").width)
         self.projection = projection
+        if fusion is not None and not isinstance(fusion, nn.Module):
+            widths = {
+                f"{name}_width": states_width(self.part(tower))
+                for name, tower in (("image", "vision"), ("text", "text"))
+            }
+            fusion = fusion(**widths)
+        self.fusion = fusion
 
     def part(self, name: str) -> Any:
         module = getattr(self, name)
@@ -61,10 +69,23 @@ class VisionLanguageModel(nn.Module):
         """Logits: the cosine with temperature and bias."""
         return self.part("projection").logits(image_embed, text_embed)
 
+    def remember(self, image: Tokens) -> Memory:
+        """What the fusion needs of an image, computed once however many texts are fused with it."""
+        return self.part("fusion").remember(image)
+
+    def fuse(self, text: Tokens, *images: Tokens | Memory) -> Tokens:
+        """Text and image states → multimodal states; row i of the text looks at row i of each image."""
+        return self.part("fusion")(text, *images)
+
     def constrain(self) -> None:
         """Puts parameters back into their allowed range; called before training and after each optimiser step."""
         if self.projection is not None:
             self.part("projection").constrain()
+
+
+def states_width(tower: Any) -> int:
+    """Of `Tokens.states`; most towers' pooled feature has the same."""
+    return getattr(tower, "states_width", tower.width)
 
 
 def _encode(tower: nn.Module, inputs: Image | Text, pooled_only: bool) -> Tokens:

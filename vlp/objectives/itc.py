@@ -52,4 +52,4 @@ class ITC(Objective):
         value = (
             joint_mean(image_to_text.sum(), len(image_to_text)) + joint_mean(text_to_image.sum(), len(text_to_image))
         ) / 2
-        return Loss(value=value, logs={"logit_scale": model.part("projection").logit_scale.detach().exp()})
+        return Loss(value=value, logs={"logit_scale": model.part("projection").scale()})

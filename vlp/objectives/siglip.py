@@ -32,5 +32,5 @@ class SigLIP(Objective):
         logits = model.similarity(features.image_embed, gather(features.text_embed))
         same = batch.id[:, None] == gather(batch.id[features.owner])[None, :]
         total = -F.logsigmoid(logits * same.to(logits.dtype).mul(2).sub(1)).sum()
-        logs = {"logit_scale": projection.logit_scale.detach().exp(), "logit_bias": projection.logit_bias.detach()}
+        logs = {"logit_scale": projection.scale(), "logit_bias": projection.logit_bias.detach()}
         return Loss(value=joint_mean(total, len(batch)), logs=logs)

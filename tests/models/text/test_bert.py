@@ -38,9 +38,7 @@ def twins() -> tuple[BertText, nn.Module]:
     }  # fmt: skip
     for index, block in enumerate(ours.blocks):
         for leaf in ("weight", "bias"):
-            for part, value in zip(
-                ("query", "key", "value"), getattr(block.attention.qkv, leaf).chunk(3), strict=True
-            ):
+            for part, value in zip(("query", "key", "value"), getattr(block.attention.qkv, leaf).chunk(3), strict=True):
                 state[f"encoder.layer.{index}.attention.self.{part}.{leaf}"] = value
             for name, own in pairs.items():
                 state[f"encoder.layer.{index}.{name}.{leaf}"] = getattr(block.get_submodule(own), leaf)

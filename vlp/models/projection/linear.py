@@ -13,6 +13,7 @@ class LinearProjection(Temperature):
     width: of the joint space, e; None = that of the tower that is not projected.
     project_image, project_text: False where that tower's feature already lies in the joint space (CLIP's
     attention-pooled ResNet, the locked side of LiT).
+    divisor: the form in which the temperature is stored, see `Temperature`.
     image_bias, text_bias: CLIP has none.  Initialised as CLIP does: normal of deviation width_in^-0.5.
     """
 
@@ -28,8 +29,9 @@ class LinearProjection(Temperature):
         text_bias: bool = False,
         temperature: float = 0.07,
         logit_bias: float | None = None,
+        divisor: bool = False,
     ) -> None:
-        super().__init__(temperature=temperature, bias=logit_bias)
+        super().__init__(temperature=temperature, bias=logit_bias, divisor=divisor)
         if width is None:
             if project_image == project_text:
                 raise ValueError(

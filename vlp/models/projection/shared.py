@@ -24,8 +24,9 @@ class SharedProjection(Temperature):
         width: int = 512,
         temperature: float = 0.07,
         logit_bias: float | None = None,
+        divisor: bool = False,
     ) -> None:
-        super().__init__(temperature=temperature, bias=logit_bias)
+        super().__init__(temperature=temperature, bias=logit_bias, divisor=divisor)
         self.width = width
         self.image = nn.Linear(image_width, hidden_width)
         self.text = nn.Linear(text_width, hidden_width)

@@ -64,7 +64,7 @@ class BertText(nn.Module):
                 f"texts of {length} tokens for a tower of {self.context_length}: set tokenizer.context_length"
             )
         rows = text.mask.flatten().nonzero()[:, 0]
-        layout = Layout(*text.ids.shape, None if len(rows) == text.ids.numel() else rows)
+        layout = Layout(len(text.ids), length, None if len(rows) == text.ids.numel() else rows)
         x = self._embed(text.ids.flatten()[rows], rows % length)
         mask = layout.real()
         for block in self.blocks:

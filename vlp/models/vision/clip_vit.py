@@ -1,4 +1,5 @@
-"""CLIP's vision transformer, to the number (Radford et al., arXiv:2103.00020, §2.4; openai/CLIP clip/model.py).
+"""The vision transformer of CLIP, SigLIP, ALBEF and BLIP, to the number (Dosovitskiy et al., arXiv:2010.11929; Radford et
+al., arXiv:2103.00020, §2.4, openai/CLIP clip/model.py; salesforce/ALBEF models/vit.py).
 
 The final map into the joint space (`visual.proj`) is the projection's, not the tower's.
 """
@@ -21,6 +22,7 @@ from vlp.structures import Image, Tokens
 class ClipVit(nn.Module):
     """pool: 'class' = the class token (CLIP), 'average' = the mean over patches.  pre_norm: CLIP's norm before the
     first block.  norm_before_pool: the last norm on every token rather than on the pooled one (equal for 'class').
+    patch_bias: of the map from patches to tokens.  norm_states: the returned states pass the last norm too (ALBEF, BLIP).
     """
 
     prunes = True  # `pooled_only` saves work
@@ -39,6 +41,8 @@ class ClipVit(nn.Module):
         pool: str = "class",
         pre_norm: bool = True,
         norm_before_pool: bool = False,
+        patch_bias: bool = False,
+        norm_states: bool = False,
         mean: Sequence[float] = CLIP_MEAN,
         std: Sequence[float] = CLIP_STD,
     ) -> None:
@@ -46,9 +50,9 @@ class ClipVit(nn.Module):
         if pool not in ("class", "average"):
             raise ValueError(f"unknown pool {pool!r}: choose class or average")
         self.width, self.image_size, self.patch_size = width, image_size, patch_size
-        self.pool, self.norm_before_pool = pool, norm_before_pool
+        self.pool, self.norm_before_pool, self.norm_states = pool, norm_before_pool, norm_states
         self.normalize = Normalize(mean=mean, std=std)
-        self.patches = nn.Conv2d(3, width, kernel_size=patch_size, stride=patch_size, bias=False)
+        self.patches = nn.Conv2d(3, width, kernel_size=patch_size, stride=patch_size, bias=patch_bias)
         self.class_token = nn.Parameter(width**-0.5 * torch.randn(width))
         self.positions = nn.Parameter(width**-0.5 * torch.randn((image_size // patch_size) ** 2 + 1, width))
         self.norm_pre = nn.LayerNorm(width, eps=norm_eps) if pre_norm else nn.Identity()
@@ -72,7 +76,7 @@ class ClipVit(nn.Module):
         pixels = pixels[..., : side * self.patch_size, : side * self.patch_size]  # as a strided convolution does
         # a convolution of patches that do not overlap is a linear map of each, which the CPU does in two thirds of the time
         patches = rearrange(pixels, "b c (h p) (w q) -> b (h w) (c p q)", p=self.patch_size, q=self.patch_size)
-        tokens = F.linear(patches, self.patches.weight.flatten(1))
+        tokens = F.linear(patches, self.patches.weight.flatten(1), self.patches.bias)
         x = torch.cat([self.class_token.expand(len(tokens), 1, -1), tokens], dim=1) + self.positions
         layout = Layout(*x.shape[:2])
         x = self.norm_pre(x).flatten(0, 1)
@@ -85,7 +89,8 @@ class ClipVit(nn.Module):
             ]
             return Tokens(states=states, pooled=self._pooled(states))
         states = layout.unpack(x)
-        return Tokens(states=states, pooled=self._pooled(states), grid=(side, side))
+        pooled = self._pooled(states)
+        return Tokens(states=self.norm_post(states) if self.norm_states else states, pooled=pooled, grid=(side, side))
 
     def _pooled(self, x: Float[Tensor, "b n d"]) -> Float[Tensor, "b d"]:
         if self.pool == "class":

@@ -1,0 +1,131 @@
+"""Cross-attention fusion against torch's post-norm decoder layers with the same weights, and against ALBEF's numbers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from vlp.checkpoints.albef import table
+from vlp.checkpoints.keys import load_strictly, to_ours
+from vlp.models.fusion.cross import CrossFusion
+from vlp.models.text.bert import BertText
+from vlp.models.vision.clip_vit import ClipVit
+from vlp.models.vlm import VisionLanguageModel
+from vlp.structures import Image, Text, Tokens
+
+SIZES = {"width": 32, "heads": 4, "hidden_width": 48}
+MASK = torch.arange(6)[None] < torch.tensor([[4], [6], [1]])
+
+
+def tokens(rows: int, length: int, width: int = 32, mask: torch.Tensor | None = None) -> Tokens:
+    states = torch.randn(rows, length, width, generator=torch.Generator().manual_seed(length))
+    return Tokens(states=states, pooled=states[:, 0], mask=mask)
+
+
+def fusion(**changes: int) -> CrossFusion:
+    torch.manual_seed(0)
+    made = CrossFusion(**SIZES | {"image_width": 32, "text_width": 32, "layers": 2} | changes)
+    for parameter in made.parameters():
+        nn.init.normal_(parameter, std=0.3)
+    return made.eval()
+
+
+def test_equals_torchs_decoder_layers() -> None:
+    ours = fusion()
+    stack = nn.ModuleList(
+        nn.TransformerDecoderLayer(32, 4, 48, activation="gelu", layer_norm_eps=1e-12, batch_first=True)
+        for _ in range(2)
+    ).eval()
+    with torch.no_grad():
+        for theirs, block in zip(stack, ours.blocks, strict=True):
+            cross, own = block.cross_attention, block.attention
+            joined = {
+                leaf: torch.cat([getattr(cross.query, leaf), getattr(cross.key_value, leaf)])
+                for leaf in ("weight", "bias")
+            }
+            for attention, weight, bias, out in (
+                (theirs.self_attn, own.qkv.weight, own.qkv.bias, own.out),
+                (theirs.multihead_attn, joined["weight"], joined["bias"], cross.out),
+            ):
+                attention.in_proj_weight.copy_(weight)
+                attention.in_proj_bias.copy_(bias)
+                attention.out_proj.load_state_dict(out.state_dict())
+            for name, part in (
+                ("norm1", block.norm1), ("norm2", block.norm_cross), ("norm3", block.norm2),
+                ("linear1", block.mlp.fc1), ("linear2", block.mlp.fc2),
+            ):  # fmt: skip
+                getattr(theirs, name).load_state_dict(part.state_dict())
+        text, seen = tokens(3, 6, mask=MASK), torch.tensor([[True] * 5, [True] * 2 + [False] * 3, [True] * 5])
+        image = Tokens(states=tokens(3, 5).states, pooled=tokens(3, 5).pooled, mask=seen)
+        x = text.states
+        for theirs in stack:
+            x = theirs(x, image.states, tgt_key_padding_mask=~MASK, memory_key_padding_mask=~seen)
+        found = ours(text, image)
+    torch.testing.assert_close(found.states[MASK], x[MASK], rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(found.pooled, x[:, 0], rtol=1e-4, atol=1e-5)
+
+
+def test_an_image_is_remembered_once_and_looked_at_by_any_text() -> None:
+    ours, image, index = fusion(), tokens(2, 5), torch.tensor([1, 0, 1])
+    memory = ours.remember(image).select(index)
+    again = Tokens(states=image.states[index], pooled=image.pooled[index])
+    torch.testing.assert_close(
+        ours(tokens(3, 6, mask=MASK), memory).states, ours(tokens(3, 6, mask=MASK), again).states
+    )
+
+
+def test_padding_changes_nothing() -> None:
+    ours, text, image = fusion(), tokens(3, 6, mask=MASK), tokens(3, 5)
+    whole = ours(text, image)
+    short = Tokens(states=text.states[:1, :4], pooled=text.pooled[:1])
+    alone = ours(short, Tokens(states=image.states[:1], pooled=image.pooled[:1]))
+    torch.testing.assert_close(alone.states[0], whole.states[0, :4], rtol=1e-4, atol=1e-5)
+
+
+def test_towers_of_other_widths() -> None:
+    ours = fusion(image_width=20, text_width=24)
+    assert ours(tokens(3, 6, 24), tokens(3, 5, 20)).states.shape == (3, 6, 32)
+
+
+@torch.no_grad()
+def test_the_numbers_of_albef(shared: Path) -> None:
+    folder = shared / "reference" / "albef" / "pretrain"
+    state = torch.load(folder / "checkpoint_00.pth", map_location="cpu", weights_only=True)["model"]
+    rows = table(state)
+    theirs = {key: value for key, value in state.items() if not key.startswith(("itm", "text_encoder.cls"))}
+    theirs = {key: value for key, value in theirs.items() if "_m." not in key and "queue" not in key}
+    ours = to_ours(theirs, rows)
+    ours["vision.class_token"], ours["vision.positions"] = (
+        ours["vision.class_token"][0, 0], ours["vision.positions"][0],
+    )  # fmt: skip
+    vision = ClipVit(
+        image_size=64, patch_size=16, width=32, layers=2, heads=2, activation="gelu", norm_eps=1e-6,
+        pre_norm=False, patch_bias=True, norm_states=True,
+    )  # fmt: skip
+    text = BertText(vocabulary_size=600, context_length=64, width=32, layers=6, heads=4, hidden_width=64)
+    model = VisionLanguageModel(
+        vision=vision, text=text, fusion=CrossFusion(image_width=32, text_width=32, width=32, heads=4, hidden_width=64)
+    ).eval()
+    load_strictly(model, {key: value for key, value in ours.items() if not key.startswith("projection.")})
+    inputs, expected = (dict(np.load(folder / f"{name}.npz")) for name in ("inputs", "outputs_alpha0"))
+    mask = torch.from_numpy(inputs["attention_mask"]).bool()
+    image = model.encode_image(Image(pixels=torch.from_numpy(inputs["image"])))
+    words = model.encode_text(Text(ids=torch.from_numpy(inputs["input_ids"]), mask=mask))
+    hard = model.remember(image).select(torch.from_numpy(expected["neg_image_index"]))
+    for found, name, rows_of in (
+        (image.states, "image_embeds", ...),
+        (words.states, "text_embeds", mask),
+        (model.fuse(words, image).states, "fusion_pos", mask),
+    ):
+        torch.testing.assert_close(found[rows_of], torch.from_numpy(expected[name])[rows_of], atol=1e-5, rtol=0)
+    negative = torch.from_numpy(expected["fusion_neg"])[: len(mask)]
+    torch.testing.assert_close(model.fuse(words, hard).states[mask], negative[mask], atol=1e-5, rtol=0)
+
+
+def test_a_model_without_fusion_says_so() -> None:
+    with pytest.raises(ValueError, match="this model has no fusion: choose one with model/fusion="):
+        VisionLanguageModel().remember(tokens(1, 2))

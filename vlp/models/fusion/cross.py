@@ -1,0 +1,65 @@
+"""ALBEF's multimodal encoder: text that looks at the image in every layer (Li et al., arXiv:2107.07651, §3.1;
+salesforce/ALBEF models/xbert.py, layers 6 to 11 of its BERT)."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from vlp.models.layers import Layout, attention_heads
+from vlp.models.post_norm import PostNormBlock, initialise
+from vlp.structures import Memory, Tokens
+
+
+class CrossFusion(nn.Module):
+    """image_width, text_width: of the towers' states; texts of another width than `width` pass a linear map first.
+    pooled is the first token's state.
+    """
+
+    def __init__(
+        self,
+        *,
+        image_width: int,
+        text_width: int,
+        width: int = 768,
+        layers: int = 6,
+        heads: int | None = None,
+        hidden_width: int | None = None,
+        activation: str = "gelu",
+        dropout: float = 0.1,
+        norm_eps: float = 1e-12,
+    ) -> None:
+        super().__init__()
+        self.width = width
+        self.input = nn.Identity() if text_width == width else nn.Linear(text_width, width)
+        self.blocks = nn.ModuleList(
+            PostNormBlock(
+                width=width,
+                heads=attention_heads(width, heads, "fusion_heads"),
+                hidden_width=hidden_width or 4 * width,
+                activation=activation,
+                memory_width=image_width,
+                dropout=dropout,
+                norm_eps=norm_eps,
+            )
+            for _ in range(layers)
+        )
+        self.apply(initialise)
+
+    def remember(self, image: Tokens) -> Memory:
+        return Memory(
+            layers=[block.cross_attention.remember(image.states) for block in self.blocks],  # type: ignore[union-attr, operator]
+            mask=image.mask,
+        )
+
+    def forward(self, text: Tokens, image: Tokens | Memory) -> Tokens:
+        """States of padding are zero.  image: of as many rows as text."""
+        memory = image if isinstance(image, Memory) else self.remember(image)
+        x, mask = self.input(text.states), text.mask
+        rows = None if mask is None or bool(mask.all()) else mask.flatten().nonzero()[:, 0]
+        layout = Layout(x.shape[0], x.shape[1], rows)
+        real, x = layout.real(), layout.pack(x)
+        seen = None if memory.mask is None else memory.mask[:, None, None, :]
+        for block, layer in zip(self.blocks, memory.layers, strict=True):
+            x = block(x, layout, real, memory=layer, memory_mask=seen)
+        states = layout.unpack(x)
+        return Tokens(states=states, pooled=states[:, 0], mask=mask, ids=text.ids)
