@@ -72,10 +72,12 @@ def wandb(
     mode = mode or os.environ.get("WANDB_MODE") or ("online" if _has_wandb_key() else "offline")
     folder = Path(folder)
     parts = folder.resolve().parts[-2:]
-    return WandbLogger(
+    logger = WandbLogger(
         save_dir=folder, project=project, entity=entity, group=group, tags=list(tags), mode=mode, name="/".join(parts),
         settings=Settings(silent=True, console="off"),
     )  # fmt: skip
+    logger._wandb_init.pop("anonymous", None)  # Lightning always passes it on, and wandb warns that it has no effect
+    return logger
 
 
 def _has_wandb_key() -> bool:
