@@ -66,6 +66,14 @@ def test_results_hold_figures_cost_and_card(finished: tuple[Path, str]) -> None:
     assert torch.__version__.startswith(results["version/torch"])
 
 
+def test_val_figures_are_those_of_the_weights_that_were_tested(finished: tuple[Path, str]) -> None:
+    run, _ = finished
+    results = json.loads((run / "results.json").read_text())
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    key = "val/scenes/retrieval/rsum"
+    assert results[key] == pytest.approx(max(line[key] for line in lines if key in line), abs=1e-4)
+
+
 def test_metrics_are_lines_of_named_figures(finished: tuple[Path, str]) -> None:
     run, _ = finished
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]

@@ -221,6 +221,8 @@ class VisionLanguageModule(L.LightningModule):
         checkpoint["config"] = portable(self.config, self.model)
         checkpoint["tokenizer_json"] = tokenizer.to_json()
         checkpoint["samples_seen"] = self.samples_seen
+        figures = self.trainer.callback_metrics.items()  # of the last validation, which saw these weights
+        checkpoint["figures"] = {name: float(value) for name, value in figures if name.startswith("val/")}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.samples_seen = checkpoint["samples_seen"]

@@ -40,11 +40,12 @@ def run(config_path: Path) -> dict[str, Any]:
         enable_model_summary=False,
     )
     trainer.fit(parts.module, parts.data, ckpt_path=config["resume"], weights_only=True)
+    figures = {k: float(v) for k, v in trainer.callback_metrics.items() if k.startswith("val/")}
     best = getattr(trainer.checkpoint_callback, "best_model_path", "")
     if best and not config["trainer"].get("fast_dev_run"):
-        state = torch.load(best, map_location="cpu", weights_only=True)["state_dict"]
-        parts.module.load_state_dict(state)
-    figures = {k: float(v) for k, v in trainer.callback_metrics.items() if k.startswith("val/")}
+        content = torch.load(best, map_location="cpu", weights_only=True)
+        parts.module.load_state_dict(content["state_dict"])
+        figures = content["figures"]
     if len(parts.data.split("test")):
         trainer.test(parts.module, parts.data, verbose=False)
         figures |= {k: float(v) for k, v in trainer.callback_metrics.items() if k.startswith("test/")}
