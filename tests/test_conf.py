@@ -41,11 +41,12 @@ def test_one_word_four_files(kind: str, key: str) -> None:
 
 @pytest.mark.parametrize(
     ("group", "option"),
-    [(g, o) for g in ("model", "model/vision", "model/text", "model/projection", "data", "transform", "tokenizer",
+    [(g, o) for g in ("model", "model/vision", "model/text", "model/projection", "model/fusion", "data", "transform", "tokenizer",
                       "optimizer", "schedule", "trainer", "logger", "experiment") for o in options(g)],
 )  # fmt: skip
 def test_every_choice_composes(group: str, option: str) -> None:
-    config = composed(f"{group}={option}")
+    whole = ["model=albef_tiny"] if group == "model/fusion" else []  # the default model has no fusion
+    config = composed(*whole, f"{group}={option}")
     assert OmegaConf.create(config) is not None
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from vlp.models.fusion.cross import CrossFusion
 from vlp.models.projection.linear import LinearProjection
 from vlp.models.vlm import VisionLanguageModel
 from vlp.structures import Batch, Image, Text, Tokens
@@ -34,10 +35,15 @@ class ToyText(nn.Module):
         return Tokens(states=states, mask=text.mask, pooled=states.sum(1) / text.mask.sum(1, keepdim=True).clamp(min=1))
 
 
-def toy_model(*, seed: int = 0, logit_bias: float | None = None, dropout: float = 0.0) -> VisionLanguageModel:
+def toy_model(
+    *, seed: int = 0, logit_bias: float | None = None, dropout: float = 0.0, fused: bool = False
+) -> VisionLanguageModel:
     torch.manual_seed(seed)
     projection = LinearProjection(image_width=8, text_width=6, width=5, logit_bias=logit_bias)
-    return VisionLanguageModel(vision=ToyVision(dropout=dropout), text=ToyText(), projection=projection)
+    fusion = None
+    if fused:
+        fusion = CrossFusion(image_width=8, text_width=6, width=4, layers=1, heads=2, hidden_width=6, dropout=0.0)
+    return VisionLanguageModel(vision=ToyVision(dropout=dropout), text=ToyText(), projection=projection, fusion=fusion)
 
 
 def toy_batch(rows: slice = slice(None), *, size: int = 12, same_image: bool = True) -> Batch:

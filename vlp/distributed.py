@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
@@ -63,6 +63,41 @@ def gather(x: Tensor) -> Tensor:
         return x
     counts = row_counts(x)
     return _Gather.apply(x, counts) if x.requires_grad else _gather(x.detach(), counts)
+
+
+def _exchange(x: Tensor, give: list[int], take: list[int]) -> Tensor:
+    """Consecutive shares of `x` to ranks 0, 1, …; what they gave, in rank order."""
+    received = x.new_empty(sum(take), *x.shape[1:])
+    dist.all_to_all_single(received, x.contiguous(), take, give)
+    return received
+
+
+class _Fetch(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, index: Tensor, counts: list[int]) -> Tensor:
+        starts = torch.tensor([0, *counts], device=index.device).cumsum(0)
+        owner = torch.bucketize(index, starts[1:], right=True)
+        order = owner.argsort(stable=True)
+        take = torch.bincount(owner, minlength=len(counts))
+        give = torch.empty_like(take)
+        dist.all_to_all_single(give, take)
+        ctx.take, ctx.give, ctx.order, ctx.rows = take.tolist(), give.tolist(), order, len(x)
+        ctx.asked = _exchange((index - starts[owner])[order], ctx.take, ctx.give)
+        rows = _exchange(x[ctx.asked], ctx.give, ctx.take)
+        return torch.empty_like(rows).index_copy_(0, order, rows)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+        gradient = _exchange(gradients[0][ctx.order], ctx.take, ctx.give)
+        return gradient.new_zeros(ctx.rows, *gradient.shape[1:]).index_add_(0, ctx.asked, gradient), None, None
+
+
+def fetch(x: Tensor, index: Int[Tensor, " n"]) -> Tensor:
+    """`gather(x)[index]` with gradient, but only the chosen rows travel; ranks may ask for different numbers of rows."""
+    if world_size() == 1:
+        return x.index_select(0, index)
+    return _Fetch.apply(x, index, row_counts(x))
 
 
 def offset(x: Tensor) -> int:

@@ -136,6 +136,13 @@ class Tokens(Record):
     ids: Int[Tensor, "b n"] | None = None
     grid: tuple[int, int] | None = None  # (rows, columns): the last rows·columns states are the raster
 
+    def select(self, index: Any) -> Tokens:
+        rows: dict[str, Any] = {
+            name: None if (value := getattr(self, name)) is None else value[index]
+            for name in ("states", "pooled", "mask", "ids")
+        }
+        return dataclasses.replace(self, **rows)
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Memory(Record):

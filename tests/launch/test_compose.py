@@ -1,6 +1,10 @@
 from pathlib import Path
 
+import pytest
+
+from vlp.launch.check import check_targets
 from vlp.launch.compose import data_root
+from vlp.launch.errors import ConfigError
 
 
 def test_data_root_is_the_first_folder_that_exists(tmp_path, monkeypatch):
@@ -14,3 +18,9 @@ def test_data_root_is_the_first_folder_that_exists(tmp_path, monkeypatch):
     (tmp_path / "elsewhere" / "photos").mkdir(parents=True)
     monkeypatch.setenv("VLP_DATA", str(tmp_path / "elsewhere"))
     assert data_root("photos") == str(tmp_path / "elsewhere" / "photos")
+
+
+def test_an_objective_whose_package_line_is_missing_is_an_error() -> None:
+    """Hydra would put it where nothing reads it, and the run would go on without it."""
+    with pytest.raises(ConfigError, match="first line must be '# @package objectives.mine'"):
+        check_targets({"objective": {"_target_": "vlp.objectives.mine.Mine"}, "objectives": {}})

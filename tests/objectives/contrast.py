@@ -16,6 +16,7 @@ from tests.towers import toy_batch, toy_model
 from vlp.models.features import compute_features
 from vlp.objectives.base import Objective
 from vlp.objectives.itc import ITC
+from vlp.objectives.itm import ITM
 from vlp.objectives.siglip import SigLIP
 from vlp.structures import Batch, Features
 
@@ -25,8 +26,12 @@ class Step(nn.Module):
 
     def __init__(self, objective: Objective, chunk: int | None) -> None:
         super().__init__()
-        self.model = toy_model(logit_bias=-10.0 if isinstance(objective, SigLIP) else None).double()
-        self.objective, self.chunk = objective, chunk
+        self.model = toy_model(
+            logit_bias=-10.0 if isinstance(objective, SigLIP) else None, fused=isinstance(objective, ITM)
+        ).double()
+        self.objective, self.chunk = objective.double(), chunk
+        if isinstance(objective, ITM):  # whose hard negatives are drawn by similarities without gradient
+            self.model.projection.requires_grad_(False)
 
     def forward(self, batch: Batch) -> torch.Tensor:
         features = compute_features(self.model, batch, self.objective.uses, chunk=self.chunk)
@@ -37,19 +42,22 @@ def gradients(step: nn.Module, batch: Batch) -> dict[str, Any]:
     loss = step(batch)
     loss.backward()
     named = {name.removeprefix("module."): p.grad for name, p in step.named_parameters()}
-    assert all(gradient is not None for gradient in named.values()), "a parameter got no gradient"
+    named = {name: gradient for name, gradient in named.items() if gradient is not None}
+    frozen = {name.removeprefix("module.") for name, p in step.named_parameters() if not p.requires_grad}
+    assert len(named) + len(frozen) == len(list(step.parameters())), "a parameter got no gradient"
     return {"loss": loss.item(), "gradients": named}
 
 
 def make(name: str) -> Objective:
-    return {"itc": ITC, "siglip": SigLIP}[name]()
+    torch.manual_seed(3)
+    return ITM(width=4) if name == "itm" else {"itc": ITC, "siglip": SigLIP}[name]()
 
 
 CASES = [
     (name, chunk, rows)
     for name, uneven in (("itc", (8, 4)), ("siglip", (5, 7)))
     for chunk, rows in ((None, (6, 6)), (None, uneven), (4, (6, 6)))
-]
+] + [("itm", None, (6, 6)), ("itm", None, (5, 7))]
 
 
 def _on_rank(rank: int, world: int) -> list[dict[str, Any]]:

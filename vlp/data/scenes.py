@@ -6,6 +6,7 @@ format), for the compositionality task.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -28,6 +29,8 @@ class Scenes(Karpathy):
         self.root = self.root / f"{numbers}-{size}px-seed{scene_seed}"
 
     def prepare_data(self) -> None:
+        if not self.root.exists():
+            print(f"drawing {sum(self.counts.values()):,} scenes into {self.root}", file=sys.stderr)
         generate(self.root, images=self.counts, size=self.size, seed=self.scene_seed)
 
     def samples(self, split: str) -> list[Sample]:

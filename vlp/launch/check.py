@@ -119,6 +119,13 @@ class Known:
 
 def check_targets(config: Plain) -> None:
     """Every argument of a `_target_` is one that its constructor names, read from the source without an import."""
+    for group in ("objective", "task"):
+        if group in config:
+            target = str(lookup(config, f"{group}._target_")[1]).split(".")
+            name = target[-2] if len(target) > 1 else "NAME"
+            raise ConfigError(
+                f"conf/{group}/{name}.yaml would not be used: its first line must be '# @package {group}s.{name}'"
+            )
     for path, node in nodes(config):
         target = node.get("_target_") if isinstance(node, dict) else None
         if not isinstance(target, str) or "${" in target:

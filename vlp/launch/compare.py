@@ -22,7 +22,7 @@ from rich.table import Table
 from vlp.launch.errors import ConfigError, did_you_mean, listing
 
 MAIN = re.compile(r"^(?!.*chance).*(_r1|accuracy|top1|score)$")
-IGNORED = {"seed", "resume", "runs", "sweep"}
+IGNORED = {"seed", "resume", "runs", "sweep", "loggers", "callbacks", "monitor"}  # none changes what is trained
 
 
 class Run(NamedTuple):

@@ -28,7 +28,8 @@ def closest(word: str, known: Iterable[str], count: int = 3) -> list[str]:
         tail = difflib.SequenceMatcher(None, last.lower(), re.split(r"[./]", name)[-1].lower()).ratio()
         if ratio >= 0.7 or tail == 1 or (tail >= 0.75 and ratio >= 0.5):
             scored.append((-(ratio + tail), name))
-    return [name for _, name in sorted(scored)[:count]]
+    best = min((score for score, _ in scored), default=0.0)
+    return [name for score, name in sorted(scored)[:count] if score <= best + 0.3]
 
 
 def nearest_option(word: str, options: Iterable[str]) -> str:

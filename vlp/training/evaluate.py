@@ -3,7 +3,6 @@ transform are the checkpoint's own; data and tasks are the config's."""
 
 from __future__ import annotations
 
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ import lightning as L
 from vlp.build import build
 from vlp.predictor import load
 from vlp.training.assemble import build_loggers, quiet, read_config
+from vlp.training.entry import enter
 from vlp.training.module import VisionLanguageModule
 from vlp.training.results import print_table, write_results
 
@@ -51,4 +51,4 @@ def evaluate(config_path: Path) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    evaluate(Path(sys.argv[1]))
+    enter("evaluate", evaluate)

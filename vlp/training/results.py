@@ -19,7 +19,8 @@ _LIBRARIES = ("torch", "torchvision", "lightning", "transformers", "timm", "torc
 
 def write_results(folder: Path, figures: dict[str, Any], config: dict[str, Any], data: DataModule) -> dict[str, Any]:
     """Figures and the card as one flat object, written atomically."""
-    results = figures | card(config, data)
+    rounded = {key: float(f"{value:.7g}") if isinstance(value, float) else value for key, value in figures.items()}
+    results = rounded | card(config, data)  # single precision holds seven digits
     write_json(folder / "results.json", results)
     return results
 
@@ -62,8 +63,9 @@ def print_table(results: dict[str, Any], folder: Path) -> None:
         console.print(line, markup=False, highlight=False)
     seconds = results.get("train_seconds")
     took = f"trained {seconds:.0f} s, " if seconds is not None else ""
+    pictures = " and pictures" if (folder / "plots").is_dir() else ""
     console.print(
-        f"{took}{results['seconds']:.0f} s in all; results and pictures: {folder}", markup=False, highlight=False
+        f"{took}{results['seconds']:.0f} s in all; results{pictures}: {folder}", markup=False, highlight=False
     )
 
 

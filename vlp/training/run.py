@@ -5,7 +5,6 @@ the same file.
 
 from __future__ import annotations
 
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from lightning.pytorch.callbacks import ProgressBar, Timer
 
 from vlp.build import build
 from vlp.training.assemble import assemble, build_loggers, check_monitor, quiet, read_config
+from vlp.training.entry import enter
 from vlp.training.results import print_table, write_results
 
 
@@ -62,4 +62,4 @@ def run(config_path: Path) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    run(Path(sys.argv[1]))
+    enter("train", run)
