@@ -22,5 +22,5 @@ def test_data_root_is_the_first_folder_that_exists(tmp_path, monkeypatch):
 
 def test_an_objective_whose_package_line_is_missing_is_an_error() -> None:
     """Hydra would put it where nothing reads it, and the run would go on without it."""
-    with pytest.raises(ConfigError, match="first line must be '# @package objectives.mine'"):
+    with pytest.raises(ConfigError, match=r"first line must be '# @package objectives.mine'"):
         check_targets({"objective": {"_target_": "vlp.objectives.mine.Mine"}, "objectives": {}})
