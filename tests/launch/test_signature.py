@@ -52,3 +52,11 @@ def test_reads_without_importing():
     code = "import sys\nfrom vlp.launch.signature import parameters\n"
     code += "assert 'lr' in parameters('torch.optim.AdamW')\nassert 'torch' not in sys.modules"
     assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == 0
+
+
+def test_follows_arguments_that_are_passed_on_to_a_parent_of_another_file():
+    accepted = parameters("vlp.data.scenes.Scenes")
+    assert accepted is not None
+    assert accepted["scene_seed"] == "int"  # its own
+    assert accepted["restval"] == "bool"  # Karpathy's
+    assert accepted["captions"] == "str | int"  # DataModule's

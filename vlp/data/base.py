@@ -88,8 +88,6 @@ class DataModule(L.LightningDataModule):
         timeout: float = 0.0,
     ) -> None:
         super().__init__()
-        if isinstance(captions, str) and captions.isdigit():  # a number on the command line, where the YAML has a word
-            captions = int(captions)
         if captions not in ("one", "all") and not (isinstance(captions, int) and captions > 0):
             raise ValueError(f'data.captions={captions!r}: choose "one", "all" or a number of captions')
         self.name, self.root = name, Path(root).expanduser()

@@ -96,18 +96,44 @@ def _locate(parts: list[str], depth: int = 6) -> tuple[Path, ast.stmt, list[str]
 
 def _accepted(file: Path, statement: ast.stmt, rest: list[str], depth: int = 6) -> dict[str, str] | None:
     if isinstance(statement, ast.FunctionDef):
-        arguments = statement.args
-        if rest or arguments.kwarg:
-            return None
-        named = [*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs]
-        return {a.arg: ast.unparse(a.annotation) if a.annotation else "" for a in named if a.arg not in ("self", "cls")}
+        return None if rest or statement.args.kwarg else _named(statement)
     if not isinstance(statement, ast.ClassDef) or depth == 0 or statement.keywords:
         return None
     wanted = rest[0] if rest else "__init__"
     for member in statement.body:
         if isinstance(member, ast.FunctionDef) and member.name == wanted:
-            return _accepted(file, member, rest[1:], depth)
-    if statement.decorator_list or len(statement.bases) != 1 or not isinstance(statement.bases[0], ast.Name):
-        return None  # a dataclass, or parents that a reader of one file cannot follow
-    inherited = _definition(file, statement.bases[0].id)
-    return _accepted(file, inherited, rest, depth - 1) if isinstance(inherited, ast.ClassDef) else None
+            if not _passes_on(member):
+                return _accepted(file, member, rest[1:], depth)
+            inherited = _inherited(file, statement, [wanted], depth)
+            return None if inherited is None else inherited | _named(member)
+    return None if statement.decorator_list else _inherited(file, statement, rest, depth)
+
+
+def _named(function: ast.FunctionDef) -> dict[str, str]:
+    named = [*function.args.posonlyargs, *function.args.args, *function.args.kwonlyargs]
+    return {a.arg: ast.unparse(a.annotation) if a.annotation else "" for a in named if a.arg not in ("self", "cls")}
+
+
+def _passes_on(function: ast.FunctionDef) -> bool:
+    """Whether its `**arguments` go to the parent's function of the same name."""
+    name = function.args.kwarg.arg if function.args.kwarg else None
+    return name is not None and any(
+        isinstance(call, ast.Call)
+        and ast.unparse(call.func) == f"super().{function.name}"
+        and any(keyword.arg is None and ast.unparse(keyword.value) == name for keyword in call.keywords)
+        for call in ast.walk(function)
+    )
+
+
+def _inherited(file: Path, statement: ast.ClassDef, rest: list[str], depth: int) -> dict[str, str] | None:
+    if len(statement.bases) != 1 or not isinstance(statement.bases[0], ast.Name):
+        return None  # parents that cannot be followed
+    name = statement.bases[0].id
+    parent = _definition(file, name)
+    if isinstance(parent, ast.ImportFrom) and parent.module and not parent.level:
+        original = next(a.name for a in parent.names if (a.asname or a.name) == name)
+        found = _locate([*parent.module.split("."), original])
+        if found is None:
+            return None
+        file, parent, _ = found
+    return _accepted(file, parent, rest, depth - 1) if isinstance(parent, ast.ClassDef) else None
