@@ -11,7 +11,7 @@ import importlib
 from collections.abc import Sequence
 from typing import Any
 
-FROM_FILES = ("vlp.models.", "vlp.tokenizers.", "vlp.data.transforms.", "vlp.objectives.")
+FROM_FILES = ("vlp.models.", "vlp.tokenizers.", "vlp.data.transforms.", "vlp.objectives.", "vlp.tasks.")
 _WORDS = ("_target_", "_partial_", "_convert_", "_recursive_")
 
 

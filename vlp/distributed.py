@@ -117,13 +117,14 @@ def joint_mean(own_sum: Float[Tensor, ""], count: int | Tensor) -> Float[Tensor,
     """The mean over the rows of all ranks of what each rank summed over its own.
 
     Its value is the same on every rank; its gradient is this rank's share, times the world size that
-    DistributedDataParallel divides by.
+    DistributedDataParallel divides by. The mean of no rows is 0.
     """
     if world_size() == 1:
-        return own_sum / count
+        return own_sum / max(count, 1)  # type: ignore[call-overload]
     both = total(torch.stack([own_sum.detach(), torch.as_tensor(count, dtype=own_sum.dtype, device=own_sum.device)]))
-    share = own_sum * (world_size() / both[1])
-    return share + (both[0] / both[1] - share).detach()
+    rows = both[1].clamp(min=1)
+    share = own_sum * (world_size() / rows)
+    return share + (both[0] / rows - share).detach()
 
 
 def gather_objects(value: Any) -> list[Any]:

@@ -1,6 +1,6 @@
-"""load(checkpoint) → Predictor: embeddings, similarities and classes of paths, pictures and strings.
+"""load(checkpoint) → Predictor: embeddings, matches, fillings, answers and captions of paths, pictures and strings.
 
-predictor = vlp.load("runs/scenes/…")          # or an original: OpenAI CLIP, open_clip, a Hugging Face folder
+predictor = vlp.load("runs/scenes/…")          # or an original: OpenAI CLIP, ALBEF, ViLT, BLIP, open_clip, a Hugging Face folder
 predictor.similarity(["dog.jpg"], ["a dog", "a cat"])
 """
 
@@ -17,8 +17,12 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from vlp.build import FROM_FILES, build
-from vlp.checkpoints.load import Checkpoint, build_model, read
+from vlp.checkpoints.checkpoint import Checkpoint
+from vlp.checkpoints.keys import load_strictly
+from vlp.checkpoints.load import build_model, read
+from vlp.data.collate import pad_images
 from vlp.data.images import open_image
+from vlp.models.momentum import MomentumCopy
 from vlp.models.vlm import VisionLanguageModel
 from vlp.structures import Image
 from vlp.tasks.zero_shot import class_embeddings
@@ -43,12 +47,18 @@ def load(path: str | Path, *, tokenizer: Tokenizer | str | Path | None = None, *
     heads = {key.partition(".")[0] for key in checkpoint.heads}
     nodes = {name: node for name, node in (checkpoint.config.get("objectives") or {}).items() if name in heads}
     objectives = nn.ModuleDict(build(nodes, allow=FROM_FILES))
-    objectives.load_state_dict(checkpoint.heads)
-    checkpoint.state = checkpoint.heads = {}  # the modules have their own copies
+    load_strictly(objectives, checkpoint.heads)
+    momentum = None
+    if checkpoint.momentum:
+        momentum = MomentumCopy(model, dict(objectives.items()))
+        load_strictly(momentum, checkpoint.momentum)
+        momentum.eval()
+    checkpoint.state = checkpoint.heads = checkpoint.momentum = {}  # the modules have their own copies
     node = (checkpoint.config.get("transform") or {}).get("eval")
     return Predictor(
         model=model,
         objectives=objectives.eval(),
+        momentum=momentum,
         tokenizer=tokenizer if isinstance(tokenizer, Tokenizer) else lambda: _tokenizer(checkpoint, model, tokenizer),
         transform=build(node, allow=FROM_FILES) if node else None,
     )
@@ -60,11 +70,15 @@ def _tokenizer(checkpoint: Checkpoint, model: VisionLanguageModel, given: str | 
         return Tokenizer.from_json(checkpoint.tokenizer_json)
     beside = [checkpoint.vocabulary / name for name in _VOCABULARIES] if checkpoint.vocabulary else []
     vocabulary = given or next((file.parent for file in beside if file.is_file()), None)
-    context_length = model.part("text").context_length
+    text = model.text if model.text is not None else model.part("decoder")
+    context_length = text.context_length
+    node = checkpoint.config.get("tokenizer")
+    if node and "vocabulary" not in node:  # of the original's own kind, which lacks only its words
+        if vocabulary is None:
+            raise FileNotFoundError(_NO_VOCABULARY)
+        return build({"context_length": context_length, **node, "vocabulary": str(vocabulary)}, allow=FROM_FILES)
     if vocabulary is None and model.part("text").vocabulary_size != 49408:
-        raise FileNotFoundError(
-            "this checkpoint holds no vocabulary: give tokenizer=PATH (a file or folder) to vlp.load"
-        )
+        raise FileNotFoundError(_NO_VOCABULARY)
     if vocabulary is not None and _is_wordpiece(Path(vocabulary)):
         tokenizer: Tokenizer = WordPieceTokenizer(vocabulary=vocabulary, context_length=context_length)
     else:
@@ -76,6 +90,7 @@ def _tokenizer(checkpoint: Checkpoint, model: VisionLanguageModel, given: str | 
     return tokenizer
 
 
+_NO_VOCABULARY = "this checkpoint holds no vocabulary: give tokenizer=PATH (a file or folder) to vlp.load"
 _VOCABULARIES = ("tokenizer.json", "vocab.json", "vocab.txt")
 
 
@@ -89,7 +104,8 @@ def _is_wordpiece(path: Path) -> bool:
 class Predictor:
     """Works on the device that `.model` is on, in evaluation mode, without gradients.
 
-    objectives: those that have parameters of their own.  transform: picture → uint8 pixels.
+    objectives: those that have parameters of their own.  momentum: the slowly moving copy, where the file has one.
+    transform: picture → uint8 pixels.
     batch_size: inputs embedded at a time.
     """
 
@@ -98,12 +114,14 @@ class Predictor:
         *,
         model: VisionLanguageModel,
         objectives: nn.ModuleDict,
+        momentum: MomentumCopy | None = None,
         tokenizer: Tokenizer | Callable[[], Tokenizer] | None = None,
         transform: Transform | None = None,
         batch_size: int = 64,
     ) -> None:
         self.model = model
         self.objectives = objectives
+        self.momentum = momentum
         self.transform = transform
         self.batch_size = batch_size
         self._given = tokenizer
@@ -130,13 +148,8 @@ class Predictor:
     @torch.inference_mode()
     def embed_images(self, images: Sequence[Picture]) -> Float[Tensor, "n e"]:
         """Of unit length."""
-        if self.transform is None:
-            raise ValueError("this checkpoint's image preprocessing is not one that vlp knows: set predictor.transform")
-        parts = []
-        for batch in self._batches(images, "images"):
-            pixels = torch.stack([self.transform(_picture(image)) for image in batch]).to(self.device)
-            parts.append(self.model.embed_image(self.model.encode_image(Image(pixels=pixels))))
-        return torch.cat(parts)
+        batches = self._batches(images, "images")
+        return torch.cat([self.model.embed_image(self.model.encode_image(self._pixels(batch))) for batch in batches])
 
     @torch.inference_mode()
     def embed_texts(self, texts: Sequence[str]) -> Float[Tensor, "n e"]:
@@ -168,6 +181,51 @@ class Predictor:
         classes = class_embeddings(self.model, tokenizer, tuple(labels), prompts, self.batch_size)
         logits = self.model.similarity(self.embed_images(images), classes.to(self.device))
         return [dict(zip(labels, row, strict=True)) for row in logits.softmax(-1).tolist()]
+
+    @torch.inference_mode()
+    def match(self, images: Sequence[Picture], texts: Sequence[str]) -> Float[Tensor, " n"]:
+        """The probability that text i belongs to image i, by the head of image-text matching."""
+        head = self._objective("itm").head
+        parts = []
+        for pictures, words in self._pairs(images, texts, "texts"):
+            text = self.model.encode_text(self.require_tokenizer()(words).to(self.device))
+            memory = self.model.remember(self.model.encode_image(self._pixels(pictures)))
+            parts.append(head(self.model.fuse(text, memory).pooled).softmax(1)[:, 1])
+        return torch.cat(parts)
+
+    @torch.inference_mode()
+    def fill(self, images: Sequence[Picture], texts: Sequence[str], count: int = 5) -> list[list[tuple[str, float]]]:
+        """For each [MASK] of each text, in order, the `count` most probable tokens with their probabilities, one list after
+        the other."""
+        tokenizer, objective = self.require_tokenizer(), self._objective("mlm")
+        results: list[list[tuple[str, float]]] = []
+        for pictures, words in self._pairs(images, texts, "texts"):
+            text, chosen = (part.to(self.device) for part in tokenizer.cloze(words))
+            memory = self.model.remember(self.model.encode_image(self._pixels(pictures)))
+            best = objective.logits(self.model, text, memory, chosen).softmax(1).topk(count)
+            tokens = [[tokenizer.token(index) for index in row] for row in best.indices.tolist()]
+            rows = [list(zip(*row, strict=True)) for row in zip(tokens, best.values.tolist(), strict=True)]
+            ends = chosen.sum(1).cumsum(0).tolist()
+            results += [sum(rows[start:end], []) for start, end in zip([0, *ends], ends, strict=False)]
+        return results
+
+    def _objective(self, name: str) -> Any:
+        if name not in self.objectives:
+            has = ", ".join(self.objectives) or "none"
+            raise ValueError(f"this checkpoint has no head for {name}; its heads are: {has}")
+        return self.objectives[name]
+
+    def _pixels(self, images: Sequence[Picture]) -> Image:
+        if self.transform is None:
+            raise ValueError("this checkpoint's image preprocessing is not one that vlp knows: set predictor.transform")
+        return pad_images([self.transform(_picture(image)) for image in images]).to(self.device)
+
+    def _pairs(
+        self, images: Sequence[Picture], texts: Sequence[str], name: str
+    ) -> Iterator[tuple[list[Any], list[str]]]:
+        if len(images) != len(texts):
+            raise ValueError(f"{len(images)} images and {len(texts)} {name}: give one for each image")
+        return zip(self._batches(images, "images"), self._batches(texts, name), strict=True)
 
     def _batches(self, inputs: Sequence[Any], name: str) -> Iterator[list[Any]]:
         if isinstance(inputs, (str, Path, PIL.Image.Image)) or len(inputs) == 0:

@@ -48,7 +48,8 @@ def check_norms(gradients: dict[str, Tensor], file: Path) -> None:
     assert expected
     for key, norm in expected.items():
         if norm >= 1e-5:  # below: key biases, whose true gradient is zero
-            assert abs(float(gradients[key].norm()) - norm) <= 1e-4 * norm, key
+            found = float(gradients[key].norm())
+            assert abs(found - norm) <= 1e-4 * norm + 1e-7, f"{key}: {found} instead of {norm}"
 
 
 def gradients_of(model: VisionLanguageModel) -> dict[str, Tensor]:

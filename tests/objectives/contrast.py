@@ -14,9 +14,11 @@ from torch.nn.parallel import DistributedDataParallel
 from tests.processes import run_processes
 from tests.towers import toy_batch, toy_model
 from vlp.models.features import compute_features
+from vlp.models.momentum import MomentumCopy
 from vlp.objectives.base import Objective
 from vlp.objectives.itc import ITC
 from vlp.objectives.itm import ITM
+from vlp.objectives.mlm import MLM
 from vlp.objectives.siglip import SigLIP
 from vlp.structures import Batch, Features
 
@@ -26,15 +28,24 @@ class Step(nn.Module):
 
     def __init__(self, objective: Objective, chunk: int | None) -> None:
         super().__init__()
-        self.model = toy_model(
-            logit_bias=-10.0 if isinstance(objective, SigLIP) else None, fused=isinstance(objective, ITM)
-        ).double()
+        fused = isinstance(objective, (ITM, MLM))
+        self.model = toy_model(logit_bias=-10.0 if isinstance(objective, SigLIP) else None, fused=fused).double()
         self.objective, self.chunk = objective.double(), chunk
-        if isinstance(objective, ITM):  # whose hard negatives are drawn by similarities without gradient
+        self.momentum = None
+        if any(field.startswith("momentum") for field in objective.uses):
+            self.momentum = MomentumCopy(self.model, {"head": objective}, decay=0.9)
+            with torch.no_grad():  # as after some steps
+                for parameter in self.momentum.parameters():
+                    parameter.add_(0.3 * parameter.sin())
+        if fused:  # hard negatives are drawn by similarities without gradient
             self.model.projection.requires_grad_(False)
 
     def forward(self, batch: Batch) -> torch.Tensor:
-        features = compute_features(self.model, batch, self.objective.uses, chunk=self.chunk)
+        if self.momentum is not None:
+            self.momentum.step()
+        features = compute_features(
+            self.model, batch, self.objective.uses, chunk=self.chunk, step=5, momentum=self.momentum
+        )
         return self.objective(self.model, batch, features).value
 
 
@@ -45,11 +56,21 @@ def gradients(step: nn.Module, batch: Batch) -> dict[str, Any]:
     named = {name: gradient for name, gradient in named.items() if gradient is not None}
     frozen = {name.removeprefix("module.") for name, p in step.named_parameters() if not p.requires_grad}
     assert len(named) + len(frozen) == len(list(step.parameters())), "a parameter got no gradient"
-    return {"loss": loss.item(), "gradients": named}
+    plain = step.module if isinstance(step, DistributedDataParallel) else step
+    return {"loss": loss.item(), "gradients": named, "buffers": dict(plain.objective.named_buffers())}
 
 
 def make(name: str) -> Objective:
     torch.manual_seed(3)
+    if name == "queue":  # no multiple of the batch, and partly filled by it
+        objective: Objective = ITC(queue_size=7, width=5, distillation=0.4, distillation_warmup=10)
+        objective.image_queue.put(torch.randn(5, 5), torch.tensor([1, 2, 50, 51, 52]))  # type: ignore[union-attr, attr-defined]
+        objective.text_queue.put(torch.randn(5, 5), torch.tensor([1, 2, 50, 51, 52]))  # type: ignore[union-attr, attr-defined]
+        return objective
+    if name == "mlm":
+        objective = MLM(width=4, vocabulary_size=30, share=0.4, tied=False)
+        objective.mask_id = 29
+        return objective
     return ITM(width=4) if name == "itm" else {"itc": ITC, "siglip": SigLIP}[name]()
 
 
@@ -57,7 +78,7 @@ CASES = [
     (name, chunk, rows)
     for name, uneven in (("itc", (8, 4)), ("siglip", (5, 7)))
     for chunk, rows in ((None, (6, 6)), (None, uneven), (4, (6, 6)))
-] + [("itm", None, (6, 6)), ("itm", None, (5, 7))]
+] + [(name, None, rows) for name in ("itm", "mlm", "queue") for rows in ((6, 6), (5, 7))]
 
 
 def _on_rank(rank: int, world: int) -> list[dict[str, Any]]:
@@ -84,6 +105,8 @@ def assert_two_processes_equal_one(case: tuple[str, int | None, tuple[int, int]]
         assert abs(one["loss"] - two["loss"]) < 1e-12
         for name, gradient in one["gradients"].items():
             torch.testing.assert_close(two["gradients"][name], gradient, rtol=0, atol=1e-12, msg=name)
+        for name, buffer in one["buffers"].items():
+            torch.testing.assert_close(two["buffers"][name], buffer, rtol=0, atol=1e-12, msg=name)
 
 
 def assert_reference(

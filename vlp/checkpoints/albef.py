@@ -1,62 +1,310 @@
-"""ALBEF's checkpoints (Li et al., arXiv:2107.07651; salesforce/ALBEF, BSD-3-Clause) ↔ vlp's config and state.
+"""ALBEF's checkpoints (Li et al., arXiv:2107.07651; salesforce/ALBEF, BSD-3-Clause) ↔ vlp's config and tensors.
 
-A file holds `{'model': state, …}`. Its one BERT of 2n layers is our text tower (the first n) and our fusion (the rest,
-which look at the image); the pre-training file says `text_encoder.bert.`, the fine-tuned ones `text_encoder.`.
+A file holds `{'model': state, …}`, of pre-training, retrieval, VQA, visual entailment or NLVR2, momentum twins (`…_m`) and
+queues included. Its one BERT is our text tower (the layers without cross-attention) and our fusion (the others). The
+pre-training file says `text_encoder.bert.`, the fine-tuned ones `text_encoder.`; NLVR2's looks at two images in turn.
+Sizes are in the shapes; numbers of heads are arguments, or in `config_bert.json` and `fixture_vision.json` beside.
 """
 
 from __future__ import annotations
 
+import json
+import math
 from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
-from vlp.checkpoints.keys import Row, layers
+import torch
 
-_EMBEDDINGS = {
-    "text.embedding.*": "embeddings.word_embeddings.*", "text.positions.*": "embeddings.position_embeddings.*",
-    "text.token_types.*": "embeddings.token_type_embeddings.*", "text.norm.*": "embeddings.LayerNorm.*",
-}  # fmt: skip
-_LAYER = {
-    "attention.out.*": "attention.output.dense.*", "norm1.*": "attention.output.LayerNorm.*",
-    "mlp.fc1.*": "intermediate.dense.*", "mlp.fc2.*": "output.dense.*", "norm2.*": "output.LayerNorm.*",
-}  # fmt: skip
-_CROSS = {
-    "cross_attention.query.*": "crossattention.self.query.*", "cross_attention.out.*": "crossattention.output.dense.*",
-    "norm_cross.*": "crossattention.output.LayerNorm.*",
-}  # fmt: skip
-_VISION = {
+from vlp.checkpoints import bert
+from vlp.checkpoints.checkpoint import Checkpoint, eval_transform
+from vlp.checkpoints.files import beside
+from vlp.checkpoints.keys import Row, State, layers, to_ours, to_theirs
+
+VISION = {
     "patches.*": "patch_embed.proj.*", "class_token": "cls_token", "positions": "pos_embed", "norm_post.*": "norm.*",
     "blocks.{}.norm1.*": "blocks.{}.norm1.*", "blocks.{}.attention.qkv.*": "blocks.{}.attn.qkv.*",
     "blocks.{}.attention.out.*": "blocks.{}.attn.proj.*", "blocks.{}.norm2.*": "blocks.{}.norm2.*",
     "blocks.{}.mlp.*": "blocks.{}.mlp.*",
 }  # fmt: skip
+_DISTILLATION = 0.4  # of the published recipes
+_OBJECTIVES = {
+    "itc": "vlp.objectives.itc.ITC", "itm": "vlp.objectives.itm.ITM", "mlm": "vlp.objectives.mlm.MLM",
+    "vqa": "vlp.tasks.vqa.VQA", "visual_entailment": "vlp.tasks.visual_entailment.VisualEntailment",
+    "nlvr2": "vlp.tasks.nlvr2.NLVR2",
+}  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class Variant:
+    """What distinguishes the five kinds of files.  classifier: the objective that owns `cls_head`."""
+
+    prefix: str  # "bert." in pre-training
+    text_layers: int
+    fusion_layers: int
+    decoder_layers: int
+    momentum: bool
+    queue: bool
+    image_ids: bool  # the queue knows which image a feature is of
+    itm: bool
+    mlm: bool
+    classifier: str | None
 
 
 def matches(state: Mapping[str, object]) -> bool:
-    return "visual_encoder.pos_embed" in state and any(".crossattention.self.query.weight" in key for key in state)
+    cross = [key for key in state if key.startswith("text_encoder.") and "crossattention.self.query.weight" in key]
+    return "visual_encoder.pos_embed" in state and bool(cross) and not any(".layer.0.cross" in key for key in cross)
 
 
-def bert_layer(ours: str, theirs: str, *, cross: bool) -> list[Row]:
-    rows = [Row(f"{ours}.{own}", f"{theirs}.{other}") for own, other in (_LAYER | (_CROSS if cross else {})).items()]
-    for own, other, parts in (
-        ("attention.qkv", "attention.self", ("query", "key", "value")),
-        ("cross_attention.key_value", "crossattention.self", ("key", "value")),
-    ):
-        if cross or own == "attention.qkv":
-            rows.append(Row(f"{ours}.{own}.*", tuple(f"{theirs}.{other}.{part}.*" for part in parts)))
+def variant_of(state: Mapping[str, object]) -> Variant:
+    prefix = "bert." if "text_encoder.bert.embeddings.word_embeddings.weight" in state else ""
+    stem = f"text_encoder.{prefix}encoder.layer."
+    count = layers(state, stem)
+    fusion = sum(f"{stem}{index}.crossattention.self.query.weight" in state for index in range(count))
+    classifier = "visual_entailment" if count == 2 * fusion else "nlvr2"
+    return Variant(
+        prefix=prefix,
+        text_layers=count - fusion,
+        fusion_layers=fusion,
+        decoder_layers=layers(state, "text_decoder.bert.encoder.layer."),
+        momentum="visual_encoder_m.pos_embed" in state,
+        queue="image_queue" in state,
+        image_ids="idx_queue" in state,
+        itm="itm_head.weight" in state,
+        mlm="text_encoder.cls.predictions.bias" in state,
+        classifier=classifier if "cls_head.0.weight" in state else None,
+    )
+
+
+def table(variant: Variant) -> list[Row]:
+    rows = _parts(variant, "", "")
+    if variant.momentum:
+        rows += _parts(variant, "momentum.", "_m")
+    if variant.queue:
+        for name in ("image", "text"):
+            rows.append(Row(f"objectives.itc.{name}_queue.embed", f"{name}_queue", transpose=True))
+        rows += [Row("pointer", "queue_ptr"), Row("id", "idx_queue"), Row("model.projection.temperature", "temp")]
+    if variant.itm:
+        rows.append(Row("objectives.itm.head.*", "itm_head.*"))
     return rows
 
 
-def table(state: Mapping[str, object], *, twin: str = "") -> list[Row]:
-    """Of the model's own parts.  twin: '_m' for the momentum copy of the same parts."""
-    bert = f"text_encoder{twin}." + ("bert." if any(key.startswith("text_encoder.bert.") for key in state) else "")
-    count = layers(state, f"{bert}encoder.layer.")
-    rows = [Row(f"vision.{own}", f"visual_encoder{twin}.{other}") for own, other in _VISION.items()]
-    rows += [Row(own, bert + other) for own, other in _EMBEDDINGS.items()]
-    rows.append(Row(None, f"{bert}embeddings.position_ids"))
-    for index in range(count):
-        cross = f"{bert}encoder.layer.{index}.crossattention.self.query.weight" in state
-        ours = f"fusion.blocks.{index - count // 2}" if cross else f"text.blocks.{index}"
-        rows += bert_layer(ours, f"{bert}encoder.layer.{index}", cross=cross)
-    rows += [
-        Row(f"projection.{own}.*", f"{other}_proj{twin}.*") for own, other in (("image", "vision"), ("text", "text"))
-    ]
-    return [*rows, Row("projection.temperature", "temp")]
+def _parts(variant: Variant, ours: str, twin: str) -> list[Row]:
+    model, objectives, text = f"{ours}model", f"{ours}objectives", f"text_encoder{twin}"
+    rows = [Row(f"{model}.vision.{own}", f"visual_encoder{twin}.{other}") for own, other in VISION.items()]
+    rows += bert.embeddings(f"{model}.text", f"{text}.{variant.prefix}".rstrip("."))
+    for index in range(variant.text_layers + variant.fusion_layers):
+        cross = index >= variant.text_layers
+        own = f"fusion.blocks.{index - variant.text_layers}" if cross else f"text.blocks.{index}"
+        rows += bert.layer(f"{model}.{own}", f"{text}.{variant.prefix}encoder.layer.{index}", cross=cross)
+    for own, other in (("image", "vision"), ("text", "text")):
+        rows.append(Row(f"{model}.projection.{own}.*", f"{other}_proj{twin}.*"))
+    if variant.mlm:
+        rows += bert.language_head(f"{objectives}.mlm.head", f"{text}.cls.predictions")
+    if variant.decoder_layers:
+        decoder = f"text_decoder{twin}"
+        rows += bert.embeddings(f"{model}.decoder", f"{decoder}.bert")
+        for index in range(variant.decoder_layers):
+            rows += bert.layer(f"{model}.decoder.blocks.{index}", f"{decoder}.bert.encoder.layer.{index}", cross=True)
+        rows += bert.language_head(f"{model}.decoder.head", f"{decoder}.cls.predictions")
+    if variant.classifier:
+        rows.append(Row(f"{objectives}.{variant.classifier}.head.*", f"cls_head{twin}.*"))
+    return rows
+
+
+def read(state: State, path: Path, architecture: dict[str, Any]) -> Checkpoint:
+    _check_tied(state)
+    variant = variant_of(state)
+    ours = to_ours(state, table(variant))
+    for name in ("model.", "momentum.model."):
+        if f"{name}vision.class_token" in ours:
+            ours[f"{name}vision.class_token"] = ours[f"{name}vision.class_token"][0, 0]
+            ours[f"{name}vision.positions"] = ours[f"{name}vision.positions"][0]
+    if variant.queue:
+        _split_queue(ours)
+    config = {"model": _model(ours, variant, path, architecture), "objectives": _objectives(ours, variant)}
+    vision = config["model"]["vision"]
+    parts = {name: _below(ours, name) for name in ("model.", "objectives.", "momentum.")}
+    if variant.momentum:  # what ALBEF has no twin of moves with the model; only NLVR2's own classifier is left
+        for name, part in (("model.", parts["model."]), ("objectives.", parts["objectives."])):
+            for key, value in part.items():
+                if "_queue." not in key:
+                    parts["momentum."].setdefault(name + key, value)
+    vocabulary = beside(path, "vocab.txt")
+    return Checkpoint(
+        config=config
+        | {
+            "transform": eval_transform(vision["image_size"], "squash"),
+            "tokenizer": {
+                "_target_": "vlp.tokenizers.wordpiece.WordPieceTokenizer",
+                "add_end": False,
+                "cleaning": "albef",
+                "context_length": 30 if variant.itm else config["model"]["text"]["context_length"],
+            },
+        },
+        state=parts["model."],
+        heads=parts["objectives."],
+        momentum=parts["momentum."],
+        vocabulary=vocabulary.parent if vocabulary else None,
+        antialias=False,
+    )
+
+
+def _below(state: State, prefix: str) -> State:
+    return {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
+
+
+def _check_tied(state: State) -> None:
+    for stem in ("text_encoder", "text_encoder_m", "text_decoder", "text_decoder_m"):
+        decoder, own = f"{stem}.cls.predictions.decoder.weight", f"{stem}.bert.embeddings.word_embeddings.weight"
+        if decoder in state and own in state and not torch.equal(state[decoder], state[own]):
+            raise ValueError(f"{decoder} differs from {own}: ALBEF's are one matrix, so this file is of another code")
+
+
+def _split_queue(ours: State) -> None:
+    """ALBEF keeps one pointer and one list of ids for both queues, and fills them with random features at the start."""
+    pointer, image_id = ours.pop("pointer"), ours.pop("id", None)
+    size = len(ours["objectives.itc.image_queue.embed"])
+    image_id = torch.full((size,), -1) if image_id is None else image_id[0]
+    for name in ("image", "text"):
+        queue = f"objectives.itc.{name}_queue"
+        ours |= {
+            f"{queue}.id": image_id.clone(),
+            f"{queue}.pointer": pointer[0].clone(),
+            f"{queue}.count": torch.tensor(size),
+        }
+
+
+def _model(ours: State, variant: Variant, path: Path, architecture: dict[str, Any]) -> dict[str, Any]:
+    shape = {key.removeprefix("model."): tuple(value.shape) for key, value in ours.items()}
+    told = {name: json.loads(file.read_text()) if file else {} for name, file in _files(path).items()}
+    vision_width, _, patch_size, _ = shape["vision.patches.weight"]
+    vocabulary_size, width = shape["text.embedding.weight"]
+    common = {
+        "heads": architecture.get("text_heads", told["bert"].get("num_attention_heads")),
+        "hidden_width": shape["text.blocks.0.mlp.fc1.bias"][0],
+        "activation": architecture.get("activation", told["bert"].get("hidden_act", "gelu")),
+        "width": width,
+    }
+    embedding = {"vocabulary_size": vocabulary_size, "context_length": shape["text.positions.weight"][0]}
+    vision = {
+        "_target_": "vlp.models.vision.clip_vit.ClipVit",
+        "image_size": patch_size * math.isqrt(shape["vision.positions"][0] - 1),
+        "patch_size": patch_size,
+        "width": vision_width,
+        "layers": layers(ours, "model.vision.blocks."),
+        "heads": architecture.get("vision_heads", told["vision"].get("num_heads")),
+        "mlp_ratio": shape["vision.blocks.0.mlp.fc1.bias"][0] / vision_width,
+        "activation": "gelu", "norm_eps": 1e-6, "pre_norm": False, "patch_bias": True, "norm_states": True,
+    }  # fmt: skip
+    text = common | embedding | {"_target_": "vlp.models.text.bert.BertText", "layers": variant.text_layers}
+    model = {"_target_": "vlp.models.vlm.VisionLanguageModel", "vision": vision, "text": text}
+    model["fusion"] = common | {
+        "_target_": "vlp.models.fusion.cross.CrossFusion",
+        "image_width": vision_width,
+        "text_width": width,
+        "layers": variant.fusion_layers,
+        "images": 1 if variant.fusion_layers <= variant.text_layers else 2,
+    }
+    if "projection.image.weight" in shape:
+        model["projection"] = {
+            "_target_": "vlp.models.projection.linear.LinearProjection", "image_width": vision_width, "text_width": width,
+            "width": shape["projection.image.weight"][0], "image_bias": True, "text_bias": True, "divisor": True,
+        }  # fmt: skip
+    if variant.decoder_layers:
+        model["decoder"] = common | embedding | {
+            "_target_": "vlp.models.decoder.causal.CausalDecoder", "layers": variant.decoder_layers,
+            "memory_width": width, "token_types": shape["decoder.token_types.weight"][0],
+        }  # fmt: skip
+    return model
+
+
+def _files(path: Path) -> dict[str, Path | None]:
+    return {"bert": beside(path, "config_bert.json"), "vision": beside(path, "fixture_vision.json")}
+
+
+def _objectives(ours: State, variant: Variant) -> dict[str, dict[str, Any]]:
+    width = ours["model.text.embedding.weight"].shape[1]
+    soft = {"distillation": _DISTILLATION if variant.momentum else 0.0}
+    nodes: dict[str, dict[str, Any]] = {}
+    if variant.queue:
+        size, joint = ours["objectives.itc.image_queue.embed"].shape
+        nodes["itc"] = {"queue_size": size, "width": joint, **soft}
+    if variant.itm:
+        nodes["itm"] = {"width": width, "momentum": variant.momentum}
+    if variant.mlm:
+        nodes["mlm"] = {"width": width, "vocabulary_size": len(ours["objectives.mlm.head.bias"]), **soft}
+    if variant.decoder_layers:
+        nodes["vqa"] = dict(soft)
+    if variant.classifier == "visual_entailment":
+        count = len(ours["objectives.visual_entailment.head.2.bias"])
+        nodes["visual_entailment"] = {"width": width, **soft}
+        if count != 3:
+            nodes["visual_entailment"]["classes"] = [str(index) for index in range(count)]
+    if variant.classifier == "nlvr2":
+        nodes["nlvr2"] = {"width": width, "head": "albef", **soft}
+    return {name: {"_target_": _OBJECTIVES[name]} | node for name, node in nodes.items()}
+
+
+def write(checkpoint: Checkpoint, path: Path) -> None:
+    """As ALBEF's scripts save it, but for the optimiser. What its code would not run as the same model is refused."""
+    ours = {f"model.{key}": value for key, value in checkpoint.state.items()}
+    ours |= {f"objectives.{key}": value for key, value in checkpoint.heads.items()}
+    ours |= {f"momentum.{key}": value for key, value in checkpoint.momentum.items()}
+    variant = _variant_of_ours(ours, checkpoint.config["model"])
+    for name in ("model.", "momentum.model."):
+        if f"{name}vision.class_token" in ours:
+            ours[f"{name}vision.class_token"] = ours[f"{name}vision.class_token"][None, None]
+            ours[f"{name}vision.positions"] = ours[f"{name}vision.positions"][None]
+    ours.pop("momentum.model.projection.temperature", None)
+    ours = {key: value for key, value in ours.items() if not key.startswith("momentum.objectives.itm.")}
+    if variant.queue:
+        _join_queue(ours, variant)
+    state = to_theirs(ours, table(variant))
+    for stem in ("text_encoder", "text_encoder_m", "text_decoder", "text_decoder_m"):
+        words = next((k for k in state if k.startswith(f"{stem}.") and k.endswith("word_embeddings.weight")), None)
+        if words is None:
+            continue
+        length = len(state[words.replace("word_embeddings", "position_embeddings")])
+        state[words.replace("word_embeddings.weight", "position_ids")] = torch.arange(length)[None]
+        if f"{stem}.cls.predictions.bias" in state:
+            state[f"{stem}.cls.predictions.decoder.weight"] = state[words]
+            state[f"{stem}.cls.predictions.decoder.bias"] = state[f"{stem}.cls.predictions.bias"]
+    torch.save({"model": state}, path)
+
+
+def _variant_of_ours(ours: State, model: dict[str, Any]) -> Variant:
+    targets = {"vision": ".ClipVit", "text": ".BertText", "fusion": ".CrossFusion"}
+    for name, target in targets.items():
+        if not (model.get(name) or {}).get("_target_", "").endswith(target):
+            raise ValueError(f"ALBEF's format holds only {target[1:]} as {name}, not {model.get(name)}")
+    mlm = "objectives.mlm.head.bias" in ours
+    ids = ours.get("objectives.itc.image_queue.id")
+    heads = {key.split(".")[1] for key in ours if key.startswith("objectives.")}
+    return Variant(
+        prefix="bert." if mlm else "",
+        text_layers=layers(ours, "model.text.blocks."),
+        fusion_layers=layers(ours, "model.fusion.blocks."),
+        decoder_layers=layers(ours, "model.decoder.blocks."),
+        momentum="momentum.model.vision.positions" in ours,
+        queue=ids is not None,
+        image_ids=ids is not None and bool((ids != -1).any()),
+        itm="itm" in heads,
+        mlm=mlm,
+        classifier=next((name for name in ("visual_entailment", "nlvr2") if name in heads), None),
+    )
+
+
+def _join_queue(ours: State, variant: Variant) -> None:
+    image, text = (
+        {leaf: ours.pop(f"objectives.itc.{name}_queue.{leaf}") for leaf in ("id", "pointer", "count")}
+        for name in ("image", "text")
+    )
+    if any(not torch.equal(image[leaf], text[leaf]) for leaf in image) or int(image["count"]) < len(image["id"]):
+        raise ValueError(
+            "ALBEF's format has one pointer and one list of ids for two full queues; these differ or are not full"
+        )
+    ours["pointer"] = image["pointer"][None]
+    if variant.image_ids:
+        ours["id"] = image["id"][None]

@@ -89,3 +89,9 @@ def _read_torchscript(archive: zipfile.ZipFile) -> State:
 
 def float32(state: State) -> State:
     return {key: value.float() if value.is_floating_point() else value for key, value in state.items()}
+
+
+def beside(path: Path, *names: str) -> Path | None:
+    """The first of these files in the folder of `path` or in the one above, where the originals keep what runs share."""
+    places = (folder / name for folder in (path.parent, path.parent.parent) for name in names)
+    return next((place for place in places if place.is_file()), None)

@@ -4,13 +4,13 @@ folder  with checkpoints/*.ckpt         a run of ours        with open_clip_conf
         with config.json                Hugging Face
 file    with config and state_dict      ours                 TorchScript archive, OpenAI's keys   OpenAI CLIP
         with state_dict, or OpenAI's keys beside an open_clip_config.json                         open_clip
+        any other: the first of FORMATS whose `matches` knows its keys
 """
 
 from __future__ import annotations
 
 import json
 import math
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,26 +21,15 @@ from jaxtyping import Float
 from torch import Tensor
 
 from vlp.build import FROM_FILES, build
-from vlp.checkpoints import clip, files, hugging_face, open_clip
+from vlp.checkpoints import albef, blip, clip, files, hugging_face, hugging_face_vilt, open_clip, vilt
+from vlp.checkpoints.checkpoint import Checkpoint, eval_transform
 from vlp.checkpoints.keys import State, load_strictly
 
 TOKENIZER = "vlp_tokenizer.json"
+FORMATS = (albef, vilt, blip)  # modules with matches(keys) and read(file's content, path, architecture)
+FOLDERS = (hugging_face_vilt,)  # modules with matches(folder) and read(folder, architecture), beside hugging_face's own
 _OPTIONS = ("vision_heads", "text_heads", "activation", "image_size")
 _POSITIONS = ("vision.positions", "vision.attnpool.positional_embedding")
-
-
-@dataclass
-class Checkpoint:
-    """config: `model`, and where the file has them `transform` and `objectives`, as plain dicts.  state: the model's
-    tensors, of the file's own precision.  heads: those of the objectives.  vocabulary: a folder with the tokenizer's
-    files.
-    """
-
-    config: dict[str, Any]
-    state: State
-    heads: State
-    tokenizer_json: str | None = None
-    vocabulary: Path | None = None
 
 
 def read(path: Path, architecture: dict[str, Any]) -> Checkpoint:
@@ -80,12 +69,16 @@ def _read_folder(path: Path, told: dict[str, Any]) -> Checkpoint:
         file = open_clip.weights(path)
         return _open_clip(files.read(file), file, told)
     if (path / "config.json").is_file():
-        model, state = hugging_face.read(path, told)
         saved = path / TOKENIZER
+        for reader in FOLDERS:
+            if reader.matches(path):
+                checkpoint = reader.read(path, told)
+                checkpoint.tokenizer_json = saved.read_text() if saved.is_file() else None
+                return checkpoint
+        model, state = hugging_face.read(path, told)
         return Checkpoint(
             config={"model": model, "transform": _hugging_face_transform(path, model)},
             state=state,
-            heads={},
             tokenizer_json=saved.read_text() if saved.is_file() else None,
             vocabulary=path,
         )
@@ -105,8 +98,11 @@ def _read_file(path: Path, told: dict[str, Any]) -> Checkpoint:
                 f"{path} is a checkpoint of vlp and says its architecture itself; leave out {', '.join(told)}"
             )
         return _ours(content)
-    state = content.get("state_dict", content)
+    state = content.get("state_dict", content.get("model", content))
     state = {key.removeprefix("module."): value for key, value in state.items()}
+    for reader in FORMATS:
+        if reader.matches(state):
+            return reader.read(state, path, told)
     if "text_model.embeddings.token_embedding.weight" in state or "vision_model.embeddings.class_embedding" in state:
         raise ValueError(f"{path} has transformers' keys: give its folder, where config.json is")
     if not (clip.matches(state) or open_clip.matches(state)):
@@ -115,7 +111,7 @@ def _read_file(path: Path, told: dict[str, Any]) -> Checkpoint:
     if "state_dict" in content or open_clip.config_beside(path) or not clip.matches(state):
         return _open_clip(state, path, told)
     model, ours = clip.read(state, path, told)
-    return Checkpoint(config={"model": model, "transform": _transform(model)}, state=ours, heads={})
+    return Checkpoint(config={"model": model, "transform": _transform(model)}, state=ours)
 
 
 def _ours(content: dict[str, Any]) -> Checkpoint:
@@ -125,7 +121,11 @@ def _ours(content: dict[str, Any]) -> Checkpoint:
 
     config = {key: content["config"][key] for key in ("model", "transform", "objectives") if key in content["config"]}
     return Checkpoint(
-        config=config, state=part("model."), heads=part("objectives."), tokenizer_json=content.get("tokenizer_json")
+        config=config,
+        state=part("model."),
+        heads=part("objectives."),
+        momentum=part("momentum."),
+        tokenizer_json=content.get("tokenizer_json"),
     )
 
 
@@ -137,14 +137,12 @@ def _open_clip(state: State, path: Path, told: dict[str, Any]) -> Checkpoint:
     return Checkpoint(
         config={"model": model, "transform": _transform(model, str(mode)) if known else None},
         state=ours,
-        heads={},
         vocabulary=path.parent,
     )
 
 
 def _transform(model: dict[str, Any], mode: str = "clip") -> dict[str, Any]:
-    target = "vlp.data.transforms.EvalTransform"
-    return {"eval": {"_target_": target, "image_size": model["vision"]["image_size"], "mode": mode}}
+    return eval_transform(model["vision"]["image_size"], mode)
 
 
 def _hugging_face_transform(folder: Path, model: dict[str, Any]) -> dict[str, Any] | None:
@@ -161,26 +159,30 @@ def _hugging_face_transform(folder: Path, model: dict[str, Any]) -> dict[str, An
 
 def _resize(checkpoint: Checkpoint, image_size: int) -> None:
     vision = checkpoint.config["model"]["vision"]
-    key = next((key for key in _POSITIONS if key in checkpoint.state), None)
-    if key is None:
-        raise ValueError(f"image_size can be changed for CLIP's own towers only, not for {vision['_target_']}")
-    vision["image_size"] = image_size
-    side = image_size // vision.get("patch_size", 32)
-    positions = checkpoint.state[key]
-    checkpoint.state = checkpoint.state | {key: resize_positions(positions, side * side + 1)}
     for transform in (checkpoint.config.get("transform") or {}).values():
         if "image_size" in transform:
             transform["image_size"] = image_size
+    if vision["_target_"].endswith(".ViltPatches"):
+        return  # which fits the positions to each image, always from the grid of training
+    key = next((key for key in _POSITIONS if key in checkpoint.state), None)
+    if key is None:
+        raise ValueError(f"image_size can be changed for our own towers only, not for {vision['_target_']}")
+    vision["image_size"] = image_size
+    length = (image_size // vision.get("patch_size", 32)) ** 2 + 1
+    for tensors, name in ((checkpoint.state, key), (checkpoint.momentum, f"model.{key}")):
+        if name in tensors:
+            tensors[name] = resize_positions(tensors[name], length, antialias=checkpoint.antialias)
 
 
-def resize_positions(positions: Float[Tensor, "n d"], length: int) -> Float[Tensor, "m d"]:
-    """Position embeddings of one extra token and a square grid, for another square grid, as open_clip resizes them."""
+def resize_positions(positions: Float[Tensor, "n d"], length: int, *, antialias: bool) -> Float[Tensor, "m d"]:
+    """Position embeddings of one extra token and a square grid, for another square grid, as open_clip resizes them
+    (antialias), or ALBEF and BLIP (not)."""
     extra, grid = positions[:1], positions[1:]
     if length == len(positions):
         return positions
     grid = rearrange(grid.float(), "(h w) d -> 1 d h w", h=math.isqrt(len(grid)))
     side = math.isqrt(length - 1)
-    grid = F.interpolate(grid, size=(side, side), mode="bicubic", antialias=True, align_corners=False)
+    grid = F.interpolate(grid, size=(side, side), mode="bicubic", antialias=antialias, align_corners=False)
     return torch.cat([extra, rearrange(grid, "1 d h w -> (h w) d").to(extra.dtype)])
 
 
@@ -188,4 +190,5 @@ def save(checkpoint: Checkpoint, path: Path) -> None:
     """As a file of ours, which `read` reads back bit-equal."""
     state = {f"model.{key}": value for key, value in checkpoint.state.items()}
     state |= {f"objectives.{key}": value for key, value in checkpoint.heads.items()}
+    state |= {f"momentum.{key}": value for key, value in checkpoint.momentum.items()}
     torch.save({"config": checkpoint.config, "state_dict": state, "tokenizer_json": checkpoint.tokenizer_json}, path)

@@ -15,12 +15,13 @@ from collections.abc import Callable, Collection
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
+from vlp.models.momentum import MomentumCopy
 from vlp.models.vlm import VisionLanguageModel
-from vlp.structures import Batch, Features, Image, Text, Tokens
+from vlp.structures import Batch, Features, Image, Momentum, Text, Tokens
 
 CHUNKABLE = frozenset({"image_embed", "text_embed"})
 
@@ -52,28 +53,58 @@ def _return_freed_memory(tensor: Tensor) -> None:
 
 
 def compute_features(
-    model: VisionLanguageModel, batch: Batch, fields: Collection[str], *, chunk: int | None = None, step: int = 0
+    model: VisionLanguageModel,
+    batch: Batch,
+    fields: Collection[str],
+    *,
+    chunk: int | None = None,
+    step: int = 0,
+    momentum: MomentumCopy | None = None,
 ) -> Features:
-    """Fills those of `image`, `text`, `image_embed`, `text_embed` that are in `fields` and that the batch can give.
+    """Fills those of `image`, `text`, `memory`, `image_embed`, `text_embed` that are in `fields` and that the batch can
+    give, and of the momentum copy those whose names in `fields` begin with "momentum.".
 
     chunk: rows per chunk of the gradient cache; None = plain. The cache keeps no token states, so it serves
     objectives that use embeddings alone.
     """
-    if chunk is not None and not CHUNKABLE.issuperset(fields):
-        rest = ", ".join(sorted(set(fields) - CHUNKABLE))
+    slow = {name.removeprefix("momentum.") for name in fields if name.startswith("momentum.")}
+    fields = {name for name in fields if not name.startswith("momentum")}
+    if chunk is not None and not CHUNKABLE.issuperset(fields | slow):
+        rest = ", ".join(sorted((fields | slow) - CHUNKABLE))
         raise ValueError(f"gradient_cache serves objectives that use embeddings alone, but one here uses {rest}")
-    values: dict[str, Any] = {"step": step}
+    copied = None
+    if momentum is not None:
+        with torch.no_grad():
+            copied = Momentum(twin=momentum.twin, **_both_towers(momentum.model, batch, slow, chunk))
+    values = _both_towers(model, batch, fields, chunk)
+    if batch.caption is not None and not {"text", "text_embed"}.isdisjoint(fields | slow):
+        values["owner"] = caption_rows(batch)[1]
+    return Features(**values, step=step, momentum=copied)
+
+
+def caption_rows(batch: Batch) -> tuple[Text, Int[Tensor, " r"]]:
+    """The captions of a batch as [r t], and the sample that each belongs to."""
+    assert batch.caption is not None
+    if batch.caption.ids.ndim == 3:
+        return batch.caption.real_rows()
+    return batch.caption, torch.arange(len(batch), device=batch.id.device)
+
+
+def _both_towers(
+    model: VisionLanguageModel, batch: Batch, fields: Collection[str], chunk: int | None
+) -> dict[str, Any]:
+    values: dict[str, Any] = {}
     if batch.image is not None:
+        wanted = {*fields, "image"} if "memory" in fields else fields
         image, rows = batch.image, len(batch.image.pixels)
-        values |= _tower_features("image", image, rows, model.encode_image, model.embed_image, fields, chunk)
+        values |= _tower_features("image", image, rows, model.encode_image, model.embed_image, wanted, chunk)
+        if "memory" in fields:
+            values["memory"] = model.remember(values["image"])
     if batch.caption is not None and not {"text", "text_embed"}.isdisjoint(fields):
-        caption, owner = batch.caption, torch.arange(len(batch), device=batch.id.device)
-        if caption.ids.ndim == 3:
-            caption, owner = caption.real_rows()
+        caption = caption_rows(batch)[0]
         rows = len(caption.ids)
         values |= _tower_features("text", caption, rows, model.encode_text, model.embed_text, fields, chunk)
-        values["owner"] = owner
-    return Features(**values)
+    return values
 
 
 def _tower_features(

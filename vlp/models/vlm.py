@@ -1,4 +1,4 @@
-"""The one model: two towers and a projection into the space where they meet. Families are YAML files over it.
+"""The one model: two towers, the space and the fusion where they meet, and a decoder. Families are YAML files over it.
 
 The model knows nothing of losses, optimisers or configs. A part that a family lacks is None, and using it is an
 error that names it.
@@ -20,8 +20,9 @@ class VisionLanguageModel(nn.Module):
     """f(x, y) = g(h_v(x), h_l(y)) with vision tower h_v, text tower h_l, and g the scaled cosine in the joint space.
 
     vision: Image → Tokens, with `width` of its pooled feature.  text: Text → Tokens, likewise.
-    projection: see `vlp.models.projection`; it also holds the temperature (and SigLIP's bias). In YAML it is a
-    `_partial_`, finished here with `image_width` and `text_width`, so that a tower is swapped by one word.
+    projection: see `vlp.models.projection`; it also holds the temperature (and SigLIP's bias).  fusion: g, text and image
+    states → multimodal states.  decoder: text and what it looks at → logits of the next token. In YAML these three are
+    `_partial_`s, finished here with the widths of what they look at, so that a tower is swapped by one word.
     """
 
     def __init__(
@@ -31,6 +32,7 @@ class VisionLanguageModel(nn.Module):
         text: nn.Module | None = None,
         projection: nn.Module | Callable[..., nn.Module] | None = None,
         fusion: nn.Module | Callable[..., nn.Module] | None = None,
+        decoder: nn.Module | Callable[..., nn.Module] | None = None,
     ) -> None:
         super().__init__()
         self.vision = vision
@@ -45,6 +47,12 @@ class VisionLanguageModel(nn.Module):
             }
             fusion = fusion(**widths)
         self.fusion = fusion
+        if decoder is not None and not isinstance(decoder, nn.Module):
+            decoder = decoder(memory_width=states_width(self.part("vision" if fusion is None else "fusion")))
+        self.decoder = decoder
+        for part in (fusion, decoder):
+            if hasattr(part, "share"):  # BLIP's are made of the text tower's own layers
+                part.share(text)
 
     def part(self, name: str) -> Any:
         module = getattr(self, name)
@@ -69,13 +77,17 @@ class VisionLanguageModel(nn.Module):
         """Logits: the cosine with temperature and bias."""
         return self.part("projection").logits(image_embed, text_embed)
 
-    def remember(self, image: Tokens) -> Memory:
+    def remember(self, image: Tokens) -> Memory | Tokens:
         """What the fusion needs of an image, computed once however many texts are fused with it."""
         return self.part("fusion").remember(image)
 
     def fuse(self, text: Tokens, *images: Tokens | Memory) -> Tokens:
-        """Text and image states → multimodal states; row i of the text looks at row i of each image."""
+        """Text and image states → multimodal states, the text's first; row i of the text meets row i of each image."""
         return self.part("fusion")(text, *images)
+
+    def decode(self, text: Text, memory: Tokens) -> Float[Tensor, "b t vocabulary"]:
+        """Logits of the token after each token of the text, which sees row i of the memory."""
+        return self.part("decoder")(text, memory)
 
     def constrain(self) -> None:
         """Puts parameters back into their allowed range; called before training and after each optimiser step."""
@@ -83,9 +95,9 @@ class VisionLanguageModel(nn.Module):
             self.part("projection").constrain()
 
 
-def states_width(tower: Any) -> int:
-    """Of `Tokens.states`; most towers' pooled feature has the same."""
-    return getattr(tower, "states_width", tower.width)
+def states_width(part: Any) -> int:
+    """Of `Tokens.states`; most parts' pooled feature has the same."""
+    return getattr(part, "states_width", part.width)
 
 
 def _encode(tower: nn.Module, inputs: Image | Text, pooled_only: bool) -> Tokens:

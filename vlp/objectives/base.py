@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from torch import nn
 
 from vlp.models.vlm import VisionLanguageModel
 from vlp.structures import Batch, Features, Loss
+from vlp.tokenizers.base import Tokenizer
 
 
 class Objective(nn.Module):
@@ -31,5 +33,13 @@ class Objective(nn.Module):
         on_source = self.sources is None or source in self.sources
         return on_source and all(getattr(batch, field) is not None for field in self.requires)
 
+    def prepare(self, model: VisionLanguageModel, tokenizer: Tokenizer, data: Any) -> None:
+        """Takes what it needs of the tokenizer (the mask's id) or of the data module (class names), before the first step."""
+
     def forward(self, model: VisionLanguageModel, batch: Batch, features: Features) -> Loss:
         raise TypeError(f"{type(self).__name__} has no loss: give it weight 0, or choose another objective")
+
+
+def ramp(alpha: float, step: int, warmup: int) -> float:
+    """`alpha`, reached linearly over the first `warmup` steps."""
+    return alpha * min(1.0, step / warmup) if warmup else alpha

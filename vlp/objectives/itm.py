@@ -3,7 +3,8 @@
 Li et al., arXiv:2107.07651, §3.2; salesforce/ALBEF models/model_pretrain.py. For each text one image and for each image
 one text is drawn with probability softmax(similarity) over all ranks, never one of the same image. ALBEF draws within
 its own rank and adds nothing to guard against rows of zeros; here logarithms are drawn from (Gumbel-max), so no row
-sums to zero, and the draw is a function of the sample's seed: the same on any number of processes.
+sums to zero, and the draw is a function of the sample's seed: the same on any number of processes. A model without a
+contrastive space (ViLT) draws uniformly.
 """
 
 from __future__ import annotations
@@ -18,66 +19,65 @@ from torch import Tensor, nn
 from vlp.distributed import fetch, gather, joint_mean, world_size
 from vlp.models.vlm import VisionLanguageModel
 from vlp.objectives.base import Objective
-from vlp.random import mix
+from vlp.random import mix_rows, uniform
 from vlp.structures import Batch, Features, Loss, Memory, Tokens
 
 
 def draw(
-    similarity: Float[Tensor, "n m"], allowed: Bool[Tensor, "n m"], seeds: Sequence[int]
+    similarity: Float[Tensor, "n m"], allowed: Bool[Tensor, "n m"], seeds: Int[Tensor, " n"]
 ) -> tuple[Int[Tensor, " n"], Bool[Tensor, " n"]]:
     """One column a row, by softmax(similarity) over the allowed ones; and which rows have any."""
-    noise = torch.stack(
-        [torch.rand(similarity.shape[1], generator=torch.Generator().manual_seed(seed)) for seed in seeds]
-    )
-    gumbel = -(-noise.clamp(min=1e-20).log()).log().to(similarity)
-    score = (similarity.detach() + gumbel).masked_fill(~allowed, -torch.inf)
+    gumbel = -(-uniform(seeds, similarity.shape[1]).log()).log()
+    score = (similarity.detach() + gumbel.to(similarity)).masked_fill(~allowed, -torch.inf)
     return score.argmax(1), allowed.any(1)
 
 
 class ITM(Objective):
-    """width: of the fusion's pooled state, to which the head's two classes (no match, match) are linear."""
+    """width: of the fusion's pooled state, to which the head's two classes (no match, match) are linear.
+    contrastive: False = negatives are drawn uniformly.  momentum: similarities are those of images and texts with the
+    momentum copy's texts and images (ALBEF).
+    """
 
     requires = ("image", "caption")
-    needs = ("vision", "text", "projection", "fusion")
-    uses = ("image", "text", "image_embed", "text_embed")
     in_batch = True
 
-    def __init__(self, *, width: int, weight: float = 1.0, sources: Sequence[str] | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        width: int,
+        contrastive: bool = True,
+        momentum: bool = False,
+        weight: float = 1.0,
+        sources: Sequence[str] | None = None,
+    ) -> None:
         super().__init__(weight=weight, sources=sources)
+        self.contrastive, self.momentum = contrastive, momentum
+        self.needs: tuple[str, ...] = ("vision", "text", "fusion")
+        self.uses: tuple[str, ...] = ("image", "text", "memory")
+        if contrastive:
+            self.needs += ("projection",)
+            self.uses += ("image_embed", "text_embed")
+        if contrastive and momentum:
+            self.uses += ("momentum.image_embed", "momentum.text_embed")
         self.head = nn.Linear(width, 2)
         nn.init.normal_(self.head.weight, std=0.02)
         nn.init.zeros_(self.head.bias)
 
     def forward(self, model: VisionLanguageModel, batch: Batch, features: Features) -> Loss:
-        image, text, owner = features.image, features.text, features.owner
+        image, text, memory, owner = features.image, features.text, features.memory, features.owner
         assert image is not None
         assert text is not None
+        assert memory is not None
         assert owner is not None
-        assert features.image_embed is not None
-        assert features.text_embed is not None
-        text_id, seeds = batch.id[owner], batch.seed.tolist()
-        turn = torch.arange(len(owner), device=owner.device) - torch.searchsorted(
-            owner, owner
-        )  # among its image's texts
-        text_seeds = [mix(seeds[o], 1, t) for o, t in zip(owner.tolist(), turn.tolist(), strict=True)]
-        with torch.no_grad():
-            to_text = model.similarity(features.image_embed, gather(features.text_embed))
-            to_image = model.similarity(gather(features.image_embed), features.text_embed).T
-        hard_text, has_text = draw(
-            to_text, batch.id[:, None] != gather(text_id)[None, :], [mix(seed, 0) for seed in seeds]
-        )
-        hard_image, has_image = draw(to_image, text_id[:, None] != gather(batch.id)[None, :], text_seeds)
-
-        memory = model.remember(image)
-        own = torch.arange(len(batch), device=owner.device)[has_text]
+        hard_text, has_text, hard_image, has_image = self.negatives(model, batch, features)
         if world_size() == 1:
             other: Tokens | Memory = memory.select(hard_image[has_image])
         else:
             other = model.remember(_fetch(image, hard_image[has_image]))
         pairs = (
-            (text, memory.select(owner), 1),
+            (text, of_texts(memory, batch, owner), 1),
             (text.select(has_image), other, 0),
-            (_fetch(text, hard_text[has_text]), memory.select(own), 0),
+            (_fetch(text, hard_text[has_text]), memory.select(has_text), 0),
         )
         logits, labels = [], []
         for words, pictures, match in pairs:
@@ -88,6 +88,41 @@ class ITM(Objective):
         value = joint_mean(F.cross_entropy(every, label, reduction="sum"), len(label))
         right = (every.detach().argmax(1) == label).to(value.dtype).sum()
         return Loss(value=value, logs={"accuracy": 100 * joint_mean(right, len(label))})
+
+    @torch.no_grad()
+    def negatives(
+        self, model: VisionLanguageModel, batch: Batch, features: Features
+    ) -> tuple[Int[Tensor, " b"], Bool[Tensor, " b"], Int[Tensor, " r"], Bool[Tensor, " r"]]:
+        """A text of all ranks for each image, an image for each text, and which of them have any."""
+        owner = features.owner
+        assert owner is not None
+        text_id = batch.id[owner]
+        image_ids, text_ids = gather(batch.id), gather(text_id)
+        if self.contrastive:
+            keys = features.momentum if self.momentum else features
+            assert keys is not None
+            assert keys.image_embed is not None
+            assert keys.text_embed is not None
+            assert features.image_embed is not None
+            assert features.text_embed is not None
+            to_text = model.similarity(features.image_embed, gather(keys.text_embed))
+            to_image = model.similarity(gather(keys.image_embed), features.text_embed).T
+        else:
+            to_text = torch.zeros(len(batch), len(text_ids), device=owner.device)
+            to_image = torch.zeros(len(owner), len(image_ids), device=owner.device)
+        turn = torch.arange(len(owner), device=owner.device) - torch.searchsorted(
+            owner, owner
+        )  # among its image's texts
+        return (
+            *draw(to_text, batch.id[:, None] != text_ids[None, :], mix_rows(batch.seed, 0)),
+            *draw(to_image, text_id[:, None] != image_ids[None, :], mix_rows(batch.seed[owner], 1, turn)),
+        )
+
+
+def of_texts(memory: Memory | Tokens, batch: Batch, owner: Int[Tensor, " r"]) -> Memory | Tokens:
+    """The memory of each text's own image."""
+    one_each = batch.caption is not None and batch.caption.ids.ndim == 2
+    return memory if one_each else memory.select(owner)
 
 
 def _fetch(tokens: Tokens, index: Int[Tensor, " n"]) -> Tokens:

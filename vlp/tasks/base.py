@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from vlp.models.vlm import VisionLanguageModel
 from vlp.objectives.base import Objective
 from vlp.structures import Batch, Features
-from vlp.tokenizers.base import Tokenizer
 
 
 class Task(Objective):
-    """`reset`, then `update` on every batch of this rank's share, then `compute` on all ranks together.
+    """`reset` and `prepare` with the model in evaluation mode, then `update` on every batch of this rank's share, then `compute` on all ranks together.
 
     weight 0 (the default) = only measured.
     """
@@ -22,9 +20,6 @@ class Task(Objective):
 
     def reset(self) -> None:
         """Forgets everything; called before each source."""
-
-    def prepare(self, model: VisionLanguageModel, tokenizer: Tokenizer, data: Any) -> None:
-        """Takes what it needs of the source's data module (class names); after `reset`, with the model in eval mode."""
 
     def update(self, model: VisionLanguageModel, batch: Batch, features: Features) -> None:
         raise NotImplementedError

@@ -16,29 +16,39 @@ from pathlib import Path
 
 import tokenizers
 import torch
-from jaxtyping import Int
+from jaxtyping import Bool, Int
 from torch import Tensor
 
 from vlp.structures import Text
+from vlp.tokenizers.cleaning import CLEANINGS
 
 # captions are too short to gain from Rust threads, and forked data workers would be warned about them
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
+MASK = "[MASK]"
+
 
 class Tokenizer:
-    """size: number of ids, known before training.  truncate False: a text that is too long is a ValueError instead."""
+    """size: number of ids, known before training.  truncate False: a text that is too long is a ValueError instead.
+    mask_id: what masked language modelling puts in a token's place; None = this vocabulary has no such token.
+    add_end: False for ALBEF, whose captions and questions have no end token.  cleaning: what is done to captions and
+    questions first, a name of `vlp.tokenizers.cleaning`.
+    """
 
     def __init__(
         self, *, backend: tokenizers.Tokenizer | None, size: int, context_length: int,
-        start_id: int, end_id: int, pad_id: int, truncate: bool = True,
+        start_id: int, end_id: int, pad_id: int, mask_id: int | None = None, truncate: bool = True, add_end: bool = True,
+        cleaning: str | None = None,
     ) -> None:  # fmt: skip
+        if cleaning is not None and cleaning not in CLEANINGS:
+            raise ValueError(f"unknown tokenizer.cleaning={cleaning!r}: choose from {', '.join(CLEANINGS)}")
         if context_length < 2:
             raise ValueError(f"context_length is {context_length}; the start and the end token alone need 2")
         self.backend = backend
         self.size = size
         self.context_length = context_length
-        self.start_id, self.end_id, self.pad_id = start_id, end_id, pad_id
-        self.truncate = truncate
+        self.start_id, self.end_id, self.pad_id, self.mask_id = start_id, end_id, pad_id, mask_id
+        self.truncate, self.add_end, self.cleaning = truncate, add_end, cleaning
 
     @property
     def trained(self) -> bool:
@@ -51,16 +61,43 @@ class Tokenizer:
         """Ids of each text, without start, end or padding, however long."""
         return [encoding.ids for encoding in self._ready().encode_batch_fast(list(texts), add_special_tokens=False)]
 
-    def __call__(self, texts: Sequence[str]) -> Text:
-        rows = self.encode(texts)
-        room = self.context_length - 2
+    def __call__(self, texts: Sequence[str], *, kind: str = "caption", end: bool | None = None) -> Text:
+        """kind: "caption", "question" or "answer"; an answer is not cleaned and always gets the end token, as it is to be
+        generated."""
+        if self.cleaning is not None and kind != "answer":
+            texts = [CLEANINGS[self.cleaning](text, kind) for text in texts]
+        return self._text(self.encode(texts), texts, end=self.add_end or bool(end) or kind == "answer")
+
+    def cloze(self, texts: Sequence[str]) -> tuple[Text, Bool[Tensor, "b t"]]:
+        """Captions in which [MASK] stands for tokens that are to be found; and where these are."""
+        if self.mask_id is None:
+            raise ValueError(f"{type(self).__name__} has no mask token")
+        rows = []
+        for text in texts:
+            if MASK not in text:
+                raise ValueError(f"{text[:80]!r} has no {MASK}: write it where a token is to be found")
+            parts = text.split(MASK)
+            if self.cleaning is not None:
+                parts = [CLEANINGS[self.cleaning](part, "caption") for part in parts]
+            pieces = self.encode(parts)
+            rows.append([*pieces[0], *(token for piece in pieces[1:] for token in (self.mask_id, *piece))])
+        found = self._text(rows, texts, end=self.add_end)
+        chosen = (found.ids == self.mask_id) & found.mask
+        lost = next((t for t, row in zip(texts, chosen, strict=True) if int(row.sum()) < t.count(MASK)), None)
+        if lost is not None:
+            raise ValueError(f"a {MASK} lies beyond context_length {self.context_length}: {lost[:80]!r}")
+        return found, chosen
+
+    def _text(self, rows: list[list[int]], texts: Sequence[str], *, end: bool) -> Text:
+        close = [self.end_id] if end else []
+        room = self.context_length - 1 - len(close)
         too_long = next((index for index, row in enumerate(rows) if len(row) > room), None)
         if too_long is not None and not self.truncate:
             raise ValueError(
-                f"{len(rows[too_long]) + 2} tokens are too many for context_length {self.context_length}: "
+                f"{len(rows[too_long]) + 1 + len(close)} tokens are too many for context_length {self.context_length}: "
                 f"{texts[too_long][:80]!r}; set tokenizer.truncate=true to cut such texts"
             )
-        rows = [[self.start_id, *row[:room], self.end_id] for row in rows]
+        rows = [[self.start_id, *row[:room], *close] for row in rows]
         length = max((len(row) for row in rows), default=1)
         ids = torch.full((len(rows), length), self.pad_id)
         mask = torch.zeros(len(rows), length, dtype=torch.bool)
@@ -69,6 +106,10 @@ class Tokenizer:
             mask[index, : len(row)] = True
         return Text(ids=ids, mask=mask)
 
+    def token(self, index: int) -> str:
+        """One id in the tokenizer's own spelling."""
+        return self._ready().decode([index], skip_special_tokens=False).strip()
+
     def decode(self, ids: Sequence[int] | Int[Tensor, " t"]) -> str:
         """The text between the start token and the first end token, in the tokenizer's own spelling."""
         row = [int(i) for i in ids]
@@ -76,9 +117,21 @@ class Tokenizer:
         row = row[: row.index(self.end_id)] if self.end_id in row else row
         return self._ready().decode(row, skip_special_tokens=False).strip()
 
+    def continues(self) -> Bool[Tensor, " size"]:
+        """True for the ids that go on with the word of the token before them; start, end, padding and mask never do."""
+        words = self._ready().get_vocab(with_added_tokens=True)
+        result = torch.zeros(self.size, dtype=torch.bool)
+        result[[index for token, index in words.items() if self._continues(token)]] = True
+        result[[i for i in (self.start_id, self.end_id, self.pad_id, self.mask_id) if i is not None]] = False
+        return result
+
+    def _continues(self, token: str) -> bool:
+        """WordPiece's mark; byte-level vocabularies mark the first piece instead."""
+        return token.startswith("##")
+
     def to_json(self) -> str:
         backend = json.loads(self._ready().to_str())
-        names = ("size", "context_length", "start_id", "end_id", "pad_id", "truncate")
+        names = ("size", "context_length", "start_id", "end_id", "pad_id", "mask_id", "truncate", "add_end", "cleaning")
         kind = f"{type(self).__module__.rpartition('.')[2]}.{type(self).__name__}"
         return json.dumps({"class": kind, **{name: getattr(self, name) for name in names}, "backend": backend})
 

@@ -7,6 +7,7 @@ tokenizer_config.json; without one, a vocabulary that has no upper-case word is 
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +20,17 @@ FILES = ("vocab.txt", "tokenizer.json", "tokenizer_config.json")
 
 
 class WordPieceTokenizer(Tokenizer):
-    """lower_case: None = as the vocabulary says."""
+    """lower_case: None = as the vocabulary says.  add_end, cleaning: see `Tokenizer`.  extra_tokens: special tokens after
+    those of the vocabulary (BLIP: "[DEC]", "[ENC]")."""
 
     def __init__(
-        self, *, vocabulary: str | Path, lower_case: bool | None = None, context_length: int = 77, truncate: bool = True
-    ) -> None:
+        self, *, vocabulary: str | Path, lower_case: bool | None = None, context_length: int = 77, truncate: bool = True,
+        add_end: bool = True, cleaning: str | None = None, extra_tokens: Sequence[str] = (),
+    ) -> None:  # fmt: skip
         path = find_vocabulary(vocabulary, FILES)
         ids, options = _read(path)
+        for token in extra_tokens:
+            ids.setdefault(token, max(ids.values()) + 1)
         roles = ("cls", "sep", "pad", "unk")
         names = {role: _name(options.get(f"{role}_token", f"[{role.upper()}]")) for role in roles}
         missing = [name for name in names.values() if name not in ids]
@@ -42,11 +47,13 @@ class WordPieceTokenizer(Tokenizer):
         )
         backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
         backend.decoder = decoders.WordPiece()
-        specials = [*names.values(), _name(options.get("mask_token", "[MASK]"))]
+        mask = _name(options.get("mask_token", "[MASK]"))
+        specials = [*names.values(), mask, *extra_tokens]
         backend.add_special_tokens([AddedToken(name, normalized=False) for name in specials if name in ids])
         super().__init__(
             backend=backend, size=max(ids.values()) + 1, context_length=context_length, start_id=ids[names["cls"]],
-            end_id=ids[names["sep"]], pad_id=ids[names["pad"]], truncate=truncate,
+            end_id=ids[names["sep"]], pad_id=ids[names["pad"]], mask_id=ids.get(mask), truncate=truncate,
+            add_end=add_end, cleaning=cleaning,
         )  # fmt: skip
 
 

@@ -10,16 +10,17 @@ from pathlib import Path
 from typing import Any
 
 from lightning.pytorch.loggers import Logger
+from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from omegaconf import OmegaConf
 
 from vlp.build import build
 from vlp.checkpoints.keys import load_strictly
 from vlp.data.base import DataModule
+from vlp.data.mixture import Mixture
 from vlp.launch.run_folder import read
-from vlp.models.vlm import VisionLanguageModel
 from vlp.predictor import load
 from vlp.training.loggers import JsonLines
-from vlp.training.module import VisionLanguageModule
+from vlp.training.module import VisionLanguageModule, set_vocabulary_size
 
 
 def quiet() -> None:
@@ -40,7 +41,7 @@ def quiet() -> None:
 
 @dataclass
 class Parts:
-    data: DataModule
+    data: DataModule | Mixture
     module: VisionLanguageModule
 
 
@@ -53,9 +54,8 @@ def assemble(config: dict[str, Any], folder: Path, stored: dict[str, Any] | None
     transform = {split: build(node) for split, node in config["transform"].items()}
     data = build(config["data"], tokenizer=tokenizer, transform=transform, seed=config["seed"])
     data.issues_path = folder / "data_issues.jsonl"
-    text = config["model"].get("text") or {}
-    if text.get("vocabulary_size", 0) is None:  # tokenizers of a fixed vocabulary know their size once they are built
-        text["vocabulary_size"] = tokenizer.size
+    for part in ("model", "objectives", "tasks"):
+        set_vocabulary_size(config.get(part), tokenizer.size)
     model = build(config["model"])
     module = VisionLanguageModule(
         model=model,
@@ -65,11 +65,12 @@ def assemble(config: dict[str, Any], folder: Path, stored: dict[str, Any] | None
         schedule=build(config["schedule"]),
         freeze=config["freeze"],
         gradient_cache=config["gradient_cache"],
+        momentum=config["momentum"],
         seed=config["seed"],
         config=stored or config,
     )
     if config["checkpoint"]:
-        start_from(model, Path(config["checkpoint"]))
+        start_from(module, Path(config["checkpoint"]))
     if config["compile"]:
         for tower in (model.vision, model.text):
             tower.compile(dynamic=True)
@@ -78,6 +79,14 @@ def assemble(config: dict[str, Any], folder: Path, stored: dict[str, Any] | None
 
 def check_monitor(config: dict[str, Any]) -> None:
     parts = config["monitor"].split("/")
+    mixed = config["data"].get("sources")
+    sources = [config["data"]["name"]] if mixed is None else [name for name, node in mixed.items() if node]
+    if len(parts) == 4 and parts[1] not in sources:
+        parts[1] = sources[0]
+        raise ValueError(
+            f"monitor={config['monitor']} is not a figure of this run, whose sources are {', '.join(sources)}: set one of "
+            f"theirs, for example monitor={'/'.join(parts)}"
+        )
     if len(parts) < 4 or parts[0] != "val" or parts[2] not in config["tasks"]:
         raise ValueError(
             f"monitor={config['monitor']} is not a figure of this run, whose tasks are {', '.join(config['tasks'])}: "
@@ -92,14 +101,36 @@ def read_config(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     return used, stored  # type: ignore[return-value]
 
 
-def start_from(model: VisionLanguageModel, path: Path) -> None:
-    """Weights of any checkpoint that vlp.load reads; it must be of this architecture, key for key."""
+def start_from(module: VisionLanguageModule, path: Path) -> None:
+    """Weights of any checkpoint that vlp.load reads; the model must be of this architecture, key for key. Heads and queues
+    of objectives that the run and the file have in common come along, and the momentum copy, where the run has one.
+    """
+    stored = load(path)
     try:
-        load_strictly(model, load(path).model.state_dict())
+        load_strictly(module.model, stored.model.state_dict())
+        for name, objective in stored.objectives.items():
+            if name in module.objectives:
+                load_strictly(module.objectives[name], objective.state_dict())
     except ValueError as error:
         raise ValueError(
             f"checkpoint={path} is of another architecture than model=…: {error}; choose the model=… that it was trained with"
         ) from error
+    new = [
+        name
+        for name, objective in module.objectives.items()
+        if name not in stored.objectives and list(objective.parameters())
+    ]
+    left = [name for name in stored.objectives if name not in module.objectives]
+    for names, what in ((new, "start anew"), (left, "are not used by this run")):
+        if names:
+            rank_zero_info(f"checkpoint={path}: the heads of {', '.join(names)} {what}")
+    if module.momentum is not None:
+        module.momentum.restart()
+        if stored.momentum is not None:
+            load_strictly(module.momentum.model, stored.momentum.model.state_dict())
+            for name, copy in stored.momentum.objectives.items():
+                if name in module.momentum.objectives:
+                    load_strictly(module.momentum.objectives[name], copy.state_dict())
 
 
 def build_loggers(config: dict[str, Any], folder: Path) -> list[Logger]:

@@ -1,21 +1,14 @@
-"""Cross-attention fusion against torch's post-norm decoder layers with the same weights, and against ALBEF's numbers."""
+"""Cross-attention fusion against torch's post-norm decoder layers with the same weights (tests/checkpoints/test_albef.py has ALBEF's numbers)."""
 
 from __future__ import annotations
 
-from pathlib import Path
-
-import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from vlp.checkpoints.albef import table
-from vlp.checkpoints.keys import load_strictly, to_ours
 from vlp.models.fusion.cross import CrossFusion
-from vlp.models.text.bert import BertText
-from vlp.models.vision.clip_vit import ClipVit
 from vlp.models.vlm import VisionLanguageModel
-from vlp.structures import Image, Text, Tokens
+from vlp.structures import Tokens
 
 SIZES = {"width": 32, "heads": 4, "hidden_width": 48}
 MASK = torch.arange(6)[None] < torch.tensor([[4], [6], [1]])
@@ -91,39 +84,14 @@ def test_towers_of_other_widths() -> None:
     assert ours(tokens(3, 6, 24), tokens(3, 5, 20)).states.shape == (3, 6, 32)
 
 
-@torch.no_grad()
-def test_the_numbers_of_albef(shared: Path) -> None:
-    folder = shared / "reference" / "albef" / "pretrain"
-    state = torch.load(folder / "checkpoint_00.pth", map_location="cpu", weights_only=True)["model"]
-    rows = table(state)
-    theirs = {key: value for key, value in state.items() if not key.startswith(("itm", "text_encoder.cls"))}
-    theirs = {key: value for key, value in theirs.items() if "_m." not in key and "queue" not in key}
-    ours = to_ours(theirs, rows)
-    ours["vision.class_token"], ours["vision.positions"] = (
-        ours["vision.class_token"][0, 0], ours["vision.positions"][0],
-    )  # fmt: skip
-    vision = ClipVit(
-        image_size=64, patch_size=16, width=32, layers=2, heads=2, activation="gelu", norm_eps=1e-6,
-        pre_norm=False, patch_bias=True, norm_states=True,
-    )  # fmt: skip
-    text = BertText(vocabulary_size=600, context_length=64, width=32, layers=6, heads=4, hidden_width=64)
-    model = VisionLanguageModel(
-        vision=vision, text=text, fusion=CrossFusion(image_width=32, text_width=32, width=32, heads=4, hidden_width=64)
-    ).eval()
-    load_strictly(model, {key: value for key, value in ours.items() if not key.startswith("projection.")})
-    inputs, expected = (dict(np.load(folder / f"{name}.npz")) for name in ("inputs", "outputs_alpha0"))
-    mask = torch.from_numpy(inputs["attention_mask"]).bool()
-    image = model.encode_image(Image(pixels=torch.from_numpy(inputs["image"])))
-    words = model.encode_text(Text(ids=torch.from_numpy(inputs["input_ids"]), mask=mask))
-    hard = model.remember(image).select(torch.from_numpy(expected["neg_image_index"]))
-    for found, name, rows_of in (
-        (image.states, "image_embeds", ...),
-        (words.states, "text_embeds", mask),
-        (model.fuse(words, image).states, "fusion_pos", mask),
-    ):
-        torch.testing.assert_close(found[rows_of], torch.from_numpy(expected[name])[rows_of], atol=1e-5, rtol=0)
-    negative = torch.from_numpy(expected["fusion_neg"])[: len(mask)]
-    torch.testing.assert_close(model.fuse(words, hard).states[mask], negative[mask], atol=1e-5, rtol=0)
+def test_two_images_are_looked_at_in_turn_and_share_keys_and_values() -> None:
+    ours, text, first, second = fusion(images=2), tokens(3, 6, mask=MASK), tokens(3, 5), tokens(3, 4)
+    assert ours.blocks[0].cross_attention.key_value is ours.blocks[1].cross_attention.key_value
+    both = ours(text, first, second).pooled
+    torch.testing.assert_close(both, ours(text, ours.remember(first), ours.remember(second)).pooled)
+    assert not torch.allclose(both, ours(text, second, first).pooled)
+    with pytest.raises(ValueError, match="looks at 2 images at once, and got 1"):
+        ours(text, first)
 
 
 def test_a_model_without_fusion_says_so() -> None:

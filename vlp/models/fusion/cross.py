@@ -12,7 +12,8 @@ from vlp.structures import Memory, Tokens
 
 class CrossFusion(nn.Module):
     """image_width, text_width: of the towers' states; texts of another width than `width` pass a linear map first.
-    pooled is the first token's state.
+    pooled is the first token's state.  images: with more than one, layer i looks at image i mod images, and the layers of
+    a round share their keys and values (ALBEF's NLVR2 model, two images; models/model_nlvr.py).
     """
 
     def __init__(
@@ -27,9 +28,12 @@ class CrossFusion(nn.Module):
         activation: str = "gelu",
         dropout: float = 0.1,
         norm_eps: float = 1e-12,
+        images: int = 1,
     ) -> None:
         super().__init__()
-        self.width = width
+        if images < 1 or layers % images:
+            raise ValueError(f"{layers} fusion layers cannot look at {images} images in turn: set model.fusion.layers")
+        self.width, self.images = width, images
         self.input = nn.Identity() if text_width == width else nn.Linear(text_width, width)
         self.blocks = nn.ModuleList(
             PostNormBlock(
@@ -44,22 +48,29 @@ class CrossFusion(nn.Module):
             for _ in range(layers)
         )
         self.apply(initialise)
+        for index, block in enumerate(self.blocks):
+            block.cross_attention.key_value = self.blocks[index - index % images].cross_attention.key_value  # type: ignore[union-attr]
 
     def remember(self, image: Tokens) -> Memory:
+        """One layer for each round of the images: layers of a round see the same keys and values."""
         return Memory(
-            layers=[block.cross_attention.remember(image.states) for block in self.blocks],  # type: ignore[union-attr, operator]
+            layers=[block.cross_attention.remember(image.states) for block in self.blocks[:: self.images]],  # type: ignore[union-attr, operator]
             mask=image.mask,
         )
 
-    def forward(self, text: Tokens, image: Tokens | Memory) -> Tokens:
-        """States of padding are zero.  image: of as many rows as text."""
-        memory = image if isinstance(image, Memory) else self.remember(image)
+    def forward(self, text: Tokens, *images: Tokens | Memory) -> Tokens:
+        """States of padding are zero.  images: as many as the fusion was built for, of as many rows as text."""
+        if len(images) != self.images:
+            raise ValueError(f"this fusion looks at {self.images} images at once, and got {len(images)}")
+        memories = [image if isinstance(image, Memory) else self.remember(image) for image in images]
         x, mask = self.input(text.states), text.mask
         rows = None if mask is None or bool(mask.all()) else mask.flatten().nonzero()[:, 0]
         layout = Layout(x.shape[0], x.shape[1], rows)
         real, x = layout.real(), layout.pack(x)
-        seen = None if memory.mask is None else memory.mask[:, None, None, :]
-        for block, layer in zip(self.blocks, memory.layers, strict=True):
-            x = block(x, layout, real, memory=layer, memory_mask=seen)
+        seen = [None if memory.mask is None else memory.mask[:, None, None, :] for memory in memories]
+        for index, block in enumerate(self.blocks):
+            turn = index % self.images
+            layer = memories[turn].layers[index // self.images]
+            x = block(x, layout, real, memory=layer, memory_mask=seen[turn])
         states = layout.unpack(x)
         return Tokens(states=states, pooled=states[:, 0], mask=mask, ids=text.ids)

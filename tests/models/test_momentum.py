@@ -1,0 +1,63 @@
+"""The slowly moving copy: what it follows, what it gives, and that it is no part of what is trained."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from tests.towers import toy_batch, toy_model
+from vlp.models.features import compute_features
+from vlp.models.momentum import MomentumCopy
+from vlp.objectives.itc import ITC
+from vlp.objectives.itm import ITM
+
+
+def copied(decay: float = 0.9) -> tuple[torch.nn.Module, ITM, MomentumCopy]:
+    model, objective = toy_model(fused=True).double(), ITM(width=4).double()
+    return model, objective, MomentumCopy(model, {"itm": objective}, decay=decay)
+
+
+def test_moves_a_share_of_the_way_at_each_step() -> None:
+    model, objective, momentum = copied()
+    before = model.text.net.weight.detach().clone()
+    with torch.no_grad():
+        model.text.net.weight += 1.0
+        objective.head.bias += 1.0
+    momentum.step()
+    torch.testing.assert_close(momentum.twin(model.text.net).weight, before + 0.1)
+    torch.testing.assert_close(momentum.twin(objective.head).bias, torch.full((2,), 0.1, dtype=torch.float64))
+    momentum.restart()
+    assert torch.equal(momentum.twin(model).text.net.weight, model.text.net.weight)
+
+
+def test_features_of_the_copy_come_without_gradient() -> None:
+    model, _, momentum = copied()
+    with torch.no_grad():
+        momentum.model.text.net.weight.zero_()
+    features = compute_features(
+        model, toy_batch(), ("text_embed", "momentum.text_embed", "momentum.memory"), momentum=momentum
+    )
+    assert features.momentum is not None
+    assert not features.momentum.text_embed.requires_grad
+    assert features.momentum.memory is not None
+    assert features.memory is None
+    assert not torch.equal(features.text_embed, features.momentum.text_embed)
+
+
+def test_nothing_of_it_is_trained_and_queues_are_not_copied() -> None:
+    model = toy_model(fused=True)
+    momentum = MomentumCopy(model, {"itc": ITC(queue_size=100, width=5)})
+    assert not any(parameter.requires_grad for parameter in momentum.parameters())
+    assert not any(tensor.shape[:1] == (100,) for tensor in momentum.state_dict().values())
+    assert len(momentum.state_dict()) == len(model.state_dict())
+
+
+def test_a_stranger_has_no_twin() -> None:
+    _, _, momentum = copied()
+    with pytest.raises(ValueError, match="Linear is no part of the model"):
+        momentum.twin(torch.nn.Linear(2, 2))
+
+
+def test_decay_is_a_share() -> None:
+    with pytest.raises(ValueError, match=r"momentum=1\.5"):
+        copied(1.5)

@@ -1,0 +1,42 @@
+"""BERT's prediction of a token from a state (Devlin et al., arXiv:1810.04805): a linear map, activation and norm, then a
+logit for every token of the vocabulary. Masked language modelling and decoders share it."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from vlp.models.layers import activation as make_activation
+from vlp.models.post_norm import initialise
+
+
+class LanguageHead(nn.Module):
+    """tied: the last map is the embedding's transpose, given at each call (BERT, ALBEF, BLIP); else it is the head's own (ViLT)."""
+
+    def __init__(
+        self,
+        *,
+        width: int,
+        vocabulary_size: int,
+        activation: str = "gelu",
+        norm_eps: float = 1e-12,
+        tied: bool = True,
+    ) -> None:
+        super().__init__()
+        self.transform = nn.Linear(width, width)
+        self.activation = make_activation(activation)
+        self.norm = nn.LayerNorm(width, eps=norm_eps)
+        self.decoder = None if tied else nn.Linear(width, vocabulary_size, bias=False)
+        self.bias = nn.Parameter(torch.zeros(vocabulary_size))
+        self.apply(initialise)
+
+    def forward(
+        self, states: Float[Tensor, "*b d"], embedding: Float[Tensor, "v d"] | None = None
+    ) -> Float[Tensor, "*b v"]:
+        x = self.norm(self.activation(self.transform(states)))
+        if self.decoder is not None:
+            embedding = self.decoder.weight
+        assert embedding is not None, "a tied head is given the embedding"
+        return F.linear(x, embedding, self.bias)

@@ -1,0 +1,64 @@
+"""A copy of the model and of the objectives' heads that follows them slowly: p̄ ← m p̄ + (1 − m) p before each step's forward.
+
+He et al., "Momentum Contrast", arXiv:1911.05722, equation 2; Li et al., arXiv:2107.07651, §3.3 (m = 0.995). As in
+salesforce/ALBEF the copy is in the same mode as the model, so its dropout is active in training. Buffers follow at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from copy import deepcopy
+from typing import Any
+
+import torch
+from torch import nn
+
+from vlp.models.vlm import VisionLanguageModel
+
+
+class MomentumCopy(nn.Module):
+    """decay: m, in [0, 1]. Of an objective the submodules that have parameters are copied: its heads, not its queues."""
+
+    def __init__(
+        self, model: VisionLanguageModel, objectives: Mapping[str, nn.Module], *, decay: float = 0.995
+    ) -> None:
+        super().__init__()
+        if not 0 <= decay <= 1:
+            raise ValueError(f"momentum={decay}: the share that is kept at each step lies between 0 and 1")
+        self.decay = decay
+        heads = nn.ModuleDict({name: _heads(objective) for name, objective in objectives.items()})
+        self._originals = [(model, heads)]  # in a list, so that they are not this module's own
+        self.model = deepcopy(model).requires_grad_(False)
+        self.objectives = deepcopy(heads).requires_grad_(False)
+
+    def _pairs(self) -> list[tuple[nn.Module, nn.Module]]:
+        ((model, heads),) = self._originals
+        return [(model, self.model), (heads, self.objectives)]
+
+    def twin(self, module: nn.Module) -> Any:
+        for original, copy in self._pairs():
+            for name, part in original.named_modules():
+                if part is module:
+                    return copy.get_submodule(name)
+        raise ValueError(
+            f"{type(module).__name__} is no part of the model and no head of an objective: it has no momentum copy"
+        )
+
+    def restart(self) -> None:
+        """The copy equals the originals again."""
+        for original, copy in self._pairs():
+            copy.load_state_dict(original.state_dict())
+
+    @torch.no_grad()
+    def step(self) -> None:
+        for original, copy in self._pairs():
+            for own, parameter in zip(copy.parameters(), original.parameters(), strict=True):
+                own.mul_(self.decay).add_(parameter, alpha=1 - self.decay)
+            for own, buffer in zip(copy.buffers(), original.buffers(), strict=True):
+                own.copy_(buffer)
+
+
+def _heads(objective: nn.Module) -> nn.ModuleDict:
+    return nn.ModuleDict(
+        {name: part for name, part in objective.named_children() if any(True for _ in part.parameters())}
+    )
