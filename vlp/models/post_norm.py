@@ -12,7 +12,7 @@ from einops import rearrange
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from vlp.models.layers import Attention, Layout, Linear, Mlp
+from vlp.models.layers import Attention, Layout, Linear, Mlp, Past
 
 
 class CrossAttention(nn.Module):
@@ -33,13 +33,17 @@ class CrossAttention(nn.Module):
         self,
         x: Float[Tensor, "r d"],
         layout: Layout,
-        memory: Float[Tensor, "b two h m k"],
-        mask: Bool[Tensor, "b 1 1 m"] | None,
+        memory: Float[Tensor, "#b two h m k"],
+        mask: Bool[Tensor, "#b 1 1 m"] | None,
     ) -> Float[Tensor, "r d"]:
-        q = rearrange(layout.unpack(self.query(x)), "b n (h d) -> b h n d", h=self.heads)
+        """memory: of each sample, or one that all of them look at: then their rows are one long query, and no key is copied."""
+        shared = len(memory) == 1
+        q = self.query(x)[None] if shared else layout.unpack(self.query(x))
+        q = rearrange(q, "b n (h d) -> b h n d", h=self.heads)
         dropout = self.dropout if self.training else 0.0
         x = F.scaled_dot_product_attention(q, memory[:, 0], memory[:, 1], attn_mask=mask, dropout_p=dropout)
-        return self.out(layout.pack(rearrange(x, "b h n d -> b n (h d)")))
+        x = rearrange(x, "b h n d -> b n (h d)")
+        return self.out(x[0] if shared else layout.pack(x))
 
 
 class PostNormBlock(nn.Module):
@@ -72,13 +76,18 @@ class PostNormBlock(nn.Module):
         layout: Layout,
         mask: Bool[Tensor, "#b 1 #n n"] | None = None,
         causal: bool = False,
-        memory: Float[Tensor, "b two h m k"] | None = None,
-        memory_mask: Bool[Tensor, "b 1 1 m"] | None = None,
+        memory: Float[Tensor, "c two h m k"] | None = None,
+        memory_mask: Bool[Tensor, "c 1 1 m"] | None = None,
+        memory_layout: Layout | None = None,
+        past: Past | None = None,
     ) -> Float[Tensor, "r d"]:
-        """memory: None = the cross-attention, if there is one, is passed over."""
-        x = self.norm1(x + self.dropout(self.attention(x, layout, mask, causal)))
+        """memory: None = the cross-attention, if there is one, is passed over.  memory_layout: which rows look at which
+        row of the memory, None = as in `layout`.
+        """
+        x = self.norm1(x + self.dropout(self.attention(x, layout, mask, causal, past)))
         if memory is not None:
-            x = self.norm_cross(x + self.dropout(self.cross_attention(x, layout, memory, memory_mask)))
+            looking = memory_layout or layout
+            x = self.norm_cross(x + self.dropout(self.cross_attention(x, looking, memory, memory_mask)))
         return self.norm2(x + self.dropout(self.mlp(x)))
 
 

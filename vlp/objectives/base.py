@@ -22,12 +22,15 @@ class Objective(nn.Module):
     requires: tuple[str, ...] = ()  # fields of Batch
     needs: tuple[str, ...] = ()  # parts of the model, checked before the first step
     uses: tuple[str, ...] = ()  # fields of Features; only their union over all objectives is computed
+    heads: tuple[str, ...] = ()  # other objectives whose heads it uses, found in `linked`
+    stored: tuple[str, ...] = ()  # constructor arguments that the weights decide: in evaluation the checkpoint's are taken
     in_batch: bool = False  # the loss depends on which samples share a batch, so accumulating batches would change it
 
     def __init__(self, *, weight: float = 1.0, sources: Sequence[str] | None = None) -> None:
         super().__init__()
         self.weight = weight
         self.sources = None if sources is None else frozenset(sources)
+        self.linked: dict[str, Objective] = {}  # set by the LightningModule; in a dict, so that they stay their own
 
     def applies(self, batch: Batch, source: str) -> bool:
         on_source = self.sources is None or source in self.sources

@@ -16,7 +16,8 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from vlp.distributed import fetch, gather, joint_mean, world_size
+from vlp.distributed import gather, joint_mean, world_size
+from vlp.models.tokens import fetch_tokens
 from vlp.models.vlm import VisionLanguageModel
 from vlp.objectives.base import Objective
 from vlp.random import mix_rows, uniform
@@ -73,21 +74,25 @@ class ITM(Objective):
         if world_size() == 1:
             other: Tokens | Memory = memory.select(hard_image[has_image])
         else:
-            other = model.remember(_fetch(image, hard_image[has_image]))
+            other = model.remember(fetch_tokens(image, hard_image[has_image]))
         pairs = (
             (text, of_texts(memory, batch, owner), 1),
             (text.select(has_image), other, 0),
-            (_fetch(text, hard_text[has_text]), memory.select(has_text), 0),
+            (fetch_tokens(text, hard_text[has_text]), memory.select(has_text), 0),
         )
         logits, labels = [], []
         for words, pictures, match in pairs:
-            if len(words.states):
+            if len(words.states):  # a rank may have none of a kind
                 logits.append(self.head(model.fuse(words, pictures).pooled))
                 labels.append(torch.full_like(logits[-1][:, 0], match, dtype=torch.int64))
         every, label = torch.cat(logits), torch.cat(labels)
         value = joint_mean(F.cross_entropy(every, label, reduction="sum"), len(label))
         right = (every.detach().argmax(1) == label).to(value.dtype).sum()
         return Loss(value=value, logs={"accuracy": 100 * joint_mean(right, len(label))})
+
+    def score(self, model: VisionLanguageModel, text: Tokens, memory: Memory | Tokens) -> Float[Tensor, " r"]:
+        """Logit of a match of row i of the texts with row i of the images, or with the one image that there is."""
+        return self.head(model.fuse(text, memory).pooled)[:, 1]
 
     @torch.no_grad()
     def negatives(
@@ -123,12 +128,3 @@ def of_texts(memory: Memory | Tokens, batch: Batch, owner: Int[Tensor, " r"]) ->
     """The memory of each text's own image."""
     one_each = batch.caption is not None and batch.caption.ids.ndim == 2
     return memory if one_each else memory.select(owner)
-
-
-def _fetch(tokens: Tokens, index: Int[Tensor, " n"]) -> Tokens:
-    """Rows of all ranks' tokens; token sequences of the ranks may be of different lengths."""
-    length = int(gather(torch.tensor([tokens.states.shape[1]], device=index.device)).max())
-    pad = length - tokens.states.shape[1]
-    states = fetch(F.pad(tokens.states, (0, 0, 0, pad)), index)
-    mask = None if tokens.mask is None else fetch(F.pad(tokens.mask, (0, pad)).to(torch.uint8), index).bool()
-    return Tokens(states=states, pooled=fetch(tokens.pooled, index), mask=mask)

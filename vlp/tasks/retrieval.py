@@ -1,22 +1,28 @@
-"""Image-text retrieval by the cosine of the embeddings: Recall@1/5/10 both ways over the whole split.
+"""Image-text retrieval: Recall@1/5/10 both ways over the whole split, by the cosine of the embeddings, and by a second stage.
 
-The tie rule and the exactness are in `vlp.metrics.recall`. Each rank keeps its own share on the CPU; `compute`
-joins them, so one process and many give the same figures whatever the sizes.
+The tie rule and the exactness are in `vlp.metrics.recall`. Each rank keeps its own share on the CPU; `compute` joins them,
+so one process and many give the same figures whatever the sizes. With `rerank`, the fusion scores the best candidates of
+each query (Li et al., arXiv:2107.07651, §4; vlp/models/cascade.py); the others stay behind them in their old order.
 """
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Sequence
 from itertools import chain
+from typing import Any
 
 import torch
 from einops import reduce
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
+from tqdm import tqdm
 
 from vlp import distributed
-from vlp.metrics.recall import chance_recall, rank_candidates, summarise
+from vlp.metrics.recall import chance_recall, count_ties, rank_candidates, summarise
+from vlp.models.cascade import Packed, candidates, score_pairs
 from vlp.models.vlm import VisionLanguageModel
-from vlp.structures import Batch, Features
+from vlp.structures import Batch, Features, Tokens
 from vlp.tasks.base import Task
 
 SHOWN = 4  # queries of each kind (right, wrong) and direction that figures() holds
@@ -24,25 +30,68 @@ MATRIX = 12  # rows and columns of its similarity matrix
 
 
 class Retrieval(Task):
+    """rerank: how many candidates of each query the fusion scores ("all" = every pair); None = the cosine alone.
+    head: the objective whose head scores them.  mix: share of the cosine that is added to the head's logit (0: ALBEF, 1:
+    BLIP); of a list, the one with the highest sum of recalls on val is kept, and used on test.
+    """
+
     requires = ("image", "caption")
-    needs = ("vision", "text", "projection")
-    uses = ("image_embed", "text_embed")
+
+    def __init__(
+        self,
+        *,
+        rerank: int | str | None = None,
+        head: str = "itm",
+        mix: float | Sequence[float] = 0.0,
+        weight: float = 0.0,
+        sources: Sequence[str] | None = None,
+    ) -> None:
+        super().__init__(weight=weight, sources=sources)
+        if isinstance(rerank, str) and rerank != "all":
+            raise ValueError(f'tasks.retrieval.rerank={rerank!r}: choose a number of candidates, "all" or null')
+        self.rerank, self.head = rerank, head
+        self.mixes = list(mix) if isinstance(mix, Sequence) else [mix]
+        self.mix: Tensor
+        self.register_buffer("mix", torch.tensor(float(self.mixes[0])))
+        self.needs: tuple[str, ...] = ("vision", "text")
+        self.uses: tuple[str, ...] = ()
+        if rerank is not None:
+            self.needs += ("fusion",)
+            self.uses += ("image", "text")
+            self.heads: tuple[str, ...] = (head,)
+        self.contrastive = rerank != "all" or any(self.mixes)
+        if self.contrastive:
+            self.needs += ("projection",)
+            self.uses += ("image_embed", "text_embed")
 
     def reset(self) -> None:
         self._image: list[Tensor] = []
         self._text: list[Tensor] = []
         self._id: list[Tensor] = []
         self._text_id: list[Tensor] = []
+        self._image_tokens: list[Tokens] = []
+        self._text_tokens: list[Tokens] = []
         self._paths: list[str] = []
         self._captions: list[str] = []
         self._figures: dict[str, object] = {}
+        self._choosing = True
+
+    def prepare(self, model: VisionLanguageModel, tokenizer: Any, data: Any) -> None:
+        trainer = getattr(data, "trainer", None)
+        self._choosing = len(self.mixes) > 1 and (trainer is None or not trainer.testing)
 
     def update(self, model: VisionLanguageModel, batch: Batch, features: Features) -> None:
         image, text, owner = features.image_embed, features.text_embed, features.owner
-        if image is None or text is None or owner is None:
+        if owner is None or (self.contrastive and (image is None or text is None)):
             raise ValueError("retrieval needs image_embed, text_embed and owner in the features of this batch")
-        self._image.append(image.detach().float().cpu())
-        self._text.append(text.detach().float().cpu())
+        if image is not None and text is not None:
+            self._image.append(image.detach().float().cpu())
+            self._text.append(text.detach().float().cpu())
+        if self.rerank is not None:
+            assert features.image is not None
+            assert features.text is not None
+            self._image_tokens.append(on_cpu(features.image))
+            self._text_tokens.append(on_cpu(features.text))
         self._id.append(batch.id.cpu())
         self._text_id.append(batch.id[owner].cpu())
         if batch.raw is not None:
@@ -55,16 +104,106 @@ class Retrieval(Task):
 
     def compute(self, model: VisionLanguageModel) -> dict[str, float]:
         device = next((p.device for p in model.parameters() if p.device.type != "mps"), torch.device("cpu"))
-        image, text = _join(self._image, device), _join(self._text, device)
-        image_id, text_id = _join_ids(self._id, device), _join_ids(self._text_id, device)
-        to_text = rank_candidates(image, text, image_id, text_id)
-        to_image = rank_candidates(text, image, text_id, image_id)
-        figures = summarise(to_text, to_image) | {"images": float(len(image)), "captions": float(len(text))}
+        image_id, text_id = join_ids(self._id, device), join_ids(self._text_id, device)
+        figures: dict[str, float] = {}
+        self._figures = {}
+        if self.contrastive:
+            image, text = join(self._image, device), join(self._text, device)
+            to_text = rank_candidates(image, text, image_id, text_id)
+            to_image = rank_candidates(text, image, text_id, image_id)
+            first = summarise(to_text, to_image)
+            figures = first if self.rerank is None else {f"itc_{name}": value for name, value in first.items()}
+            self._picture(image, text, image_id, text_id, to_text, to_image)
+        if self.rerank is not None:
+            embeds = (image, text) if self.contrastive else None
+            ties = (to_text, to_image) if self.contrastive else None
+            figures = self._second_stage(model, device, image_id, text_id, embeds, ties) | figures
+        figures |= {"images": float(len(image_id)), "captions": float(len(text_id))}
+        chance = {name: value for name, value in chance_recall(image_id, text_id).items() if "rank" not in name}
+        return figures | {f"chance_{name}": value for name, value in chance.items()}
+
+    def _second_stage(
+        self,
+        model: VisionLanguageModel,
+        device: torch.device,
+        image_id: Int[Tensor, " n"],
+        text_id: Int[Tensor, " m"],
+        embeds: tuple[Float[Tensor, "n e"], Float[Tensor, "m e"]] | None,
+        ties: tuple[Int[Tensor, "n 3"], Int[Tensor, "m 3"]] | None,
+    ) -> dict[str, float]:
+        """Recalls of the final ranking, and what it cost."""
+        n, m = len(image_id), len(text_id)
+        count = max(n, m) if self.rerank == "all" else int(self.rerank or 0)
+        to_texts, to_images = _best(embeds, (n, m), count), _best(embeds and embeds[::-1], (m, n), count)
+        pairs = torch.cat([to_texts, to_images.flip(1)]).unique(dim=0)  # sorted by image
+        scores, seconds = self._scores(model, pairs, image_id, text_id, device)
+        place = {"text": _places(pairs, to_texts, m), "image": _places(pairs, to_images.flip(1), m)}
+        cosine = torch.zeros(len(pairs)) if embeds is None else _cosines(*embeds, pairs)
+
+        def final(mix: float) -> dict[str, float]:
+            mixed = (scores + mix * cosine).double()
+            ranked = [
+                _reranked(
+                    mixed[place[kind]].view(len(query), -1),
+                    candidate[found[:, 1]].view(len(query), -1) == query[:, None],
+                    old,
+                )
+                for kind, found, query, candidate, old in (
+                    ("text", to_texts, image_id.cpu(), text_id.cpu(), None if ties is None else ties[0].cpu()),
+                    ("image", to_images, text_id.cpu(), image_id.cpu(), None if ties is None else ties[1].cpu()),
+                )
+            ]
+            return summarise(*ranked)
+
+        if self._choosing:
+            tried = {mix: final(mix)["rsum"] for mix in self.mixes}
+            self.mix.fill_(max(tried, key=tried.__getitem__))
+        figures = final(float(self.mix)) | {"mix": float(self.mix), "rerank_pairs": float(len(pairs))}
+        return figures | {"rerank_seconds": seconds, "rerank_pairs_per_second": len(pairs) / max(seconds, 1e-9)}
+
+    def _scores(
+        self,
+        model: VisionLanguageModel,
+        pairs: Int[Tensor, "p 2"],
+        image_id: Int[Tensor, " n"],
+        text_id: Int[Tensor, " m"],
+        device: torch.device,
+    ) -> tuple[Float[Tensor, " p"], float]:
+        """Of all pairs, each rank for its own images; and the seconds of the slowest rank."""
+        image, text = Packed.of(self._image_tokens), everywhere(Packed.of(self._text_tokens), device)
+        own = sum(map(len, self._id))
+        start = distributed.offset(torch.zeros(own, device=device))
+        mine = pairs[(pairs[:, 0] >= start) & (pairs[:, 0] < start + own)] - torch.tensor([start, 0])
+        score = self.linked[self.head].score
+        probe = mine[mine[:, 0] == 0]
+        rate: list[float] = []
+        score_pairs(model, score, image, text, probe, device=device)
+        score_pairs(model, score, image, text, probe, device=device, report=lambda d, _, s: rate.append(d / max(s, 1e-9)))
+        speaking = distributed.rank() == 0 and len(mine) > 0
+        if speaking:
+            print(
+                f"reranking {len(image_id):,} images and {len(text_id):,} texts: {len(pairs):,} pairs, "
+                f"about {len(mine) / rate[0]:.0f} s",
+                file=sys.stderr,
+                flush=True,
+            )
+        with tqdm(total=len(mine), unit="pair", disable=not speaking, leave=False, mininterval=5) as bar:
+            spent = 0.0
+
+            def report(done: int, _: int, seconds: float) -> None:
+                nonlocal spent
+                spent = seconds
+                bar.update(done - bar.n)
+
+            found = score_pairs(model, score, image, text, mine, device=device, report=report)
+        slowest = float(distributed.gather(torch.tensor([spent], device=device)).max())
+        return distributed.gather(found.to(device)).cpu(), slowest
+
+    def _picture(
+        self, image: Tensor, text: Tensor, image_id: Tensor, text_id: Tensor, to_text: Tensor, to_image: Tensor
+    ) -> None:
         paths = list(chain.from_iterable(distributed.gather_objects(self._paths)))
         captions = list(chain.from_iterable(distributed.gather_objects(self._captions)))
-        chance = {name: value for name, value in chance_recall(image_id, text_id).items() if "rank" not in name}
-        figures |= {f"chance_{name}": value for name, value in chance.items()}
-        self._figures = {}
         if len(paths) == len(image) and len(captions) == len(text):
             shown = _matrix(image, text, image_id, text_id)
             self._figures |= {
@@ -76,7 +215,6 @@ class Retrieval(Task):
                     "scores": (image[[i for i, _ in shown]] @ text[[j for _, j in shown]].T).cpu(),
                 },
             }
-        return figures
 
     def figures(self) -> dict[str, object]:
         """With `batch.raw`: image_to_text and text_to_image, lists of {query,
@@ -109,14 +247,59 @@ class Retrieval(Task):
         ]
 
 
-def _join(parts: list[Float[Tensor, "_ e"]], device: torch.device) -> Float[Tensor, "n e"]:
+def on_cpu(tokens: Tokens) -> Tokens:
+    mask = None if tokens.mask is None else tokens.mask.cpu()
+    return Tokens(states=tokens.states.detach().cpu(), pooled=tokens.pooled.detach().cpu(), mask=mask)
+
+
+def everywhere(text: Packed, device: torch.device) -> Packed:
+    """All ranks' rows on every rank."""
+    lengths = distributed.gather(text.lengths().to(device)).cpu()
+    return Packed(states=distributed.gather(text.states.to(device)).cpu(), ends=lengths.cumsum(0))
+
+
+def _best(
+    embeds: tuple[Float[Tensor, "q e"], Float[Tensor, "c e"]] | None, sizes: tuple[int, int], count: int
+) -> Int[Tensor, "p 2"]:
+    """(query, candidate) for the best `count` candidates of each query, all where there are no more."""
+    queries, count = sizes[0], min(count, sizes[1])
+    if count == sizes[1] or embeds is None:
+        return torch.cartesian_prod(torch.arange(queries), torch.arange(sizes[1]))
+    query, candidate = embeds
+    return candidates(lambda first, last: query[first:last] @ candidate.T, queries, count)
+
+
+def _places(pairs: Int[Tensor, "p 2"], wanted: Int[Tensor, "w 2"], columns: int) -> Int[Tensor, " w"]:
+    """Where the wanted (image, text) pairs stand among the sorted ones."""
+    keys = pairs[:, 0] * columns + pairs[:, 1]
+    return torch.searchsorted(keys, wanted[:, 0] * columns + wanted[:, 1])
+
+
+def _cosines(
+    image: Float[Tensor, "n e"], text: Float[Tensor, "m e"], pairs: Int[Tensor, "p 2"]
+) -> Float[Tensor, " p"]:
+    parts = [(image[part[:, 0]] * text[part[:, 1]]).sum(1).cpu() for part in pairs.to(image.device).split(2**16)]
+    return torch.cat(parts)
+
+
+def _reranked(
+    scores: Float[Tensor, "q k"], right: Bool[Tensor, "q k"], old: Int[Tensor, "q 3"] | None
+) -> Int[Tensor, "q 3"]:
+    """G, T, P of each query: among its candidates where a right one is there, as before where none is."""
+    hit = right.any(1)
+    ties = torch.zeros(len(scores), 3, dtype=torch.int64) if old is None else old.clone()
+    ties[hit] = count_ties(scores[hit], right[hit])
+    return ties
+
+
+def join(parts: list[Float[Tensor, "_ e"]], device: torch.device) -> Float[Tensor, "n e"]:
     """All ranks' rows; a rank that saw no batch learns the width from the others, since gathering needs it."""
     width = distributed.gather(torch.tensor([parts[0].shape[1] if parts else 0], device=device)).max()
     own = torch.cat(parts) if parts else torch.zeros(0, int(width))
     return distributed.gather(own.to(device))
 
 
-def _join_ids(parts: list[Int[Tensor, " _"]], device: torch.device) -> Int[Tensor, " n"]:
+def join_ids(parts: list[Int[Tensor, " _"]], device: torch.device) -> Int[Tensor, " n"]:
     own = torch.cat(parts) if parts else torch.zeros(0, dtype=torch.int64)
     return distributed.gather(own.to(device))
 

@@ -39,6 +39,7 @@ class VisualEntailment(Task):
 
     requires = ("image", "question", "label")
     needs = ("vision", "text", "fusion")
+    stored = ("width", "classes")
 
     def __init__(
         self,

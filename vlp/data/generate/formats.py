@@ -11,12 +11,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from vlp.data.generate.cloze import Blank
 from vlp.data.generate.grammar import Caption, Mention
 from vlp.data.generate.questions import Question
 from vlp.data.generate.scene import SHAPES, Scene, Thing, relations
 
 LICENCE = {"url": "https://creativecommons.org/publicdomain/zero/1.0/", "id": 1, "name": "CC0 1.0 Universal"}
-VERSION = "1.0"
+VERSION = "1.1"
 SPLITS = ("train", "restval", "val", "test")
 FLICKR_LISTS = {"train": "train", "val": "dev", "test": "test"}
 PREDICATES = {"left": "to the left of", "right": "to the right of", "above": "above", "below": "below"}
@@ -37,6 +38,7 @@ class Record:
     areas: tuple[int, ...]
     captions: tuple[Caption, ...]
     swapped: Caption
+    blanks: tuple[tuple[Blank, ...], ...]  # of each caption
     questions: tuple[Question, ...]
 
 
@@ -226,3 +228,22 @@ def sugarcrepe(records: Sequence[Record]) -> dict[str, dict[str, str]]:
         str(i): {"filename": r.file, "caption": str(r.captions[0]), "negative_caption": str(r.swapped)}
         for i, r in enumerate(records)
     }
+
+
+def cloze(records: Sequence[Record]) -> dict[str, list[list[dict[str, Any]]]]:
+    """By file name, for each caption the words that the picture decides. A layout of our own, as no data set has such."""
+    return {r.file: [[vars(blank) for blank in of_caption] for of_caption in r.blanks] for r in records}
+
+
+def also_true(records: Sequence[Record]) -> dict[str, list[list[str]]]:
+    """By file name, for each caption the other pictures of the same split that it is true of: no negatives for it."""
+    by_shape: dict[str, list[Record]] = {shape: [] for shape in SHAPES}
+    for r in records:
+        for shape in {thing.shape for thing in r.scene.things}:
+            by_shape[shape].append(r)
+
+    def others(r: Record, caption: Caption) -> list[str]:
+        first = by_shape[caption.mentions[0].attributes["shape"]]
+        return [other.file for other in first if other is not r and caption.holds(other.scene)]
+
+    return {r.file: [others(r, caption) for caption in r.captions] for r in records}

@@ -74,12 +74,35 @@ class Mention:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Form:
+    """What a sentence says beside its mentions: their relation, the number of all things, where the first one is."""
+
+    template: str  # with a slot for each mention, such as "{0} above {1}"; "" = this form does not fit the scene
+    relation: str = ""
+    total: int | None = None
+    place: tuple[str, str] = ("", "")  # as `side` gives it; "" = not said
+
+
+@dataclass(frozen=True, kw_only=True)
 class Caption:
-    template: str  # with a slot for each mention, such as "{0} above {1}"
+    template: str
     mentions: tuple[Mention, ...]
+    form: Form
+    background: str = ""
 
     def __str__(self) -> str:
         return self.template.format(*self.mentions)
+
+    def holds(self, scene: Scene) -> bool:
+        """Whether it is true of a scene: of its own by construction, of others by chance."""
+        groups = [scene.matching(**mention.attributes) for mention in self.mentions]
+        if any(len(group) != mention.number for group, mention in zip(groups, self.mentions, strict=True)):
+            return False
+        if self.background not in ("", scene.background) or self.form.total not in (None, len(scene.things)):
+            return False
+        if self.form.relation and self.form.relation not in relations(groups[0], groups[1]):
+            return False
+        return all(said in ("", found) for said, found in zip(self.form.place, side(groups[0]), strict=True))
 
 
 def mention(rng: random.Random, scene: Scene, group: int, *, colour: bool | None = None) -> Mention:
@@ -104,69 +127,84 @@ def mention(rng: random.Random, scene: Scene, group: int, *, colour: bool | None
     return Mention(number=len(things), attributes=attributes, words=words, ending=ending)
 
 
-def relate(rng: random.Random, scene: Scene, first: int, second: int) -> str:
-    """A preposition that holds between two groups, or ""."""
-    names = relations(scene.groups[first], scene.groups[second])
-    return rng.choice(PREPOSITIONS[rng.choice(names)]) if names else ""
-
-
-def spatial(rng: random.Random, scene: Scene, groups: Sequence[int]) -> str:
-    preposition = relate(rng, scene, groups[0], groups[1])
-    if not preposition:
-        return ""
+def spatial(rng: random.Random, scene: Scene, groups: Sequence[int]) -> Form:
+    names = relations(scene.groups[groups[0]], scene.groups[groups[1]])
+    if not names:
+        return Form(template="")
+    relation = rng.choice(names)
+    preposition = rng.choice(PREPOSITIONS[relation])
     forms = [
         "{0} " + preposition + " {1}",
         "{0} {0.be} " + preposition + " {1}",
         "{0} sit{0.s} " + preposition + " {1}",
     ]
     forms += ["{1} with {0} " + preposition + " {1.it}", "there {0.be} {0} " + preposition + " {1}"]
-    return rng.choice(forms)
+    return Form(template=rng.choice(forms), relation=relation)
 
 
-def listing(rng: random.Random, scene: Scene, groups: Sequence[int]) -> str:
+def listing(rng: random.Random, scene: Scene, groups: Sequence[int]) -> Form:
     slots = [f"{{{index}}}" for index in range(len(groups))]
     names = f"{', '.join(slots[:-1])} and {slots[-1]}"
     opening = rng.choice(("there {0.be} ", "a picture of ", "an image with ", "we see "))
-    return opening + names
+    return Form(template=opening + names)
 
 
-def counting(rng: random.Random, scene: Scene, groups: Sequence[int]) -> str:
-    total = NUMBERS[len(scene.things)]
+def counting(rng: random.Random, scene: Scene, groups: Sequence[int]) -> Form:
+    total = len(scene.things)
     link = "," if len(groups) == len(scene.groups) == 2 else rng.choice((", including", ", among them"))
-    return rng.choice((f"{total} shapes{link} {{0}} and {{1}}", f"a scene of {total} objects{link} {{0}} and {{1}}"))
+    forms = (f"{NUMBERS[total]} shapes{link} {{0}} and {{1}}", f"a scene of {NUMBERS[total]} objects{link} {{0}} and {{1}}")
+    return Form(template=rng.choice(forms), total=total)
 
 
-def placing(rng: random.Random, scene: Scene, groups: Sequence[int]) -> str:
-    where = [word for word in side(scene.groups[groups[0]]) if word]
+def placing(rng: random.Random, scene: Scene, groups: Sequence[int]) -> Form:
+    place = side(scene.groups[groups[0]])
+    where = [word for word in place if word]
     if not where:
-        return ""
-    place = f"in the {where[0]} {where[1]} corner" if len(where) == 2 else f"{EDGES[where[0]]} the {where[0]}"
-    return rng.choice((f"{{0}} {place} and {{1}} as well", f"{place} {{0.be}} {{0}}, and there {{1.be}} {{1}}"))
+        return Form(template="")
+    words = f"in the {where[0]} {where[1]} corner" if len(where) == 2 else f"{EDGES[where[0]]} the {where[0]}"
+    forms = (f"{{0}} {words} and {{1}} as well", f"{words} {{0.be}} {{0}}, and there {{1.be}} {{1}}")
+    return Form(template=rng.choice(forms), place=place)
 
 
-def telling(rng: random.Random, scene: Scene, groups: Sequence[int]) -> str:
+def telling(rng: random.Random, scene: Scene, groups: Sequence[int]) -> Form:
     """As in "the circle is red", where no other group has the same shape."""
     if any(len(scene.matching(shape=scene.groups[group][0].shape)) > len(scene.groups[group]) for group in groups[:2]):
-        return ""
+        return Form(template="")
     link = rng.choice(("while", "and", "but"))
-    return f"the {{0.noun}} {{0.be}} {{0.colour}} {link} the {{1.noun}} {{1.be}} {{1.colour}}"
+    return Form(template=f"the {{0.noun}} {{0.be}} {{0.colour}} {link} the {{1.noun}} {{1.be}} {{1.colour}}")
 
 
-FORMS: tuple[Callable[[random.Random, Scene, Sequence[int]], str], ...] = (spatial, listing, counting, placing, telling)
+Write = Callable[[random.Random, Scene, Sequence[int]], Form]
+FORMS: tuple[Write, ...] = (spatial, listing, counting, placing, telling)
 
 
-def caption(rng: random.Random, scene: Scene, *, form: Callable[..., str], groups: list[int], colours: bool) -> Caption:
+def caption(rng: random.Random, scene: Scene, *, form: Write, groups: list[int], colours: bool) -> Caption:
     """One caption about these groups; where the form does not fit the scene, a list of them."""
-    template = form(rng, scene, groups) or listing(rng, scene, groups)
+    written = form(rng, scene, groups)
+    written = written if written.template else listing(rng, scene, groups)
+    template = written.template
     if form is telling and template.startswith("the"):
         colours = True
     mentions = tuple(mention(rng, scene, group, colour=True if colours else None) for group in groups)
-    text = Caption(template=template, mentions=mentions)
+    if form is telling and template.startswith("the {"):  # which says nothing else of them
+        mentions = tuple(told(one) for one in mentions)
+    text = Caption(template=template, mentions=mentions, form=written)
     if rng.random() < 0.25 or len(str(text).split()) < 7:
         ground = rng.choice(GROUNDS).format(scene.background)
         front = rng.random() < 0.25
-        text = replace(text, template=f"{ground}, {template}" if front else f"{template} {ground}")
+        template = f"{ground}, {template}" if front else f"{template} {ground}"
+        text = replace(text, template=template, background=scene.background)
     return text
+
+
+def told(one: Mention) -> Mention:
+    said = ("colour", "shape")
+    return replace(
+        one,
+        attributes={name: one.attributes[name] for name in said},
+        words={name: one.words[name] for name in said},
+        ending="",
+    )
 
 
 def captions(rng: random.Random, scene: Scene, count: int = 5) -> list[Caption]:

@@ -3,7 +3,7 @@
     {train,restval,val,test}/COCO_{split}_{id:012d}.png     annotations/{captions,instances}_{split}.json
     dataset_coco.json (Karpathy)     vqa/v2_{OpenEnded_mscoco_{split}_questions,mscoco_{split}_annotations}.json
     visual_genome/*.json     flickr/Flickr8k.token.txt, Flickr_8k.*Images.txt (names relative to the root)
-    sugarcrepe/swap_{split}.json     README.md     manifest.json
+    sugarcrepe/swap_{split}.json     {cloze,also_true}/{val,test}.json     README.md     manifest.json
 
 PNG, for pixels under a mask are then exactly those that were drawn, and flat scenes are as small as in JPEG. Image i of
 a split depends only on (seed, split, i): a larger set begins with the smaller one. Everything is written to a folder
@@ -25,6 +25,7 @@ import numpy as np
 from PIL import Image
 
 from vlp.data.generate import formats
+from vlp.data.generate.cloze import blanks
 from vlp.data.generate.draw import bounding_box, draw_scene, run_lengths
 from vlp.data.generate.formats import SPLITS, Record
 from vlp.data.generate.grammar import captions, swapped
@@ -128,6 +129,9 @@ def write(root: Path, *, counts: Mapping[str, int], size: int, seed: int) -> Non
         save(f"vqa/v2_OpenEnded_mscoco_{split}_questions.json", asked)
         save(f"vqa/v2_mscoco_{split}_annotations.json", answered)
         save(f"sugarcrepe/swap_{split}.json", formats.sugarcrepe(drawn))
+        if split in ("val", "test"):  # what only evaluation asks for
+            save(f"cloze/{split}.json", formats.cloze(drawn))
+            save(f"also_true/{split}.json", formats.also_true(drawn))
         records += drawn
     save("dataset_coco.json", formats.karpathy(records))
     for name, content in formats.visual_genome(records).items():
@@ -159,6 +163,7 @@ def describe(*, seed: int, split: str, index: int, size: int) -> tuple[Record, n
         id=number, split=split, file=f"COCO_{split}_{number:012d}.png", size=size, scene=scene,
         boxes=tuple(bounding_box(mask) for mask in masks), masks=tuple(run_lengths(mask) for mask in masks),
         areas=tuple(int(mask.sum()) for mask in masks), captions=tuple(texts), swapped=negative,
+        blanks=tuple(tuple(blanks(scene, text)) for text in texts),
         questions=tuple(questions(rng, scene)),
     )  # fmt: skip
     return record, image

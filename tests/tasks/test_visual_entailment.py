@@ -1,0 +1,46 @@
+"""Visual entailment: accuracy over batches, its loss, and that questions are no captions (numbers: tests/checkpoints/test_albef.py)."""
+
+from __future__ import annotations
+
+import torch
+
+from tests.towers import toy_batch, toy_model
+from vlp.models.features import compute_features
+from vlp.structures import Batch
+from vlp.tasks.visual_entailment import VisualEntailment
+
+
+def batch_of(rows: slice = slice(None)) -> Batch:
+    batch = toy_batch(rows, same_image=False)
+    return Batch(id=batch.id, sample=batch.sample, seed=batch.seed, image=batch.image, question=batch.caption, label=batch.id % 3)
+
+
+def test_accuracy_over_batches_of_any_size() -> None:
+    torch.manual_seed(0)
+    model, task = toy_model(fused=True).double(), VisualEntailment(width=4).double()
+    whole = batch_of()
+    logits = task.logits(model, whole, compute_features(model, whole, task.uses))
+    expected = 100 * (logits.argmax(1) == whole.label).double().mean()
+    task.reset()
+    for rows in (slice(0, 5), slice(5, 12)):
+        part = batch_of(rows)
+        task.update(model, part, compute_features(model, part, task.uses))
+    figures = task.compute(model)
+    torch.testing.assert_close(figures["accuracy"], float(expected))
+    assert abs(figures["chance"] - 100 / 3) < 1e-9
+    loss = task(model, whole, compute_features(model, whole, task.uses))
+    torch.testing.assert_close(loss.value, torch.nn.functional.cross_entropy(logits, whole.label))
+    torch.testing.assert_close(loss.logs["accuracy"], expected)
+
+
+def test_runs_on_questions_with_labels_and_not_on_captions() -> None:
+    task = VisualEntailment(width=4)
+    assert task.applies(batch_of(), "any")
+    assert not task.applies(toy_batch(), "any")
+
+
+def test_predicts_a_class_with_probabilities() -> None:
+    model, task = toy_model(fused=True).double(), VisualEntailment(width=4).double()
+    first = task.predict(model, batch_of())[0]
+    assert first["label"] in task.classes
+    assert abs(sum(first["probability"]) - 1) < 1e-9

@@ -1,0 +1,118 @@
+"""Scores of image-text pairs by a fusion: the second stage of retrieval, exact and without doing anything twice.
+
+ALBEF (salesforce/ALBEF Retrieval.py) fuses one image with its k texts, or one text with its k images, at a time and projects
+the image's keys and values anew for every pair. Here pairs are grouped by image: its keys and values are computed once and
+not copied either, as the tokens of all its texts are one long query; texts of like length stand together, and a pair that
+both directions ask for is scored once.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from vlp.models.tokens import real_mask
+from vlp.models.vlm import VisionLanguageModel
+from vlp.structures import Memory, Tokens
+
+Score = Callable[[VisionLanguageModel, Tokens, "Memory | Tokens"], Tensor]
+TOKENS = 4096  # of texts that are fused with one image at a time
+
+
+@dataclass(frozen=True)
+class Packed:
+    """Token states of many rows without their padding, on the CPU: row i is states[ends[i - 1] : ends[i]]."""
+
+    states: Float[Tensor, "r d"]
+    ends: Int[Tensor, " n"]
+
+    @classmethod
+    def of(cls, parts: list[Tokens]) -> Packed:
+        lengths, states = [], []
+        for tokens in parts:
+            mask = real_mask(tokens)
+            lengths.append(mask.sum(1).cpu())
+            states.append(tokens.states[mask].detach().cpu())
+        return cls(states=torch.cat(states), ends=torch.cat(lengths).cumsum(0))
+
+    def __len__(self) -> int:
+        return len(self.ends)
+
+    def lengths(self) -> Int[Tensor, " n"]:
+        return self.ends.diff(prepend=self.ends.new_zeros(1))
+
+    def rows(self, index: Int[Tensor, " k"], device: torch.device) -> Tokens:
+        """These rows, padded to the longest of them."""
+        lengths = self.lengths()[index]
+        mask: Bool[Tensor, "k t"] = torch.arange(int(lengths.max())) < lengths[:, None]
+        place = (self.ends[index] - lengths)[:, None] + torch.arange(mask.shape[1])
+        states = self.states.new_zeros(*mask.shape, self.states.shape[1])
+        states[mask] = self.states[place[mask]]
+        whole = bool(mask.all())
+        states = states.to(device)
+        return Tokens(states=states, pooled=states[:, 0], mask=None if whole else mask.to(device))
+
+
+@torch.no_grad()
+def score_pairs(
+    model: VisionLanguageModel,
+    score: Score,
+    image: Packed,
+    text: Packed,
+    pairs: Int[Tensor, "p 2"],
+    *,
+    device: torch.device,
+    report: Callable[[int, int, float], None] | None = None,
+) -> Float[Tensor, " p"]:
+    """score: an objective's, of texts with one image.  pairs: (image, text), in any order, each once.
+    report: is told the pairs done, all pairs and seconds, after each image.
+    """
+    result = torch.empty(len(pairs))
+    lengths = text.lengths()
+    start, done = time.perf_counter(), 0
+    for picture, places in _by_image(pairs, lengths):
+        memory = model.remember(image.rows(torch.tensor([picture]), device))
+        for chunk in _within(lengths[pairs[places, 1]], TOKENS):
+            words = text.rows(pairs[places[chunk], 1], device)
+            seen = memory if isinstance(memory, Memory) else memory.select(torch.zeros(len(words.states), dtype=torch.int64))
+            result[places[chunk]] = score(model, words, seen).float().cpu()
+        done += len(places)
+        if report is not None:
+            report(done, len(pairs), time.perf_counter() - start)
+    return result
+
+
+def _by_image(pairs: Int[Tensor, "p 2"], lengths: Int[Tensor, " n"]) -> Iterator[tuple[int, Int[Tensor, " k"]]]:
+    """Each image with the places of its pairs, those of short texts first."""
+    by_length = lengths[pairs[:, 1]].argsort(stable=True)
+    order = by_length[pairs[by_length, 0].argsort(stable=True)]
+    pictures, counts = torch.unique_consecutive(pairs[order, 0], return_counts=True)
+    yield from zip(pictures.tolist(), order.split(counts.tolist()), strict=True)
+
+
+def _within(lengths: Int[Tensor, " k"], most: int) -> Iterator[slice]:
+    """Consecutive texts whose padded tokens are at most `most`; lengths never fall."""
+    first = 0
+    for place, length in enumerate(lengths.tolist()):
+        if place > first and (place + 1 - first) * length > most:
+            yield slice(first, place)
+            first = place
+    if len(lengths):
+        yield slice(first, len(lengths))
+
+
+def candidates(
+    similarity: Callable[[int, int], Float[Tensor, "_ m"]], queries: int, count: int, rows: int = 1024
+) -> Int[Tensor, "p 2"]:
+    """(query, candidate) for the `count` most similar candidates of each query.  similarity: of the queries from … to …"""
+    parts = []
+    for start in range(0, queries, rows):
+        best = similarity(start, min(start + rows, queries)).topk(count, dim=1).indices
+        owner = torch.arange(start, start + len(best), device=best.device)
+        parts.append(torch.stack([owner.repeat_interleave(count), best.flatten()], 1).cpu())
+    return torch.cat(parts)

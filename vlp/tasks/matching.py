@@ -1,0 +1,140 @@
+"""Image-text matching on the negatives that are hardest for the contrastive space: is a text told from the most similar
+image that it does not belong to, and an image from the most similar text?
+
+For each text of the split the hardest image, and for each image the hardest text, is the most similar one of another image,
+out of the whole split. Where the data know what else a caption is true of (generated scenes), such pairs are no negatives.
+`accuracy` is balanced: the mean of the shares of right pairs and of hardest negatives that are recognised, in percent. A
+model without a contrastive space gets negatives at random (`random_accuracy` is given in any case). `swapped_accuracy`:
+the first of the choices (the right caption) against the others (false ones), where samples have them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import chain
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from vlp import distributed
+from vlp.models.cascade import Packed, score_pairs
+from vlp.models.vlm import VisionLanguageModel
+from vlp.random import uniform
+from vlp.structures import Batch, Features, Tokens
+from vlp.tasks.base import Task
+from vlp.tasks.retrieval import everywhere, join, join_ids, on_cpu
+
+
+class Matching(Task):
+    """Uses the head of `itm`.  contrastive: False for models without a contrastive space (ViLT)."""
+
+    requires = ("image", "caption")
+    heads = ("itm",)
+
+    def __init__(
+        self, *, contrastive: bool = True, weight: float = 0.0, sources: Sequence[str] | None = None
+    ) -> None:
+        super().__init__(weight=weight, sources=sources)
+        self.contrastive = contrastive
+        self.needs: tuple[str, ...] = ("vision", "text", "fusion") + (("projection",) if contrastive else ())
+        self.uses: tuple[str, ...] = ("image", "text") + (("image_embed", "text_embed") if contrastive else ())
+
+    def reset(self) -> None:
+        self._image: list[Tensor] = []
+        self._text: list[Tensor] = []
+        self._id: list[Tensor] = []
+        self._text_id: list[Tensor] = []
+        self._image_tokens: list[Tokens] = []
+        self._text_tokens: list[Tokens] = []
+        self._also: list[tuple[int, ...]] = []  # for each text
+        self._choices = torch.zeros(2, 2, dtype=torch.int64)  # recognised and asked, of right and of false choices
+
+    def update(self, model: VisionLanguageModel, batch: Batch, features: Features) -> None:
+        owner = features.owner
+        assert owner is not None
+        assert features.image is not None
+        assert features.text is not None
+        if features.image_embed is not None and features.text_embed is not None:
+            self._image.append(features.image_embed.detach().float().cpu())
+            self._text.append(features.text_embed.detach().float().cpu())
+        self._image_tokens.append(on_cpu(features.image))
+        self._text_tokens.append(on_cpu(features.text))
+        self._id.append(batch.id.cpu())
+        self._text_id.append(batch.id[owner].cpu())
+        counts = owner.bincount(minlength=len(batch)).tolist()
+        for sample, count in zip(batch.raw or (), counts, strict=bool(batch.raw)):
+            self._also += (*sample.also_true, *((),) * count)[:count]
+        if batch.choices is not None and batch.label is not None:
+            self._update_choices(model, batch, features.image)
+
+    @torch.no_grad()
+    def _update_choices(self, model: VisionLanguageModel, batch: Batch, image: Tokens) -> None:
+        assert batch.choices is not None
+        assert batch.label is not None
+        rows, owner = batch.choices.real_rows()
+        place = torch.cat([torch.arange(count, device=owner.device) for count in owner.bincount().tolist()])
+        right = place == batch.label[owner]
+        logits = self.linked["itm"].head(model.fuse(model.encode_text(rows), model.remember(image).select(owner)).pooled)
+        found = (logits.argmax(1) == 1) == right
+        for kind, chosen in enumerate((right, ~right)):
+            self._choices[kind] += torch.tensor([int(found[chosen].sum()), int(chosen.sum())])
+
+    def compute(self, model: VisionLanguageModel) -> dict[str, float]:
+        device = next((p.device for p in model.parameters() if p.device.type != "mps"), torch.device("cpu"))
+        image_id, text_id = join_ids(self._id, device).cpu(), join_ids(self._text_id, device).cpu()
+        also: list[tuple[int, ...]] = list(chain.from_iterable(distributed.gather_objects(self._also)))
+        own = (text_id[:, None] == image_id[None, :]).int().argmax(1)  # the image of each text
+        allowed = text_id[:, None] != image_id[None, :]
+        for row, ids in enumerate(also):
+            if ids:
+                allowed[row] &= ~torch.isin(image_id, torch.tensor(ids))
+        noise = uniform(torch.arange(len(text_id)), len(image_id))
+        negatives = {"random_": _hardest(noise, allowed)}
+        if self.contrastive:
+            image, text = join(self._image, device), join(self._text, device)
+            negatives["hard_"] = _hardest((text @ image.T).cpu(), allowed)
+        positive = torch.stack([own, torch.arange(len(own))], 1)
+        wanted = torch.cat([positive, *negatives.values()]).unique(dim=0)
+        logit = self._log_odds(model, wanted, device)
+        keys = wanted[:, 0] * len(text_id) + wanted[:, 1]
+
+        def accepted(pairs: Int[Tensor, "p 2"]) -> float:
+            found = logit[torch.searchsorted(keys, pairs[:, 0] * len(text_id) + pairs[:, 1])] > 0
+            return 100 * float(found.double().mean())
+
+        right = accepted(positive)
+        figures = {"positive_accuracy": right}
+        for name, pairs in negatives.items():
+            figures[f"{name}negative_accuracy"] = 100 - accepted(pairs)
+            figures[f"{name}accuracy"] = (right + 100 - accepted(pairs)) / 2
+        figures["accuracy"] = figures["hard_accuracy" if self.contrastive else "random_accuracy"]
+        choices = distributed.total(self._choices.to(device)).tolist()
+        if all(asked for _, asked in choices):
+            figures["swapped_accuracy"] = sum(100 * found / asked for found, asked in choices) / 2
+        return figures
+
+    def _log_odds(
+        self, model: VisionLanguageModel, pairs: Int[Tensor, "p 2"], device: torch.device
+    ) -> Float[Tensor, " p"]:
+        """Of a match; each rank for its own images."""
+
+        def score(model: VisionLanguageModel, text: Tokens, memory: Any) -> Tensor:
+            logits = self.linked["itm"].head(model.fuse(text, memory).pooled)
+            return logits[:, 1] - logits[:, 0]
+
+        own = sum(map(len, self._id))
+        start = distributed.offset(torch.zeros(own, device=device))
+        mine = pairs[(pairs[:, 0] >= start) & (pairs[:, 0] < start + own)] - torch.tensor([start, 0])
+        image, text = Packed.of(self._image_tokens), everywhere(Packed.of(self._text_tokens), device)
+        return distributed.gather(score_pairs(model, score, image, text, mine, device=device).to(device)).cpu()
+
+
+def _hardest(score: Float[Tensor, "m n"], allowed: Bool[Tensor, "m n"]) -> Int[Tensor, "p 2"]:
+    """(image, text) for the best allowed image of each text, and the best allowed text of each image."""
+    score = score.masked_fill(~allowed, -torch.inf)
+    images, texts = allowed.any(1).nonzero()[:, 0], allowed.any(0).nonzero()[:, 0]
+    by_text = torch.stack([score[images].argmax(1), images], 1)
+    by_image = torch.stack([texts, score[:, texts].argmax(0)], 1)
+    return torch.cat([by_text, by_image])
