@@ -1,4 +1,4 @@
-"""ALBEF's text cleaning and its missing [SEP], to the letter and the id."""
+"""ALBEF's and BLIP's text cleaning and ALBEF's missing [SEP], to the letter and the id."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from vlp.tokenizers.base import Tokenizer
-from vlp.tokenizers.cleaning import albef
+from vlp.tokenizers.cleaning import albef, blip
 from vlp.tokenizers.wordpiece import WordPieceTokenizer
 
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "dog", "##s", "red"]
@@ -54,3 +54,11 @@ def test_extra_tokens_follow_the_vocabulary(tmp_path: Path) -> None:
 def test_an_unknown_cleaning_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="choose from albef"):
         tokenizer_of(tmp_path, cleaning="albeff")
+
+
+def test_blips_cleaning_keeps_more_marks() -> None:
+    text = """A "Dog": it's red, right?! (yes) - and/or #1;~ ok."""
+    assert blip(text) == blip(text, "question") == "a dog it's red, right? yes - and/or 1 ok"
+    assert blip("one.two  three. ") == "one two three"
+    assert blip("one.two  three. ", "question") == "onetwo  three"
+    assert blip("a " * 60).split() == ["a"] * 50

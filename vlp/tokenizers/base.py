@@ -61,12 +61,12 @@ class Tokenizer:
         """Ids of each text, without start, end or padding, however long."""
         return [encoding.ids for encoding in self._ready().encode_batch_fast(list(texts), add_special_tokens=False)]
 
-    def __call__(self, texts: Sequence[str], *, kind: str = "caption", end: bool | None = None) -> Text:
+    def __call__(self, texts: Sequence[str], *, kind: str = "caption") -> Text:
         """kind: "caption", "question" or "answer"; an answer is not cleaned and always gets the end token, as it is to be
         generated."""
         if self.cleaning is not None and kind != "answer":
             texts = [CLEANINGS[self.cleaning](text, kind) for text in texts]
-        return self._text(self.encode(texts), texts, end=self.add_end or bool(end) or kind == "answer")
+        return self._text(self.encode(texts), texts, end=self.add_end or kind == "answer")
 
     def cloze(self, texts: Sequence[str]) -> tuple[Text, Bool[Tensor, "b t"]]:
         """Captions in which [MASK] stands for tokens that are to be found; and where these are."""
@@ -106,9 +106,9 @@ class Tokenizer:
             mask[index, : len(row)] = True
         return Text(ids=ids, mask=mask)
 
-    def token(self, index: int) -> str:
-        """One id in the tokenizer's own spelling."""
-        return self._ready().decode([index], skip_special_tokens=False).strip()
+    def spell(self, ids: Sequence[int]) -> str:
+        """What a few ids stand for, special tokens included."""
+        return self._ready().decode(list(ids), skip_special_tokens=False).strip()
 
     def decode(self, ids: Sequence[int] | Int[Tensor, " t"]) -> str:
         """The text between the start token and the first end token, in the tokenizer's own spelling."""
