@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 import torch
 from jaxtyping import Bool, Float, Int, UInt8
-from torch import Tensor
+from torch import Tensor, nn
 
 R = TypeVar("R", bound="Record")
 
@@ -83,11 +83,23 @@ class Boxes(Record):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class Blank:
+    """A word of a caption that may be taken out, captions[caption][start:end]; `words` are all that would be right there."""
+
+    caption: int
+    start: int
+    end: int
+    words: tuple[str, ...]
+    kind: str = "word"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Sample:
     """One raw example as a data set lists it; the image is a file, opened only when the sample is loaded.
 
     `id` is equal only for the same image, also across sources; `sample` is the annotation's own id (the position
     in the split where a data set has none). `choices` with `label`: candidate texts and the index of the right one.
+    `answers`: one for each person who was asked, so an answer stands there as often as it was given.
     """
 
     id: int
@@ -97,7 +109,12 @@ class Sample:
     question: str | None = None
     choices: tuple[str, ...] = ()
     answers: tuple[str, ...] = ()
+    answer_weight: float = 1.0  # of all answers together in the loss (ALBEF: 0.5 for Visual Genome's)
+    question_type: str | None = None  # VQA v2: the words that the question begins with
+    answer_type: str | None = None  # VQA v2: "yes/no", "number" or "other"
     label: int | None = None
+    blanks: tuple[Blank, ...] = ()  # words of the captions that the picture decides
+    also_true: tuple[tuple[int, ...], ...] = ()  # for each caption, ids of other images that it is true of, where known
     categories: tuple[int, ...] = ()  # every class that the image shows (COCO), as indices into the class names
 
 
@@ -159,15 +176,33 @@ class Memory(Record):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class Momentum(Record):
+    """What the slowly moving copy of the model makes of the same batch, without gradient; fields as in `Features`.
+
+    `twin(module)` is the copy of any part of the model (the model itself included) or of any objective's head.
+    """
+
+    twin: Callable[[nn.Module], Any]
+    image: Tokens | None = None
+    text: Tokens | None = None
+    memory: Memory | Tokens | None = None
+    image_embed: Float[Tensor, "b e"] | None = None
+    text_embed: Float[Tensor, "r e"] | None = None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Features(Record):
     """Computed once per batch and shared by all objectives; only the fields that some objective `uses` are filled.
 
     Embeddings are projected and of unit length. Texts are the real rows of `batch.caption`; `owner` tells which
-    sample of the batch each row belongs to (0, 1, 2, … for one caption a sample).
+    sample of the batch each row belongs to (0, 1, 2, … for one caption a sample). `memory` is what the fusion needs of
+    the images: row i is image i.
     """
 
     image: Tokens | None = None
     text: Tokens | None = None
+    memory: Memory | Tokens | None = None
+    momentum: Momentum | None = None
     image_embed: Float[Tensor, "b e"] | None = None
     text_embed: Float[Tensor, "r e"] | None = None
     owner: Int[Tensor, " r"] | None = None

@@ -168,7 +168,7 @@ def test_coco_files_with_faults(tmp_path: Path, loading: Loading) -> None:
         coco(tmp_path, loading, [one, one], [good]).split("test")
     with pytest.raises(ValueError, match="not unique: 1"):
         coco(tmp_path, loading, [one], [good, good]).split("test")
-    with pytest.raises(ValueError, match=r"1 test images of toy have no caption and no class: 2.jpg"):
+    with pytest.raises(ValueError, match=r"1 test images of toy have no caption, no question and no class: 2.jpg"):
         coco(tmp_path, loading, [one, two], [good]).split("test")
     with pytest.raises(FileNotFoundError, match=r"captions_train2017.json"):
         coco(tmp_path, loading, [one], [good]).split("train")

@@ -7,8 +7,9 @@ import PIL.Image
 import pytest
 import torch
 
-from vlp.data.images import open_image
-from vlp.data.transforms import EvalTransform, TrainTransform
+from vlp.data.collate import pad_images
+from vlp.data.images import ImageError, open_image
+from vlp.data.transforms import EvalTransform, MinMaxTransform, TrainTransform
 from vlp.random import seeded
 
 MEAN = torch.tensor([0.48145466, 0.4578275, 0.40821073])[:, None, None]
@@ -67,3 +68,66 @@ def test_mirroring_only_when_asked_for(flip: bool) -> None:
     mirrored = [bool(transform(image)[0, 16, 2] > 128) for _ in range(40)]
     assert any(mirrored) == flip
     assert not all(mirrored)
+
+
+def test_shapes_are_kept_as_vilt_keeps_them(shared: Path) -> None:
+    """Pillow 13 resizes one of the pictures differently."""
+    folder = shared / "reference" / "vilt" / "preprocess"
+    expected = dict(np.load(folder / "outputs.npz"))
+    if int(PIL.__version__.split(".")[0]) >= 13:
+        expected |= dict(np.load(folder / "outputs_pillow13.npz"))
+    assert len(expected) == 5
+    for name, values in expected.items():
+        stem, size = name.split("_size")
+        pixels = MinMaxTransform(image_size=int(size))(open_image(folder / f"{stem}.png"))
+        torch.testing.assert_close((pixels / 255 - 0.5) / 0.5, torch.from_numpy(values), atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("size", "options", "shape"),
+    [
+        ((640, 480), {}, (384, 512)),
+        ((480, 640), {}, (512, 384)),
+        ((500, 500), {}, (384, 384)),
+        ((1000, 400), {}, (256, 608)),  # the longer side may have 639 pixels, and 608 are the most that 32 divides
+        ((1000, 400), {"longest": 960}, (384, 960)),
+        ((640, 480), {"multiple": 1}, (384, 512)),
+        ((100, 60), {"image_size": 64, "multiple": 8}, (64, 104)),
+    ],
+)
+def test_the_shorter_side_is_set_and_the_longer_one_bounded(
+    size: tuple[int, int], options: dict[str, int], shape: tuple[int, int]
+) -> None:
+    pixels = MinMaxTransform(**options)(PIL.Image.new("RGB", size, (10, 100, 200)))
+    assert pixels.shape == (3, *shape)
+    assert pixels.dtype == torch.uint8
+    assert pixels.flatten(1).unique(dim=1).T.tolist() == [[10, 100, 200]]
+
+
+def test_an_image_of_which_nothing_would_be_left() -> None:
+    with pytest.raises(ImageError, match="image of 200 x 40 pixels: too narrow, as a side of 21 pixels is left"):
+        MinMaxTransform(image_size=64)(PIL.Image.new("RGB", (200, 40)))
+
+
+def test_augmentation_of_whole_images() -> None:
+    image = PIL.Image.effect_noise((90, 60), 90)
+    transform = MinMaxTransform(image_size=64, rand_augment=[2, 9])
+    views = []
+    for seed in (1, 2, 1):
+        with seeded(seed):
+            views.append(transform(image))
+    assert views[0].shape == (3, 64, 96)
+    assert torch.equal(views[0], views[2])
+    assert not torch.equal(views[0], views[1])
+
+
+def test_images_of_different_sizes_become_one_batch() -> None:
+    pictures = [torch.full((3, *size), 9, dtype=torch.uint8) for size in ((4, 6), (5, 2), (5, 6))]
+    image = pad_images(pictures)
+    assert image.pixels.shape == (3, 3, 5, 6)
+    assert image.size is not None
+    assert image.size.tolist() == [[4, 6], [5, 2], [5, 6]]
+    for row, (height, width) in zip(image.pixels, image.size.tolist(), strict=True):
+        assert int(row.long().sum()) == 9 * 3 * height * width
+        assert (row[:, :height, :width] == 9).all()
+    assert pad_images(pictures[:1]).size is None

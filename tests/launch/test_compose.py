@@ -20,6 +20,13 @@ def test_data_root_is_the_first_folder_that_exists(tmp_path, monkeypatch):
     assert data_root("photos") == str(tmp_path / "elsewhere" / "photos")
 
 
+def test_a_source_that_its_mixture_cannot_finish_is_an_error() -> None:
+    source = {"_target_": "vlp.data.scenes.Scenes", "name": "scenes"}
+    with pytest.raises(ConfigError, match=r"set \+data\.sources\.scenes\._partial_=true"):
+        check_targets({"data": {"sources": {"scenes": source}}})
+    check_targets({"data": {"sources": {"scenes": source | {"_partial_": True}}}})
+
+
 def test_an_objective_whose_package_line_is_missing_is_an_error() -> None:
     """Hydra would put it where nothing reads it, and the run would go on without it."""
     with pytest.raises(ConfigError, match=r"first line must be '# @package objectives.mine'"):

@@ -17,46 +17,16 @@ from typing import Any
 
 import lightning as L
 import torch
-from torch.utils.data import DataLoader
 
 from vlp.data.collate import Collate
 from vlp.data.dataset import Examples, PackedSamples, Transform
 from vlp.data.files import existing, first_five, inside
+from vlp.data.loader import Loader, prepare_worker
 from vlp.data.sampler import EvalSampler, TrainSampler
 from vlp.random import permutation
 from vlp.structures import Sample
 
 SPLITS = ("train", "val", "test")
-
-
-def prepare_worker(worker: int) -> None:
-    # a process forked from one that used OpenMP hangs in its first parallel region, so it must never enter one
-    torch.set_num_threads(1)
-    os.environ["TOKENIZERS_PARALLELISM"] = "false"
-
-
-class Loader(DataLoader[Any]):
-    """A DataLoader that counts what it has handed out, and whose timeout says what to do."""
-
-    delivered = 0  # batches of the latest iteration
-
-    def __iter__(self) -> Any:
-        self.delivered = 0
-        iterator = super().__iter__()
-        while True:
-            try:
-                batch = next(iterator)
-                self.delivered += 1
-                yield batch
-            except StopIteration:
-                return
-            except RuntimeError as error:
-                if "timed out" not in str(error):
-                    raise
-                message = (
-                    f"no batch came from {self.num_workers} data workers within data.timeout={self.timeout:g} seconds"
-                )
-                raise RuntimeError(f"{message}: look at the disk, or raise it (0 waits for ever)") from error
 
 
 class DataModule(L.LightningDataModule):
@@ -68,7 +38,9 @@ class DataModule(L.LightningDataModule):
     issues_path: see vlp/data/dataset.py.
     """
 
-    class_names: tuple[str, ...] | None = None  # known after `setup`, where the data have classes
+    # known after `setup`, where the data have classes, and where questions have an answer vocabulary
+    class_names: tuple[str, ...] | None = None
+    answer_names: tuple[str, ...] | None = None
 
     def __init__(
         self,
@@ -114,6 +86,16 @@ class DataModule(L.LightningDataModule):
     def inside(self, folder: Path, relative: object, *, place: str) -> Path:
         return inside(folder, relative, place=place, follow_symlinks=self.follow_symlinks)
 
+    @property
+    def sources(self) -> dict[str, DataModule]:
+        """Itself, by name, as a mixture has several."""
+        assert self.name is not None  # Lightning's own attribute may be
+        return {self.name: self}
+
+    def measured(self, split: str) -> dict[str, DataModule]:
+        """The sources that have samples in a split, in the order of its loaders."""
+        return self.sources if len(self.split(split)) else {}
+
     def split(self, split: str) -> PackedSamples:
         """The checked samples of a split; read once."""
         if split not in SPLITS:
@@ -132,37 +114,51 @@ class DataModule(L.LightningDataModule):
         bare = [
             sample.image.name
             for sample in samples
-            if not (sample.captions or sample.label is not None or sample.categories)
+            if not (sample.captions or sample.question or sample.label is not None or sample.categories)
         ]
         if bare and split != "train":
             raise ValueError(
-                f"{len(bare)} {split} images of {self.name} have no caption and no class: {first_five(bare)}"
+                f"{len(bare)} {split} images of {self.name} have no caption, no question and no class: {first_five(bare)}"
             )
-        missing = [sample.image for sample in samples if not os.path.isfile(sample.image)]
+        images = dict.fromkeys(sample.image for sample in samples)  # several questions may be about one
+        missing = [image for image in images if not os.path.isfile(image)]
         if not missing:
             return
         message = (
-            f"{len(missing)} of {len(samples)} {split} images of {self.name} are not on disk: {first_five(missing)}"
+            f"{len(missing)} of {len(images)} {split} images of {self.name} are not on disk: {first_five(missing)}"
         )
-        if split != "train" or len(missing) > self.max_bad_fraction * len(samples):
+        if split != "train" or len(missing) > self.max_bad_fraction * len(images):
             raise FileNotFoundError(f"{message}; complete the data, or correct data.root")
         warnings.warn(f"{message}; others will take their places", stacklevel=3)
 
     def fingerprint(self, split: str) -> str:
-        """sha256 over the file names and captions of a split, in order: the same data give the same on any machine."""
+        """sha256 over the file names, captions, questions and answers of a split, in order: the same data give the same
+        on any machine."""
         digest = hashlib.sha256()
         for sample in self.split(split):
             name = os.path.relpath(sample.image, self.root)
-            digest.update("\0".join([name, str(sample.label), *sample.captions]).encode() + b"\n")
+            asked = () if sample.question is None else (sample.question, *sample.answers)
+            digest.update("\0".join([name, str(sample.label), *sample.captions, *asked]).encode() + b"\n")
         return digest.hexdigest()
 
     def train_captions(self) -> Iterator[str]:
+        """All that a tokenizer can learn from: captions, questions, and each question's different answers."""
         for sample in self.split("train"):
             yield from sample.captions
+            if sample.question is not None:
+                yield sample.question
+                yield from dict.fromkeys(sample.answers)
 
     # -- Lightning -------------------------------------------------------------------------------------------------
 
     def setup(self, stage: str | None = None) -> None:
+        self.read(stage)
+        # every rank trains its own, equal one: it depends on the texts alone
+        if stage in (None, "fit") and self.tokenizer is not None and not getattr(self.tokenizer, "trained", True):
+            self.tokenizer.train(self.train_captions())
+
+    def read(self, stage: str | None = None) -> None:
+        """`setup` without the tokenizer's training, which a mixture does once for all its sources."""
         needed = {"fit": ("train", "val"), "validate": ("val",), "test": ("test",)}.get(stage or "", SPLITS)
         for split in needed:
             self.split(split)
@@ -172,9 +168,6 @@ class DataModule(L.LightningDataModule):
         self.sampler = TrainSampler(
             length=len(self._train), batch_size=self.batch_size, seed=self.seed, owner=self._train.owner
         )
-        # every rank trains its own, equal one: it depends on the captions alone
-        if self.tokenizer is not None and not getattr(self.tokenizer, "trained", True):
-            self.tokenizer.train(self.train_captions())
 
     @property
     def steps_per_epoch(self) -> int:
@@ -206,6 +199,7 @@ class DataModule(L.LightningDataModule):
             classes=len(self.class_names or ()),
             training=examples.training,
             one_caption=examples.training and self.captions in (1, "all"),
+            answers=None if self.answer_names is None else {name: i for i, name in enumerate(self.answer_names)},
         )
         return Loader(
             examples,
@@ -242,12 +236,7 @@ class DataModule(L.LightningDataModule):
         if self.sampler is None:
             return {}
         epoch, first = self.sampler.begun
-        used = self._train_loader.delivered if self._train_loader is not None else 0
-        if self.trainer is not None:
-            # an exception in the middle of a step: its batch was handed out and not used. Lightning's own counts are
-            # not the position, for they are one too low after a second resumption
-            progress = self.trainer.fit_loop.epoch_loop.batch_progress.current
-            used -= progress.ready - progress.processed  # type: ignore[attr-defined]
+        used = self._train_loader.delivered - unused_batches(self.trainer) if self._train_loader is not None else 0
         return self.sampler.state_dict(epoch=epoch, consumed=first + used * self.batch_size)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -256,14 +245,24 @@ class DataModule(L.LightningDataModule):
             self._train_loader = None
 
 
+def unused_batches(trainer: L.Trainer | None) -> int:
+    """1 after an exception in the middle of a step, whose batch was handed out and not used; else 0."""
+    if trainer is None:
+        return 0
+    # Lightning's own counts are not the position, for they are one too low after a second resumption
+    progress = trainer.fit_loop.epoch_loop.batch_progress.current
+    return progress.ready - progress.processed  # type: ignore[attr-defined]
+
+
 def hold_out(samples: list[Sample], count: int, split: str, *, name: str | None) -> list[Sample]:
-    """val: `count` of the samples, drawn once and for all; train: the others."""
-    if count >= len(samples) > 0:
+    """val: all samples of `count` of the images, drawn once and for all; train: the others."""
+    images = list(dict.fromkeys(sample.id for sample in samples))
+    if count >= len(images) > 0:
         raise ValueError(
-            f"cannot hold out {count} of the {len(samples)} training samples of {name}: set data.held_out lower"
+            f"cannot hold out {count} of the {len(images)} training images of {name}: set data.held_out lower"
         )
-    chosen = set(permutation(len(samples), 0)[:count].tolist())
-    return [sample for index, sample in enumerate(samples) if (index in chosen) == (split == "val")]
+    chosen = {images[index] for index in permutation(len(images), 0)[:count].tolist()}
+    return [sample for sample in samples if (sample.id in chosen) == (split == "val")]
 
 
 def finish_epoch(checkpoint: dict[str, Any]) -> None:

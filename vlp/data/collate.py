@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
+from jaxtyping import Float
 from torch import Tensor
 
+from vlp.data.answers import soft_scores
 from vlp.structures import Batch, Image, Sample, Text
 
-Tokenizer = Callable[[Sequence[str]], Text]
+Tokenizer = Callable[..., Text]  # of a list of texts and their kind
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,12 +27,12 @@ class Example:
     captions: tuple[str, ...]
 
 
-def tokenize_rows(tokenizer: Tokenizer, rows: Sequence[Sequence[str]]) -> Text | None:
+def tokenize_rows(tokenizer: Tokenizer, rows: Sequence[Sequence[str]], *, kind: str = "caption") -> Text | None:
     """Texts of rows of different lengths as [b k t], rows filled up with empty, masked texts; None without any text."""
     flat = [text for row in rows for text in row]
     if not flat:
         return None
-    text = tokenizer(flat)
+    text = tokenizer(flat, kind=kind)
     shape = (len(rows), max(map(len, rows)), text.ids.shape[1])
     ids, mask = torch.zeros(shape, dtype=text.ids.dtype), torch.zeros(shape, dtype=torch.bool)
     real = torch.arange(shape[1]) < torch.tensor([len(row) for row in rows])[:, None]
@@ -36,14 +40,27 @@ def tokenize_rows(tokenizer: Tokenizer, rows: Sequence[Sequence[str]]) -> Text |
     return Text(ids=ids, mask=mask)
 
 
+def pad_images(pixels: Sequence[Tensor]) -> Image:
+    """Images [3 h w] as one batch; of different sizes, they are padded below and on the right, and `size` tells theirs."""
+    sizes = torch.tensor([image.shape[-2:] for image in pixels])
+    height, width = sizes.max(0).values.tolist()
+    if bool((sizes == sizes[0]).all()):
+        return Image(pixels=torch.stack(list(pixels)))
+    padded = [F.pad(image, (0, width - image.shape[-1], 0, height - image.shape[-2])) for image in pixels]
+    return Image(pixels=torch.stack(padded), size=sizes)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Collate:
-    """classes: how many class names the data set has.  Training with one caption a sample gives captions [b t]."""
+    """classes: how many class names the data set has.  answers: index of each answer of the vocabulary, None = there is
+    none.  Training with one caption a sample gives captions [b t].
+    """
 
     tokenizer: Tokenizer | None
     classes: int
     training: bool
     one_caption: bool = False
+    answers: Mapping[str, int] | None = None
 
     def _text(self, rows: Sequence[Sequence[str]]) -> Text | None:
         if not any(rows):
@@ -51,8 +68,36 @@ class Collate:
         if self.tokenizer is None:
             raise ValueError("the data have captions and no tokenizer was given to turn them into tokens")
         if self.one_caption and all(len(row) == 1 for row in rows):
-            return self.tokenizer([row[0] for row in rows])
+            return self.tokenizer([row[0] for row in rows], kind="caption")
         return tokenize_rows(self.tokenizer, rows)
+
+    def _question(self, samples: Sequence[Sample]) -> Text | None:
+        questions = [sample.question for sample in samples if sample.question is not None]
+        if not questions or self.tokenizer is None:
+            return None
+        if len(questions) < len(samples):
+            raise ValueError("a batch has samples with and without a question; make two data sources of them")
+        return self.tokenizer(questions, kind="question")
+
+    def _answer(self, samples: Sequence[Sample]) -> tuple[Text | None, Float[Tensor, "b k"] | None]:
+        """Each sample's distinct answers, ended for generation, and the share that each of them has of its weight."""
+        counts = [Counter(sample.answers) for sample in samples]
+        if not self.training or self.tokenizer is None or not any(counts):
+            return None, None
+        weight = torch.zeros(len(samples), max(map(len, counts)))
+        for row, count, sample in zip(weight, counts, samples, strict=True):
+            shares = [times / len(sample.answers) * sample.answer_weight for times in count.values()]
+            row[: len(shares)] = torch.tensor(shares)
+        return tokenize_rows(self.tokenizer, [list(count) for count in counts], kind="answer"), weight
+
+    def _scores(self, samples: Sequence[Sample]) -> Float[Tensor, "b a"] | None:
+        if self.answers is None or not any(sample.answers for sample in samples):
+            return None
+        scores = torch.zeros(len(samples), len(self.answers))
+        for row, sample in zip(scores, samples, strict=True):
+            for answer, score in soft_scores(sample.answers, self.answers).items():
+                row[answer] = score
+        return scores
 
     def __call__(self, examples: Sequence[Example]) -> Batch:
         samples = [example.sample for example in examples]
@@ -63,12 +108,17 @@ class Collate:
             categories = torch.zeros(len(samples), self.classes, dtype=torch.bool)
             for row, sample in zip(categories, samples, strict=True):
                 row[list(sample.categories)] = True
+        answer, answer_weight = self._answer(samples)
         return Batch(
             id=torch.tensor([sample.id for sample in samples]),
             sample=torch.tensor([sample.sample for sample in samples]),
             seed=torch.tensor([example.seed for example in examples]),
-            image=Image(pixels=torch.stack([example.pixels for example in examples])),
+            image=pad_images([example.pixels for example in examples]),
             caption=self._text([example.captions for example in examples]),
+            question=self._question(samples),
+            answer=answer,
+            answer_weight=answer_weight,
+            scores=self._scores(samples),
             choices=None if not any(choices) or self.tokenizer is None else tokenize_rows(self.tokenizer, choices),
             label=torch.tensor(labels) if any(label >= 0 for label in labels) else None,
             categories=categories,

@@ -6,8 +6,10 @@ every error names the file and the place in it.
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
+import zlib
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
@@ -51,9 +53,22 @@ def existing(path: Path, *, what: str, fix: str = "see the comments in conf/data
     return path
 
 
-def read_text(path: Path, *, what: str) -> str:
-    """UTF-8, with or without a byte-order mark."""
-    data = existing(path, what=what).read_bytes()
+def with_gzip(path: Path) -> Path:
+    """The file itself, or where it is missing its compressed twin `<name>.gz` if that is there."""
+    twin = path.with_name(f"{path.name}.gz")
+    return twin if not path.exists() and twin.exists() else path
+
+
+def read_text(path: Path, *, what: str, max_bytes: int = MAX_JSON_BYTES) -> str:
+    """UTF-8, with or without a byte-order mark; a name that ends in .gz is decompressed."""
+    existing(path, what=what)
+    try:
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as stream:
+            data = stream.read(max_bytes + 1)  # a small file may hold far more when it is decompressed
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise ValueError(f"{path}: cannot be decompressed ({error}); the file may be cut off") from error
+    if len(data) > max_bytes:
+        raise ValueError(f"{path}: more than the limit of {max_bytes} bytes of text")
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -70,10 +85,7 @@ def read_lines(path: Path, *, what: str) -> Iterator[tuple[int, str]]:
 
 
 def read_json(path: Path, *, what: str, max_bytes: int = MAX_JSON_BYTES) -> Any:
-    size = existing(path, what=what).stat().st_size
-    if size > max_bytes:
-        raise ValueError(f"{path}: {size} bytes of JSON are more than the limit of {max_bytes}")
-    text = read_text(path, what=what)
+    text = read_text(path, what=what, max_bytes=max_bytes)
     try:
         return json.loads(text)
     except json.JSONDecodeError as error:

@@ -1,37 +1,53 @@
-"""The embedded default: scenes drawn when they are first needed, then read as any data in Karpathy's layout.
+"""The embedded default: scenes drawn when they are first needed, then read as real data of their layouts.
 
-val and test samples also carry two choices, the right caption and one with two attributes exchanged (SugarCrepe's
-format), for the compositionality task.
+`Scenes` has captions (Karpathy's layout); its val and test samples also carry two choices, the right caption and one
+with two attributes exchanged (SugarCrepe's format), for the compositionality task, and the words of their captions that
+the picture decides, for the cloze task, and what else each caption is true of, for the matching task. `SceneQuestions` has VQA v2's
+questions about the same pictures, `SceneGenome` Visual Genome's phrases or questions. Each draws what all of them read.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from vlp.data.files import read_json
 from vlp.data.generate.write import generate
 from vlp.data.karpathy import Karpathy
-from vlp.structures import Sample
+from vlp.data.visual_genome import VisualGenome
+from vlp.data.vqa_v2 import VQAv2
+from vlp.structures import Blank, Sample
+
+PARTS = {"train": ("train", "restval"), "val": ("val",), "test": ("test",)}  # the generated ones of each split
+
+
+def scene_folder(root: Path, *, images: Mapping[str, int], size: int, scene_seed: int) -> Path:
+    """root gets a folder for each choice of numbers, size and seed."""
+    numbers = "-".join(str(count) for count in images.values())
+    return root / f"{numbers}-{size}px-seed{scene_seed}"
+
+
+def draw(folder: Path, *, images: Mapping[str, int], size: int, scene_seed: int) -> None:
+    if not folder.exists():
+        print(f"drawing {sum(images.values()):,} scenes into {folder}", file=sys.stderr)
+    generate(folder, images=images, size=size, seed=scene_seed)
 
 
 class Scenes(Karpathy):
     """images: how many of each split.  size: of their sides in pixels.  scene_seed: of the scenes themselves, apart
-    from the run's seed, so that runs of different seeds share their data. root gets a folder for each such choice.
+    from the run's seed, so that runs of different seeds share their data.
     """
 
     def __init__(self, *, images: Mapping[str, int], size: int = 64, scene_seed: int = 0, **loading: Any) -> None:
         super().__init__(annotations="dataset_coco.json", images=".", restval=True, **loading)
-        self.counts, self.size, self.scene_seed = dict(images), size, scene_seed
-        numbers = "-".join(str(count) for count in self.counts.values())
-        self.root = self.root / f"{numbers}-{size}px-seed{scene_seed}"
+        self.drawn: dict[str, Any] = {"images": dict(images), "size": size, "scene_seed": scene_seed}
+        self.root = scene_folder(self.root, **self.drawn)
 
     def prepare_data(self) -> None:
-        if not self.root.exists():
-            print(f"drawing {sum(self.counts.values()):,} scenes into {self.root}", file=sys.stderr)
-        generate(self.root, images=self.counts, size=self.size, seed=self.scene_seed)
+        draw(self.root, **self.drawn)
 
     def samples(self, split: str) -> list[Sample]:
         samples = super().samples(split)
@@ -42,8 +58,50 @@ class Scenes(Karpathy):
         lacking = next((sample.image for sample in samples if sample.image.name not in pairs), None)
         if lacking is not None:
             raise ValueError(f"{path} has no pair of captions for {lacking.name}; delete {self.root} to draw it anew")
-        chosen = [pairs[sample.image.name] for sample in samples]
+        cloze = read_json(self.root / "cloze" / f"{split}.json", what="the words that pictures decide")
+        also_true = read_json(self.root / "also_true" / f"{split}.json", what="what captions are also true of")
+        number = {sample.image.name: sample.id for sample in samples}
         return [
-            replace(sample, choices=(pair["caption"], pair["negative_caption"]), label=0)
-            for sample, pair in zip(samples, chosen, strict=True)
+            replace(
+                sample,
+                choices=(pairs[sample.image.name]["caption"], pairs[sample.image.name]["negative_caption"]),
+                label=0,
+                blanks=tuple(_blanks(cloze[sample.image.name])),
+                also_true=tuple(tuple(number[name] for name in names) for names in also_true[sample.image.name]),
+            )
+            for sample in samples
         ]
+
+
+def _blanks(captions: list[list[dict[str, Any]]]) -> Iterator[Blank]:
+    for index, found in enumerate(captions):
+        for blank in found:
+            yield Blank(caption=index, **blank | {"words": tuple(blank["words"])})
+
+
+class SceneQuestions(VQAv2):
+    """images, size, scene_seed: see Scenes.  The others: see VQAv2."""
+
+    def __init__(self, *, images: Mapping[str, int], size: int = 64, scene_seed: int = 0, **loading: Any) -> None:
+        splits = {split: [part for part in parts if part in images] for split, parts in PARTS.items()}
+        super().__init__(splits=splits, images="{split}/COCO_{split}_{id:012d}.png", **loading)
+        self.drawn: dict[str, Any] = {"images": dict(images), "size": size, "scene_seed": scene_seed}
+        self.root = scene_folder(self.root, **self.drawn)
+
+    def prepare_data(self) -> None:
+        draw(self.root, **self.drawn)
+
+
+class SceneGenome(VisualGenome):
+    """images, size, scene_seed: see Scenes, whose splits it has.  The others: see VisualGenome."""
+
+    def __init__(self, *, images: Mapping[str, int], size: int = 64, scene_seed: int = 0, **loading: Any) -> None:
+        super().__init__(annotations="visual_genome", images=".", **loading)
+        self.drawn: dict[str, Any] = {"images": dict(images), "size": size, "scene_seed": scene_seed}
+        self.root = scene_folder(self.root, **self.drawn)
+
+    def prepare_data(self) -> None:
+        draw(self.root, **self.drawn)
+
+    def samples(self, split: str) -> list[Sample]:
+        return [sample for sample in self.listed() if sample.image.parent.name in PARTS[split]]

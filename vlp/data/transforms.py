@@ -15,7 +15,7 @@ from jaxtyping import UInt8
 from torchvision.transforms import v2
 from torchvision.transforms.v2.functional import pil_to_tensor
 
-from vlp.data.images import eight_bit, to_rgb
+from vlp.data.images import ImageError, eight_bit, to_rgb
 
 BICUBIC = v2.InterpolationMode.BICUBIC
 LONGEST = 16  # sides of an image above this ratio are cut first: 1 x 4000 would become 224 x 896,000
@@ -80,3 +80,47 @@ class EvalTransform:
         if self.mode == "clip" and max(image.size) > LONGEST * shorter:
             image = v2.CenterCrop([min(side, LONGEST * shorter) for side in (image.height, image.width)])(image)
         return pil_to_tensor(to_rgb(self.steps(image)))
+
+
+class MinMaxTransform:
+    """Keeps the image's shape: the shorter side becomes `image_size`, unless the longer one would pass `longest`; then both
+    sides are cut down to multiples of `multiple`, so the shape changes a little (ViLT, arXiv:2102.03334, §4.1;
+    dandelin/ViLT vilt/transforms/utils.py `MinMaxResize`).
+
+    longest: None = 1333/800 of `image_size`, as in object detection.  rand_augment: (operations, magnitude), in training.
+    decode_side: see `open_image`.
+    """
+
+    def __init__(
+        self,
+        *,
+        image_size: int = 384,
+        longest: int | None = None,
+        multiple: int = 32,
+        rand_augment: Sequence[int] | None = None,
+        decode_side: int | None = None,
+    ) -> None:
+        self.image_size, self.multiple, self.decode_side = image_size, multiple, decode_side
+        self.longest = int(1333 / 800 * image_size) if longest is None else longest
+        self.augment: torch.nn.Module = torch.nn.Identity()
+        if rand_augment is not None:
+            operations, magnitude = rand_augment
+            self.augment = v2.RandAugment(
+                num_ops=operations, magnitude=magnitude, interpolation=v2.InterpolationMode.BILINEAR
+            )
+
+    def __call__(self, image: PIL.Image.Image) -> UInt8[torch.Tensor, "3 h w"]:
+        """Raises ImageError where the shorter side would vanish."""
+        image = to_rgb(image)
+        scale = self.image_size / min(image.size)
+        sides = [self.image_size if side == min(image.size) else scale * side for side in image.size]
+        if max(sides) > self.longest:
+            scale = self.longest / max(sides)
+            sides = [scale * side for side in sides]
+        width, height = (int(side + 0.5) // self.multiple * self.multiple for side in sides)
+        if not width or not height:
+            raise ImageError(
+                f"image of {image.width} x {image.height} pixels: too narrow, as a side of {min(sides):.0f} pixels is left "
+                f"of which multiples of {self.multiple} are kept"
+            )
+        return pil_to_tensor(self.augment(image).resize((width, height), PIL.Image.Resampling.BICUBIC))

@@ -130,6 +130,8 @@ def check_targets(config: Plain) -> None:
         target = node.get("_target_") if isinstance(node, dict) else None
         if not isinstance(target, str) or "${" in target:
             continue
+        if re.fullmatch(r"data\.sources\.[^.]+", path) and not node.get("_partial_"):
+            raise ConfigError(f"{path}: a source is finished by its mixture: set +{path}._partial_=true")
         if target.startswith("vlp.") and not exists(target):
             raise ConfigError(f"{path}._target_: there is no {target} in the package")
         accepted = parameters(target)

@@ -11,13 +11,16 @@ from typing import Any
 from rich.console import Console
 
 from vlp.data.base import DataModule
+from vlp.data.mixture import Mixture
 from vlp.launch.run_folder import write_json
 from vlp.report.tables import retrieval_table
 
 _LIBRARIES = ("torch", "torchvision", "lightning", "transformers", "timm", "torchmetrics")
 
 
-def write_results(folder: Path, figures: dict[str, Any], config: dict[str, Any], data: DataModule) -> dict[str, Any]:
+def write_results(
+    folder: Path, figures: dict[str, Any], config: dict[str, Any], data: DataModule | Mixture
+) -> dict[str, Any]:
     """Figures and the card as one flat object, written atomically."""
     rounded = {key: float(f"{value:.7g}") if isinstance(value, float) else value for key, value in figures.items()}
     results = rounded | card(config, data)  # single precision holds seven digits
@@ -25,16 +28,21 @@ def write_results(folder: Path, figures: dict[str, Any], config: dict[str, Any],
     return results
 
 
-def card(config: dict[str, Any], data: DataModule) -> dict[str, Any]:
-    """Commit, versions, and for each measured split its size, captions kept, and the sha256 of its file names and captions."""
+def card(config: dict[str, Any], data: DataModule | Mixture) -> dict[str, Any]:
+    """Commit, versions, and for each measured split (of several sources: <split>/<source>) its images, its captions and
+    questions, and the sha256 of its file names and texts."""
     values: dict[str, Any] = {"commit": commit(), "seed": config["seed"], "data": data.name}
     values["selected_on"] = "val" if "monitor" in config else None
     values["pretrained_on"] = _pretrained(config)
     for split in ("val", "test"):
-        if samples := data.split(split):
-            values[f"{split}/images"] = len({sample.id for sample in samples})
-            values[f"{split}/captions"] = sum(len(sample.captions) for sample in samples)
-            values[f"{split}/sha256"] = data.fingerprint(split)
+        for name, source in data.measured(split).items():
+            samples = source.split(split)
+            place = split if list(data.sources) == [data.name] else f"{split}/{name}"
+            values[f"{place}/images"] = len({sample.id for sample in samples})
+            values[f"{place}/captions"] = sum(len(sample.captions) for sample in samples)
+            if questions := sum(sample.question is not None for sample in samples):
+                values[f"{place}/questions"] = questions
+            values[f"{place}/sha256"] = source.fingerprint(split)
     return values | {f"version/{name}": version(name) for name in _LIBRARIES}
 
 
@@ -42,13 +50,24 @@ def print_table(results: dict[str, Any], folder: Path) -> None:
     """The retrieval figures beside the baseline's and chance, any other task's figures, and where the rest lies."""
     console = Console(width=None if Console().is_terminal else 110)
     split = "test" if any(key.startswith("test/") for key in results) else "val"
+    measured = [(key.split("/"), value) for key, value in results.items() if key.startswith(f"{split}/")]
+    figures = [(*parts[1:], value) for parts, value in measured if len(parts) == 4]
+    for source in dict.fromkeys(source for source, *_ in figures):
+        _print_source(
+            console, source, split, {(task, metric): v for name, task, metric, v in figures if name == source}
+        )
+    seconds = results.get("train_seconds")
+    took = f"trained {seconds:.0f} s, " if seconds is not None else ""
+    pictures = " and pictures" if (folder / "plots").is_dir() else ""
+    console.print(
+        f"{took}{results['seconds']:.0f} s in all; results{pictures}: {folder}", markup=False, highlight=False
+    )
+
+
+def _print_source(console: Console, source: str, split: str, figures: dict[tuple[str, str], float]) -> None:
     rows: dict[str, dict[str, float]] = {"model": {}}
     others: list[tuple[str, str]] = []
-    for key, value in results.items():
-        parts = key.split("/")
-        if len(parts) != 4 or parts[0] != split:
-            continue
-        _, source, task, metric = parts
+    for (task, metric), value in figures.items():
         row = "model" if task == "retrieval" else task.replace("_", " ")
         if metric.startswith("chance_") and task == "retrieval":
             rows.setdefault("chance", {})[metric.removeprefix("chance_")] = value
@@ -58,15 +77,9 @@ def print_table(results: dict[str, Any], folder: Path) -> None:
             others.append((row, f"{source} {row}, {metric.replace('_', ' ')}: {value:.1f}"))
     if rows["model"]:
         rows["chance"] = rows.pop("chance")  # the last row
-        console.print(retrieval_table(rows, title=f"{results['data']}, {split} split, percent"))
+        console.print(retrieval_table(rows, title=f"{source}, {split} split, percent"))
     for line in (line for row, line in others if row not in rows):
         console.print(line, markup=False, highlight=False)
-    seconds = results.get("train_seconds")
-    took = f"trained {seconds:.0f} s, " if seconds is not None else ""
-    pictures = " and pictures" if (folder / "plots").is_dir() else ""
-    console.print(
-        f"{took}{results['seconds']:.0f} s in all; results{pictures}: {folder}", markup=False, highlight=False
-    )
 
 
 def _pretrained(config: dict[str, Any]) -> list[str]:

@@ -152,7 +152,10 @@ def listing(rng: random.Random, scene: Scene, groups: Sequence[int]) -> Form:
 def counting(rng: random.Random, scene: Scene, groups: Sequence[int]) -> Form:
     total = len(scene.things)
     link = "," if len(groups) == len(scene.groups) == 2 else rng.choice((", including", ", among them"))
-    forms = (f"{NUMBERS[total]} shapes{link} {{0}} and {{1}}", f"a scene of {NUMBERS[total]} objects{link} {{0}} and {{1}}")
+    forms = (
+        f"{NUMBERS[total]} shapes{link} {{0}} and {{1}}",
+        f"a scene of {NUMBERS[total]} objects{link} {{0}} and {{1}}",
+    )
     return Form(template=rng.choice(forms), total=total)
 
 

@@ -1,4 +1,5 @@
-"""What colour histograms and bags of words reach on the test split, logged as test/<source>/ridge_baseline/<metric>.
+"""What colour histograms and bags of words reach on the test split, logged as test/<source>/ridge_baseline/<metric>
+for each source that has captions.
 
 Fitted on training images through the evaluation transform, so it sees what the model sees.
 """
@@ -11,6 +12,7 @@ import lightning as L
 import torch
 from lightning.pytorch.callbacks import Callback
 
+from vlp.data.base import DataModule
 from vlp.data.images import open_image
 from vlp.metrics.recall import recall_from_scores
 from vlp.metrics.ridge_baseline import ridge_similarity
@@ -24,9 +26,18 @@ class RidgeBaseline(Callback):
         self.train_images = train_images
 
     def on_test_epoch_end(self, trainer: L.Trainer, pl_module: Any) -> None:
-        data = trainer.datamodule  # type: ignore[attr-defined]
+        figures: dict[str, float] = {}
+        for name, source in trainer.datamodule.measured("test").items():  # type: ignore[attr-defined]
+            found = self._recall(source)
+            figures |= {f"test/{name}/ridge_baseline/{metric}": value for metric, value in found.items()}
+        pl_module.log_dict(figures)
+
+    def _recall(self, data: DataModule) -> dict[str, float]:
+        """Empty for a source without captions, where retrieval is not measured either."""
         fit = [data.split("train")[index] for index in range(min(self.train_images, len(data.split("train"))))]
         test = list(data.split("test"))
+        if not fit or not all(sample.captions for sample in [*fit, *test]):
+            return {}
 
         def pixels(samples: list[Sample]) -> torch.Tensor:
             return torch.stack([data.transform["eval"](open_image(sample.image)) for sample in samples])
@@ -39,5 +50,4 @@ class RidgeBaseline(Callback):
         )
         ids = torch.tensor([sample.id for sample in test])
         text_ids = torch.tensor([sample.id for sample in test for _ in sample.captions])
-        figures = recall_from_scores(scores, ids, text_ids)
-        pl_module.log_dict({f"test/{data.name}/ridge_baseline/{name}": value for name, value in figures.items()})
+        return recall_from_scores(scores, ids, text_ids)

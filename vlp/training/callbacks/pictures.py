@@ -15,7 +15,9 @@ from vlp.training.loggers import log_pictures
 
 
 class Pictures(Callback):
-    """folder: of the run. Files are named <split>_<task>_<picture>.png and overwritten by the next evaluation."""
+    """folder: of the run. Files are named <split>_<task>_<picture>.png, in a run of several sources
+    <split>_<source>_<task>_<picture>.png, and overwritten by the next evaluation.
+    """
 
     def __init__(self, *, folder: str | Path) -> None:
         self.folder = Path(folder)
@@ -40,9 +42,11 @@ class Pictures(Callback):
         if not trainer.is_global_zero:
             return
         pictures: dict[str, Path] = {}
-        for name, task in module.tasks.items():
-            for kind, path in draw(task.figures(), self.folder / "plots" / f"{split}_{name}").items():
-                pictures[f"{split}/{name}/{kind}"] = path
+        several = len(trainer.datamodule.sources) > 1  # type: ignore[attr-defined]
+        for (source, task), figures in module.measurement.pictured.items():
+            place = [split, source, task] if several else [split, task]
+            for kind, path in draw(figures, self.folder / "plots" / "_".join(place)).items():
+                pictures["/".join([*place, kind])] = path
         log_pictures(trainer.loggers, trainer.global_step, pictures)
 
 

@@ -71,7 +71,9 @@ class Lines(Callback):
         if not trainer.is_global_zero or trainer.state.fn != "fit":
             return
         figures = trainer.callback_metrics
-        losses = ", ".join(f"{k.split('/')[-2]} {float(v):.3f}" for k, v in figures.items() if k.endswith("/loss"))
+        names = [name for name in figures if name.endswith("/loss")]  # train/<source>/<objective>/loss
+        several = len({name.split("/")[1] for name in names}) > 1
+        losses = ", ".join(f"{' '.join(n.split('/')[1 if several else 2 : -1])} {float(figures[n]):.3f}" for n in names)
         monitored = f", {self.monitor} {float(figures[self.monitor]):.1f}" if self.monitor in figures else ""
         done = trainer.global_step - self.first_step
         left = (time.perf_counter() - self.begin) * max(0, pl_module.total_steps() - trainer.global_step) / max(1, done)

@@ -1,0 +1,133 @@
+"""The JSON lists of ALBEF and BLIP in all their forms."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from pathlib import Path
+from typing import Any
+
+import PIL.Image
+import pytest
+
+from vlp.data.flat_json import FlatJSON
+from vlp.data.photo_ids import GENOME
+
+Loading = dict[str, Any]
+COCO = "val2014/COCO_val2014_000000391895.jpg"
+
+
+def flat(root: Path, loading: Loading, train: list[dict[str, Any]], **changed: Any) -> FlatJSON:
+    for folder in (".", "coco", "genome"):
+        for name in (COCO, "a.jpg", "b.jpg", "VG_100K/2.jpg"):
+            (root / folder / name).parent.mkdir(parents=True, exist_ok=True)
+            PIL.Image.new("RGB", (8, 8)).save(root / folder / name)
+    (root / "train.json").write_text(json.dumps(train))
+    return FlatJSON(root=root, **{**loading, "files": {"train": "train.json"}, "batch_size": 2, **changed})
+
+
+def test_pre_training_rows_hold_one_caption_or_several(tmp_path: Path, loading: Loading) -> None:
+    rows = [
+        {"image": COCO, "caption": "one"},
+        {"image": "VG_100K/2.jpg", "caption": ["two ", "  three\n", ""]},
+        {"image": "a.jpg", "caption": "four"},
+    ]
+    samples = list(flat(tmp_path, loading, rows).split("train"))
+    assert [sample.captions for sample in samples] == [("one",), ("two", "three"), ("four",)]
+    assert [sample.id for sample in samples[:2]] == [391895, GENOME + 2]
+
+
+def test_rows_of_one_image_are_joined(tmp_path: Path, loading: Loading) -> None:
+    rows = [{"image": COCO, "caption": text, "image_id": "coco_391895"} for text in ("one", " ", "two")]
+    (sample,) = flat(tmp_path, loading, rows).split("train")
+    assert sample.captions == ("one", "two")
+
+
+def test_several_files_a_split_and_packed_ones(tmp_path: Path, loading: Loading) -> None:
+    (tmp_path / "more.json.gz").write_bytes(gzip.compress(json.dumps([{"image": "b.jpg", "caption": "b"}]).encode()))
+    data = flat(tmp_path, loading, [{"image": "a.jpg", "caption": "a"}], files={"train": ["train.json", "more.json"]})
+    assert [sample.captions for sample in data.split("train")] == [("a",), ("b",)]
+    assert [sample.sample for sample in data.split("train")] == [0, 1]
+
+
+VQA = [
+    {"image": COCO, "question": "What?", "question_id": 7, "answer": ["red"] * 9 + ["blue"], "dataset": "vqa"},
+    {"image": "VG_100K/2.jpg", "question": "Where?", "question_id": 8, "answer": "on it", "dataset": "vg"},
+]
+
+
+def test_questions_of_vqa_and_visual_genome(tmp_path: Path, loading: Loading) -> None:
+    folders = {"vqa": "coco", "vg": "genome"}
+    data = flat(tmp_path, loading, VQA, images=folders, answer_weights={"vg": 0.5})
+    first, second = data.split("train")
+    assert (first.image, second.image) == (tmp_path / "coco" / COCO, tmp_path / "genome" / "VG_100K/2.jpg")
+    assert (first.id, first.sample, first.answer_weight) == (391895, 7, 1.0)
+    assert (second.id, second.sample, second.answers) == (GENOME + 2, 8, ("on it",))
+    data.setup("fit")
+    (batch,) = data.train_dataloader()
+    order = batch.sample.tolist().index(7)
+    assert batch.answer_weight is not None
+    assert batch.answer_weight[order].tolist() == pytest.approx([0.9, 0.1])
+    assert batch.answer_weight[1 - order].tolist() == [0.5, 0]
+    with pytest.raises(ValueError, match=r"\[1\]: data.images has no folder for the dataset 'vg': vqa"):
+        flat(tmp_path, loading, VQA, images={"vqa": "coco"}).split("train")
+
+
+def test_test_questions_without_answers(tmp_path: Path, loading: Loading) -> None:
+    rows = [{"image": "a.jpg", "question": "What?", "question_id": 1, "dataset": "vqa"}]
+    data = flat(tmp_path, loading, rows, files={"test": "train.json"})
+    data.setup("test")
+    (batch,) = data.test_dataloader()
+    assert batch.question is not None
+    assert batch.raw is not None
+    assert batch.raw[0].answers == ()
+    with pytest.raises(ValueError, match="question_ids that are not unique: 1"):
+        flat(tmp_path, loading, rows * 2, files={"test": "train.json"}).split("test")
+
+
+def test_paths_of_the_machine_that_made_the_list(tmp_path: Path, loading: Loading) -> None:
+    rows = [{"image": f"/export/share/coco/{COCO}", "caption": "x"}]
+    with pytest.raises(ValueError, match=r"\[0\]: .* path of another machine: map its beginning with data\.prefixes"):
+        flat(tmp_path, loading, rows).split("train")
+    (sample,) = flat(tmp_path, loading, rows, prefixes={"/export/share/": ""}).split("train")
+    assert sample.image == tmp_path / "coco" / COCO
+    with pytest.raises(ValueError, match="leads out of"):
+        flat(tmp_path, loading, [{"image": "../a.jpg", "caption": "x"}]).split("train")
+
+
+def test_held_out_images(tmp_path: Path, loading: Loading) -> None:
+    rows = [{"image": name, "caption": name} for name in ("a.jpg", "b.jpg", COCO)]
+    data = flat(tmp_path, loading, rows, held_out=1)
+    assert (len(data.split("train")), len(data.split("val")), len(data.split("test"))) == (2, 1, 0)
+    with pytest.raises(ValueError, match=r"data\.files\.val=null"):
+        flat(tmp_path, loading, rows, held_out=1, files={"train": "train.json", "val": "train.json"})
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ([{"image": "a.jpg"}], r"train\.json: \[0\]: neither caption nor question"),
+        ([{"caption": "x"}], r"\[0\]: no image in it"),
+        ([{"image": "a.jpg", "caption": 7}], r"\[0\]: a caption must be a text, not int"),
+        ([{"image": "a.jpg", "caption": "x"}, *VQA], "hold captions and questions: make two data sources"),
+        ([{**VQA[0], "question": " "}], r"\[0\]: expected a text question"),
+        ([{**VQA[0], "answer": [1]}], r"\[0\]: expected a text question and an answer"),
+        ([{**VQA[0], "question_id": "seven"}], "question_id must be a whole number, not 'seven'"),
+        ({"a": 1}, "expected a list of objects"),
+    ],
+)
+def test_lists_with_faults(tmp_path: Path, loading: Loading, rows: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        flat(tmp_path, loading, rows).split("train")
+
+
+def test_evaluation_data_may_not_lose_a_caption_or_share_an_image(tmp_path: Path, loading: Loading) -> None:
+    rows = [{"image": "a.jpg", "caption": ["x", ""]}]
+    with pytest.raises(ValueError, match="empty caption in evaluation data"):
+        flat(tmp_path, loading, rows, files={"test": "train.json"}).split("test")
+    data = flat(
+        tmp_path, loading, [{"image": "a.jpg", "caption": "x"}], files={"train": "train.json", "val": "train.json"}
+    )
+    data.split("train")
+    with pytest.raises(ValueError, match="1 images are in train and in val"):
+        data.split("val")

@@ -1,0 +1,65 @@
+"""A mixture of three small sources for tests: two with captions, one with questions, one of them not evaluated."""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+from typing import Any
+
+import PIL.Image
+import torch
+
+from vlp.data.base import DataModule
+from vlp.data.mixture import Mixture
+from vlp.data.transforms import EvalTransform, TrainTransform
+from vlp.structures import Sample, Text
+
+
+class Words:
+    """Each letter is a token."""
+
+    trained = True
+
+    def __call__(self, texts: list[str], *, end: bool | None = None) -> Text:
+        rows = [[1, *text.encode()[:9]] + ([2] if end else []) for text in texts]
+        ids = torch.zeros(len(rows), max(map(len, rows)), dtype=torch.int64)
+        for row, letters in zip(ids, rows, strict=True):
+            row[: len(letters)] = torch.tensor(letters)
+        return Text(ids=ids, mask=ids > 0)
+
+
+class Pictures(DataModule):
+    """`count` pictures with captions, or with questions."""
+
+    def __init__(self, *, count: int, asks: bool = False, evaluated: int = 3, **loading: Any) -> None:
+        super().__init__(**loading)
+        self.count, self.asks, self.evaluated = count, asks, evaluated
+
+    def prepare_data(self) -> None:
+        self.root.mkdir(parents=True, exist_ok=True)
+        PIL.Image.new("RGB", (8, 8), (200, 100, 0)).save(self.root / "x.png")
+
+    def samples(self, split: str) -> list[Sample]:
+        if self.asks:
+            self.answer_names = ("yes", "no")
+        first, count = (0, self.count) if split == "train" else (1000, self.evaluated)
+        said: dict[str, Any] = (
+            {"question": "is it?", "answers": ("yes",)} if self.asks else {"captions": (f"a {self.name}", "it")}
+        )
+        return [Sample(id=i, sample=i, image=self.root / "x.png", **said) for i in range(first, first + count)]
+
+
+def mixture(root: Path, **changed: Any) -> Mixture:
+    workers = changed.pop("workers", 0)
+    common = {"root": root, "num_workers": workers, "eval_batch_size": 2}
+    sources = {
+        "words": functools.partial(Pictures, name="unused", count=13, batch_size=4, **common),
+        "asked": functools.partial(Pictures, name="unused", count=5, batch_size=2, asks=True, **common),
+        "rare": functools.partial(Pictures, name="unused", count=40, batch_size=2, evaluated=0, **common),
+    }
+    sources |= changed.pop("sources", {})
+    transform = {"train": TrainTransform(image_size=8, flip=True), "eval": EvalTransform(image_size=8)}
+    settings = {"name": "mix", "transform": transform, "tokenizer": Words(), "seed": 3, "epoch": "words"}
+    data = Mixture(sources=sources, **{**settings, **changed})
+    data.prepare_data()
+    return data

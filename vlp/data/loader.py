@@ -1,0 +1,39 @@
+"""A DataLoader whose workers stay out of OpenMP, that counts what it has handed out, and that does not wait for ever."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import torch
+from torch.utils.data import DataLoader
+
+
+def prepare_worker(worker: int) -> None:
+    # a process forked from one that used OpenMP hangs in its first parallel region, so it must never enter one
+    torch.set_num_threads(1)
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"
+
+
+class Loader(DataLoader[Any]):
+    """A DataLoader that counts what it has handed out, and whose timeout says what to do."""
+
+    delivered = 0  # batches of the latest iteration
+
+    def __iter__(self) -> Any:
+        self.delivered = 0
+        iterator = super().__iter__()
+        while True:
+            try:
+                batch = next(iterator)
+                self.delivered += 1
+                yield batch
+            except StopIteration:
+                return
+            except RuntimeError as error:
+                if "timed out" not in str(error):
+                    raise
+                message = (
+                    f"no batch came from {self.num_workers} data workers within data.timeout={self.timeout:g} seconds"
+                )
+                raise RuntimeError(f"{message}: look at the disk, or raise it (0 waits for ever)") from error
