@@ -1,0 +1,199 @@
+"""ViLT's checkpoints (Kim et al., arXiv:2102.03334; dandelin/ViLT, Apache-2.0) ↔ vlp's config and state.
+
+A file is Lightning's dump, `{'state_dict': …}`, with the heads of what it was trained for: masked language modelling and
+image-text matching, VQA, NLVR2, or retrieval. Its one transformer is our fusion; the towers are embedders. Sizes are in
+the shapes; a `config.json` with the original's options beside the file tells the number of heads (`num_heads`; else
+width / 64), `drop_rate` and `max_image_len`.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from vlp.checkpoints.checkpoint import Checkpoint
+from vlp.checkpoints.keys import Row, State, layers, to_ours, to_theirs
+
+_POSITION_IDS = "text_embeddings.position_ids"
+TABLE = [
+    Row("text.embedding.weight", "text_embeddings.word_embeddings.weight"),
+    Row("text.positions.weight", "text_embeddings.position_embeddings.weight"),
+    Row("text.token_types.weight", "text_embeddings.token_type_embeddings.weight"),
+    Row("text.norm.*", "text_embeddings.LayerNorm.*"),
+    Row(None, _POSITION_IDS),
+    Row("vision.class_token", "transformer.cls_token"),
+    Row("vision.positions", "transformer.pos_embed"),
+    Row("vision.patches.*", "transformer.patch_embed.proj.*"),
+    Row("fusion.types.weight", "token_type_embeddings.weight"),
+    Row("fusion.blocks.{}.norm1.*", "transformer.blocks.{}.norm1.*"),
+    Row("fusion.blocks.{}.attention.qkv.*", "transformer.blocks.{}.attn.qkv.*"),
+    Row("fusion.blocks.{}.attention.out.*", "transformer.blocks.{}.attn.proj.*"),
+    Row("fusion.blocks.{}.norm2.*", "transformer.blocks.{}.norm2.*"),
+    Row("fusion.blocks.{}.mlp.*", "transformer.blocks.{}.mlp.*"),
+    Row("fusion.norm.*", "transformer.norm.*"),
+    Row("fusion.pooler.*", "pooler.dense.*"),
+    Row("mlm.head.transform.*", "mlm_score.transform.dense.*"),
+    Row("mlm.head.norm.*", "mlm_score.transform.LayerNorm.*"),
+    Row("mlm.head.decoder.weight", "mlm_score.decoder.weight"),
+    Row("mlm.head.bias", "mlm_score.bias"),
+    Row("itm.head.*", "itm_score.fc.*"),
+    Row("irtr.head.*", "rank_output.*"),
+    Row("vqa.classifier.*", "vqa_classifier.*"),
+    Row("nlvr2.head.*", "nlvr2_classifier.*"),
+]
+_POSITIONS = ("transformer.pos_embed", "vilt.embeddings.position_embeddings")
+_CLASS_TOKEN = ("transformer.cls_token", "vilt.embeddings.cls_token")
+_LABELS = ("vqa_dict.json", "labels.json", "config.json")  # the first is the name under which the authors publish them
+
+
+def matches(state: Mapping[str, object]) -> bool:
+    return "transformer.pos_embed" in state and "text_embeddings.word_embeddings.weight" in state
+
+
+def read(state: Mapping[str, Tensor], path: Path, architecture: dict[str, Any]) -> Checkpoint:
+    """architecture: vision_heads or text_heads, which are the same heads here; activation."""
+    beside = path.parent / "config.json"
+    told = json.loads(beside.read_text()) if beside.is_file() else {}
+    heads = {value for key, value in architecture.items() if key.endswith("_heads") and value is not None}
+    if len(heads) > 1:
+        raise ValueError("ViLT has one transformer: give vision_heads or text_heads, not two different numbers")
+    longest = told.get("max_image_len", -1)
+    return assemble(
+        to_ours(flattened(state), TABLE),
+        path.parent,
+        heads=heads.pop() if heads else told.get("num_heads"),
+        max_patches=longest if longest > 0 else None,
+        dropout=told.get("drop_rate", 0.1),
+        activation=architecture.get("activation", "gelu"),
+    )
+
+
+def flattened(state: Mapping[str, Tensor]) -> State:
+    """The class token and the position embeddings without their leading dimensions of size one, in either format."""
+    positions = {key: value.flatten(0, -2) for key, value in state.items() if key in _POSITIONS}
+    return {**state, **positions, **{key: value.flatten() for key, value in state.items() if key in _CLASS_TOKEN}}
+
+
+def unflattened(state: Mapping[str, Tensor]) -> State:
+    positions = {key: value[None] for key, value in state.items() if key in _POSITIONS}
+    return {**state, **positions, **{key: value[None, None] for key, value in state.items() if key in _CLASS_TOKEN}}
+
+
+def assemble(
+    ours: State, folder: Path, *, heads: int | None, max_patches: int | None, dropout: float, activation: str,
+    norm_eps: float = 1e-6, text_norm_eps: float = 1e-12, transform: Mapping[str, Any] | None = None,
+) -> Checkpoint:  # fmt: skip
+    """The checkpoint whose tensors, heads' included, are `ours`.  folder: where vocabulary and answers are looked for.
+    text_norm_eps: of the text embedder and of masked language modelling's head.
+    """
+    model = _model(ours, dropout=dropout, max_patches=max_patches)
+    model["text"]["norm_eps"] = text_norm_eps
+    model["fusion"] |= {"heads": heads, "activation": activation, "norm_eps": norm_eps}
+    parts = tuple(f"{name}." for name in ("vision", "text", "fusion"))
+    state = {key: value for key, value in ours.items() if key.startswith(parts)}
+    own = {"_target_": "vlp.data.transforms.MinMaxTransform", "image_size": model["vision"]["image_size"]}
+    return Checkpoint(
+        config={
+            "model": model,
+            "objectives": _objectives(ours, folder, activation=activation, norm_eps=text_norm_eps),
+            "transform": {"eval": {**own, **(transform or {})}},
+            "tokenizer": {
+                "_target_": "vlp.tokenizers.wordpiece.WordPieceTokenizer",
+                "context_length": model["text"]["context_length"],
+            },
+        },
+        state=state,
+        heads={key: value for key, value in ours.items() if key not in state},
+        vocabulary=folder,
+    )
+
+
+def _model(ours: State, *, dropout: float, max_patches: int | None) -> dict[str, Any]:
+    """As far as the shapes tell."""
+    vocabulary_size, width = ours["text.embedding.weight"].shape
+    patch_size = ours["vision.patches.weight"].shape[-1]
+    return {
+        "_target_": "vlp.models.vlm.VisionLanguageModel",
+        "vision": {
+            "_target_": "vlp.models.vision.vilt_patches.ViltPatches",
+            "image_size": math.isqrt(len(ours["vision.positions"]) - 1) * patch_size,
+            "patch_size": patch_size,
+            "width": width,
+            "max_patches": max_patches,
+            "dropout": dropout,
+        },
+        "text": {
+            "_target_": "vlp.models.text.bert.BertText",
+            "vocabulary_size": vocabulary_size,
+            "context_length": len(ours["text.positions.weight"]),
+            "width": width,
+            "layers": 0,
+            "token_types": len(ours["text.token_types.weight"]),
+            "dropout": dropout,
+        },
+        "fusion": {
+            "_target_": "vlp.models.fusion.single_stream.SingleStreamFusion",
+            "image_width": width,
+            "text_width": width,
+            "width": width,
+            "layers": layers(ours, "fusion.blocks."),
+            "mlp_ratio": len(ours["fusion.blocks.0.mlp.fc1.bias"]) / width,
+            "images": len(ours["fusion.types.weight"]) - 1,
+            "dropout": dropout,
+        },
+    }
+
+
+def _objectives(ours: State, folder: Path, *, activation: str, norm_eps: float) -> dict[str, Any]:
+    """Of the heads that the file has."""
+    vocabulary_size, width = ours["text.embedding.weight"].shape
+    known: dict[str, dict[str, Any]] = {
+        "mlm": {
+            "_target_": "vlp.objectives.mlm.MLM",
+            "vocabulary_size": vocabulary_size,
+            "whole_words": True,
+            "tied": "mlm.head.decoder.weight" not in ours,
+            "activation": activation,
+            "norm_eps": norm_eps,
+        },
+        "itm": {"_target_": "vlp.objectives.itm.ITM", "contrastive": False},
+        "irtr": {"_target_": "vlp.objectives.irtr.IRTR"},
+        "vqa": {"_target_": "vlp.tasks.vqa.VQA"},
+        "nlvr2": {"_target_": "vlp.tasks.nlvr2.NLVR2", "head": "vilt"},
+    }
+    found = {name: {**node, "width": width} for name, node in known.items() if layers(ours, f"{name}.")}
+    if "vqa" in found:
+        found["vqa"]["answers"] = answers(folder, len(ours["vqa.classifier.3.bias"]))
+    return found
+
+
+def answers(folder: Path, count: int) -> list[str]:
+    """Of a JSON beside the checkpoint, a list or {number: answer}, also below `id2label`; where none has `count` of them,
+    LABEL_0, LABEL_1, …, as transformers names classes without a name."""
+    for file in (folder / name for name in _LABELS):
+        content = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
+        if isinstance(content, dict):
+            content = content.get("id2label", content)
+            content = [content.get(str(number)) for number in range(count)] if len(content) == count else None
+        if isinstance(content, list) and len(content) == count and all(isinstance(name, str) for name in content):
+            return content
+    return [f"LABEL_{number}" for number in range(count)]
+
+
+def second_image(state: Mapping[str, Tensor]) -> State:
+    """For NLVR2: a type embedding for a second image, which starts as a copy of the first one's (the original's rule)."""
+    types = state["fusion.types.weight"]
+    return {**state, "fusion.types.weight": types if len(types) == 3 else torch.cat([types, types[1:2]])}
+
+
+def write(checkpoint: Checkpoint, path: Path) -> None:
+    """As the original reads it with `load_path`: the `state_dict` of a Lightning dump, bit-equal."""
+    theirs = unflattened(to_theirs({**checkpoint.state, **checkpoint.heads}, TABLE))
+    theirs[_POSITION_IDS] = torch.arange(len(theirs["text_embeddings.position_embeddings.weight"]))[None]
+    torch.save({"state_dict": theirs}, path)

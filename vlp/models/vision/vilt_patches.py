@@ -1,0 +1,129 @@
+"""ViLT's image embedder: one linear map of patches, no layer above it (Kim et al., arXiv:2102.03334, §3.1; dandelin/ViLT
+vilt/modules/vision_transformer.py `visual_embed`).
+
+Images keep their shape: each has its own grid of whole patches, to which the square grid of position embeddings is
+resized. The original infers padding from pixels that are exactly zero, so that one mid-grey pixel can hide a patch; here
+`Image.size` says what is padding. States are in raster order, where the original shuffles them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from itertools import accumulate
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange, repeat
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from vlp.models.layers import Layout
+from vlp.models.vision.normalize import Normalize
+from vlp.structures import Image, Tokens
+
+Grid = tuple[int, int]
+
+
+class ViltPatches(nn.Module):
+    """image_size: side of the square whose grid the position embeddings are stored for, in pixels.
+    max_patches: of an image with more, as many are drawn at random in training (ViLT's pre-training: 200).
+    dropout: of the sum with the position embeddings.
+    """
+
+    def __init__(
+        self,
+        *,
+        image_size: int = 384,
+        patch_size: int = 32,
+        width: int = 768,
+        max_patches: int | None = None,
+        dropout: float = 0.1,
+        mean: Sequence[float] = (0.5, 0.5, 0.5),
+        std: Sequence[float] = (0.5, 0.5, 0.5),
+    ) -> None:
+        super().__init__()
+        if max_patches is not None and max_patches < 1:
+            raise ValueError(f"max_patches={max_patches}: keep at least one patch of each image, or null for all")
+        self.width, self.image_size, self.patch_size = width, image_size, patch_size
+        self.max_patches = max_patches
+        self.normalize = Normalize(mean=mean, std=std)
+        self.patches = nn.Conv2d(3, width, kernel_size=patch_size, stride=patch_size)
+        self.class_token = nn.Parameter(torch.empty(width))
+        self.positions = nn.Parameter(torch.empty((image_size // patch_size) ** 2 + 1, width))
+        self.dropout = nn.Dropout(dropout)
+        for parameter in (self.class_token, self.positions, self.patches.weight):
+            nn.init.trunc_normal_(parameter, std=0.02)
+        nn.init.zeros_(self.patches.bias)  # type: ignore[arg-type]
+
+    def forward(self, image: Image) -> Tokens:
+        """The class token, then each image's own patches; `pooled` is the class token. States of padding are zero."""
+        grids = self._grids(image)
+        pixels = self.normalize(image)
+        flat, shift = self._cut(pixels, grids), self._shift(grids)
+        counts = [rows * columns for rows, columns in grids]
+        kept = self._drawn(counts)
+        if kept is not None:
+            counts = [len(own) for own in kept]
+            starts = accumulate((rows * columns for rows, columns in grids), initial=0)
+            index = torch.cat([start + own for start, own in zip(starts, kept, strict=False)]).to(flat.device)
+            flat, shift = flat[index], shift[index]
+        x = F.linear(flat, self.patches.weight.flatten(1), self.patches.bias) + shift
+        layout = _layout(counts, x.device)
+        first = repeat(self.class_token + self.positions[0], "d -> b 1 d", b=len(grids))
+        states = self.dropout(torch.cat([first, layout.unpack(x)], dim=1))
+        real = layout.real()
+        mask = None if real is None else F.pad(real[:, 0, 0], (1, 0), value=True)
+        grid = grids[0] if kept is None and len(set(grids)) == 1 else None
+        return Tokens(states=states, pooled=states[:, 0], mask=mask, grid=grid)
+
+    def _grids(self, image: Image) -> list[Grid]:
+        """Rows and columns of whole patches of each image."""
+        batch, _, height, width = image.pixels.shape
+        sizes = [[height, width]] * batch if image.size is None else image.size.tolist()
+        small = next((size for size in sizes if min(size) < self.patch_size), None)
+        if small is not None:
+            raise ValueError(
+                f"an image of {small[0]} x {small[1]} pixels has no whole patch of {self.patch_size}: "
+                "raise the image_size of the transform"
+            )
+        if any(rows > height or columns > width for rows, columns in sizes):
+            raise ValueError(f"Image.size tells of images larger than their {height} x {width} pixels")
+        return [(rows // self.patch_size, columns // self.patch_size) for rows, columns in sizes]
+
+    def _cut(self, pixels: Float[Tensor, "b c h w"], grids: Sequence[Grid]) -> Float[Tensor, "r k"]:
+        """Each image's patches as rows of pixels, image after image."""
+        side = self.patch_size
+        if len(set(grids)) == 1:
+            rows, columns = grids[0]
+            part = pixels[..., : rows * side, : columns * side]
+            return rearrange(part, "b c (h p) (w q) -> (b h w) (c p q)", p=side, q=side)
+        parts = [own[:, : rows * side, : columns * side] for own, (rows, columns) in zip(pixels, grids, strict=True)]
+        return torch.cat([rearrange(part, "c (h p) (w q) -> (h w) (c p q)", p=side, q=side) for part in parts])
+
+    def _shift(self, grids: Sequence[Grid]) -> Float[Tensor, "r d"]:
+        """The position embeddings of each image's patches, bilinearly resized with the corners kept in the corners."""
+        side = math.isqrt(len(self.positions) - 1)
+        stored = rearrange(self.positions[1:], "(h w) d -> 1 d h w", h=side)
+        resized = {}
+        for grid in dict.fromkeys(grids):
+            fitted = (
+                stored if grid == (side, side) else F.interpolate(stored, grid, mode="bilinear", align_corners=True)
+            )
+            resized[grid] = rearrange(fitted, "1 d h w -> (h w) d")
+        return torch.cat([resized[grid] for grid in grids])
+
+    def _drawn(self, counts: Sequence[int]) -> list[Int[Tensor, " _"]] | None:
+        """Which patches of each image are kept, in raster order; None = all."""
+        if not self.training or self.max_patches is None or max(counts) <= self.max_patches:
+            return None
+        return [torch.randperm(count)[: self.max_patches].sort().values for count in counts]
+
+
+def _layout(counts: Sequence[int], device: torch.device) -> Layout:
+    """Rows of `counts` lengths, one after another, in a grid as long as the longest."""
+    length = max(counts)
+    if min(counts) == length:
+        return Layout(len(counts), length)
+    real = torch.arange(length) < torch.tensor(counts)[:, None]
+    return Layout(len(counts), length, real.flatten().nonzero()[:, 0].to(device))
