@@ -41,12 +41,12 @@ def test_one_word_four_files(kind: str, key: str) -> None:
 
 @pytest.mark.parametrize(
     ("group", "option"),
-    [(g, o) for g in ("model", "model/vision", "model/text", "model/projection", "model/fusion", "data", "transform", "tokenizer",
+    [(g, o) for g in ("model", "model/vision", "model/text", "model/projection", "model/fusion", "model/decoder", "data", "transform", "tokenizer",
                       "optimizer", "schedule", "trainer", "logger", "experiment") for o in options(g)],
 )  # fmt: skip
 def test_every_choice_composes(group: str, option: str) -> None:
-    whole = ["model=albef_tiny"] if group == "model/fusion" else []  # the default model has no fusion
-    config = composed(*whole, f"{group}={option}")
+    whole = {"model/fusion": "albef_tiny", "model/decoder": "encoder_decoder_tiny"}  # the default model has neither
+    config = composed(*([f"model={whole[group]}"] if group in whole else []), f"{group}={option}")
     assert OmegaConf.create(config) is not None
 
 

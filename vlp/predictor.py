@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -25,11 +26,13 @@ from vlp.data.images import open_image
 from vlp.models.momentum import MomentumCopy
 from vlp.models.vlm import VisionLanguageModel
 from vlp.structures import Image
+from vlp.tasks.captioning import Captioning
 from vlp.tasks.zero_shot import class_embeddings
 from vlp.tokenizers.base import Tokenizer
 from vlp.tokenizers.clip import ClipTokenizer
 from vlp.tokenizers.wordpiece import WordPieceTokenizer
 
+VERBS = {"vqa", "captioning"}  # tasks that can be asked though they may have no parameters of their own
 Picture = str | Path | PIL.Image.Image
 Transform = Callable[[PIL.Image.Image], Tensor]
 
@@ -44,7 +47,7 @@ def load(path: str | Path, *, tokenizer: Tokenizer | str | Path | None = None, *
     """
     checkpoint = read(Path(path).expanduser(), architecture)
     model = build_model(checkpoint)
-    heads = {key.partition(".")[0] for key in checkpoint.heads}
+    heads = {key.partition(".")[0] for key in checkpoint.heads} | VERBS
     nodes = {name: node for name, node in (checkpoint.config.get("objectives") or {}).items() if name in heads}
     objectives = nn.ModuleDict(build(nodes, allow=FROM_FILES))
     load_strictly(objectives, checkpoint.heads)
@@ -58,6 +61,7 @@ def load(path: str | Path, *, tokenizer: Tokenizer | str | Path | None = None, *
     return Predictor(
         model=model,
         objectives=objectives.eval(),
+        nodes=nodes,
         momentum=momentum,
         tokenizer=tokenizer if isinstance(tokenizer, Tokenizer) else lambda: _tokenizer(checkpoint, model, tokenizer),
         transform=build(node, allow=FROM_FILES) if node else None,
@@ -104,7 +108,7 @@ def _is_wordpiece(path: Path) -> bool:
 class Predictor:
     """Works on the device that `.model` is on, in evaluation mode, without gradients.
 
-    objectives: those that have parameters of their own.  momentum: the slowly moving copy, where the file has one.
+    objectives: those that have parameters of their own, and `nodes`, the configs they were built from.  momentum: the slowly moving copy, where the file has one.
     transform: picture → uint8 pixels.
     batch_size: inputs embedded at a time.
     """
@@ -114,6 +118,7 @@ class Predictor:
         *,
         model: VisionLanguageModel,
         objectives: nn.ModuleDict,
+        nodes: dict[str, dict[str, Any]] | None = None,
         momentum: MomentumCopy | None = None,
         tokenizer: Tokenizer | Callable[[], Tokenizer] | None = None,
         transform: Transform | None = None,
@@ -121,6 +126,7 @@ class Predictor:
     ) -> None:
         self.model = model
         self.objectives = objectives
+        self.nodes = nodes or {}
         self.momentum = momentum
         self.transform = transform
         self.batch_size = batch_size
@@ -203,11 +209,35 @@ class Predictor:
             text, chosen = (part.to(self.device) for part in tokenizer.cloze(words))
             memory = self.model.remember(self.model.encode_image(self._pixels(pictures)))
             best = objective.logits(self.model, text, memory, chosen).softmax(1).topk(count)
-            tokens = [[tokenizer.token(index) for index in row] for row in best.indices.tolist()]
+            tokens = [[tokenizer.spell([index]) for index in row] for row in best.indices.tolist()]
             rows = [list(zip(*row, strict=True)) for row in zip(tokens, best.values.tolist(), strict=True)]
             ends = chosen.sum(1).cumsum(0).tolist()
-            results += [sum(rows[start:end], []) for start, end in zip([0, *ends], ends, strict=False)]
+            results += [list(chain(*rows[start:end])) for start, end in zip([0, *ends], ends, strict=False)]
         return results
+
+    @torch.inference_mode()
+    def answer(
+        self, images: Sequence[Picture], questions: Sequence[str], answers: Sequence[str] = ()
+    ) -> list[list[tuple[str, float]]]:
+        """For question i about image i the best answers with their probabilities, best first.
+
+        answers: those to choose from, for a decoder that ranks them; none = the checkpoint's own.
+        """
+        tokenizer, task = self.require_tokenizer(), self._objective("vqa")
+        results: list[list[tuple[str, float]]] = []
+        for pictures, words in self._pairs(images, questions, "questions"):
+            text = tokenizer(words, kind="question").to(self.device)
+            results += task.answer(self.model, tokenizer, self._pixels(pictures), text, names=answers)
+        return results
+
+    @torch.inference_mode()
+    def caption(self, images: Sequence[Picture]) -> list[str]:
+        """One for each image, written as the checkpoint's captioning task says (by default beam search with 3 beams)."""
+        tokenizer = self.require_tokenizer()
+        task = self.objectives["captioning"] if "captioning" in self.objectives else Captioning()
+        self.model.part("decoder")  # an error that names it where there is none
+        batches = self._batches(images, "images")
+        return [text for batch in batches for text in task.caption(self.model, tokenizer, self._pixels(batch))]
 
     def _objective(self, name: str) -> Any:
         if name not in self.objectives:

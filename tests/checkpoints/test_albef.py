@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -14,10 +15,12 @@ from tests.checkpoints.fixtures import check_norms
 from vlp.checkpoints import albef, load
 from vlp.data.images import open_image
 from vlp.models.features import compute_features
+from vlp.metrics.recall import recall_from_scores
 from vlp.objectives.itc import ITC
 from vlp.objectives.mlm import MLM
 from vlp.predictor import Predictor
 from vlp.structures import Batch, Features, Image, Text
+from vlp.tasks.retrieval import Retrieval
 
 FILES = {
     "pretrain": "checkpoint_00.pth", "retrieval": "checkpoint_best.pth", "vqa": "checkpoint_07.pth",
@@ -250,3 +253,59 @@ def test_match_and_fill(shared: Path) -> None:
     assert len(filled) == 1
     assert [len(tokens) for tokens in filled] == [3]
     assert filled[0][0][1] > filled[0][1][1]
+
+
+def test_answers_are_ranked_as_the_original_ranks_them(shared: Path) -> None:
+    """The first token counts twice; through the Predictor's verb the pictures come from files, so here on tensors."""
+    predictor = vlp.load(file(shared, "vqa"))
+    told = json.loads((shared / "reference" / "albef" / "vqa" / "texts.json").read_text())
+    inputs, expected = arrays(shared, "vqa", "inputs"), arrays(shared, "vqa", "outputs")
+    task, tokenizer = predictor.objectives["vqa"], predictor.tokenizer
+    task.candidates = 5
+    question = tokenizer(told["questions"], kind="question")
+    assert torch.equal(question.ids, inputs["question_ids"])
+    assert torch.equal(tokenizer(told["answers"], kind="answer").ids, inputs["answer_ids"][:, :8])
+    image = Image(pixels=inputs["image"])
+    found = task.answer(predictor.model, tokenizer, image, question, names=told["answers"])
+    for row, ids, probabilities in zip(found, expected["topk_ids"], expected["topk_probs"], strict=True):
+        order = probabilities.argsort(descending=True)
+        assert [answer for answer, _ in row] == [told["answers"][index] for index in ids[order].tolist()]
+        close(torch.tensor([score for _, score in row]), probabilities[order])
+    picture = shared / "reference" / "albef" / "preprocess" / "rgb.png"
+    assert len(predictor.answer([picture], ["what is it?"], told["answers"])[0]) == 5
+
+
+def test_nlvr2(shared: Path) -> None:
+    predictor = vlp.load(file(shared, "nlvr"))
+    inputs, expected = arrays(shared, "nlvr", "inputs"), arrays(shared, "nlvr", "outputs")
+    ids = torch.arange(3)
+    pixels = torch.stack(inputs["image"].chunk(2), 1)
+    batch = Batch(
+        id=ids, sample=ids, seed=ids, image=Image(pixels=pixels), label=inputs["targets"],
+        question=Text(ids=inputs["input_ids"], mask=inputs["attention_mask"].bool()),
+    )  # fmt: skip
+    task = predictor.objectives["nlvr2"]
+    close(task.logits(predictor.model, batch), expected["logits"])
+
+
+def test_a_reranking_run_on_the_original_weights(shared: Path) -> None:
+    """The task's figures equal a ranking of the original's score matrices, whose other entries are -100."""
+    predictor = vlp.load(file(shared, "retrieval"))
+    inputs, expected = arrays(shared, "retrieval", "inputs"), arrays(shared, "retrieval", "outputs")
+    count, each = len(inputs["images"]), len(inputs["input_ids"]) // len(inputs["images"])
+    ids = torch.arange(count)
+    caption = Text(
+        ids=inputs["input_ids"].view(count, each, -1), mask=inputs["attention_mask"].bool().view(count, each, -1)
+    )
+    batch = Batch(id=ids, sample=ids, seed=ids, image=Image(pixels=inputs["images"]), caption=caption)
+    task = Retrieval(rerank=5)
+    task.linked = {"itm": predictor.objectives["itm"]}
+    task.reset()
+    with torch.no_grad():
+        task.update(predictor.model, batch, compute_features(predictor.model, batch, task.uses))
+        figures = task.compute(predictor.model)
+    text_id = ids.repeat_interleave(each)
+    reference = recall_from_scores(expected["score_i2t"], ids, text_id, text_scores=expected["score_t2i"])
+    for name in ("image_to_text_r1", "text_to_image_r1", "text_to_image_r5"):
+        assert figures[name] == pytest.approx(reference[name]), name
+    assert figures["rerank_pairs"] == int(((expected["score_i2t"] > -100) | (expected["score_t2i"].T > -100)).sum())

@@ -141,6 +141,6 @@ def test_keys_that_do_not_fit_the_config_are_named(tmp_path: Path) -> None:
 
 
 def test_another_architecture_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "config.json").write_text('{"model_type": "vilt"}')
-    with pytest.raises(ValueError, match="'vilt'"):
+    (tmp_path / "config.json").write_text('{"model_type": "flava"}')
+    with pytest.raises(ValueError, match="'flava'"):
         opened(tmp_path)

@@ -28,7 +28,8 @@ def evaluated(task: Matching, also: dict[int, tuple[int, ...]], parts: tuple[sli
         batch = toy_batch(rows, same_image=False).map(lambda t: t.float() if t.is_floating_point() else t)
         caption = Text(ids=batch.caption.ids[:, None], mask=batch.caption.mask[:, None])
         raw = tuple(
-            Sample(id=i, sample=i, image=Path("x"), captions=("a",), also_true=(also.get(i, ()),)) for i in batch.id.tolist()
+            Sample(id=i, sample=i, image=Path("x"), captions=("a",), also_true=(also.get(i, ()),))
+            for i in batch.id.tolist()
         )
         batch = Batch(**{**vars(batch), "caption": caption, "raw": raw})
         task.update(model, batch, compute_features(model, batch, task.uses))

@@ -12,7 +12,9 @@ from vlp.tasks.visual_entailment import VisualEntailment
 
 def batch_of(rows: slice = slice(None)) -> Batch:
     batch = toy_batch(rows, same_image=False)
-    return Batch(id=batch.id, sample=batch.sample, seed=batch.seed, image=batch.image, question=batch.caption, label=batch.id % 3)
+    return Batch(
+        id=batch.id, sample=batch.sample, seed=batch.seed, image=batch.image, question=batch.caption, label=batch.id % 3
+    )
 
 
 def test_accuracy_over_batches_of_any_size() -> None:

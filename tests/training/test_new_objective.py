@@ -37,7 +37,9 @@ class Centre(Objective):
         assert features.image_embed is not None
         return Loss(value=(features.image_embed - features.image_embed.mean(0)).square().sum(1).mean())
 '''
-YAML = "# @package objectives.centre\n# the new one\n_target_: vlp.objectives.centre.Centre\nweight: 0.5\nsources: null\n"
+YAML = (
+    "# @package objectives.centre\n# the new one\n_target_: vlp.objectives.centre.Centre\nweight: 0.5\nsources: null\n"
+)
 
 
 @pytest.fixture

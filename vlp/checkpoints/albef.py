@@ -236,7 +236,7 @@ def _objectives(ours: State, variant: Variant) -> dict[str, dict[str, Any]]:
     if variant.mlm:
         nodes["mlm"] = {"width": width, "vocabulary_size": len(ours["objectives.mlm.head.bias"]), **soft}
     if variant.decoder_layers:
-        nodes["vqa"] = dict(soft)
+        nodes["vqa"] = {"first_token_twice": True, **soft}
     if variant.classifier == "visual_entailment":
         count = len(ours["objectives.visual_entailment.head.2.bias"])
         nodes["visual_entailment"] = {"width": width, **soft}

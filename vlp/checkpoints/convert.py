@@ -1,4 +1,4 @@
-"""Any checkpoint that vlp reads → OpenAI's file, a Hugging Face folder or our file; there and back is bit-equal."""
+"""Any checkpoint that vlp reads → an original's file, a Hugging Face folder or our file; there and back is bit-equal."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ import json
 from pathlib import Path
 from typing import Any
 
-from vlp.checkpoints import clip, hugging_face, load
-from vlp.checkpoints.load import Checkpoint
+from vlp.checkpoints import albef, blip, clip, hugging_face, hugging_face_blip, hugging_face_vilt, load, vilt
+from vlp.checkpoints.checkpoint import Checkpoint
 
-FORMATS = ("hugging_face", "openai", "vlp")
+WRITERS = {"albef": albef.write, "blip": blip.write, "vilt": vilt.write}
+FORMATS = ("hugging_face", "openai", *WRITERS, "vlp")
 
 
 def convert(source: Path, destination: Path, format: str, **architecture: Any) -> None:
@@ -25,10 +26,18 @@ def convert(source: Path, destination: Path, format: str, **architecture: Any) -
     destination.parent.mkdir(parents=True, exist_ok=True)
     if format == "vlp":
         return load.save(checkpoint, destination)
+    if format in WRITERS:
+        return WRITERS[format](checkpoint, destination)
     config = _pooled_at_end_token(checkpoint)
     if format == "openai":
         return clip.write(config, checkpoint.state, destination)
-    hugging_face.write(config, checkpoint.state, destination)
+    fusion = (config["model"].get("fusion") or {}).get("_target_", "")
+    if fusion.endswith(".SingleStreamFusion"):
+        hugging_face_vilt.write(checkpoint, destination)
+    elif fusion.endswith(".GroundedFusion") or config["model"].get("decoder"):
+        hugging_face_blip.write(checkpoint, destination)
+    else:
+        hugging_face.write(config, checkpoint.state, destination)
     if checkpoint.tokenizer_json is not None:
         (destination / load.TOKENIZER).write_text(checkpoint.tokenizer_json)
 

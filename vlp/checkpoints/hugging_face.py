@@ -17,8 +17,8 @@ from safetensors.torch import save_file
 from vlp.checkpoints import files
 from vlp.checkpoints.keys import Row, State, to_ours, to_theirs
 
-KINDS = ("clip", "vision-text-dual-encoder")
-_ACTIVATIONS = {"quick_gelu": "quick_gelu", "gelu": "gelu", "gelu_pytorch_tanh": "gelu_tanh"}
+KINDS = ("clip", "vision-text-dual-encoder", "vilt", "blip")  # the last two in their own modules
+ACTIVATIONS = {"quick_gelu": "quick_gelu", "gelu": "gelu", "gelu_pytorch_tanh": "gelu_tanh"}
 
 
 def _blocks(ours: str, theirs: str) -> list[Row]:
@@ -64,13 +64,13 @@ def read(folder: Path, architecture: dict[str, Any]) -> tuple[dict[str, Any], St
     if architecture:
         raise ValueError(f"a Hugging Face folder says its architecture itself; {', '.join(architecture)} cannot be set")
     if told.get("model_type") == "clip":
-        return _clip_config(told, folder), to_ours(_weights(folder), CLIP)
+        return _clip_config(told, folder), to_ours(weights(folder), CLIP)
     if told.get("model_type") == "vision-text-dual-encoder":
         return _read_dual(folder)
-    raise ValueError(f"{folder} holds a {told.get('model_type')!r} model; vlp reads {' and '.join(KINDS)}")
+    raise ValueError(f"{folder} holds a {told.get('model_type')!r} model; vlp reads {', '.join(KINDS)}")
 
 
-def _weights(folder: Path) -> State:
+def weights(folder: Path) -> State:
     names = sorted(folder.glob("model*.safetensors")) or sorted(folder.glob("pytorch_model*.bin"))
     if not names:
         raise FileNotFoundError(f"{folder} has a config.json but neither model.safetensors nor pytorch_model.bin")
@@ -88,14 +88,14 @@ def _clip_config(told: dict[str, Any], folder: Path) -> dict[str, Any]:
     vision, text = config.vision_config, config.text_config
 
     def tower(side: Any) -> dict[str, Any]:
-        if side.hidden_act not in _ACTIVATIONS:
-            raise ValueError(f"vlp's CLIP towers have no {side.hidden_act}: they know {', '.join(_ACTIVATIONS)}")
+        if side.hidden_act not in ACTIVATIONS:
+            raise ValueError(f"vlp's CLIP towers have no {side.hidden_act}: they know {', '.join(ACTIVATIONS)}")
         return {
             "width": side.hidden_size,
             "layers": side.num_hidden_layers,
             "heads": side.num_attention_heads,
             "mlp_ratio": side.intermediate_size / side.hidden_size,
-            "activation": _ACTIVATIONS[side.hidden_act],
+            "activation": ACTIVATIONS[side.hidden_act],
             "norm_eps": side.layer_norm_eps,
         }
 
@@ -180,7 +180,7 @@ def _clip_json(model: dict[str, Any], theirs: State) -> dict[str, Any]:
         raise ValueError("transformers' CLIPModel pools the class token after a pre-norm, and its text tower is causal")
     if text.get("pool", "end") not in ("argmax", "eot", "end"):
         raise ValueError(f"transformers' CLIPModel pools text at its end token, not at {text['pool']!r}")
-    names = {ours: theirs for theirs, ours in _ACTIVATIONS.items()}
+    names = {ours: theirs for theirs, ours in ACTIVATIONS.items()}
 
     def tower(side: dict[str, Any], layers: str) -> dict[str, Any]:
         return {

@@ -21,13 +21,26 @@ from jaxtyping import Float
 from torch import Tensor
 
 from vlp.build import FROM_FILES, build
-from vlp.checkpoints import albef, blip, clip, files, hugging_face, hugging_face_vilt, open_clip, vilt
+from vlp.checkpoints import (
+    albef,
+    blip,
+    clip,
+    files,
+    hugging_face,
+    hugging_face_blip,
+    hugging_face_vilt,
+    open_clip,
+    vilt,
+)
 from vlp.checkpoints.checkpoint import Checkpoint, eval_transform
 from vlp.checkpoints.keys import State, load_strictly
 
 TOKENIZER = "vlp_tokenizer.json"
 FORMATS = (albef, vilt, blip)  # modules with matches(keys) and read(file's content, path, architecture)
-FOLDERS = (hugging_face_vilt,)  # modules with matches(folder) and read(folder, architecture), beside hugging_face's own
+FOLDERS = (
+    hugging_face_vilt,
+    hugging_face_blip,
+)  # modules with matches(folder) and read(folder, architecture), beside hugging_face's own
 _OPTIONS = ("vision_heads", "text_heads", "activation", "image_size")
 _POSITIONS = ("vision.positions", "vision.attnpool.positional_embedding")
 
@@ -119,7 +132,9 @@ def _ours(content: dict[str, Any]) -> Checkpoint:
         tensors = content["state_dict"].items()
         return {key.removeprefix(prefix): value for key, value in tensors if key.startswith(prefix)}
 
-    config = {key: content["config"][key] for key in ("model", "transform", "objectives") if key in content["config"]}
+    told = content["config"]
+    config = {key: told[key] for key in ("model", "transform") if key in told}
+    config["objectives"] = {**(told.get("objectives") or {}), **(told.get("tasks") or {})}  # tasks may have heads too
     return Checkpoint(
         config=config,
         state=part("model."),

@@ -79,7 +79,11 @@ def score_pairs(
         memory = model.remember(image.rows(torch.tensor([picture]), device))
         for chunk in _within(lengths[pairs[places, 1]], TOKENS):
             words = text.rows(pairs[places[chunk], 1], device)
-            seen = memory if isinstance(memory, Memory) else memory.select(torch.zeros(len(words.states), dtype=torch.int64))
+            seen = (
+                memory
+                if isinstance(memory, Memory)
+                else memory.select(torch.zeros(len(words.states), dtype=torch.int64))
+            )
             result[places[chunk]] = score(model, words, seen).float().cpu()
         done += len(places)
         if report is not None:

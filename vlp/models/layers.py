@@ -113,6 +113,17 @@ class Layout:
         return grid.index_fill_(0, self.rows, True).view(self.batch, 1, 1, self.length)
 
 
+class Past:
+    """Keys and values of one layer's self-attention for the tokens so far, kept while a text is generated."""
+
+    def __init__(self, both: Float[Tensor, "b two h n k"]) -> None:
+        self.both = both
+
+    def extend(self, both: Float[Tensor, "b two h m k"]) -> tuple[Tensor, Tensor]:
+        self.both = torch.cat([self.both, both], dim=3)
+        return self.both[:, 0], self.both[:, 1]
+
+
 class Attention(nn.Module):
     """dropout: of the attention's probabilities, in training."""
 
@@ -125,9 +136,17 @@ class Attention(nn.Module):
         self.out = Linear(width, width)
 
     def forward(
-        self, x: Float[Tensor, "r d"], layout: Layout, mask: Bool[Tensor, "#b 1 #n n"] | None, causal: bool
+        self,
+        x: Float[Tensor, "r d"],
+        layout: Layout,
+        mask: Bool[Tensor, "#b 1 #n n"] | None,
+        causal: bool,
+        past: Past | None = None,
     ) -> Float[Tensor, "r d"]:
+        """past: of the tokens before these, to which these are added."""
         q, k, v = rearrange(layout.unpack(self.qkv(x)), "b n (three h d) -> three b h n d", three=3, h=self.heads)
+        if past is not None:
+            k, v = past.extend(torch.stack([k, v], dim=1))
         dropout = self.dropout if self.training else 0.0
         x = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal, dropout_p=dropout)
         return self.out(layout.pack(rearrange(x, "b h n d -> b n (h d)")))

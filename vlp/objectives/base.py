@@ -23,7 +23,9 @@ class Objective(nn.Module):
     needs: tuple[str, ...] = ()  # parts of the model, checked before the first step
     uses: tuple[str, ...] = ()  # fields of Features; only their union over all objectives is computed
     heads: tuple[str, ...] = ()  # other objectives whose heads it uses, found in `linked`
-    stored: tuple[str, ...] = ()  # constructor arguments that the weights decide: in evaluation the checkpoint's are taken
+    stored: tuple[
+        str, ...
+    ] = ()  # constructor arguments that the weights decide: in evaluation the checkpoint's are taken
     in_batch: bool = False  # the loss depends on which samples share a batch, so accumulating batches would change it
 
     def __init__(self, *, weight: float = 1.0, sources: Sequence[str] | None = None) -> None:

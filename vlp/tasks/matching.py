@@ -33,9 +33,7 @@ class Matching(Task):
     requires = ("image", "caption")
     heads = ("itm",)
 
-    def __init__(
-        self, *, contrastive: bool = True, weight: float = 0.0, sources: Sequence[str] | None = None
-    ) -> None:
+    def __init__(self, *, contrastive: bool = True, weight: float = 0.0, sources: Sequence[str] | None = None) -> None:
         super().__init__(weight=weight, sources=sources)
         self.contrastive = contrastive
         self.needs: tuple[str, ...] = ("vision", "text", "fusion") + (("projection",) if contrastive else ())
@@ -76,7 +74,9 @@ class Matching(Task):
         rows, owner = batch.choices.real_rows()
         place = torch.cat([torch.arange(count, device=owner.device) for count in owner.bincount().tolist()])
         right = place == batch.label[owner]
-        logits = self.linked["itm"].head(model.fuse(model.encode_text(rows), model.remember(image).select(owner)).pooled)
+        logits = self.linked["itm"].head(
+            model.fuse(model.encode_text(rows), model.remember(image).select(owner)).pooled
+        )
         found = (logits.argmax(1) == 1) == right
         for kind, chosen in enumerate((right, ~right)):
             self._choices[kind] += torch.tensor([int(found[chosen].sum()), int(chosen.sum())])

@@ -52,7 +52,8 @@ class Retrieval(Task):
         self.rerank, self.head = rerank, head
         self.mixes = list(mix) if isinstance(mix, Sequence) else [mix]
         self.mix: Tensor
-        self.register_buffer("mix", torch.tensor(float(self.mixes[0])))
+        chosen = len(self.mixes) > 1  # by val, so that it travels in checkpoints; NaN until then
+        self.register_buffer("mix", torch.tensor(torch.nan if chosen else float(self.mixes[0])), persistent=chosen)
         self.needs: tuple[str, ...] = ("vision", "text")
         self.uses: tuple[str, ...] = ()
         if rerank is not None:
@@ -158,6 +159,10 @@ class Retrieval(Task):
         if self._choosing:
             tried = {mix: final(mix)["rsum"] for mix in self.mixes}
             self.mix.fill_(max(tried, key=tried.__getitem__))
+        if self.mix.isnan():
+            raise ValueError(
+                f"tasks.retrieval.mix={self.mixes} is chosen on val, which was not measured: give one number"
+            )
         figures = final(float(self.mix)) | {"mix": float(self.mix), "rerank_pairs": float(len(pairs))}
         return figures | {"rerank_seconds": seconds, "rerank_pairs_per_second": len(pairs) / max(seconds, 1e-9)}
 
@@ -178,7 +183,9 @@ class Retrieval(Task):
         probe = mine[mine[:, 0] == 0]
         rate: list[float] = []
         score_pairs(model, score, image, text, probe, device=device)
-        score_pairs(model, score, image, text, probe, device=device, report=lambda d, _, s: rate.append(d / max(s, 1e-9)))
+        score_pairs(
+            model, score, image, text, probe, device=device, report=lambda d, _, s: rate.append(d / max(s, 1e-9))
+        )
         speaking = distributed.rank() == 0 and len(mine) > 0
         if speaking:
             print(
@@ -275,9 +282,7 @@ def _places(pairs: Int[Tensor, "p 2"], wanted: Int[Tensor, "w 2"], columns: int)
     return torch.searchsorted(keys, wanted[:, 0] * columns + wanted[:, 1])
 
 
-def _cosines(
-    image: Float[Tensor, "n e"], text: Float[Tensor, "m e"], pairs: Int[Tensor, "p 2"]
-) -> Float[Tensor, " p"]:
+def _cosines(image: Float[Tensor, "n e"], text: Float[Tensor, "m e"], pairs: Int[Tensor, "p 2"]) -> Float[Tensor, " p"]:
     parts = [(image[part[:, 0]] * text[part[:, 1]]).sum(1).cpu() for part in pairs.to(image.device).split(2**16)]
     return torch.cat(parts)
 

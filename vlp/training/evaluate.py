@@ -10,7 +10,9 @@ from typing import Any
 import lightning as L
 
 from vlp.build import build
-from vlp.predictor import load
+from vlp.checkpoints.keys import load_strictly
+from vlp.predictor import Predictor, load
+from vlp.tasks.base import Task
 from vlp.training.assemble import build_loggers, quiet, read_config
 from vlp.training.entry import enter
 from vlp.training.module import VisionLanguageModule
@@ -27,8 +29,9 @@ def evaluate(config_path: Path) -> dict[str, Any]:
     predictor = load(config["checkpoint"])
     transform = {"train": predictor.transform, "eval": predictor.transform}
     data = build(config["data"], tokenizer=predictor.require_tokenizer(), transform=transform, seed=config["seed"])
-    tasks = {name: build(node) for name, node in config["tasks"].items() if node}
-    module = VisionLanguageModule(model=predictor.model, objectives={}, tasks=tasks, config=stored)
+    tasks = {name: _task(name, node, predictor) for name, node in config["tasks"].items() if node}
+    heads = {name: head for name, head in predictor.objectives.items() if name not in tasks}
+    module = VisionLanguageModule(model=predictor.model, objectives=heads, tasks=tasks, config=stored)
     trainer: L.Trainer = build(
         config["trainer"],
         logger=build_loggers(config, folder),
@@ -48,6 +51,18 @@ def evaluate(config_path: Path) -> dict[str, Any]:
         results = write_results(folder, results | {"seconds": round(time.perf_counter() - start, 1)}, stored, data)
         print_table(results, folder)
     return results
+
+
+def _task(name: str, node: dict[str, Any], predictor: Predictor) -> Task:
+    """As the config has it, but with the checkpoint's own head, if there is one."""
+    task: Task = build(node)
+    if name not in predictor.objectives or not task.state_dict():
+        return task
+    stored = predictor.objectives[name]
+    changed = {key: predictor.nodes[name][key] for key in task.stored if key in predictor.nodes[name]}
+    task = build({**node, **changed})
+    load_strictly(task, stored.state_dict())
+    return task
 
 
 if __name__ == "__main__":

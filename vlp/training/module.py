@@ -8,23 +8,24 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
+from copy import deepcopy
 from typing import Any
 
 import lightning as L
 import torch
-from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from vlp.data.base import finish_epoch
-from vlp.distributed import gather_objects
 from vlp.models.features import compute_features
+from vlp.models.momentum import MomentumCopy
 from vlp.models.vlm import VisionLanguageModel
 from vlp.objectives.base import Objective
 from vlp.random import mix
 from vlp.structures import Batch
 from vlp.tasks.base import Task
+from vlp.training.measurement import Measurement
 
 
 class VisionLanguageModule(L.LightningModule):
@@ -32,6 +33,7 @@ class VisionLanguageModule(L.LightningModule):
 
     freeze: regexes of parameter names that are not trained; modules left without any trainable parameter stay in
     evaluation mode (batch norms keep their statistics).  gradient_cache: rows per chunk, None = off.
+    momentum: the share m that the slowly moving copy of model and heads keeps at each step (ALBEF: 0.995); None = no copy.
     config: the resolved config as plain data; it travels in every checkpoint, with the tokenizer, so that the file
     alone rebuilds the model.
     """
@@ -46,6 +48,7 @@ class VisionLanguageModule(L.LightningModule):
         schedule: Callable[[Optimizer, int], LRScheduler] | None = None,
         freeze: Sequence[str] = (),
         gradient_cache: int | None = None,
+        momentum: float | None = None,
         seed: int = 0,
         config: Mapping[str, Any] | None = None,
     ) -> None:
@@ -53,6 +56,7 @@ class VisionLanguageModule(L.LightningModule):
         self.model = model
         self.objectives = nn.ModuleDict({**objectives, **(tasks or {})})
         self.tasks = dict(tasks or {})
+        self.momentum = None if momentum is None else MomentumCopy(model, self._heads(), decay=momentum)
         self.make_optimizer, self.make_schedule = optimizer, schedule
         self.gradient_cache = gradient_cache
         self.seed = seed
@@ -65,6 +69,14 @@ class VisionLanguageModule(L.LightningModule):
                     raise ValueError(
                         f"{name} needs the model part {part!r}, which this model lacks: choose another model=…"
                     )
+            lacking = [other for other in objective.heads if other not in self.objectives]
+            if lacking:
+                raise ValueError(
+                    f"{name} uses the head of {lacking[0]}: add it, for example objective=[…,{lacking[0]}]"
+                )
+            objective.linked = {other: self.objectives[other] for other in objective.heads}  # type: ignore[misc]
+            if momentum is None and any(field.startswith("momentum") for field in objective.uses):
+                raise ValueError(f"{name} needs the momentum copy of the model: set momentum=0.995")
 
     def _freeze(self, patterns: Sequence[str]) -> None:
         for pattern in patterns:
@@ -86,6 +98,9 @@ class VisionLanguageModule(L.LightningModule):
 
     # ---------------------------------------------------------------- training
 
+    def _heads(self) -> dict[str, nn.Module]:
+        return dict(self.objectives.items())
+
     @property
     def trained(self) -> dict[str, Objective]:
         return {name: objective for name, objective in self.objectives.items() if objective.weight}  # type: ignore[misc]
@@ -100,12 +115,17 @@ class VisionLanguageModule(L.LightningModule):
                 "samples of one batch: set data.batch_size to the whole batch and gradient_cache to the rows that fit"
             )
         self.model.constrain()
+        data = self.trainer.datamodule  # type: ignore[attr-defined]
+        for objective in self.trained.values():
+            objective.prepare(self.model, data.tokenizer, data)
 
     def on_train_batch_start(self, batch: Any, index: int) -> None:
         # dropout depends on (seed, step, rank) alone, so a resumed run draws what the straight run would have drawn
         torch.manual_seed(mix(self.seed, self.global_step, self.global_rank))
 
     def training_step(self, batch: Batch | dict[str, Batch], index: int) -> Tensor:
+        if self.momentum is not None:
+            self.momentum.step()
         losses = [self._source_loss(source, part) for source, part in self._by_source(batch).items()]
         return torch.stack(losses).sum()
 
@@ -118,7 +138,9 @@ class VisionLanguageModule(L.LightningModule):
             raise ValueError(f"no objective runs on batches of {source!r}: check objectives' `requires` and `sources`")
         fields = set().union(*(objective.uses for objective in active.values()))
         step = self.global_step
-        features = compute_features(self.model, batch, fields, chunk=self.gradient_cache, step=step)
+        features = compute_features(
+            self.model, batch, fields, chunk=self.gradient_cache, step=step, momentum=self.momentum
+        )
         weighted: list[Tensor] = []
         logs: dict[str, Tensor] = {}
         for name, objective in active.items():
@@ -171,31 +193,22 @@ class VisionLanguageModule(L.LightningModule):
     # -------------------------------------------------------------- evaluation
 
     def on_validation_epoch_start(self) -> None:
-        self._start_evaluation()
+        self._start_evaluation("val")
 
     def on_test_epoch_start(self) -> None:
-        self._start_evaluation()
+        self._start_evaluation("test")
 
-    def _start_evaluation(self) -> None:
-        self._measured: set[str] = set()
-        for task in self.tasks.values():
-            task.reset()
-            task.prepare(self.model, self.trainer.datamodule.tokenizer, self.trainer.datamodule)  # type: ignore[attr-defined]
+    def _start_evaluation(self, split: str) -> None:
+        data = self.trainer.datamodule  # type: ignore[attr-defined]
+        self.measurement = Measurement(
+            model=self.model, tasks=self.tasks, sources=data.measured(split), tokenizer=data.tokenizer
+        )
 
-    def validation_step(self, batch: Batch, index: int) -> None:
-        self._measure(batch)
+    def validation_step(self, batch: Batch, index: int, dataloader_idx: int = 0) -> None:
+        self.measurement.update(batch, source=dataloader_idx, step=self.global_step)
 
-    def test_step(self, batch: Batch, index: int) -> None:
-        self._measure(batch)
-
-    def _measure(self, batch: Batch) -> None:
-        source = self.trainer.datamodule.name  # type: ignore[attr-defined]
-        active = {name: task for name, task in self.tasks.items() if task.applies(batch, source)}
-        self._measured |= active.keys()
-        fields = set().union(*(task.uses for task in active.values()))
-        features = compute_features(self.model, batch, fields, step=self.global_step)
-        for task in active.values():
-            task.update(self.model, batch, features)
+    def test_step(self, batch: Batch, index: int, dataloader_idx: int = 0) -> None:
+        self.measurement.update(batch, source=dataloader_idx, step=self.global_step)
 
     def on_validation_epoch_end(self) -> None:
         self._report("val")
@@ -204,21 +217,14 @@ class VisionLanguageModule(L.LightningModule):
         self._report("test")
 
     def _report(self, stage: str) -> None:
-        source = self.trainer.datamodule.name  # type: ignore[attr-defined]
-        measured = set().union(*gather_objects(self._measured))  # a rank without samples still has to join in
-        for name, task in self.tasks.items():
-            if name not in measured:
-                rank_zero_warn(f"{name} was not measured: batches of {source} lack one of {', '.join(task.requires)}")
-                continue
-            figures = task.compute(self.model)
-            # equal on every rank by construction of `compute`, hence no sync
-            self.log_dict({f"{stage}/{source}/{name}/{key}": float(value) for key, value in figures.items()})
+        # equal on every rank by construction of `compute`, hence no sync
+        self.log_dict({f"{stage}/{name}": value for name, value in self.measurement.finish().items()})
 
     # ------------------------------------------------------------- checkpoints
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         tokenizer = self.trainer.datamodule.tokenizer  # type: ignore[attr-defined]
-        checkpoint["config"] = portable(self.config, self.model)
+        checkpoint["config"] = portable(self.config, self.model, tokenizer.size)
         checkpoint["tokenizer_json"] = tokenizer.to_json()
         checkpoint["samples_seen"] = self.samples_seen
         figures = self.trainer.callback_metrics.items()  # of the last validation, which saw these weights
@@ -230,12 +236,25 @@ class VisionLanguageModule(L.LightningModule):
             finish_epoch(checkpoint)
 
 
-def portable(config: Mapping[str, Any], model: VisionLanguageModel) -> dict[str, Any]:
-    """The config with each backbone described by its own architecture instead of the hub name or folder it came from."""
+def portable(config: Mapping[str, Any], model: VisionLanguageModel, vocabulary_size: int) -> dict[str, Any]:
+    """The config with each backbone described by its own architecture instead of the hub name or folder it came from, and
+    with the size of the vocabulary where that was left to the tokenizer."""
     if "model" not in config:
         return dict(config)
-    towers = {
-        name: getattr(model, name) for name in ("vision", "text") if hasattr(getattr(model, name), "architecture")
-    }
-    rebuilt = {name: {**config["model"][name], **tower.architecture()} for name, tower in towers.items()}
-    return {**config, "model": {**config["model"], **rebuilt}}
+    result = deepcopy(dict(config))
+    for name in ("vision", "text"):
+        tower = getattr(model, name)
+        if hasattr(tower, "architecture"):
+            result["model"][name] |= tower.architecture()
+    for part in ("model", "objectives", "tasks"):
+        set_vocabulary_size(result.get(part), vocabulary_size)
+    return result
+
+
+def set_vocabulary_size(node: Any, size: int) -> None:
+    """Where it was left open: tokenizers of a fixed vocabulary know their size once they are built."""
+    if isinstance(node, dict):
+        if node.get("vocabulary_size", 0) is None:
+            node["vocabulary_size"] = size
+        for inner in node.values():
+            set_vocabulary_size(inner, size)

@@ -59,7 +59,8 @@ class CrossFusion(nn.Module):
         )
 
     def forward(self, text: Tokens, *images: Tokens | Memory) -> Tokens:
-        """States of padding are zero.  images: as many as the fusion was built for, of as many rows as text."""
+        """States of padding are zero.  images: as many as the fusion was built for, of as many rows as text, or of one row that
+        all texts look at."""
         if len(images) != self.images:
             raise ValueError(f"this fusion looks at {self.images} images at once, and got {len(images)}")
         memories = [image if isinstance(image, Memory) else self.remember(image) for image in images]

@@ -11,12 +11,14 @@ from torch import Tensor, nn
 
 from vlp.models.layers import Layout, attention_heads
 from vlp.models.post_norm import PostNormBlock, initialise
-from vlp.structures import Text, Tokens
+from vlp.structures import Memory, Text, Tokens
 
 
 class BertText(nn.Module):
     """token_types: rows of the table of which row 0 is added to every token; 0 = none (BLIP).
     pool: 'class' = the first token, 'mean' = the mean over real tokens.  heads: None = width / 64.
+    memory_width: of the image states that each layer can look at, for a fusion by these same layers (BLIP); None = no
+    cross-attention.
     """
 
     def __init__(
@@ -33,6 +35,7 @@ class BertText(nn.Module):
         dropout: float = 0.1,
         norm_eps: float = 1e-12,
         pool: str = "class",
+        memory_width: int | None = None,
     ) -> None:
         super().__init__()
         if pool not in ("class", "mean"):
@@ -49,6 +52,7 @@ class BertText(nn.Module):
                 heads=attention_heads(width, heads, "text_heads"),
                 hidden_width=hidden_width or 4 * width,
                 activation=activation,
+                memory_width=memory_width,
                 dropout=dropout,
                 norm_eps=norm_eps,
             )
@@ -56,8 +60,8 @@ class BertText(nn.Module):
         )
         self.apply(initialise)
 
-    def forward(self, text: Text) -> Tokens:
-        """States of padding are zero."""
+    def forward(self, text: Text, memory: Memory | None = None) -> Tokens:
+        """States of padding are zero.  memory: None = text alone."""
         length = text.ids.shape[1]
         if length > self.context_length:
             raise ValueError(
@@ -67,8 +71,10 @@ class BertText(nn.Module):
         layout = Layout(len(text.ids), length, None if len(rows) == text.ids.numel() else rows)
         x = self._embed(text.ids.flatten()[rows], rows % length)
         mask = layout.real()
-        for block in self.blocks:
-            x = block(x, layout, mask)
+        looked_at = [None] * len(self.blocks) if memory is None else memory.layers
+        seen = None if memory is None or memory.mask is None else memory.mask[:, None, None, :]
+        for block, layer in zip(self.blocks, looked_at, strict=True):
+            x = block(x, layout, mask, memory=layer, memory_mask=seen)
         states = layout.unpack(x)
         pooled = states[:, 0] if self.pool == "class" else states.sum(1) / text.mask.sum(1, keepdim=True).clamp(min=1)
         return Tokens(states=states, pooled=pooled, mask=text.mask, ids=text.ids)
@@ -82,3 +88,12 @@ class BertText(nn.Module):
     def architecture(self) -> dict[str, int]:
         """What a config may have left to the tokenizer."""
         return {"vocabulary_size": self.vocabulary_size}
+
+
+def with_start(ids: Int[Tensor, "b t"], start_id: int | None) -> Int[Tensor, "b t"]:
+    """Texts whose first token is another one, which tells BLIP's layers what they are to do; None = as they are."""
+    if start_id is None:
+        return ids
+    ids = ids.clone()
+    ids[:, 0] = start_id
+    return ids

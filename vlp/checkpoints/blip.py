@@ -1,0 +1,283 @@
+"""BLIP's checkpoints (Li et al., arXiv:2201.12086; salesforce/BLIP, BSD-3-Clause) ↔ vlp's config and tensors.
+
+A file holds `{'model': state, …}`: of captioning (text_decoder), VQA (text_encoder, text_decoder), matching and retrieval
+(text_encoder, projections, itm_head) or pre-training (all of them); with momentum twins (`…_m`) and queues where it has
+them. `text_encoder` is our text tower, whose layers are the fusion too (`vlp.models.fusion.grounded`); in pre-training the
+decoder shares them. [DEC] and [ENC] are the last two ids of the vocabulary.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from vlp.checkpoints import bert
+from vlp.checkpoints.albef import VISION
+from vlp.checkpoints.checkpoint import Checkpoint, eval_transform
+from vlp.checkpoints.files import beside
+from vlp.checkpoints.keys import Row, State, layers, to_ours, to_theirs
+
+PROMPT = "a picture of "  # models/blip.py
+_PREDICTIONS = "text_decoder.cls.predictions"
+_DISTILLATION = 0.4
+_PARTS = ("model.", "objectives.", "momentum.")
+_LEADING = {"vision.class_token": 2, "vision.positions": 1}  # dimensions of length one that only the file has
+
+
+def matches(state: Mapping[str, object]) -> bool:
+    """ALBEF's has token types, and layers without cross-attention."""
+    cross = any(".layer.0.crossattention.self.query.weight" in key for key in state)
+    return "visual_encoder.pos_embed" in state and cross and not any("token_type" in key for key in state)
+
+
+def texts(ours: str = "model", twin: str = "") -> list[Row]:
+    """Of text tower and projections, for which the original and transformers have the same names."""
+    text = f"text_encoder{twin}"
+    rows = [
+        *bert.embeddings(f"{ours}.text", text),
+        *bert.layer(f"{ours}.text.blocks.{{}}", f"{text}.encoder.layer.{{}}", cross=True),
+    ]
+    for own, other in (("image", "vision"), ("text", "text")):
+        rows.append(Row(f"{ours}.projection.{own}.*", f"{other}_proj{twin}.*"))
+    return rows
+
+
+DECODER = [
+    *bert.embeddings("model.decoder", "text_decoder.bert"),
+    *bert.layer("model.decoder.blocks.{}", "text_decoder.bert.encoder.layer.{}", cross=True),
+    *bert.language_head("model.decoder.head", _PREDICTIONS),
+    Row("objectives.itm.head.*", "itm_head.*"),
+]
+TABLE = [
+    *(Row(f"model.vision.{own}", f"visual_encoder.{other}") for own, other in VISION.items()),
+    *(Row(f"momentum.model.vision.{own}", f"visual_encoder_m.{other}") for own, other in VISION.items()),
+    *texts(),
+    *texts("momentum.model", "_m"),
+    *DECODER,
+    Row("model.projection.temperature", "temp"),
+    Row("objectives.itc.image_queue.embed", "image_queue", transpose=True),
+    Row("objectives.itc.text_queue.embed", "text_queue", transpose=True),
+]
+# retrieval's queue knows which image a feature is of, and calls its pointer otherwise
+_QUEUE = {False: [Row("pointer", "queue_ptr")], True: [Row("pointer", "ptr_queue"), Row("id", "idx_queue")]}
+
+
+def read(state: State, path: Path, architecture: dict[str, Any]) -> Checkpoint:
+    """Numbers of heads are arguments, or in `med_config.json` and `fixture_vision.json` beside; all else is in the shapes."""
+    bias = f"{_PREDICTIONS}.decoder.bias"
+    if bias in state:  # the copy that grew with the vocabulary
+        state = {**state, f"{_PREDICTIONS}.bias": state[bias]}
+    check_tied(state)
+    ours = flattened(to_ours(state, [*TABLE, *_QUEUE["idx_queue" in state]]))
+    if "pointer" in ours:
+        _split_queue(ours)
+    told: dict[str, Any] = {}
+    for file, theirs, name in (
+        (beside(path, "med_config.json", "bert_config.json"), "num_attention_heads", "text_heads"),
+        (beside(path, "fixture_vision.json"), "num_heads", "vision_heads"),
+    ):
+        told |= {name: json.loads(file.read_text())[theirs]} if file else {}
+    vocabulary = beside(path, "vocab.txt")
+    return assemble(ours, told | architecture, vocabulary.parent if vocabulary else None)
+
+
+def flattened(ours: State) -> State:
+    return {key: value[(0,) * _leading(key)] for key, value in ours.items()}
+
+
+def unflattened(ours: State) -> State:
+    return {key: value[(None,) * _leading(key)] for key, value in ours.items()}
+
+
+def _leading(key: str) -> int:
+    return _LEADING.get(key.removeprefix("momentum.").removeprefix("model."), 0)
+
+
+def check_tied(state: Mapping[str, torch.Tensor]) -> None:
+    decoder, own = f"{_PREDICTIONS}.decoder.weight", "text_decoder.bert.embeddings.word_embeddings.weight"
+    if decoder in state and own in state and not torch.equal(state[decoder], state[own]):
+        raise ValueError(f"{decoder} differs from {own}: BLIP's are one matrix, so this file is of another code")
+
+
+def _split_queue(ours: State) -> None:
+    """One pointer and one list of ids for both queues, which are full of random features at the start."""
+    pointer, image_id = ours.pop("pointer"), ours.pop("id", None)
+    size = len(ours["objectives.itc.image_queue.embed"])
+    image_id = torch.full((size,), -1) if image_id is None else image_id[0]
+    image_id = image_id.masked_fill(image_id < 0, -1)  # -100 in a new queue
+    for name in ("image", "text"):
+        queue = f"objectives.itc.{name}_queue"
+        ours |= {
+            f"{queue}.id": image_id.clone(),
+            f"{queue}.pointer": pointer[0].clone(),
+            f"{queue}.count": torch.tensor(size),
+        }
+
+
+def assemble(ours: State, told: dict[str, Any], vocabulary: Path | None) -> Checkpoint:
+    """Config and checkpoint of tensors under our names.
+
+    told: vision_heads, text_heads, vision_activation, activation and text_norm_eps (of the text layers), norm_eps (of the
+    vision tower), dropout, label_smoothing; question_start_id and start_id instead of [ENC] and [DEC].
+    """
+    if "model.projection.image.weight" in ours and "model.projection.temperature" not in ours:
+        # the file has none and its code gives the cosine itself as similarity
+        ours["model.projection.temperature"] = torch.ones(())
+    model = _model(ours, told)
+    parts = {name: {k.removeprefix(name): v for k, v in ours.items() if k.startswith(name)} for name in _PARTS}
+    if parts["momentum."]:
+        _complete(parts["momentum."], parts["model."], parts["objectives."])
+    return Checkpoint(
+        config={
+            "model": model,
+            "transform": eval_transform(model["vision"]["image_size"], "squash"),
+            "objectives": _objectives(ours, model, told.get("label_smoothing", 0.1)),
+            "tokenizer": {
+                "_target_": "vlp.tokenizers.wordpiece.WordPieceTokenizer",
+                "extra_tokens": ["[DEC]", "[ENC]"],
+                "cleaning": "blip",
+                "context_length": 35 if "text" in model else 40,
+            },
+        },
+        state=parts["model."],
+        heads=parts["objectives."],
+        momentum=parts["momentum."],
+        vocabulary=vocabulary,
+        antialias=False,
+    )
+
+
+def _complete(momentum: State, state: State, heads: State) -> None:
+    """What BLIP has no twin of moves with the model: heads, and what the decoder does not share with the text tower."""
+    for key, value in state.items():
+        part, _, name = key.partition(".")
+        shared = part == "decoder" and not {"attention", "norm1", "head"} & set(name.split("."))
+        momentum.setdefault(f"model.{key}", momentum[f"model.text.{name}"] if shared else value)
+    for key, value in heads.items():
+        if "_queue." not in key:
+            momentum.setdefault(f"objectives.{key}", value)
+
+
+def _model(ours: State, told: dict[str, Any]) -> dict[str, Any]:
+    shape = {key.removeprefix("model."): tuple(value.shape) for key, value in ours.items()}
+    vision_width, _, patch_size, _ = shape["vision.patches.weight"]
+    activation = told.get("activation", "gelu")
+
+    def text(name: str) -> dict[str, Any]:
+        vocabulary_size, width = shape[f"{name}.embedding.weight"]
+        return {
+            "vocabulary_size": vocabulary_size,
+            "context_length": shape[f"{name}.positions.weight"][0],
+            "width": width,
+            "layers": layers(ours, f"model.{name}.blocks."),
+            "heads": told.get("text_heads"),
+            "hidden_width": shape[f"{name}.blocks.0.mlp.fc1.bias"][0],
+            "activation": activation,
+            "token_types": 0,
+            "dropout": told.get("dropout", 0.1),
+            "norm_eps": told.get("text_norm_eps", 1e-12),
+            "memory_width": shape[f"{name}.blocks.0.cross_attention.key_value.weight"][1],
+        }
+
+    model: dict[str, Any] = {"_target_": "vlp.models.vlm.VisionLanguageModel"}
+    model["vision"] = {
+        "_target_": "vlp.models.vision.clip_vit.ClipVit",
+        "image_size": patch_size * math.isqrt(shape["vision.positions"][0] - 1),
+        "patch_size": patch_size,
+        "width": vision_width,
+        "layers": layers(ours, "model.vision.blocks."),
+        "heads": told.get("vision_heads"),
+        "mlp_ratio": shape["vision.blocks.0.mlp.fc1.bias"][0] / vision_width,
+        "activation": told.get("vision_activation", activation),
+        "norm_eps": told.get("norm_eps", 1e-6), "pre_norm": False, "patch_bias": True, "norm_states": True,
+    }  # fmt: skip
+    if "text.embedding.weight" in shape:
+        model["text"] = {"_target_": "vlp.models.text.bert.BertText", **text("text")}
+        vocabulary_size, width = shape["text.embedding.weight"]
+        model["fusion"] = {
+            "_target_": "vlp.models.fusion.grounded.GroundedFusion", "image_width": vision_width, "text_width": width,
+            "start_id": told.get("question_start_id", vocabulary_size - 1),
+        }  # fmt: skip
+    if "projection.image.weight" in shape:
+        model["projection"] = {
+            "_target_": "vlp.models.projection.linear.LinearProjection", "image_width": vision_width, "text_width": width,
+            "width": shape["projection.image.weight"][0], "image_bias": True, "text_bias": True, "divisor": True,
+        }  # fmt: skip
+    if "decoder.embedding.weight" in shape:
+        model["decoder"] = {
+            "_target_": "vlp.models.decoder.causal.CausalDecoder", **text("decoder"),
+            "start_id": told.get("start_id", shape["decoder.embedding.weight"][0] - 2),
+            "shared": "projection.image.weight" in shape,  # pre-training alone has both
+        }  # fmt: skip
+    return model
+
+
+def _objectives(ours: State, model: dict[str, Any], smoothing: float) -> dict[str, dict[str, Any]]:
+    nodes: dict[str, dict[str, Any]] = {}
+    if "objectives.itc.image_queue.embed" in ours:
+        size, joint = ours["objectives.itc.image_queue.embed"].shape
+        nodes["itc"] = {
+            "_target_": "vlp.objectives.itc.ITC", "queue_size": size, "width": joint, "distillation": _DISTILLATION,
+        }  # fmt: skip
+    if "objectives.itm.head.weight" in ours:
+        momentum = "momentum.model.vision.positions" in ours
+        width = model["text"]["width"]
+        nodes["itm"] = {"_target_": "vlp.objectives.itm.ITM", "width": width, "momentum": momentum}
+    if "decoder" in model and "text" in model and "projection" not in model:
+        nodes["vqa"] = {"_target_": "vlp.tasks.vqa.VQA", "kind": "generate", "label_smoothing": smoothing}
+    elif "decoder" in model:
+        nodes["lm"] = {"_target_": "vlp.objectives.lm.LM", "label_smoothing": smoothing}
+        if "text" not in model:
+            nodes["lm"]["prompt"] = PROMPT
+        nodes["captioning"] = {"_target_": "vlp.tasks.captioning.Captioning", "prompt": nodes["lm"].get("prompt", "")}
+    return nodes
+
+
+def write(checkpoint: Checkpoint, path: Path) -> None:
+    """As BLIP's scripts save it, but for the optimiser. What its code would not run as the same model is refused."""
+    model = checkpoint.config["model"]
+    targets = {"vision": ".ClipVit", "text": ".BertText", "fusion": ".GroundedFusion", "decoder": ".CausalDecoder"}
+    for name, target in targets.items():
+        if name in model and not model[name]["_target_"].endswith(target):
+            raise ValueError(f"BLIP's format holds only {target[1:]} as {name}, not {model[name]['_target_']}")
+    parts = dict(zip(_PARTS, (checkpoint.state, checkpoint.heads, checkpoint.momentum), strict=True))
+    ours = unflattened({prefix + key: value for prefix, part in parts.items() for key, value in part.items()})
+    kept = ("momentum.model.vision.", "momentum.model.text.", "momentum.model.projection.")
+    ours = {key: value for key, value in ours.items() if not key.startswith("momentum.") or key.startswith(kept)}
+    ours.pop("momentum.model.projection.temperature", None)
+    if "objectives.itc.image_queue.embed" not in ours:
+        ours.pop("model.projection.temperature", None)
+    rows = TABLE + _QUEUE[_join_queue(ours)]
+    state = to_theirs(ours, rows)
+    for stem in ("text_encoder", "text_encoder_m", "text_decoder.bert"):
+        if f"{stem}.embeddings.word_embeddings.weight" in state:
+            length = len(state[f"{stem}.embeddings.position_embeddings.weight"])
+            state[f"{stem}.embeddings.position_ids"] = torch.arange(length)[None]
+    if f"{_PREDICTIONS}.bias" in state:
+        state[f"{_PREDICTIONS}.decoder.weight"] = state["text_decoder.bert.embeddings.word_embeddings.weight"]
+        state[f"{_PREDICTIONS}.decoder.bias"] = state[f"{_PREDICTIONS}.bias"]
+    torch.save({"model": state}, path)
+
+
+def _join_queue(ours: State) -> bool:
+    """Whether the queue knows its images."""
+    if "objectives.itc.image_queue.embed" not in ours:
+        return False
+    image, text = (
+        {leaf: ours.pop(f"objectives.itc.{name}_queue.{leaf}") for leaf in ("id", "pointer", "count")}
+        for name in ("image", "text")
+    )
+    if any(not torch.equal(image[leaf], text[leaf]) for leaf in image) or int(image["count"]) < len(image["id"]):
+        raise ValueError(
+            "BLIP's format has one pointer and one list of ids for two full queues; these differ or are not full"
+        )
+    ours["pointer"] = image["pointer"][None]
+    known = bool((image["id"] != -1).any())
+    if known:
+        ours["id"] = image["id"][None]
+    return known

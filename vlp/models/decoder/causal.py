@@ -1,0 +1,168 @@
+"""The decoder of ALBEF's and BLIP's captions and answers: BERT's layers with causal self-attention and cross-attention to
+a memory, the image's states or a question's that has seen the image.
+
+Li et al., arXiv:2107.07651, §3.4 (ALBEF), arXiv:2201.12086, §3.1 (BLIP); salesforce/BLIP models/med.py, BertLMHeadModel.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from vlp.models.language_head import LanguageHead
+from vlp.models.layers import Layout, Past, attention_heads
+from vlp.models.post_norm import PostNormBlock, initialise
+from vlp.models.text.bert import BertText, with_start
+from vlp.structures import Memory, Record, Text, Tokens
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Cache(Record):
+    """What is kept between the tokens of a text: self-attention's keys and values of each layer, and the memory's.
+
+    Several rows may be continuations of one row of the memory, side by side; the memory is not repeated for them.
+    """
+
+    layers: list[Float[Tensor, "r two h n k"]]
+    memory: Memory
+
+    def select(self, index: Int[Tensor, " s"]) -> Cache:
+        """Rows by index; each must stay with its own row of the memory."""
+        return Cache(layers=[layer[index] for layer in self.layers], memory=self.memory)
+
+    @property
+    def length(self) -> int:
+        return self.layers[0].shape[3]
+
+
+class CausalDecoder(nn.Module):
+    """memory_width: of the states it looks at.  start_id: what the first token of every text becomes (BLIP's [DEC]); None
+    = it stays.  token_types: as in `BertText`; 0 = none (BLIP).
+    shared: all but the self-attention and its norm are the text tower's own (BLIP's pre-training).
+    """
+
+    def __init__(
+        self,
+        *,
+        vocabulary_size: int,
+        memory_width: int,
+        context_length: int = 512,
+        width: int = 768,
+        layers: int = 12,
+        heads: int | None = None,
+        hidden_width: int | None = None,
+        activation: str = "gelu",
+        token_types: int = 0,
+        dropout: float = 0.1,
+        norm_eps: float = 1e-12,
+        start_id: int | None = None,
+        shared: bool = False,
+    ) -> None:
+        super().__init__()
+        self.width, self.context_length, self.vocabulary_size = width, context_length, vocabulary_size
+        self.start_id, self.shared = start_id, shared
+        self.embedding = nn.Embedding(vocabulary_size, width)
+        self.positions = nn.Embedding(context_length, width)
+        self.token_types = nn.Embedding(token_types, width) if token_types else None
+        self.norm = nn.LayerNorm(width, eps=norm_eps)
+        self.dropout = nn.Dropout(dropout)
+        self.heads = attention_heads(width, heads, "decoder.heads")
+        self.blocks = nn.ModuleList(
+            PostNormBlock(
+                width=width,
+                heads=self.heads,
+                hidden_width=hidden_width or 4 * width,
+                activation=activation,
+                memory_width=memory_width,
+                dropout=dropout,
+                norm_eps=norm_eps,
+            )
+            for _ in range(layers)
+        )
+        self.head = LanguageHead(
+            width=width, vocabulary_size=vocabulary_size, activation=activation, norm_eps=norm_eps
+        )  # tied to the embedding
+        self.apply(initialise)
+
+    def share(self, text: nn.Module | None) -> None:
+        """Called by the model."""
+        if not self.shared:
+            return
+        fits = isinstance(text, BertText) and len(text.blocks) == len(self.blocks)
+        if not (fits and hasattr(text.blocks[0], "cross_attention")):  # type: ignore[union-attr, index]
+            raise ValueError(
+                "decoder.shared needs a BertText of as many layers with cross-attention (text.memory_width)"
+            )
+        assert isinstance(text, BertText)
+        self.embedding, self.positions, self.norm = text.embedding, text.positions, text.norm
+        for own, theirs in zip(self.blocks, text.blocks, strict=True):
+            for name in ("cross_attention", "norm_cross", "mlp", "norm2"):
+                setattr(own, name, getattr(theirs, name))
+
+    def remember(self, memory: Tokens) -> Memory:
+        layers = [block.cross_attention.remember(memory.states) for block in self.blocks]  # type: ignore[union-attr, operator]
+        return Memory(layers=layers, mask=memory.mask)
+
+    def forward(self, text: Text, memory: Tokens | Memory) -> Float[Tensor, "b t v"]:
+        """Logits of the token after each token; those of padding are zero.
+
+        text: k times as many rows as the memory's, which are k texts in a row for each; padding comes last.
+        """
+        seen = memory if isinstance(memory, Memory) else self.remember(memory)
+        rows = None if bool(text.mask.all()) else text.mask.flatten().nonzero()[:, 0]
+        layout = Layout(len(text.ids), text.ids.shape[1], rows)
+        return layout.unpack(self.head(self._layers(text.ids, layout, seen), self.embedding.weight))
+
+    def start(self, memory: Tokens | Memory) -> Cache:
+        """Of no tokens yet: one row for each of the memory's."""
+        seen = memory if isinstance(memory, Memory) else self.remember(memory)
+        one = seen.layers[0]
+        empty = one.new_zeros(len(one), 2, self.heads, 0, self.width // self.heads)
+        return Cache(layers=[empty for _ in self.blocks], memory=seen)
+
+    def step(self, ids: Int[Tensor, "r n"], cache: Cache) -> tuple[Float[Tensor, "r v"], Cache]:
+        """Logits of what follows these tokens: the first ones together, all later ones one by one."""
+        if cache.length and ids.shape[1] != 1:
+            raise ValueError(f"{ids.shape[1]} tokens at once after {cache.length}: only the first step takes several")
+        past = [Past(layer) for layer in cache.layers]
+        layout = Layout(len(ids), ids.shape[1])
+        states = layout.unpack(self._layers(ids, layout, cache.memory, past))[:, -1]
+        grown = dataclasses.replace(cache, layers=[layer.both for layer in past])
+        return self.head(states, self.embedding.weight), grown
+
+    def _layers(
+        self, ids: Int[Tensor, "b t"], layout: Layout, memory: Memory, past: list[Past] | None = None
+    ) -> Float[Tensor, "r d"]:
+        before = past[0].both.shape[3] if past else 0
+        x = layout.pack(self._embed(ids, before))
+        size, images = layout.batch * layout.length, len(memory.layers[0])
+        if layout.batch % images:
+            raise ValueError(f"{layout.batch} texts cannot be dealt out to {images} rows of memory")
+        looking = Layout(images, size // images, layout.rows)
+        seen = None if memory.mask is None else memory.mask[:, None, None, :]
+        for index, (block, layer) in enumerate(zip(self.blocks, memory.layers, strict=True)):
+            kept: dict[str, Any] = {} if past is None else {"past": past[index]}
+            x = block(
+                x, layout, causal=not before, memory=layer, memory_mask=seen, memory_layout=looking, **kept
+            )  # a single token after others sees them all
+        return x
+
+    def _embed(self, ids: Int[Tensor, "b t"], before: int) -> Float[Tensor, "b t d"]:
+        length = before + ids.shape[1]
+        if length > self.context_length:
+            raise ValueError(
+                f"texts of {length} tokens, prompt included, for a decoder of {self.context_length}: lower max_length or "
+                "tokenizer.context_length, or raise model.decoder.context_length"
+            )
+        ids = ids if before else with_start(ids, self.start_id)
+        x = self.embedding(ids) + self.positions.weight[before:length]
+        if self.token_types is not None:
+            x = x + self.token_types.weight[0]
+        return self.dropout(self.norm(x))
+
+    def architecture(self) -> dict[str, int]:
+        """What a config may have left to the tokenizer."""
+        return {"vocabulary_size": self.vocabulary_size}
