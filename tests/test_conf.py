@@ -41,7 +41,8 @@ def test_one_word_four_files(kind: str, key: str) -> None:
 
 @pytest.mark.parametrize(
     ("group", "option"),
-    [(g, o) for g in ("model", "model/vision", "model/text", "model/projection", "model/fusion", "model/decoder", "data", "transform", "tokenizer",
+    [(g, o) for g in ("model", "model/vision", "model/text", "model/projection", "model/fusion", "model/decoder",
+                      "data", "transform", "tokenizer",
                       "optimizer", "schedule", "trainer", "logger", "experiment") for o in options(g)],
 )  # fmt: skip
 def test_every_choice_composes(group: str, option: str) -> None:

@@ -108,8 +108,8 @@ def _is_wordpiece(path: Path) -> bool:
 class Predictor:
     """Works on the device that `.model` is on, in evaluation mode, without gradients.
 
-    objectives: those that have parameters of their own, and `nodes`, the configs they were built from.  momentum: the slowly moving copy, where the file has one.
-    transform: picture → uint8 pixels.
+    objectives: those that have parameters of their own, and what can be asked (vqa, captioning); `nodes`: the configs they
+    were built from.  momentum: the slowly moving copy, where the file has one.  transform: picture → uint8 pixels.
     batch_size: inputs embedded at a time.
     """
 

@@ -29,8 +29,8 @@ def mix(*keys: int) -> int:
     return state >> 1
 
 
-def mix_rows(*keys: int | Int[Tensor, "..."]) -> Int[Tensor, "..."]:
-    """`mix` of tensors, element by element, on their device; they are broadcast against each other."""
+def mix_rows(*keys: int | Tensor) -> Tensor:
+    """`mix` of int64 tensors, element by element, on their device; they are broadcast against each other."""
     state = torch.zeros((), dtype=torch.int64)  # of no dimension, so it goes with tensors of any device
     for key in keys:
         state = state + key + _signed(_GOLDEN)

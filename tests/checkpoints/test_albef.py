@@ -14,8 +14,8 @@ import vlp
 from tests.checkpoints.fixtures import check_norms
 from vlp.checkpoints import albef, load
 from vlp.data.images import open_image
-from vlp.models.features import compute_features
 from vlp.metrics.recall import recall_from_scores
+from vlp.models.features import compute_features
 from vlp.objectives.itc import ITC
 from vlp.objectives.mlm import MLM
 from vlp.predictor import Predictor

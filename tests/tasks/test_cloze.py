@@ -30,7 +30,8 @@ def test_right_words_are_counted_by_kind() -> None:
     assert [CAPTIONS[0][blank.start : blank.end] for blank in asked] == ["red", "circle"]
     sample = Sample(id=0, sample=0, image=Path("x"), captions=(CAPTIONS[0],), blanks=asked)
     only = torch.zeros(1, dtype=torch.int64)
-    batch = Batch(id=only, sample=only, seed=only, image=Image(pixels=torch.zeros(1, 3, 4, 4)), caption=tokenizer([CAPTIONS[0]]), raw=(sample,))  # fmt: skip
+    image, caption = Image(pixels=torch.zeros(1, 3, 4, 4)), tokenizer([CAPTIONS[0]])
+    batch = Batch(id=only, sample=only, seed=only, image=image, caption=caption, raw=(sample,))
     crimson = tokenizer.encode(["red"])[0]
 
     class Always:
@@ -42,7 +43,7 @@ def test_right_words_are_counted_by_kind() -> None:
 
     task = Cloze()
     task.reset()
-    task.prepare(toy_model(), tokenizer, SimpleNamespace(train_captions=lambda: iter(CAPTIONS)))
+    task.prepare(toy_model(), tokenizer, SimpleNamespace(name="toy", train_captions=lambda: iter(CAPTIONS)))
     task.linked = {"mlm": Always}
     memory = Tokens(states=torch.zeros(1, 2, 4), pooled=torch.zeros(1, 4))
     assert len(crimson) == 1

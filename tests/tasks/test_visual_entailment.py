@@ -1,4 +1,4 @@
-"""Visual entailment: accuracy over batches, its loss, and that questions are no captions (numbers: tests/checkpoints/test_albef.py)."""
+"""Visual entailment: accuracy over batches, its loss, and that questions are no captions."""
 
 from __future__ import annotations
 

@@ -13,10 +13,10 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 SMALL = (
-    "trainer.max_steps=2", "trainer.max_epochs=1", "trainer.limit_val_batches=1", "trainer.limit_test_batches=1", "data.batch_size=8",
-    "data.eval_batch_size=8", "data.images={train: 24, val: 8, test: 8}", "data.num_workers=0", "logger=none", "callbacks=[checkpoint]",
-    "model=albef_tiny", "model.vision.channels=4", "model.text.width=16", "model.fusion.width=16", "model.projection.width=8",
-    "tokenizer.size=300", "task=[retrieval]",
+    "trainer.max_steps=2", "trainer.max_epochs=1", "trainer.limit_val_batches=1", "trainer.limit_test_batches=1",
+    "data.batch_size=8", "data.eval_batch_size=8", "data.images={train: 24, val: 8, test: 8}", "data.num_workers=0",
+    "logger=none", "callbacks=[checkpoint]", "model=albef_tiny", "model.vision.channels=4", "model.text.width=16",
+    "model.fusion.width=16", "model.projection.width=8", "tokenizer.size=300", "task=[retrieval]",
 )  # fmt: skip
 
 CENTRE = '''"""Pulls the embeddings of each batch towards their centre."""

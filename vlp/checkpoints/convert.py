@@ -26,6 +26,7 @@ def convert(source: Path, destination: Path, format: str, **architecture: Any) -
     destination.parent.mkdir(parents=True, exist_ok=True)
     if format == "vlp":
         return load.save(checkpoint, destination)
+    checkpoint.heads.pop("retrieval.mix", None)  # how it was measured, of which other formats know nothing
     if format in WRITERS:
         return WRITERS[format](checkpoint, destination)
     config = _pooled_at_end_token(checkpoint)

@@ -1,8 +1,9 @@
 """Which samples form which batch: a pure function of (seed, epoch), never of history, workers or ranks.
 
-A global batch p[k : k + G] of the epoch's permutation p is shared out as p[k : k + G][rank :: world], so any world size
-that divides G trains on the same global batches, and a run may resume on another number of processes. The position is
-counted in samples of all ranks. The last, incomplete global batch of an epoch is left out: all ranks make equal steps.
+A global batch p[k : k + G] of the epoch's permutation p is shared out in consecutive parts, so what the ranks gather
+stands in the order of one process: any world size that divides G trains on the same global batches, and a run may resume
+on another number of processes. The position is counted in samples of all ranks. The last, incomplete global batch of an
+epoch is left out: all ranks make equal steps.
 """
 
 from __future__ import annotations
@@ -129,8 +130,9 @@ class TrainSampler(Sampler[list[Key]]):
     def __iter__(self) -> Iterator[list[Key]]:
         epoch, order = self.epoch, self.order(self.epoch)
         self.begun = (epoch, self._resume[1] if epoch == self._resume[0] else 0)
-        for k in range(self.begun[1], self.samples_per_epoch, self.batch_size):
-            yield [(epoch, index) for index in order[k : k + self.batch_size][self.rank :: self.world].tolist()]
+        share = self.batch_size // self.world
+        for k in range(self.begun[1] + self.rank * share, self.samples_per_epoch, self.batch_size):
+            yield [(epoch, index) for index in order[k : k + share].tolist()]
 
 
 class EvalSampler(Sampler[list[Key]]):

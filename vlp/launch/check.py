@@ -22,6 +22,7 @@ from vlp.launch.signature import RESERVED, exists, parameters
 Plain = dict[str, Any]  # a config as plain dicts and lists, interpolations and ??? as text
 POSITIVE = re.compile(r"(^|_)(size|width|length|heads|layers|jobs)$")
 NOT_NEGATIVE = re.compile(r"(^|_)workers$")
+KINDS = {list: {"list", "Sequence", "tuple"}, dict: {"dict", "Mapping"}}  # what annotations call them
 WORDS = {bool: "true or false", int: "an integer", float: "a float", str: "a string"}
 
 
@@ -94,12 +95,15 @@ class Known:
             raise ConfigError(f"{place}: expects a number above 0 such as {default} ({self.origin(key)}), got {value}")
 
     def named(self, key: str, value: Any) -> bool:
-        """Whether the annotation of the constructor's argument names the value's type."""
-        parent, _, name = key.rpartition(".")
-        node = lookup(self.config, parent)[1] if parent else None
-        target = node.get("_target_") if isinstance(node, dict) else None
-        annotation = (parameters(target) or {}).get(name, "") if isinstance(target, str) else ""
-        return type(value).__name__ in re.findall(r"\w+", annotation)
+        """Whether the annotation of the constructor's argument, of which the key may be a part, names the value's type."""
+        parts = split_key(key)
+        for length in range(len(parts) - 1, 0, -1):
+            node = lookup(self.config, ".".join(parts[:length]))[1]
+            target = node.get("_target_") if isinstance(node, dict) else None
+            if isinstance(target, str):
+                words = re.findall(r"\w+", (parameters(target) or {}).get(parts[length], ""))
+                return bool(KINDS.get(type(value), {type(value).__name__}) & set(words))
+        return False
 
     def wrong_type(self, key: str, value: Any, default: Any) -> str:
         if isinstance(default, dict):

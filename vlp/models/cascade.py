@@ -30,15 +30,21 @@ class Packed:
 
     states: Float[Tensor, "r d"]
     ends: Int[Tensor, " n"]
+    ids: Int[Tensor, " r"] | None = None
 
     @classmethod
     def of(cls, parts: list[Tokens]) -> Packed:
-        lengths, states = [], []
+        if not parts:  # a rank without samples
+            return cls(states=torch.zeros(0, 0), ends=torch.zeros(0, dtype=torch.int64))
+        lengths, states, ids = [], [], []
         for tokens in parts:
             mask = real_mask(tokens)
             lengths.append(mask.sum(1).cpu())
             states.append(tokens.states[mask].detach().cpu())
-        return cls(states=torch.cat(states), ends=torch.cat(lengths).cumsum(0))
+            if tokens.ids is not None and tokens.ids.shape == mask.shape:
+                ids.append(tokens.ids[mask].cpu())
+        known = torch.cat(ids) if len(ids) == len(parts) else None
+        return cls(states=torch.cat(states), ends=torch.cat(lengths).cumsum(0), ids=known)
 
     def __len__(self) -> int:
         return len(self.ends)
@@ -53,9 +59,13 @@ class Packed:
         place = (self.ends[index] - lengths)[:, None] + torch.arange(mask.shape[1])
         states = self.states.new_zeros(*mask.shape, self.states.shape[1])
         states[mask] = self.states[place[mask]]
-        whole = bool(mask.all())
+        ids = None
+        if self.ids is not None:
+            ids = torch.zeros(mask.shape, dtype=torch.int64)
+            ids[mask] = self.ids[place[mask]]
+            ids = ids.to(device)
         states = states.to(device)
-        return Tokens(states=states, pooled=states[:, 0], mask=None if whole else mask.to(device))
+        return Tokens(states=states, pooled=states[:, 0], mask=None if bool(mask.all()) else mask.to(device), ids=ids)
 
 
 @torch.no_grad()
@@ -116,7 +126,7 @@ def candidates(
     """(query, candidate) for the `count` most similar candidates of each query.  similarity: of the queries from … to …"""
     parts = []
     for start in range(0, queries, rows):
-        best = similarity(start, min(start + rows, queries)).topk(count, dim=1).indices
+        best = similarity(start, min(start + rows, queries)).float().topk(count, dim=1).indices
         owner = torch.arange(start, start + len(best), device=best.device)
         parts.append(torch.stack([owner.repeat_interleave(count), best.flatten()], 1).cpu())
     return torch.cat(parts)

@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from vlp.models.layers import masked_mean
 from vlp.structures import Image, Text, Tokens
 
 
@@ -152,7 +153,4 @@ def _mean(features: Tensor, mask: Bool[Tensor, "b t"] | None) -> Float[Tensor, "
         return features.mean((2, 3))
     if features.ndim == 2:
         return features
-    if mask is None:
-        return features.mean(1)
-    weight = mask.unsqueeze(-1).to(features.dtype)
-    return (features * weight).sum(1) / weight.sum(1).clamp(min=1)
+    return masked_mean(features, mask)

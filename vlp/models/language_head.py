@@ -30,7 +30,7 @@ class LanguageHead(nn.Module):
         self.norm = nn.LayerNorm(width, eps=norm_eps)
         self.decoder = None if tied else nn.Linear(width, vocabulary_size, bias=False)
         self.bias = nn.Parameter(torch.zeros(vocabulary_size))
-        self.apply(initialise)
+        initialise(self, width)
 
     def forward(
         self, states: Float[Tensor, "*b d"], embedding: Float[Tensor, "v d"] | None = None

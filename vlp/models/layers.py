@@ -96,6 +96,12 @@ class Layout:
     length: int
     rows: Int[Tensor, " r"] | None = None
 
+    @classmethod
+    def of(cls, mask: Bool[Tensor, "b n"]) -> Layout:
+        """Of the real tokens of a padded grid."""
+        rows = None if bool(mask.all()) else mask.flatten().nonzero()[:, 0]
+        return cls(mask.shape[0], mask.shape[1], rows)
+
     def unpack(self, x: Float[Tensor, "r d"]) -> Float[Tensor, "b n d"]:
         if self.rows is not None:
             x = x.new_zeros(self.batch * self.length, x.shape[1]).index_copy(0, self.rows, x)
@@ -220,3 +226,10 @@ def attention_heads(width: int, heads: int | None, name: str) -> int:
     if heads is None and width % 64:
         raise ValueError(f"a width of {width} does not tell the number of attention heads (width / 64): give {name}")
     return width // 64 if heads is None else heads
+
+
+def masked_mean(states: Float[Tensor, "b n d"], mask: Bool[Tensor, "b n"] | None) -> Float[Tensor, "b d"]:
+    """Over real tokens; of a row without any it is zero."""
+    if mask is None:
+        return states.mean(1)
+    return (states * mask[..., None]).sum(1) / mask.sum(1, keepdim=True).clamp(min=1)

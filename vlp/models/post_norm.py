@@ -91,9 +91,14 @@ class PostNormBlock(nn.Module):
         return self.norm2(x + self.dropout(self.mlp(x)))
 
 
-def initialise(module: nn.Module) -> None:
-    """BERT's: normal of deviation 0.02, biases zero; for `Module.apply`."""
-    if isinstance(module, (nn.Linear, nn.Embedding)):
-        nn.init.normal_(module.weight, std=0.02)
-    if isinstance(module, nn.Linear) and module.bias is not None:
-        nn.init.zeros_(module.bias)
+def initialise(module: nn.Module, width: int) -> None:
+    """Linear maps and embeddings of `module` and all below it: normal, of deviation 0.02 at BERT's width of 768. Narrower
+    ones get more, as width^-0.5, or their signals would fade: at a width of 128 cross-attention would begin by adding 5 %.
+    Biases are zero.
+    """
+    std = 0.02 * (768 / width) ** 0.5
+    for part in module.modules():
+        if isinstance(part, (nn.Linear, nn.Embedding)):
+            nn.init.normal_(part.weight, std=std)
+        if isinstance(part, nn.Linear) and part.bias is not None:
+            nn.init.zeros_(part.bias)

@@ -28,6 +28,7 @@ def fetch_tokens(tokens: Tokens, index: Int[Tensor, " n"]) -> Tokens:
     pad = length - tokens.states.shape[1]
     mask = fetch(F.pad(real_mask(tokens), (0, pad)).to(torch.uint8), index).bool()
     states = fetch(F.pad(tokens.states, (0, 0, 0, pad)), index)
+    ids = None if tokens.ids is None else fetch(F.pad(tokens.ids, (0, pad)), index)
     ragged = bool(gather(torch.tensor([pad], device=index.device)).any())
     grid = None if ragged else tokens.grid
-    return replace(tokens, states=states, pooled=fetch(tokens.pooled, index), mask=mask, ids=None, grid=grid)
+    return replace(tokens, states=states, pooled=fetch(tokens.pooled, index), mask=mask, ids=ids, grid=grid)

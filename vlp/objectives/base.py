@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
-from torch import nn
+import torch
+from jaxtyping import Int
+from torch import Tensor, nn
 
 from vlp.models.vlm import VisionLanguageModel
 from vlp.structures import Batch, Features, Loss
@@ -15,7 +18,8 @@ from vlp.tokenizers.base import Tokenizer
 class Objective(nn.Module):
     """One loss of the weighted sum L = Σ_i w_i · L_i; its heads live in it.
 
-    weight: w_i; an objective of weight 0 is not computed.  sources: names of the data sources that it runs on;
+    weight: w_i, or points [fraction of all steps, w_i] of a schedule, straight lines between them; while it is 0 the
+    objective is not computed.  sources: names of the data sources that it runs on;
     None = all whose batches have the required fields.
     """
 
@@ -28,11 +32,28 @@ class Objective(nn.Module):
     ] = ()  # constructor arguments that the weights decide: in evaluation the checkpoint's are taken
     in_batch: bool = False  # the loss depends on which samples share a batch, so accumulating batches would change it
 
-    def __init__(self, *, weight: float = 1.0, sources: Sequence[str] | None = None) -> None:
+    def __init__(self, *, weight: float | list[list[float]] = 1.0, sources: Sequence[str] | None = None) -> None:
         super().__init__()
-        self.weight = weight
+        points = weight if isinstance(weight, list) else [[0.0, weight]]
+        fractions = [point[0] for point in points if len(point) == 2]
+        whole = bool(points) and len(fractions) == len(points) and fractions == sorted(fractions)
+        if not whole or not 0 <= fractions[0] <= fractions[-1] <= 1:
+            raise ValueError(
+                f"weight={weight}: give a number, or points [fraction, weight] with fractions that rise from 0 to 1"
+            )
+        self.points = [(float(at), float(value)) for at, value in points]
+        self.weight = max(value for _, value in self.points)  # 0 = never trained
         self.sources = None if sources is None else frozenset(sources)
         self.linked: dict[str, Objective] = {}  # set by the LightningModule; in a dict, so that they stay their own
+
+    def weight_at(self, progress: float) -> float:
+        """progress: the share of all optimiser steps that are done."""
+        if progress <= self.points[0][0]:
+            return self.points[0][1]
+        for (start, before), (end, after) in pairwise(self.points):
+            if progress <= end:
+                return before + (after - before) * (progress - start) / max(end - start, 1e-12)
+        return self.points[-1][1]
 
     def applies(self, batch: Batch, source: str) -> bool:
         on_source = self.sources is None or source in self.sources
@@ -48,3 +69,8 @@ class Objective(nn.Module):
 def ramp(alpha: float, step: int, warmup: int) -> float:
     """`alpha`, reached linearly over the first `warmup` steps."""
     return alpha * min(1.0, step / warmup) if warmup else alpha
+
+
+def turns(owner: Int[Tensor, " r"]) -> Int[Tensor, " r"]:
+    """Of each text, the how-manieth of its image it is; owners never fall."""
+    return torch.arange(len(owner), device=owner.device) - torch.searchsorted(owner, owner)

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from vlp.distributed import gather, joint_mean
 from vlp.models.tokens import fetch_tokens
 from vlp.models.vlm import VisionLanguageModel
-from vlp.objectives.base import Objective
+from vlp.objectives.base import Objective, turns
 from vlp.random import mix_rows, uniform
 from vlp.structures import Batch, Features, Loss, Memory, Tokens
 
@@ -31,7 +31,12 @@ class IRTR(Objective):
     in_batch = True
 
     def __init__(
-        self, *, width: int, negatives: int = 15, weight: float = 1.0, sources: Sequence[str] | None = None
+        self,
+        *,
+        width: int,
+        negatives: int = 15,
+        weight: float | list[list[float]] = 1.0,
+        sources: Sequence[str] | None = None,
     ) -> None:
         super().__init__(weight=weight, sources=sources)
         if negatives < 1:
@@ -70,7 +75,6 @@ class IRTR(Objective):
         """All ranks' texts in a random order of each row's own, those of other images first; and which are of others."""
         own = batch.id[owner]
         other = own[:, None] != gather(own)[None, :]
-        turn = torch.arange(len(owner), device=owner.device) - torch.searchsorted(owner, owner)
-        order = uniform(mix_rows(batch.seed[owner], 3, turn), other.shape[1]).masked_fill(~other, 2.0)
+        order = uniform(mix_rows(batch.seed[owner], 3, turns(owner)), other.shape[1]).masked_fill(~other, 2.0)
         index = order.argsort(dim=1)
         return index, other.gather(1, index)

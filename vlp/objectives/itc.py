@@ -41,10 +41,10 @@ def info_nce(logits: Float[Tensor, "n m"], positive: Bool[Tensor, "n m"]) -> Flo
 def soft_cross_entropy(
     logits: Float[Tensor, "n m"], slow: Float[Tensor, "n m"], positive: Bool[Tensor, "n m"], alpha: float
 ) -> Float[Tensor, " n"]:
-    """L_i of each row with soft targets, of which `slow` are the momentum copy's logits."""
-    target = positive.to(logits.dtype)
-    target = (1 - alpha) * target / target.sum(1, keepdim=True) + alpha * slow.softmax(1)
-    return -(logits.log_softmax(1) * target).sum(1)
+    """L_i of each row with soft targets (0 for a row without any positive), of which `slow` are the momentum copy's logits."""
+    count = positive.sum(1, keepdim=True)
+    target = (1 - alpha) * positive / count.clamp(min=1) + alpha * slow.softmax(1)
+    return -(logits.log_softmax(1) * target).sum(1) * (count[:, 0] > 0)
 
 
 class Queue(nn.Module):
@@ -93,7 +93,7 @@ class ITC(Objective):
         width: int | None = None,
         distillation: float = 0.0,
         distillation_warmup: int = 0,
-        weight: float = 1.0,
+        weight: float | list[list[float]] = 1.0,
         sources: Sequence[str] | None = None,
     ) -> None:
         super().__init__(weight=weight, sources=sources)

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from vlp.distributed import gather, joint_mean, world_size
 from vlp.models.tokens import fetch_tokens
 from vlp.models.vlm import VisionLanguageModel
-from vlp.objectives.base import Objective
+from vlp.objectives.base import Objective, ramp, turns
 from vlp.random import mix_rows, uniform
 from vlp.structures import Batch, Features, Loss, Memory, Tokens
 
@@ -36,7 +36,8 @@ def draw(
 class ITM(Objective):
     """width: of the fusion's pooled state, to which the head's two classes (no match, match) are linear.
     contrastive: False = negatives are drawn uniformly.  momentum: similarities are those of images and texts with the
-    momentum copy's texts and images (ALBEF).
+    momentum copy's texts and images (ALBEF).  hardness_warmup: steps over which the similarities come into force; at first
+    negatives are drawn uniformly.
     """
 
     requires = ("image", "caption")
@@ -48,11 +49,12 @@ class ITM(Objective):
         width: int,
         contrastive: bool = True,
         momentum: bool = False,
-        weight: float = 1.0,
+        hardness_warmup: int = 0,
+        weight: float | list[list[float]] = 1.0,
         sources: Sequence[str] | None = None,
     ) -> None:
         super().__init__(weight=weight, sources=sources)
-        self.contrastive, self.momentum = contrastive, momentum
+        self.contrastive, self.momentum, self.hardness_warmup = contrastive, momentum, hardness_warmup
         self.needs: tuple[str, ...] = ("vision", "text", "fusion")
         self.uses: tuple[str, ...] = ("image", "text", "memory")
         if contrastive:
@@ -110,17 +112,15 @@ class ITM(Objective):
             assert keys.text_embed is not None
             assert features.image_embed is not None
             assert features.text_embed is not None
-            to_text = model.similarity(features.image_embed, gather(keys.text_embed))
-            to_image = model.similarity(gather(keys.image_embed), features.text_embed).T
+            hardness = ramp(1.0, features.step, self.hardness_warmup)
+            to_text = hardness * model.similarity(features.image_embed, gather(keys.text_embed))
+            to_image = hardness * model.similarity(gather(keys.image_embed), features.text_embed).T
         else:
             to_text = torch.zeros(len(batch), len(text_ids), device=owner.device)
             to_image = torch.zeros(len(owner), len(image_ids), device=owner.device)
-        turn = torch.arange(len(owner), device=owner.device) - torch.searchsorted(
-            owner, owner
-        )  # among its image's texts
         return (
             *draw(to_text, batch.id[:, None] != text_ids[None, :], mix_rows(batch.seed, 0)),
-            *draw(to_image, text_id[:, None] != image_ids[None, :], mix_rows(batch.seed[owner], 1, turn)),
+            *draw(to_image, text_id[:, None] != image_ids[None, :], mix_rows(batch.seed[owner], 1, turns(owner))),
         )
 
 

@@ -75,7 +75,7 @@ class LM(Objective):
         prompt: str = "",
         distillation: float = 0.0,
         distillation_warmup: int = 0,
-        weight: float = 1.0,
+        weight: float | list[list[float]] = 1.0,
         sources: Sequence[str] | None = None,
     ) -> None:
         super().__init__(weight=weight, sources=sources)

@@ -20,7 +20,7 @@ from vlp.distributed import joint_mean
 from vlp.models.features import caption_rows
 from vlp.models.language_head import LanguageHead
 from vlp.models.vlm import VisionLanguageModel
-from vlp.objectives.base import Objective, ramp
+from vlp.objectives.base import Objective, ramp, turns
 from vlp.objectives.itm import of_texts
 from vlp.random import mix_rows, uniform
 from vlp.structures import Batch, Features, Loss, Memory, Text, Tokens
@@ -77,7 +77,7 @@ class MLM(Objective):
         norm_eps: float = 1e-12,
         distillation: float = 0.0,
         distillation_warmup: int = 0,
-        weight: float = 1.0,
+        weight: float | list[list[float]] = 1.0,
         sources: Sequence[str] | None = None,
     ) -> None:
         super().__init__(weight=weight, sources=sources)
@@ -114,7 +114,7 @@ class MLM(Objective):
         assert features.memory is not None
         assert self.mask_id is not None, "call prepare with the tokenizer first"
         text, owner = caption_rows(batch)
-        seeds = mix_rows(batch.seed[owner], _turn(owner))
+        seeds = mix_rows(batch.seed[owner], turns(owner))
         memory = of_texts(features.memory, batch, owner)
         if self.draws > 1:
             text = Text(ids=_again(text.ids, self.draws), mask=_again(text.mask, self.draws))
@@ -161,11 +161,6 @@ def _embedding(model: VisionLanguageModel, head: LanguageHead) -> Float[Tensor, 
             "fusion: set objectives.mlm.tied=false"
         )
     return weight
-
-
-def _turn(owner: Int[Tensor, " r"]) -> Int[Tensor, " r"]:
-    """Of each text, the how-manieth of its image it is."""
-    return torch.arange(len(owner), device=owner.device) - torch.searchsorted(owner, owner)
 
 
 def _again(rows: Tensor, count: int) -> Tensor:

@@ -10,6 +10,7 @@ here a text's coin and its other image, drawn from all ranks, depend on the samp
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -20,10 +21,11 @@ from torch import Tensor
 from vlp.distributed import gather, joint_mean, offset
 from vlp.models.tokens import fetch_tokens, real_mask
 from vlp.models.vlm import VisionLanguageModel
-from vlp.objectives.base import Objective
+from vlp.objectives.base import Objective, turns
 from vlp.objectives.itm import draw
 from vlp.random import mix_rows
 from vlp.structures import Batch, Features, Loss, Tokens
+from vlp.tokenizers.base import Tokenizer
 
 
 @torch.no_grad()
@@ -74,10 +76,19 @@ class WPA(Objective):
     in_batch = True
 
     def __init__(
-        self, *, beta: float = 0.5, iterations: int = 50, weight: float = 0.1, sources: Sequence[str] | None = None
+        self,
+        *,
+        beta: float = 0.5,
+        iterations: int = 50,
+        weight: float | list[list[float]] = 0.1,
+        sources: Sequence[str] | None = None,
     ) -> None:
         super().__init__(weight=weight, sources=sources)
         self.beta, self.iterations = beta, iterations
+        self.ends = True
+
+    def prepare(self, model: VisionLanguageModel, tokenizer: Tokenizer, data: Any) -> None:
+        self.ends = tokenizer.add_end
 
     def forward(self, model: VisionLanguageModel, batch: Batch, features: Features) -> Loss:
         text, memory, owner = features.text, features.memory, features.owner
@@ -105,7 +116,8 @@ class WPA(Objective):
             raise ValueError("wpa compares states of text and image in one sequence: set model/fusion=single_stream")
         words, patches = real_mask(text).clone(), real_mask(image).clone()
         last = words.sum(1, keepdim=True).clamp(min=1) - 1
-        words = words.scatter(1, last, False)
+        if self.ends:
+            words = words.scatter(1, last, False)
         words[:, 0] = False
         patches[:, : _before_raster(image)] = False
         return transport_distance(
@@ -117,10 +129,9 @@ class WPA(Objective):
 def _pairs(batch: Batch, owner: Int[Tensor, " r"]) -> tuple[Int[Tensor, " r"], Bool[Tensor, " r"]]:
     """For each text an image of all ranks, and whether it is the text's own: by a coin, and where there is no other."""
     own, ids = batch.id[owner], gather(batch.id)
-    turn = torch.arange(len(owner), device=owner.device) - torch.searchsorted(owner, owner)  # among its image's texts
     even = torch.zeros(len(owner), len(ids), device=owner.device)
-    other, has_other = draw(even, own[:, None] != ids[None, :], mix_rows(batch.seed[owner], 1, turn))
-    matched = (mix_rows(batch.seed[owner], 2, turn) % 2 == 0) | ~has_other
+    other, has_other = draw(even, own[:, None] != ids[None, :], mix_rows(batch.seed[owner], 1, turns(owner)))
+    matched = (mix_rows(batch.seed[owner], 2, turns(owner)) % 2 == 0) | ~has_other
     return torch.where(matched, owner + offset(batch.id), other), matched
 
 

@@ -10,12 +10,15 @@ from vlp.structures import Batch, Features
 
 
 class Task(Objective):
-    """`reset` and `prepare` with the model in evaluation mode, then `update` on every batch of this rank's share, then `compute` on all ranks together.
+    """`reset` and `prepare` with the model in evaluation mode, `update` on every batch of this rank's share, then `compute` on
+    all ranks together.
 
     weight 0 (the default) = only measured.
     """
 
-    def __init__(self, *, weight: float = 0.0, sources: Sequence[str] | None = None) -> None:
+    split = "val"  # or "test": of what is measured, known in `prepare`
+
+    def __init__(self, *, weight: float | list[list[float]] = 0.0, sources: Sequence[str] | None = None) -> None:
         super().__init__(weight=weight, sources=sources)
 
     def reset(self) -> None:

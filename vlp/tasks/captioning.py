@@ -48,12 +48,14 @@ class Captioning(Task):
         length_penalty: float = 1.0,
         top_p: float | None = None,
         results_file: str | Path | None = None,
-        weight: float = 0.0,
+        weight: float | list[list[float]] = 0.0,
         sources: Sequence[str] | None = None,
     ) -> None:
         super().__init__(weight=weight, sources=sources)
         if weight:
             raise ValueError("captioning has no loss of its own: train with objective=[lm], and leave its weight at 0")
+        if top_p is not None and not 0 < top_p <= 1:
+            raise ValueError(f"tasks.captioning.top_p={top_p}: a probability above 0, at most 1")
         self.prompt, self.beams, self.length_penalty, self.top_p = prompt, beams, length_penalty, top_p
         self.max_length, self.min_length, self.repetition_penalty = max_length, min_length, repetition_penalty
         self.results_file = None if results_file is None else Path(results_file)
@@ -83,10 +85,13 @@ class Captioning(Task):
 
     def compute(self, model: VisionLanguageModel) -> dict[str, float]:
         """bleu_1 … bleu_4, rouge_l and cider_d, times 100."""
-        captions, references, paths = (
+        captions, paths = (
             dict(chain.from_iterable(part.items() for part in distributed.gather_objects(own)))
-            for own in (self._captions, self._references, self._paths)
+            for own in (self._captions, self._paths)
         )
+        references: dict[int, tuple[str, ...]] = {}
+        for part in distributed.gather_objects(self._references):
+            references |= {image: references.get(image, ()) + told for image, told in part.items()}
         if self.results_file is not None and distributed.rank() == 0:
             self.results_file.parent.mkdir(parents=True, exist_ok=True)
             records = [{"image_id": image, "caption": caption} for image, caption in captions.items()]

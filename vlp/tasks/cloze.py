@@ -54,13 +54,15 @@ class Cloze(Task):
     uses = ("memory",)
     heads = ("mlm",)
 
+    def __init__(self, *, weight: float | list[list[float]] = 0.0, sources: Sequence[str] | None = None) -> None:
+        super().__init__(weight=weight, sources=sources)
+        self._known: dict[str, Neighbours] = {}
+
     def reset(self) -> None:
         self._counts: Counter[str] = Counter()
 
     def prepare(self, model: VisionLanguageModel, tokenizer: Tokenizer, data: Any) -> None:
-        self._tokenizer = tokenizer
-        if getattr(self, "_source", None) is not data:
-            self._source, self._neighbours = data, Neighbours(data.train_captions())
+        self._tokenizer, self._data = tokenizer, data
 
     def applies(self, batch: Batch, source: str) -> bool:
         known = batch.raw is not None and any(sample.blanks for sample in batch.raw)
@@ -78,11 +80,17 @@ class Cloze(Task):
         for start in range(0, len(asked), 512):
             part = asked[start : start + 512]
             for (_, caption, blank), word in zip(part, self._filled(model, features, part), strict=True):
-                guess = self._neighbours.guess(caption[: blank.start], caption[blank.end :])
+                guess = self._neighbours().guess(caption[: blank.start], caption[blank.end :])
                 for kind in ("", f"_{blank.kind}"):
                     self._counts[f"asked{kind}"] += 1
                     self._counts[f"accuracy{kind}"] += word in blank.words
                     self._counts[f"text_only_accuracy{kind}"] += guess in blank.words
+
+    def _neighbours(self) -> Neighbours:
+        """Of the source's training captions; counted once."""
+        if self._data.name not in self._known:
+            self._known[self._data.name] = Neighbours(self._data.train_captions())
+        return self._known[self._data.name]
 
     def _filled(
         self, model: VisionLanguageModel, features: Features, asked: Sequence[tuple[int, str, Blank]]

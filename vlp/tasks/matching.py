@@ -21,7 +21,8 @@ from torch import Tensor
 from vlp import distributed
 from vlp.models.cascade import Packed, score_pairs
 from vlp.models.vlm import VisionLanguageModel
-from vlp.random import uniform
+from vlp.objectives.base import turns
+from vlp.random import mix_rows
 from vlp.structures import Batch, Features, Tokens
 from vlp.tasks.base import Task
 from vlp.tasks.retrieval import everywhere, join, join_ids, on_cpu
@@ -33,7 +34,9 @@ class Matching(Task):
     requires = ("image", "caption")
     heads = ("itm",)
 
-    def __init__(self, *, contrastive: bool = True, weight: float = 0.0, sources: Sequence[str] | None = None) -> None:
+    def __init__(
+        self, *, contrastive: bool = True, weight: float | list[list[float]] = 0.0, sources: Sequence[str] | None = None
+    ) -> None:
         super().__init__(weight=weight, sources=sources)
         self.contrastive = contrastive
         self.needs: tuple[str, ...] = ("vision", "text", "fusion") + (("projection",) if contrastive else ())
@@ -90,7 +93,9 @@ class Matching(Task):
         for row, ids in enumerate(also):
             if ids:
                 allowed[row] &= ~torch.isin(image_id, torch.tensor(ids))
-        noise = uniform(torch.arange(len(text_id)), len(image_id))
+        noise = mix_rows(
+            text_id[:, None], turns(own)[:, None], image_id[None, :]
+        ).double()  # whatever the order of ranks
         negatives = {"random_": _hardest(noise, allowed)}
         if self.contrastive:
             image, text = join(self._image, device), join(self._text, device)

@@ -41,7 +41,7 @@ class NLVR2(Task):
         head: str = "vilt",
         distillation: float = 0.0,
         distillation_warmup: int = 0,
-        weight: float = 0.0,
+        weight: float | list[list[float]] = 0.0,
         sources: Sequence[str] | None = None,
     ) -> None:
         super().__init__(weight=weight, sources=sources)

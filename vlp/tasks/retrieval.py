@@ -7,6 +7,7 @@ each query (Li et al., arXiv:2107.07651, §4; vlp/models/cascade.py); the others
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 from collections.abc import Sequence
 from itertools import chain
@@ -43,17 +44,18 @@ class Retrieval(Task):
         rerank: int | str | None = None,
         head: str = "itm",
         mix: float | Sequence[float] = 0.0,
-        weight: float = 0.0,
+        weight: float | list[list[float]] = 0.0,
         sources: Sequence[str] | None = None,
     ) -> None:
         super().__init__(weight=weight, sources=sources)
-        if isinstance(rerank, str) and rerank != "all":
+        if (isinstance(rerank, str) and rerank != "all") or (isinstance(rerank, int) and rerank < 1):
             raise ValueError(f'tasks.retrieval.rerank={rerank!r}: choose a number of candidates, "all" or null')
         self.rerank, self.head = rerank, head
         self.mixes = list(mix) if isinstance(mix, Sequence) else [mix]
         self.mix: Tensor
         chosen = len(self.mixes) > 1  # by val, so that it travels in checkpoints; NaN until then
         self.register_buffer("mix", torch.tensor(torch.nan if chosen else float(self.mixes[0])), persistent=chosen)
+        self._mixed: str | None = None  # the source that the mix is chosen on
         self.needs: tuple[str, ...] = ("vision", "text")
         self.uses: tuple[str, ...] = ()
         if rerank is not None:
@@ -78,8 +80,13 @@ class Retrieval(Task):
         self._choosing = True
 
     def prepare(self, model: VisionLanguageModel, tokenizer: Any, data: Any) -> None:
-        trainer = getattr(data, "trainer", None)
-        self._choosing = len(self.mixes) > 1 and (trainer is None or not trainer.testing)
+        self._choosing = len(self.mixes) > 1 and self.split == "val"
+        if self._choosing and self._mixed not in (None, data.name):
+            raise ValueError(
+                f"tasks.retrieval.mix is chosen on one source, but {self._mixed} and {data.name} are measured: set "
+                f"tasks.retrieval.sources=[{data.name}]"
+            )
+        self._mixed = data.name
 
     def update(self, model: VisionLanguageModel, batch: Batch, features: Features) -> None:
         image, text, owner = features.image_embed, features.text_embed, features.owner
@@ -181,16 +188,16 @@ class Retrieval(Task):
         mine = pairs[(pairs[:, 0] >= start) & (pairs[:, 0] < start + own)] - torch.tensor([start, 0])
         score = self.linked[self.head].score
         probe = mine[mine[:, 0] == 0]
-        rate: list[float] = []
-        score_pairs(model, score, image, text, probe, device=device)
-        score_pairs(
-            model, score, image, text, probe, device=device, report=lambda d, _, s: rate.append(d / max(s, 1e-9))
-        )
+        rate = [1.0]
+        for _ in range(2):  # the first warms up
+            score_pairs(
+                model, score, image, text, probe, device=device, report=lambda d, _, s: rate.append(d / max(s, 1e-9))
+            )
         speaking = distributed.rank() == 0 and len(mine) > 0
         if speaking:
             print(
                 f"reranking {len(image_id):,} images and {len(text_id):,} texts: {len(pairs):,} pairs, "
-                f"about {len(mine) / rate[0]:.0f} s",
+                f"about {len(mine) / rate[-1]:.0f} s",
                 file=sys.stderr,
                 flush=True,
             )
@@ -255,14 +262,21 @@ class Retrieval(Task):
 
 
 def on_cpu(tokens: Tokens) -> Tokens:
-    mask = None if tokens.mask is None else tokens.mask.cpu()
-    return Tokens(states=tokens.states.detach().cpu(), pooled=tokens.pooled.detach().cpu(), mask=mask)
+    return dataclasses.replace(tokens, states=tokens.states.detach(), pooled=tokens.pooled.detach()).to("cpu")
 
 
 def everywhere(text: Packed, device: torch.device) -> Packed:
     """All ranks' rows on every rank."""
     lengths = distributed.gather(text.lengths().to(device)).cpu()
-    return Packed(states=distributed.gather(text.states.to(device)).cpu(), ends=lengths.cumsum(0))
+    width = int(distributed.gather(torch.tensor([text.states.shape[1]], device=device)).max())
+    known = bool(distributed.gather(torch.tensor([text.ids is not None or not len(text)], device=device)).all())
+    states = text.states if len(text) else torch.zeros(0, width)
+    ids = text.ids if text.ids is not None else torch.zeros(0, dtype=torch.int64)
+    return Packed(
+        states=distributed.gather(states.to(device)).cpu(),
+        ends=lengths.cumsum(0),
+        ids=distributed.gather(ids.to(device)).cpu() if known else None,
+    )
 
 
 def _best(

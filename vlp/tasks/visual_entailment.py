@@ -25,7 +25,10 @@ CLASSES = ("entailment", "neutral", "contradiction")
 def classification_loss(
     logits: Float[Tensor, "b c"], label: Tensor, soft: Float[Tensor, "b c"] | None, alpha: float
 ) -> Loss:
-    """Cross-entropy with a share α of soft targets; the mean over all ranks, and the accuracy in percent."""
+    """Cross-entropy with a share α of soft targets; the mean over the known labels (not -1) of all ranks, and the accuracy in
+    percent."""
+    known = label >= 0
+    logits, label, soft = logits[known], label[known], None if soft is None else soft[known]
     value = F.cross_entropy(logits, label, reduction="sum")
     if soft is not None:
         value = (1 - alpha) * value - alpha * (logits.log_softmax(1) * soft).sum()
@@ -48,7 +51,7 @@ class VisualEntailment(Task):
         classes: Sequence[str] = CLASSES,
         distillation: float = 0.0,
         distillation_warmup: int = 0,
-        weight: float = 0.0,
+        weight: float | list[list[float]] = 0.0,
         sources: Sequence[str] | None = None,
     ) -> None:
         super().__init__(weight=weight, sources=sources)
@@ -81,12 +84,14 @@ class VisualEntailment(Task):
     def update(self, model: VisionLanguageModel, batch: Batch, features: Features) -> None:
         assert batch.label is not None
         self._right += int((self.logits(model, batch, features).argmax(1) == batch.label).sum())
-        self._count += len(batch)
+        self._count += int((batch.label >= 0).sum())
 
     def compute(self, model: VisionLanguageModel) -> dict[str, float]:
         device = next(self.parameters()).device
         right, count = total(torch.tensor([self._right, self._count], device=device)).tolist()
-        return {"accuracy": 100 * right / max(count, 1), "chance": 100 / len(self.classes)}
+        if not count:
+            raise ValueError("visual_entailment has nothing to measure: no sample has a label")
+        return {"accuracy": 100 * right / count, "chance": 100 / len(self.classes)}
 
     @torch.no_grad()
     def predict(self, model: VisionLanguageModel, batch: Batch) -> list[dict[str, object]]:

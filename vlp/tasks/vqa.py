@@ -31,6 +31,7 @@ from vlp.objectives.lm import token_losses
 from vlp.structures import Batch, Features, Image, Loss, Memory, Momentum, Sample, Text, Tokens
 from vlp.tasks.base import Task
 from vlp.tokenizers.base import Tokenizer
+from vlp.tokenizers.vqa_text import normalise_answer
 
 KINDS = ("classify", "rank", "generate")
 ROWS = 1024  # answers that are scored at a time
@@ -96,7 +97,7 @@ class VQA(Task):
         beams: int = 3,
         max_length: int = 10,
         results_file: str | Path | None = None,
-        weight: float = 0.0,
+        weight: float | list[list[float]] = 0.0,
         sources: Sequence[str] | None = None,
     ) -> None:
         super().__init__(weight=weight, sources=sources)
@@ -115,6 +116,7 @@ class VQA(Task):
             self.needs += ("decoder",)
         elif distillation:
             raise ValueError("tasks.vqa.distillation is the decoder's: set it to 0 for a classifier")
+        self._names: tuple[str, ...] = self.answers
         self._priors: dict[str, AnswerPrior | None] = {}  # by data set
 
     def _classifier(self, width: int | None) -> nn.Sequential:
@@ -128,8 +130,8 @@ class VQA(Task):
         )
 
     def architecture(self) -> dict[str, list[str]]:
-        """What a config may have left to a file."""
-        return {"answers": list(self.answers)}
+        """What a config may have left to a file or to the data."""
+        return {"answers": list(self.answers or self._names)}
 
     def applies(self, batch: Batch, source: str) -> bool:
         """Not to sentences of visual entailment, which are questions too."""
@@ -138,13 +140,15 @@ class VQA(Task):
 
     def prepare(self, model: VisionLanguageModel, tokenizer: Tokenizer, data: Any) -> None:
         self._tokenizer = tokenizer
-        self._names = self.answers or tuple(getattr(data, "answer_names", None) or ())
+        self._data = data
+        if self.kind == "generate":
+            return
+        self._names = self.answers or tuple(getattr(data, "answer_names", None) or ()) or self._names
         if self.classifier is not None and getattr(data, "answer_names", None) not in (None, self.answers):
             raise ValueError(
                 f"tasks.vqa.answers ({len(self.answers)}) is not the answer vocabulary of the data ({len(data.answer_names)}), "
                 "whose scores it would be trained on: set data.answer_vocabulary to the same label map"
             )
-        self._data = data
 
     def forward(self, model: VisionLanguageModel, batch: Batch, features: Features) -> Loss:
         fused = _fused(model, batch, features)
@@ -204,11 +208,11 @@ class VQA(Task):
         if known:
             kinds = [sample.answer_type for sample, _ in known]
             types = [kind for kind in kinds if kind is not None]
-            scores = [vqa_accuracy(answer, sample.answers) for sample, answer in known]
+            scores = [_accuracy(answer, sample.answers) for sample, answer in known]
             figures |= summarise_accuracy(scores, types if len(types) == len(kinds) else None)
             prior = self._learn_prior()
             if prior:
-                scores = [vqa_accuracy(prior(sample), sample.answers) for sample, _ in known]
+                scores = [_accuracy(prior(sample), sample.answers) for sample, _ in known]
                 figures["prior_accuracy"] = summarise_accuracy(scores)["accuracy"]
         return figures
 
@@ -289,6 +293,13 @@ class VQA(Task):
         text = Text(ids=ids, mask=(ends == 0) | ((ids == rules.end_id) & (ends == 1)))
         probability = (-token_losses(decoder(text, memory), text).sum(1)).exp().tolist()
         return [[(tokenizer.decode(row), value)] for row, value in zip(ids.tolist(), probability, strict=True)]
+
+
+def _accuracy(answer: str, answers: Sequence[str]) -> float:
+    """The official one; against a lone annotator (Visual Genome), which it does not know, whether the answers are equal."""
+    if len(answers) > 1:
+        return vqa_accuracy(answer, answers)
+    return float(normalise_answer(answer) == normalise_answer(answers[0]))
 
 
 def _fused(model: VisionLanguageModel, batch: Batch, features: Features | Momentum) -> Tokens:

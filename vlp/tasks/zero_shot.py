@@ -39,7 +39,7 @@ class ZeroShot(Task):
     uses = ("image_embed",)
 
     def __init__(
-        self, *, templates: Sequence[str] | str | Path | None = None, prompts: int = 1024, weight: float = 0.0,
+        self, *, templates: Sequence[str] | str | Path | None = None, prompts: int = 1024, weight: float | list[list[float]] = 0.0,
         sources: Sequence[str] | None = None,
     ) -> None:  # fmt: skip
         super().__init__(weight=weight, sources=sources)

@@ -12,6 +12,7 @@ from typing import Any
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from omegaconf import OmegaConf
+from torch import Tensor, nn
 
 from vlp.build import build
 from vlp.checkpoints.keys import load_strictly
@@ -72,8 +73,9 @@ def assemble(config: dict[str, Any], folder: Path, stored: dict[str, Any] | None
     if config["checkpoint"]:
         start_from(module, Path(config["checkpoint"]))
     if config["compile"]:
-        for tower in (model.vision, model.text):
-            tower.compile(dynamic=True)
+        for part in (model.vision, model.text):
+            if part is not None:
+                part.compile(dynamic=True)
     return Parts(data=data, module=module)
 
 
@@ -102,35 +104,42 @@ def read_config(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def start_from(module: VisionLanguageModule, path: Path) -> None:
-    """Weights of any checkpoint that vlp.load reads; the model must be of this architecture, key for key. Heads and queues
-    of objectives that the run and the file have in common come along, and the momentum copy, where the run has one.
+    """Weights of any checkpoint that vlp.load reads; the model must be of this architecture, key for key, but for the image
+    size, to which position embeddings are resized. Heads and queues that the run and the file have in common come along,
+    and the momentum copy, where the run has one; what does not, is said.
     """
     stored = load(path)
+    sizes = [getattr(model.vision, "image_size", None) for model in (module.model, stored.model)]
     try:
+        if None not in sizes and sizes[0] != sizes[1] and hasattr(stored.model.vision, "positions"):
+            stored = load(path, image_size=sizes[0])
         load_strictly(module.model, stored.model.state_dict())
-        for name, objective in stored.objectives.items():
-            if name in module.objectives:
-                load_strictly(module.objectives[name], objective.state_dict())
     except ValueError as error:
         raise ValueError(
             f"checkpoint={path} is of another architecture than model=…: {error}; choose the model=… that it was trained with"
         ) from error
-    new = [
-        name
-        for name, objective in module.objectives.items()
-        if name not in stored.objectives and list(objective.parameters())
-    ]
-    left = [name for name in stored.objectives if name not in module.objectives]
-    for names, what in ((new, "start anew"), (left, "are not used by this run")):
-        if names:
-            rank_zero_info(f"checkpoint={path}: the heads of {', '.join(names)} {what}")
+    for name, objective in module.objectives.items():
+        if name in stored.objectives:
+            _start_head(name, objective, stored.objectives[name].state_dict(), path)
+        elif any(True for _ in objective.parameters()):
+            rank_zero_info(f"checkpoint={path} has no head for {name}, which starts anew")
+    unused = [name for name in stored.objectives if name not in module.objectives]
+    if unused:
+        rank_zero_info(f"checkpoint={path}: the heads of {', '.join(unused)} are not used by this run")
     if module.momentum is not None:
         module.momentum.restart()
         if stored.momentum is not None:
             load_strictly(module.momentum.model, stored.momentum.model.state_dict())
-            for name, copy in stored.momentum.objectives.items():
-                if name in module.momentum.objectives:
-                    load_strictly(module.momentum.objectives[name], copy.state_dict())
+
+
+def _start_head(name: str, objective: nn.Module, state: dict[str, Tensor], path: Path) -> None:
+    for key, value in state.items():
+        if key.endswith("_queue.id"):
+            value.fill_(-1)  # ids of another run's data say nothing about this one's
+    try:
+        load_strictly(objective, state)
+    except ValueError as error:
+        rank_zero_info(f"checkpoint={path}: {name} starts anew, as {error}")
 
 
 def build_loggers(config: dict[str, Any], folder: Path) -> list[Logger]:

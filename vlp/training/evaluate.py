@@ -27,10 +27,14 @@ def evaluate(config_path: Path) -> dict[str, Any]:
     quiet()
     L.seed_everything(config["seed"], workers=True, verbose=False)
     predictor = load(config["checkpoint"])
+    if predictor.transform is None:
+        raise ValueError(f"checkpoint={config['checkpoint']}: its image preprocessing is not one that vlp knows")
     transform = {"train": predictor.transform, "eval": predictor.transform}
     data = build(config["data"], tokenizer=predictor.require_tokenizer(), transform=transform, seed=config["seed"])
     tasks = {name: _task(name, node, predictor) for name, node in config["tasks"].items() if node}
-    heads = {name: head for name, head in predictor.objectives.items() if name not in tasks}
+    heads: dict[str, Any] = {name: head for name, head in predictor.objectives.items() if name not in tasks}
+    for head in heads.values():
+        head.weight = 0.0  # only others use it
     module = VisionLanguageModule(model=predictor.model, objectives=heads, tasks=tasks, config=stored)
     trainer: L.Trainer = build(
         config["trainer"],
@@ -55,13 +59,13 @@ def evaluate(config_path: Path) -> dict[str, Any]:
 
 def _task(name: str, node: dict[str, Any], predictor: Predictor) -> Task:
     """As the config has it, but with the checkpoint's own head, if there is one."""
-    task: Task = build(node)
-    if name not in predictor.objectives or not task.state_dict():
-        return task
+    if name not in predictor.objectives:
+        return build(node)
     stored = predictor.objectives[name]
-    changed = {key: predictor.nodes[name][key] for key in task.stored if key in predictor.nodes[name]}
-    task = build({**node, **changed})
-    load_strictly(task, stored.state_dict())
+    told = predictor.nodes[name]
+    task: Task = build({**node, **{key: told[key] for key in stored.stored if key in told}})
+    if task.state_dict():
+        load_strictly(task, stored.state_dict())
     return task
 
 

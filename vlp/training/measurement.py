@@ -33,8 +33,9 @@ class Measurement:
         tasks: Mapping[str, Task],
         sources: Mapping[str, Any],
         tokenizer: Tokenizer | None,
+        split: str = "val",
     ) -> None:
-        self.model, self.tasks, self.tokenizer = model, tasks, tokenizer
+        self.model, self.tasks, self.tokenizer, self.split = model, tasks, tokenizer, split
         self.sources = list(sources.items())
         self.figures: dict[str, float] = {}
         self.pictured: dict[tuple[str, str], dict[str, object]] = {}
@@ -80,6 +81,7 @@ class Measurement:
         self._measured = set()
         for task in self._concerned(name).values():
             task.reset()
+            task.split = self.split
             task.prepare(self.model, self.tokenizer, data)  # type: ignore[arg-type]  # None where data have no text
 
     def _close(self) -> None:
@@ -90,3 +92,4 @@ class Measurement:
                 figures = task.compute(self.model)
                 self.figures |= {f"{source}/{name}/{key}": float(value) for key, value in figures.items()}
                 self.pictured[source, name] = dict(task.figures())
+            task.reset()  # token states of a whole split are gigabytes

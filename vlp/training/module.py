@@ -62,8 +62,13 @@ class VisionLanguageModule(L.LightningModule):
         self.seed = seed
         self.config = dict(config or {})
         self.samples_seen = 0
+        self._checked = False  # that every trainable parameter is reached, at the first step of all objectives
         self._freeze(freeze)
         for name, objective in {**objectives, **self.tasks}.items():
+            if not objective.weight:
+                objective.requires_grad_(False)
+                if name not in self.tasks:
+                    continue  # a head that others use
             for part in objective.needs:
                 if getattr(model, part, None) is None:
                     raise ValueError(
@@ -94,6 +99,8 @@ class VisionLanguageModule(L.LightningModule):
             parameters = list(module.parameters())
             if parameters and not any(p.requires_grad for p in parameters):
                 module.eval()
+                if self.momentum is not None:
+                    self.momentum.twin(module).eval()
         return self
 
     # ---------------------------------------------------------------- training
@@ -121,21 +128,34 @@ class VisionLanguageModule(L.LightningModule):
 
     def on_train_batch_start(self, batch: Any, index: int) -> None:
         # dropout depends on (seed, step, rank) alone, so a resumed run draws what the straight run would have drawn
-        torch.manual_seed(mix(self.seed, self.global_step, self.global_rank))
+        part = index % self.trainer.accumulate_grad_batches
+        torch.manual_seed(mix(self.seed, self.global_step, self.global_rank, *([part] if part else [])))
 
     def training_step(self, batch: Batch | dict[str, Batch], index: int) -> Tensor:
-        if self.momentum is not None:
+        if self.momentum is not None and index % self.trainer.accumulate_grad_batches == 0:
             self.momentum.step()
         losses = [self._source_loss(source, part) for source, part in self._by_source(batch).items()]
+        if len(self.active()) < len(self.trained):
+            # what waits for its objective gets a gradient of 0 for now, as several processes need one of every parameter
+            losses += [0 * parameter.sum() for parameter in self.parameters() if parameter.requires_grad]
         return torch.stack(losses).sum()
+
+    def active(self) -> dict[str, Objective]:
+        """The objectives whose schedule gives them a weight at this step."""
+        progress = self.global_step / max(1, self.total_steps())
+        return {name: objective for name, objective in self.trained.items() if objective.weight_at(progress)}
 
     def _by_source(self, batch: Batch | dict[str, Batch]) -> dict[str, Batch]:
         return batch if isinstance(batch, dict) else {self.trainer.datamodule.name: batch}  # type: ignore[attr-defined]
 
     def _source_loss(self, source: str, batch: Batch) -> Tensor:
-        active = {name: o for name, o in self.trained.items() if o.applies(batch, source)}
-        if not active:
+        progress = self.global_step / max(1, self.total_steps())
+        active = {name: o for name, o in self.active().items() if o.applies(batch, source)}
+        if not active and not any(o.applies(batch, source) for o in self.trained.values()):
             raise ValueError(f"no objective runs on batches of {source!r}: check objectives' `requires` and `sources`")
+        self.samples_seen += len(batch) * self.trainer.world_size
+        if not active:
+            return torch.zeros((), device=self.device)
         fields = set().union(*(objective.uses for objective in active.values()))
         step = self.global_step
         features = compute_features(
@@ -145,21 +165,27 @@ class VisionLanguageModule(L.LightningModule):
         logs: dict[str, Tensor] = {}
         for name, objective in active.items():
             loss = objective(self.model, batch, features)
-            weighted.append(objective.weight * loss.value)
+            weighted.append(objective.weight_at(progress) * loss.value)
             logs |= {f"train/{source}/{name}/{key}": value for key, value in loss.logs.items()}
             logs[f"train/{source}/{name}/loss"] = loss.value.detach()
-        self.samples_seen += len(batch) * self.trainer.world_size
         self.log_dict(logs, batch_size=len(batch))
         return torch.stack(weighted).sum()
 
     def on_after_backward(self) -> None:
-        if self.global_step == 0:
+        if not self._checked and len(self.active()) == len(self.trained):
+            self._checked = True
             lost = [name for name, p in self.named_parameters() if p.requires_grad and p.grad is None]
             if lost:
                 raise ValueError(
                     f"{len(lost)} trainable parameters are reached by no objective ({', '.join(lost[:5])}, …): "
                     "add an objective that uses them, or freeze them with freeze=['regex']"
                 )
+
+    def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
+        if len(self.active()) < len(self.trained):
+            for parameter in self.parameters():
+                if parameter.grad is not None and not parameter.grad.any():
+                    parameter.grad = None  # nor does what waits decay
 
     def on_train_batch_end(self, outputs: Any, batch: Any, index: int) -> None:
         self.model.constrain()
@@ -201,7 +227,7 @@ class VisionLanguageModule(L.LightningModule):
     def _start_evaluation(self, split: str) -> None:
         data = self.trainer.datamodule  # type: ignore[attr-defined]
         self.measurement = Measurement(
-            model=self.model, tasks=self.tasks, sources=data.measured(split), tokenizer=data.tokenizer
+            model=self.model, tasks=self.tasks, sources=data.measured(split), tokenizer=data.tokenizer, split=split
         )
 
     def validation_step(self, batch: Batch, index: int, dataloader_idx: int = 0) -> None:
@@ -217,14 +243,16 @@ class VisionLanguageModule(L.LightningModule):
         self._report("test")
 
     def _report(self, stage: str) -> None:
+        with self.trainer.precision_plugin.forward_context():  # second stages run the model once more
+            figures = self.measurement.finish()
         # equal on every rank by construction of `compute`, hence no sync
-        self.log_dict({f"{stage}/{name}": value for name, value in self.measurement.finish().items()})
+        self.log_dict({f"{stage}/{name}": value for name, value in figures.items()})
 
     # ------------------------------------------------------------- checkpoints
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         tokenizer = self.trainer.datamodule.tokenizer  # type: ignore[attr-defined]
-        checkpoint["config"] = portable(self.config, self.model, tokenizer.size)
+        checkpoint["config"] = portable(self.config, self.model, self.tasks, tokenizer.size)
         checkpoint["tokenizer_json"] = tokenizer.to_json()
         checkpoint["samples_seen"] = self.samples_seen
         figures = self.trainer.callback_metrics.items()  # of the last validation, which saw these weights
@@ -236,9 +264,11 @@ class VisionLanguageModule(L.LightningModule):
             finish_epoch(checkpoint)
 
 
-def portable(config: Mapping[str, Any], model: VisionLanguageModel, vocabulary_size: int) -> dict[str, Any]:
-    """The config with each backbone described by its own architecture instead of the hub name or folder it came from, and
-    with the size of the vocabulary where that was left to the tokenizer."""
+def portable(
+    config: Mapping[str, Any], model: VisionLanguageModel, tasks: Mapping[str, Task], vocabulary_size: int
+) -> dict[str, Any]:
+    """The config with each backbone and task described by its own architecture instead of the hub name or file it came from,
+    and with the size of the vocabulary where that was left to the tokenizer."""
     if "model" not in config:
         return dict(config)
     result = deepcopy(dict(config))
@@ -246,6 +276,9 @@ def portable(config: Mapping[str, Any], model: VisionLanguageModel, vocabulary_s
         tower = getattr(model, name)
         if hasattr(tower, "architecture"):
             result["model"][name] |= tower.architecture()
+    for name, task in tasks.items():
+        if hasattr(task, "architecture") and name in result.get("tasks", {}):
+            result["tasks"][name] |= task.architecture()
     for part in ("model", "objectives", "tasks"):
         set_vocabulary_size(result.get(part), vocabulary_size)
     return result

@@ -101,3 +101,13 @@ class Constant(WarmupCosine):
 
     def __init__(self, *, warmup: int | float = 0.0) -> None:
         super().__init__(warmup=warmup, minimum=1.0)
+
+
+class WarmupLinear(WarmupCosine):
+    """Linear warm-up to the peak, then a straight line down to `minimum` of the peak at the last step (BERT, ViLT)."""
+
+    def factor(self, step: int, total: int) -> float:
+        warmup = round(self.warmup * total) if self.warmup < 1 else int(self.warmup)
+        if step < warmup:
+            return (step + 1) / (warmup + 1)
+        return 1 - (1 - self.minimum) * min(1.0, (step - warmup) / max(1, total - warmup))

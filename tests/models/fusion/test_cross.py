@@ -1,4 +1,5 @@
-"""Cross-attention fusion against torch's post-norm decoder layers with the same weights (tests/checkpoints/test_albef.py has ALBEF's numbers)."""
+"""Cross-attention fusion against torch's post-norm decoder layers with the same weights
+(tests/checkpoints/test_albef.py has ALBEF's numbers)."""
 
 from __future__ import annotations
 

@@ -62,6 +62,7 @@ class CausalDecoder(nn.Module):
         shared: bool = False,
     ) -> None:
         super().__init__()
+        self.memory_width = memory_width
         self.width, self.context_length, self.vocabulary_size = width, context_length, vocabulary_size
         self.start_id, self.shared = start_id, shared
         self.embedding = nn.Embedding(vocabulary_size, width)
@@ -85,7 +86,7 @@ class CausalDecoder(nn.Module):
         self.head = LanguageHead(
             width=width, vocabulary_size=vocabulary_size, activation=activation, norm_eps=norm_eps
         )  # tied to the embedding
-        self.apply(initialise)
+        initialise(self, width)
 
     def share(self, text: nn.Module | None) -> None:
         """Called by the model."""
@@ -103,6 +104,12 @@ class CausalDecoder(nn.Module):
                 setattr(own, name, getattr(theirs, name))
 
     def remember(self, memory: Tokens) -> Memory:
+        wanted, width = self.memory_width, memory.states.shape[-1]
+        if width != wanted:
+            raise ValueError(
+                f"the decoder looks at states of width {wanted}, but these have {width}: choose a vision tower as wide as "
+                f"model.fusion.width"
+            )
         layers = [block.cross_attention.remember(memory.states) for block in self.blocks]  # type: ignore[union-attr, operator]
         return Memory(layers=layers, mask=memory.mask)
 
@@ -112,8 +119,7 @@ class CausalDecoder(nn.Module):
         text: k times as many rows as the memory's, which are k texts in a row for each; padding comes last.
         """
         seen = memory if isinstance(memory, Memory) else self.remember(memory)
-        rows = None if bool(text.mask.all()) else text.mask.flatten().nonzero()[:, 0]
-        layout = Layout(len(text.ids), text.ids.shape[1], rows)
+        layout = Layout.of(text.mask)
         return layout.unpack(self.head(self._layers(text.ids, layout, seen), self.embedding.weight))
 
     def start(self, memory: Tokens | Memory) -> Cache:

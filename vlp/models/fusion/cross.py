@@ -5,15 +5,16 @@ from __future__ import annotations
 
 from torch import nn
 
-from vlp.models.layers import Layout, attention_heads
+from vlp.models.layers import Layout, attention_heads, masked_mean
 from vlp.models.post_norm import PostNormBlock, initialise
 from vlp.structures import Memory, Tokens
 
 
 class CrossFusion(nn.Module):
     """image_width, text_width: of the towers' states; texts of another width than `width` pass a linear map first.
-    pooled is the first token's state.  images: with more than one, layer i looks at image i mod images, and the layers of
-    a round share their keys and values (ALBEF's NLVR2 model, two images; models/model_nlvr.py).
+    pool: 'class' = pooled is the first token's state, 'mean' = the mean over real tokens.
+    images: with more than one, layer i looks at image i mod images, and the layers of a round share their keys and values
+    (ALBEF's NLVR2 model, two images; models/model_nlvr.py).
     """
 
     def __init__(
@@ -29,11 +30,14 @@ class CrossFusion(nn.Module):
         dropout: float = 0.1,
         norm_eps: float = 1e-12,
         images: int = 1,
+        pool: str = "class",
     ) -> None:
         super().__init__()
+        if pool not in ("class", "mean"):
+            raise ValueError(f"unknown pool {pool!r} of the fusion: choose class or mean")
         if images < 1 or layers % images:
             raise ValueError(f"{layers} fusion layers cannot look at {images} images in turn: set model.fusion.layers")
-        self.width, self.images = width, images
+        self.width, self.images, self.pool = width, images, pool
         self.input = nn.Identity() if text_width == width else nn.Linear(text_width, width)
         self.blocks = nn.ModuleList(
             PostNormBlock(
@@ -47,7 +51,7 @@ class CrossFusion(nn.Module):
             )
             for _ in range(layers)
         )
-        self.apply(initialise)
+        initialise(self, width)
         for index, block in enumerate(self.blocks):
             block.cross_attention.key_value = self.blocks[index - index % images].cross_attention.key_value  # type: ignore[union-attr]
 
@@ -65,8 +69,7 @@ class CrossFusion(nn.Module):
             raise ValueError(f"this fusion looks at {self.images} images at once, and got {len(images)}")
         memories = [image if isinstance(image, Memory) else self.remember(image) for image in images]
         x, mask = self.input(text.states), text.mask
-        rows = None if mask is None or bool(mask.all()) else mask.flatten().nonzero()[:, 0]
-        layout = Layout(x.shape[0], x.shape[1], rows)
+        layout = Layout(x.shape[0], x.shape[1]) if mask is None else Layout.of(mask)
         real, x = layout.real(), layout.pack(x)
         seen = [None if memory.mask is None else memory.mask[:, None, None, :] for memory in memories]
         for index, block in enumerate(self.blocks):
@@ -74,4 +77,5 @@ class CrossFusion(nn.Module):
             layer = memories[turn].layers[index // self.images]
             x = block(x, layout, real, memory=layer, memory_mask=seen[turn])
         states = layout.unpack(x)
-        return Tokens(states=states, pooled=states[:, 0], mask=mask, ids=text.ids)
+        pooled = states[:, 0] if self.pool == "class" else masked_mean(states, mask)
+        return Tokens(states=states, pooled=pooled, mask=mask, ids=text.ids)

@@ -79,7 +79,7 @@ class SingleStreamFusion(nn.Module):
         )
         self.norm = nn.LayerNorm(width, eps=norm_eps)
         self.pooler = nn.Linear(width, width)
-        self.apply(initialise)
+        initialise(self, width)
 
     def remember(self, image: Tokens) -> Tokens:
         """The image's states as this fusion's stream takes them; every layer looks at them anew."""
@@ -109,14 +109,13 @@ class SingleStreamFusion(nn.Module):
         words = self.text_input(text.states) + self.types.weight[0]
         x = torch.cat([words, self._fitted(image) + self.types.weight[kind]], dim=1)
         mask = torch.cat([real_mask(text), real_mask(image)], dim=1)
-        rows = None if bool(mask.all()) else mask.flatten().nonzero()[:, 0]
-        layout = Layout(x.shape[0], x.shape[1], rows)
+        layout = Layout.of(mask)
         real, x = layout.real(), layout.pack(x)
         for block in self.blocks:
             x = block(x, layout, real)
         states = layout.unpack(self.norm(x))
         pooled = self.pooler(states[:, 0]).tanh()
-        return Tokens(states=states, pooled=pooled, mask=None if rows is None else mask, grid=image.grid)
+        return Tokens(states=states, pooled=pooled, mask=None if layout.rows is None else mask, grid=image.grid)
 
     def _fitted(self, image: Tokens) -> Float[Tensor, "b m d"]:
         """Of this fusion's width; those of `remember` already are."""

@@ -36,10 +36,11 @@ class Temperature(nn.Module):
         self.logit_bias = None if bias is None else nn.Parameter(torch.tensor(float(bias)))
 
     def logits(self, image_embed: Float[Tensor, "n e"], text_embed: Float[Tensor, "m e"]) -> Float[Tensor, "n m"]:
-        if self.divisor:
-            logits = image_embed @ text_embed.T / self.temperature
-        else:
-            logits = self.logit_scale.exp() * image_embed @ text_embed.T
+        with torch.autocast(image_embed.device.type, enabled=False):  # in bf16 a scale of 100 leaves two digits
+            if image_embed.dtype in (torch.bfloat16, torch.float16):
+                image_embed, text_embed = image_embed.float(), text_embed.float()
+            cosine = image_embed @ text_embed.T.to(image_embed.dtype)
+            logits = cosine / self.temperature if self.divisor else self.logit_scale.exp() * cosine
         return logits if self.logit_bias is None else logits + self.logit_bias
 
     def scale(self) -> Float[Tensor, ""]:

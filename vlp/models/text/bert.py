@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from vlp.models.layers import Layout, attention_heads
+from vlp.models.layers import Layout, attention_heads, masked_mean
 from vlp.models.post_norm import PostNormBlock, initialise
 from vlp.structures import Memory, Text, Tokens
 
@@ -58,7 +58,7 @@ class BertText(nn.Module):
             )
             for _ in range(layers)
         )
-        self.apply(initialise)
+        initialise(self, width)
 
     def forward(self, text: Text, memory: Memory | None = None) -> Tokens:
         """States of padding are zero.  memory: None = text alone."""
@@ -76,7 +76,7 @@ class BertText(nn.Module):
         for block, layer in zip(self.blocks, looked_at, strict=True):
             x = block(x, layout, mask, memory=layer, memory_mask=seen)
         states = layout.unpack(x)
-        pooled = states[:, 0] if self.pool == "class" else states.sum(1) / text.mask.sum(1, keepdim=True).clamp(min=1)
+        pooled = states[:, 0] if self.pool == "class" else masked_mean(states, text.mask)
         return Tokens(states=states, pooled=pooled, mask=text.mask, ids=text.ids)
 
     def _embed(self, ids: Int[Tensor, " r"], positions: Int[Tensor, " r"]) -> Float[Tensor, "r d"]:

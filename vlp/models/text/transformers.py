@@ -11,6 +11,7 @@ import torch
 import transformers
 from torch import nn
 
+from vlp.models.layers import masked_mean
 from vlp.structures import Text, Tokens
 
 
@@ -61,8 +62,7 @@ class TransformersText(nn.Module):
         elif self.pool == "class":
             pooled = states[:, 0]
         else:
-            weight = text.mask.unsqueeze(-1).to(states.dtype)
-            pooled = (states * weight).sum(1) / weight.sum(1).clamp(min=1)
+            pooled = masked_mean(states, text.mask)
         return Tokens(states=states, pooled=pooled, mask=text.mask, ids=text.ids)
 
     def architecture(self) -> dict[str, Any]:

@@ -122,8 +122,4 @@ class ViltPatches(nn.Module):
 
 def _layout(counts: Sequence[int], device: torch.device) -> Layout:
     """Rows of `counts` lengths, one after another, in a grid as long as the longest."""
-    length = max(counts)
-    if min(counts) == length:
-        return Layout(len(counts), length)
-    real = torch.arange(length) < torch.tensor(counts)[:, None]
-    return Layout(len(counts), length, real.flatten().nonzero()[:, 0].to(device))
+    return Layout.of((torch.arange(max(counts)) < torch.tensor(counts)[:, None]).to(device))
