@@ -20,8 +20,8 @@ class Words:
 
     trained = True
 
-    def __call__(self, texts: list[str], *, end: bool | None = None) -> Text:
-        rows = [[1, *text.encode()[:9]] + ([2] if end else []) for text in texts]
+    def __call__(self, texts: list[str], *, kind: str = "caption") -> Text:
+        rows = [[1, *text.encode()[:9]] + ([2] if kind == "answer" else []) for text in texts]
         ids = torch.zeros(len(rows), max(map(len, rows)), dtype=torch.int64)
         for row, letters in zip(ids, rows, strict=True):
             row[: len(letters)] = torch.tensor(letters)

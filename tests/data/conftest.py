@@ -22,7 +22,7 @@ class Letters:
 
     size, context_length, trained = 256, 16, True
 
-    def __call__(self, texts: list[str], *, end: bool | None = None) -> Text:
+    def __call__(self, texts: list[str], *, kind: str = "caption") -> Text:
         rows = [[1, *text.encode()[:14], 2] for text in texts]
         ids = torch.zeros(len(rows), max(map(len, rows)), dtype=torch.int64)
         for row, letters in zip(ids, rows, strict=True):

@@ -31,10 +31,11 @@ def run(folder: Path, processes: int) -> dict[str, Any]:
     sources = [f"data.sources.{name}.batch_size={size}" for name, size in SIZES.items()]
     for name in SIZES:
         sources += [f"data.sources.{name}.num_workers=0", f"data.sources.{name}.eval_batch_size=4"]
-        sources += [f"data.sources.{name}.root={folder / 'scenes'}"]
-        sources += [
-            f"data.sources.{name}.images.{split}={count}" for split, count in (("train", 40), ("val", 4), ("test", 4))
-        ]
+        if name != "scenes_vqa":  # which has those of scenes
+            sources.append(f"data.sources.{name}.root={folder / 'scenes'}")
+            sources += [
+                f"data.sources.{name}.images.{split}={n}" for split, n in (("train", 40), ("val", 4), ("test", 4))
+            ]
     runs = folder / str(processes)
     command = [sys.executable, "train.py", *SETTINGS, *sources, f"trainer.devices={processes}", f"runs={runs}"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}

@@ -59,7 +59,7 @@ class Objective(nn.Module):
         on_source = self.sources is None or source in self.sources
         return on_source and all(getattr(batch, field) is not None for field in self.requires)
 
-    def prepare(self, model: VisionLanguageModel, tokenizer: Tokenizer, data: Any) -> None:
+    def prepare(self, model: VisionLanguageModel, tokenizer: Tokenizer | None, data: Any) -> None:
         """Takes what it needs of the tokenizer (the mask's id) or of the data module (class names), before the first step."""
 
     def forward(self, model: VisionLanguageModel, batch: Batch, features: Features) -> Loss:

@@ -96,8 +96,8 @@ class MLM(Objective):
         self.register_buffer("special", torch.zeros(vocabulary_size, dtype=torch.bool), persistent=False)
         self.register_buffer("continues", torch.zeros(vocabulary_size, dtype=torch.bool), persistent=False)
 
-    def prepare(self, model: VisionLanguageModel, tokenizer: Tokenizer, data: Any) -> None:
-        if tokenizer.mask_id is None:
+    def prepare(self, model: VisionLanguageModel, tokenizer: Tokenizer | None, data: Any) -> None:
+        if tokenizer is None or tokenizer.mask_id is None:
             raise ValueError("mlm needs a tokenizer with a mask token: set tokenizer=trained or tokenizer=wordpiece")
         self.mask_id = tokenizer.mask_id
         self.special[[tokenizer.start_id, tokenizer.end_id, tokenizer.pad_id]] = True

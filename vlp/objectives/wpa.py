@@ -87,8 +87,8 @@ class WPA(Objective):
         self.beta, self.iterations = beta, iterations
         self.ends = True
 
-    def prepare(self, model: VisionLanguageModel, tokenizer: Tokenizer, data: Any) -> None:
-        self.ends = tokenizer.add_end
+    def prepare(self, model: VisionLanguageModel, tokenizer: Tokenizer | None, data: Any) -> None:
+        self.ends = tokenizer is None or tokenizer.add_end
 
     def forward(self, model: VisionLanguageModel, batch: Batch, features: Features) -> Loss:
         text, memory, owner = features.text, features.memory, features.owner

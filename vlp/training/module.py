@@ -124,7 +124,7 @@ class VisionLanguageModule(L.LightningModule):
         self.model.constrain()
         data = self.trainer.datamodule  # type: ignore[attr-defined]
         for objective in self.trained.values():
-            objective.prepare(self.model, data.tokenizer, data)
+            objective.prepare(self.model, getattr(data, "tokenizer", None), data)
 
     def on_train_batch_start(self, batch: Any, index: int) -> None:
         # dropout depends on (seed, step, rank) alone, so a resumed run draws what the straight run would have drawn

@@ -87,7 +87,7 @@ class Form:
 class Caption:
     template: str
     mentions: tuple[Mention, ...]
-    form: Form
+    form: Form = Form(template="")  # what else it says
     background: str = ""
 
     def __str__(self) -> str:
