@@ -11,6 +11,9 @@ from typing import Any
 import pytest
 import torch
 
+from vlp.launch.compose import Composer, conf_folder
+from vlp.launch.run_folder import freeze, settle
+
 ROOT = Path(__file__).resolve().parents[2]
 SETTINGS = (
     "data=mixture", "+data@data.sources.regions=scenes_genome", "+data.sources.regions._partial_=true",
@@ -18,8 +21,8 @@ SETTINGS = (
     "task=[vqa,retrieval]", "monitor=val/scenes/retrieval/rsum", "callbacks=[checkpoint]", "logger=none",
     "momentum=0.9", "objectives.itc.queue_size=13", "objectives.itc.distillation=0.4", "objectives.itm.momentum=true",
     "objectives.mlm.distillation=0.4", "objectives.mlm.distillation_warmup=2", "objectives.mlm.draws=2",
-    "tasks.vqa.weight=0.5", "tasks.vqa.distillation=0.4", "tokenizer.size=300", "trainer=ddp", "trainer.accelerator=cpu",
-    "trainer.precision=64-true", "trainer.max_epochs=1", "trainer.max_steps=3", "trainer.limit_val_batches=1",
+    "tasks.vqa.weight=0.5", "tasks.vqa.distillation=0.4", "tokenizer.size=300", "trainer=ddp", "trainer.accelerator=cpu", "trainer.precision=32-true",
+    "trainer.max_epochs=1", "trainer.max_steps=3", "trainer.limit_val_batches=1",
     "trainer.limit_test_batches=1", "trainer.log_every_n_steps=1", "data.sources.scenes.captions=2",
     "model.vision.width=24", "model.vision.layers=1", "model.text.width=16", "model.text.layers=1", "model.fusion.width=16",
     "model.fusion.layers=1", "model.decoder.width=16", "model.decoder.layers=1", "model.projection.width=8",
@@ -36,13 +39,15 @@ def run(folder: Path, processes: int) -> dict[str, Any]:
             sources += [
                 f"data.sources.{name}.images.{split}={n}" for split, n in (("train", 40), ("val", 4), ("test", 4))
             ]
-    runs = folder / str(processes)
-    command = [sys.executable, "train.py", *SETTINGS, *sources, f"trainer.devices={processes}", f"runs={runs}"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    overrides = [*SETTINGS, *sources, f"trainer.devices={processes}"]
+    config = Composer(conf=conf_folder(), config_name="train").compose(overrides)
+    own = folder / str(processes)
+    own.mkdir()
+    command = [sys.executable, "tests/training/double.py", str(freeze(own, settle(config, own), "test"))]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=400)
     assert done.returncode == 0, done.stderr[-3000:]
-    (file,) = runs.glob("*/*/checkpoints/last.ckpt")
-    return torch.load(file, map_location="cpu", weights_only=True)
+    return torch.load(own / "checkpoints" / "last.ckpt", map_location="cpu", weights_only=True)
 
 
 @pytest.mark.slow

@@ -57,7 +57,10 @@ class AdamW:
             decay = own.get("weight_decay", self.weight_decay) if parameter.ndim > 1 else 0.0
             entry = grouped.setdefault((lr, decay), {"params": [], "lr": lr, "weight_decay": decay})
             entry["params"].append(parameter)
-        return torch.optim.AdamW(grouped.values(), lr=self.lr, betas=self.betas, eps=self.eps, fused=True)
+        optimizer = torch.optim.AdamW(grouped.values(), lr=self.lr, betas=self.betas, eps=self.eps, fused=True)
+        # a fused optimiser offers to unscale gradients itself; Lightning then refuses to clip them in mixed precision
+        optimizer._step_supports_amp_scaling = False  # type: ignore[attr-defined]
+        return optimizer
 
 
 def layer_scales(names: Iterable[str], decay: float) -> dict[str, float]:
