@@ -1,15 +1,19 @@
-"""Every YAML of conf/experiment trains two steps on generated scenes, in a real process."""
+"""Every YAML of conf/experiment trains two steps on generated data, in a real process."""
 
 from __future__ import annotations
 
 import importlib.util
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+
+from vlp.data.generate.write import generate
 
 ROOT = Path(__file__).resolve().parents[2]
 EXPERIMENTS = sorted(file.stem for file in (ROOT / "conf" / "experiment").glob("*.yaml"))
@@ -20,20 +24,81 @@ PACKAGES = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("experiment", EXPERIMENTS)
+MIXTURES = ("encoder_decoder_scenes", "seed_pretrain")
+RECIPES = ("pretrain_4m_albef", "pretrain_4m_vilt")
+SHORT = (
+    "name=two_steps", "logger=none", "trainer.max_epochs=1", "trainer.check_val_every_n_epoch=1",
+)  # fmt: skip
+COUNTS = (("train", 16), ("val", 4), ("test", 4))
+
+
+def run(experiment: str, folder: Path, *overrides: str) -> dict[str, Any]:
+    command = [sys.executable, "train.py", f"experiment={experiment}", *SHORT, f"runs={folder / 'runs'}", *overrides]
+    done = subprocess.run(command, cwd=ROOT, env=os.environ, capture_output=True, text=True, timeout=280)
+    assert done.returncode == 0, done.stdout + done.stderr
+    (results,) = (folder / "runs" / "two_steps").glob("*/results.json")
+    return json.loads(results.read_text())
+
+
+@pytest.mark.parametrize("experiment", [name for name in EXPERIMENTS if name not in (*MIXTURES, *RECIPES)])
 def test_two_steps(experiment: str, tmp_path: Path) -> None:
     for package in PACKAGES.get(experiment, ()):
         if importlib.util.find_spec(package) is None:
             pytest.skip(f"the study's weights come from {package}, which is not installed")
-    overrides = [
-        "data=scenes", "data.images.train=16", "data.images.val=4", "data.images.test=4", "data.batch_size=8",
-        f"data.root={tmp_path / 'scenes'}", f"runs={tmp_path / 'runs'}", "name=two_steps", "logger=none",
-        "trainer.max_epochs=1", "trainer.check_val_every_n_epoch=1",
-    ]  # fmt: skip
+    overrides = ["data=scenes", "data.batch_size=8", f"data.root={tmp_path / 'scenes'}"]
+    overrides += [f"data.images.{split}={count}" for split, count in COUNTS]
     if experiment == "flickr8k_scratch":
         overrides.append("tokenizer.size=400")
-    command = [sys.executable, "train.py", f"experiment={experiment}", *overrides]
-    done = subprocess.run(command, cwd=ROOT, env=os.environ, capture_output=True, text=True, timeout=280)
-    assert done.returncode == 0, done.stdout + done.stderr
-    (results,) = (tmp_path / "runs" / "two_steps").glob("*/results.json")
-    assert json.loads(results.read_text())["steps"] == 2
+    assert run(experiment, tmp_path, *overrides)["steps"] == 2
+
+
+@pytest.mark.parametrize("experiment", MIXTURES)
+def test_two_steps_of_a_mixture(experiment: str, tmp_path: Path) -> None:
+    sources = ("scenes", "scenes_vqa", *(("scenes_genome",) if experiment == "seed_pretrain" else ()))
+    overrides = [f"data.sources.scenes.images.{split}={count}" for split, count in COUNTS]
+    overrides += [f"data.sources.{name}.batch_size=8" for name in sources]
+    results = run(experiment, tmp_path, f"data.sources.scenes.root={tmp_path / 'scenes'}", *overrides)
+    assert results["steps"] == 2
+    assert "test/scenes_vqa/vqa/accuracy" in results
+
+
+@pytest.mark.parametrize("experiment", RECIPES)
+def test_the_recipes_of_the_papers_on_generated_files_of_the_official_layout(experiment: str, tmp_path: Path) -> None:
+    """COCO in Karpathy's layout, Visual Genome's own files, two flat JSON lists, a WordPiece vocabulary; fewer layers."""
+    scenes = tmp_path / "scenes"
+    generate(scenes, images=40, size=64)
+    images = json.loads((scenes / "dataset_coco.json").read_text())["images"]
+    rows = [
+        {"image": f"{image['filepath']}/{image['filename']}", "caption": image["sentences"][0]["raw"]}
+        for image in images
+        if image["split"] == "train"
+    ]
+    (scenes / "pairs.json").write_text(json.dumps(rows))
+    words = sorted({word for row in rows for word in re.findall(r"[a-z]+|[^a-z ]", row["caption"])})
+    vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *words]
+    (tmp_path / "vocab.txt").write_text("\n".join(vocabulary) + "\n")
+    overrides = [
+        f"tokenizer.vocabulary={tmp_path / 'vocab.txt'}",
+        "trainer=cpu",
+        "data.epoch=2",
+        "model.fusion.layers=1",
+    ]
+    for source in ("coco", "visual_genome", "sbu", "cc3m"):
+        overrides += [f"data.sources.{source}.{key}" for key in ("batch_size=4", "eval_batch_size=8", "num_workers=0")]
+    overrides += [f"data.sources.coco.root={scenes}", "data.sources.visual_genome.images=.."]
+    overrides += [
+        f"data.sources.visual_genome.root={scenes / 'visual_genome'}",
+        "data.sources.visual_genome.held_out=4",
+    ]
+    overrides += [
+        "data.sources.visual_genome.exclude_coco=../dataset_coco.json",
+        "data.sources.visual_genome.exclude_flickr=null",
+    ]
+    for source in ("sbu", "cc3m"):
+        overrides += [f"data.sources.{source}.root={scenes}", f"data.sources.{source}.files.train=pairs.json"]
+    if experiment == "pretrain_4m_albef":
+        overrides += ["model.vision.layers=1", "model.text.layers=1", "model.vision.image_size=64"]
+        overrides += ["objectives.itc.queue_size=50", "tasks.retrieval.rerank=2"]
+    else:
+        overrides += ["model.vision.image_size=64", "trainer.max_steps=-1"]
+    assert run(experiment, tmp_path, *overrides)["steps"] == 2
