@@ -13,6 +13,7 @@ import torch
 
 import vlp
 from vlp.training.assemble import start_from
+from vlp.training.module import VisionLanguageModule
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 TINY = (
@@ -111,14 +112,15 @@ def test_starts_from_the_weights_of_a_checkpoint(finished: tuple[Path, str]) -> 
     run, _ = finished
     best = run / "checkpoints" / "best.ckpt"
     model = vlp.load(best).model
+    module = VisionLanguageModule(model=model, objectives={})
     trained = {name: value.clone() for name, value in model.state_dict().items()}
     for parameter in model.parameters():
         torch.nn.init.zeros_(parameter)
-    start_from(model, best)
+    start_from(module, best)
     assert all(torch.equal(value, trained[name]) for name, value in model.state_dict().items())
     model.vision = model.text
     with pytest.raises(ValueError, match=f"checkpoint={best} is of another architecture than model="):
-        start_from(model, best)
+        start_from(module, best)
 
 
 def test_evaluate_gives_the_figures_of_the_run(finished: tuple[Path, str], tmp_path: Path) -> None:

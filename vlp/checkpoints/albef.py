@@ -140,6 +140,7 @@ def read(state: State, path: Path, architecture: dict[str, Any]) -> Checkpoint:
                 "_target_": "vlp.tokenizers.wordpiece.WordPieceTokenizer",
                 "add_end": False,
                 "cleaning": "albef",
+                "answer_suffix": "[sep]",  # ALBEF appends "[SEP]" as text, and its tokenizer takes it for a word in brackets
                 "context_length": 30 if variant.itm else config["model"]["text"]["context_length"],
             },
         },

@@ -33,12 +33,13 @@ class Tokenizer:
     mask_id: what masked language modelling puts in a token's place; None = this vocabulary has no such token.
     add_end: False for ALBEF, whose captions and questions have no end token.  cleaning: what is done to captions and
     questions first, a name of `vlp.tokenizers.cleaning`.
+    answer_suffix: ordinary text that ends an answer instead of the end token.
     """
 
     def __init__(
         self, *, backend: tokenizers.Tokenizer | None, size: int, context_length: int,
         start_id: int, end_id: int, pad_id: int, mask_id: int | None = None, truncate: bool = True, add_end: bool = True,
-        cleaning: str | None = None,
+        cleaning: str | None = None, answer_suffix: str | None = None,
     ) -> None:  # fmt: skip
         if cleaning is not None and cleaning not in CLEANINGS:
             raise ValueError(f"unknown tokenizer.cleaning={cleaning!r}: choose from {', '.join(CLEANINGS)}")
@@ -49,6 +50,7 @@ class Tokenizer:
         self.context_length = context_length
         self.start_id, self.end_id, self.pad_id, self.mask_id = start_id, end_id, pad_id, mask_id
         self.truncate, self.add_end, self.cleaning = truncate, add_end, cleaning
+        self.answer_suffix = answer_suffix
 
     @property
     def trained(self) -> bool:
@@ -66,6 +68,9 @@ class Tokenizer:
         generated."""
         if self.cleaning is not None and kind != "answer":
             texts = [CLEANINGS[self.cleaning](text, kind) for text in texts]
+        if self.answer_suffix is not None and kind == "answer":
+            texts = [text + self.answer_suffix for text in texts]
+            return self._text(self.encode(texts), texts, end=False)
         return self._text(self.encode(texts), texts, end=self.add_end or kind == "answer")
 
     def cloze(self, texts: Sequence[str]) -> tuple[Text, Bool[Tensor, "b t"]]:
@@ -131,9 +136,22 @@ class Tokenizer:
 
     def to_json(self) -> str:
         backend = json.loads(self._ready().to_str())
-        names = ("size", "context_length", "start_id", "end_id", "pad_id", "mask_id", "truncate", "add_end", "cleaning")
+        names = (
+            "size",
+            "context_length",
+            "start_id",
+            "end_id",
+            "pad_id",
+            "mask_id",
+            "truncate",
+            "add_end",
+            "cleaning",
+            "answer_suffix",
+        )
         kind = f"{type(self).__module__.rpartition('.')[2]}.{type(self).__name__}"
-        return json.dumps({"class": kind, **{name: getattr(self, name) for name in names}, "backend": backend})
+        return json.dumps(
+            {"class": kind, **{name: getattr(self, name) for name in (*names, "answer_suffix")}, "backend": backend}
+        )
 
     @staticmethod
     def from_json(text: str) -> Tokenizer:

@@ -20,12 +20,14 @@ FILES = ("vocab.txt", "tokenizer.json", "tokenizer_config.json")
 
 
 class WordPieceTokenizer(Tokenizer):
-    """lower_case: None = as the vocabulary says.  add_end, cleaning: see `Tokenizer`.  extra_tokens: special tokens after
-    those of the vocabulary (BLIP: "[DEC]", "[ENC]")."""
+    """lower_case: None = as the vocabulary says.  add_end, cleaning, answer_suffix: see `Tokenizer`.
+    extra_tokens: special tokens after those of the vocabulary (BLIP: "[DEC]", "[ENC]").
+    """
 
     def __init__(
         self, *, vocabulary: str | Path, lower_case: bool | None = None, context_length: int = 77, truncate: bool = True,
         add_end: bool = True, cleaning: str | None = None, extra_tokens: Sequence[str] = (),
+        answer_suffix: str | None = None,
     ) -> None:  # fmt: skip
         path = find_vocabulary(vocabulary, FILES)
         ids, options = _read(path)
@@ -53,7 +55,7 @@ class WordPieceTokenizer(Tokenizer):
         super().__init__(
             backend=backend, size=max(ids.values()) + 1, context_length=context_length, start_id=ids[names["cls"]],
             end_id=ids[names["sep"]], pad_id=ids[names["pad"]], mask_id=ids.get(mask), truncate=truncate,
-            add_end=add_end, cleaning=cleaning,
+            add_end=add_end, cleaning=cleaning, answer_suffix=answer_suffix,
         )  # fmt: skip
 
 
