@@ -57,7 +57,9 @@ def main() -> None:
         return head(model.fuse(text, memory).pooled)[:, 1]
 
     total = (IMAGES + TEXTS) * k
-    print(f"{IMAGES:,} images, {TEXTS:,} texts, {k} candidates: {total:,} pairs for ALBEF's way, {len(pairs):,} for vlp")
+    print(
+        f"{IMAGES:,} images, {TEXTS:,} texts, {k} candidates: {total:,} pairs for ALBEF's way, {len(pairs):,} for vlp"
+    )
     ratios, worst = [], 0.0
     for round_ in range(options.rounds):
         query, words = 7 * round_, [13 * round_ + step for step in range(5)]

@@ -21,13 +21,17 @@ from vlp.checkpoints import bert
 from vlp.checkpoints.checkpoint import Checkpoint, eval_transform
 from vlp.checkpoints.files import beside
 from vlp.checkpoints.keys import Row, State, layers, to_ours, to_theirs
+from vlp.checkpoints.salesforce import (
+    VISION,
+    check_tied,
+    flattened,
+    join_queue,
+    joined,
+    parts,
+    split_queue,
+    unflattened,
+)  # fmt: skip
 
-VISION = {
-    "patches.*": "patch_embed.proj.*", "class_token": "cls_token", "positions": "pos_embed", "norm_post.*": "norm.*",
-    "blocks.{}.norm1.*": "blocks.{}.norm1.*", "blocks.{}.attention.qkv.*": "blocks.{}.attn.qkv.*",
-    "blocks.{}.attention.out.*": "blocks.{}.attn.proj.*", "blocks.{}.norm2.*": "blocks.{}.norm2.*",
-    "blocks.{}.mlp.*": "blocks.{}.mlp.*",
-}  # fmt: skip
 _DISTILLATION = 0.4  # of the published recipes
 _OBJECTIVES = {
     "itc": "vlp.objectives.itc.ITC", "itm": "vlp.objectives.itm.ITM", "mlm": "vlp.objectives.mlm.MLM",
@@ -116,21 +120,16 @@ def _parts(variant: Variant, ours: str, twin: str) -> list[Row]:
 def read(state: State, path: Path, architecture: dict[str, Any]) -> Checkpoint:
     _check_tied(state)
     variant = variant_of(state)
-    ours = to_ours(state, table(variant))
-    for name in ("model.", "momentum.model."):
-        if f"{name}vision.class_token" in ours:
-            ours[f"{name}vision.class_token"] = ours[f"{name}vision.class_token"][0, 0]
-            ours[f"{name}vision.positions"] = ours[f"{name}vision.positions"][0]
+    ours = flattened(to_ours(state, table(variant)))
     if variant.queue:
-        _split_queue(ours)
+        split_queue(ours)
     config = {"model": _model(ours, variant, path, architecture), "objectives": _objectives(ours, variant)}
     vision = config["model"]["vision"]
-    parts = {name: _below(ours, name) for name in ("model.", "objectives.", "momentum.")}
-    if variant.momentum:  # what ALBEF has no twin of moves with the model; only NLVR2's own classifier is left
-        for name, part in (("model.", parts["model."]), ("objectives.", parts["objectives."])):
-            for key, value in part.items():
-                if "_queue." not in key:
-                    parts["momentum."].setdefault(name + key, value)
+    model, heads, momentum = parts(ours)
+    if variant.momentum:  # what ALBEF has no twin of moves with the model
+        for key, value in joined(model, heads, {}).items():
+            if "_queue." not in key:
+                momentum.setdefault(key, value)
     vocabulary = beside(path, "vocab.txt")
     return Checkpoint(
         config=config
@@ -144,37 +143,18 @@ def read(state: State, path: Path, architecture: dict[str, Any]) -> Checkpoint:
                 "context_length": 30 if variant.itm else config["model"]["text"]["context_length"],
             },
         },
-        state=parts["model."],
-        heads=parts["objectives."],
-        momentum=parts["momentum."],
+        state=model,
+        heads=heads,
+        momentum=momentum,
         vocabulary=vocabulary.parent if vocabulary else None,
         antialias=False,
     )
 
 
-def _below(state: State, prefix: str) -> State:
-    return {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
-
-
 def _check_tied(state: State) -> None:
     for stem in ("text_encoder", "text_encoder_m", "text_decoder", "text_decoder_m"):
         decoder, own = f"{stem}.cls.predictions.decoder.weight", f"{stem}.bert.embeddings.word_embeddings.weight"
-        if decoder in state and own in state and not torch.equal(state[decoder], state[own]):
-            raise ValueError(f"{decoder} differs from {own}: ALBEF's are one matrix, so this file is of another code")
-
-
-def _split_queue(ours: State) -> None:
-    """ALBEF keeps one pointer and one list of ids for both queues, and fills them with random features at the start."""
-    pointer, image_id = ours.pop("pointer"), ours.pop("id", None)
-    size = len(ours["objectives.itc.image_queue.embed"])
-    image_id = torch.full((size,), -1) if image_id is None else image_id[0]
-    for name in ("image", "text"):
-        queue = f"objectives.itc.{name}_queue"
-        ours |= {
-            f"{queue}.id": image_id.clone(),
-            f"{queue}.pointer": pointer[0].clone(),
-            f"{queue}.count": torch.tensor(size),
-        }
+        check_tied(state, decoder, own, "ALBEF")
 
 
 def _model(ours: State, variant: Variant, path: Path, architecture: dict[str, Any]) -> dict[str, Any]:
@@ -250,18 +230,12 @@ def _objectives(ours: State, variant: Variant) -> dict[str, dict[str, Any]]:
 
 def write(checkpoint: Checkpoint, path: Path) -> None:
     """As ALBEF's scripts save it, but for the optimiser. What its code would not run as the same model is refused."""
-    ours = {f"model.{key}": value for key, value in checkpoint.state.items()}
-    ours |= {f"objectives.{key}": value for key, value in checkpoint.heads.items()}
-    ours |= {f"momentum.{key}": value for key, value in checkpoint.momentum.items()}
+    ours = unflattened(joined(checkpoint.state, checkpoint.heads, checkpoint.momentum))
     variant = _variant_of_ours(ours, checkpoint.config["model"])
-    for name in ("model.", "momentum.model."):
-        if f"{name}vision.class_token" in ours:
-            ours[f"{name}vision.class_token"] = ours[f"{name}vision.class_token"][None, None]
-            ours[f"{name}vision.positions"] = ours[f"{name}vision.positions"][None]
     ours.pop("momentum.model.projection.temperature", None)
     ours = {key: value for key, value in ours.items() if not key.startswith("momentum.objectives.itm.")}
     if variant.queue:
-        _join_queue(ours, variant)
+        join_queue(ours, "ALBEF")
     state = to_theirs(ours, table(variant))
     for stem in ("text_encoder", "text_encoder_m", "text_decoder", "text_decoder_m"):
         words = next((k for k in state if k.startswith(f"{stem}.") and k.endswith("word_embeddings.weight")), None)
@@ -295,17 +269,3 @@ def _variant_of_ours(ours: State, model: dict[str, Any]) -> Variant:
         mlm=mlm,
         classifier=next((name for name in ("visual_entailment", "nlvr2") if name in heads), None),
     )
-
-
-def _join_queue(ours: State, variant: Variant) -> None:
-    image, text = (
-        {leaf: ours.pop(f"objectives.itc.{name}_queue.{leaf}") for leaf in ("id", "pointer", "count")}
-        for name in ("image", "text")
-    )
-    if any(not torch.equal(image[leaf], text[leaf]) for leaf in image) or int(image["count"]) < len(image["id"]):
-        raise ValueError(
-            "ALBEF's format has one pointer and one list of ids for two full queues; these differ or are not full"
-        )
-    ours["pointer"] = image["pointer"][None]
-    if variant.image_ids:
-        ours["id"] = image["id"][None]

@@ -17,16 +17,24 @@ from typing import Any
 import torch
 
 from vlp.checkpoints import bert
-from vlp.checkpoints.albef import VISION
 from vlp.checkpoints.checkpoint import Checkpoint, eval_transform
 from vlp.checkpoints.files import beside
 from vlp.checkpoints.keys import Row, State, layers, to_ours, to_theirs
+from vlp.checkpoints.salesforce import (
+    VISION,
+    check_tied,
+    flattened,
+    join_queue,
+    joined,
+    parts,
+    split_queue,
+    unflattened,
+)  # fmt: skip
 
 PROMPT = "a picture of "  # models/blip.py
 _PREDICTIONS = "text_decoder.cls.predictions"
 _DISTILLATION = 0.4
-_PARTS = ("model.", "objectives.", "momentum.")
-_LEADING = {"vision.class_token": 2, "vision.positions": 1}  # dimensions of length one that only the file has
+TIED = f"{_PREDICTIONS}.decoder.weight", "text_decoder.bert.embeddings.word_embeddings.weight", "BLIP"
 
 
 def matches(state: Mapping[str, object]) -> bool:
@@ -72,10 +80,12 @@ def read(state: State, path: Path, architecture: dict[str, Any]) -> Checkpoint:
     bias = f"{_PREDICTIONS}.decoder.bias"
     if bias in state:  # the copy that grew with the vocabulary
         state = {**state, f"{_PREDICTIONS}.bias": state[bias]}
-    check_tied(state)
+    check_tied(state, *TIED)
     ours = flattened(to_ours(state, [*TABLE, *_QUEUE["idx_queue" in state]]))
     if "pointer" in ours:
-        _split_queue(ours)
+        if "id" in ours:
+            ours["id"] = ours["id"].masked_fill(ours["id"] < 0, -1)  # -100 in a new queue
+        split_queue(ours)
     told: dict[str, Any] = {}
     for file, theirs, name in (
         (beside(path, "med_config.json", "bert_config.json"), "num_attention_heads", "text_heads"),
@@ -84,39 +94,6 @@ def read(state: State, path: Path, architecture: dict[str, Any]) -> Checkpoint:
         told |= {name: json.loads(file.read_text())[theirs]} if file else {}
     vocabulary = beside(path, "vocab.txt")
     return assemble(ours, told | architecture, vocabulary.parent if vocabulary else None)
-
-
-def flattened(ours: State) -> State:
-    return {key: value[(0,) * _leading(key)] for key, value in ours.items()}
-
-
-def unflattened(ours: State) -> State:
-    return {key: value[(None,) * _leading(key)] for key, value in ours.items()}
-
-
-def _leading(key: str) -> int:
-    return _LEADING.get(key.removeprefix("momentum.").removeprefix("model."), 0)
-
-
-def check_tied(state: Mapping[str, torch.Tensor]) -> None:
-    decoder, own = f"{_PREDICTIONS}.decoder.weight", "text_decoder.bert.embeddings.word_embeddings.weight"
-    if decoder in state and own in state and not torch.equal(state[decoder], state[own]):
-        raise ValueError(f"{decoder} differs from {own}: BLIP's are one matrix, so this file is of another code")
-
-
-def _split_queue(ours: State) -> None:
-    """One pointer and one list of ids for both queues, which are full of random features at the start."""
-    pointer, image_id = ours.pop("pointer"), ours.pop("id", None)
-    size = len(ours["objectives.itc.image_queue.embed"])
-    image_id = torch.full((size,), -1) if image_id is None else image_id[0]
-    image_id = image_id.masked_fill(image_id < 0, -1)  # -100 in a new queue
-    for name in ("image", "text"):
-        queue = f"objectives.itc.{name}_queue"
-        ours |= {
-            f"{queue}.id": image_id.clone(),
-            f"{queue}.pointer": pointer[0].clone(),
-            f"{queue}.count": torch.tensor(size),
-        }
 
 
 def assemble(ours: State, told: dict[str, Any], vocabulary: Path | None) -> Checkpoint:
@@ -129,9 +106,9 @@ def assemble(ours: State, told: dict[str, Any], vocabulary: Path | None) -> Chec
         # the file has none and its code gives the cosine itself as similarity
         ours["model.projection.temperature"] = torch.ones(())
     model = _model(ours, told)
-    parts = {name: {k.removeprefix(name): v for k, v in ours.items() if k.startswith(name)} for name in _PARTS}
-    if parts["momentum."]:
-        _complete(parts["momentum."], parts["model."], parts["objectives."])
+    state, heads, momentum = parts(ours)
+    if momentum:
+        _complete(momentum, state, heads)
     return Checkpoint(
         config={
             "model": model,
@@ -144,9 +121,9 @@ def assemble(ours: State, told: dict[str, Any], vocabulary: Path | None) -> Chec
                 "context_length": 35 if "text" in model else 40,
             },
         },
-        state=parts["model."],
-        heads=parts["objectives."],
-        momentum=parts["momentum."],
+        state=state,
+        heads=heads,
+        momentum=momentum,
         vocabulary=vocabulary,
         antialias=False,
     )
@@ -245,15 +222,14 @@ def write(checkpoint: Checkpoint, path: Path) -> None:
     for name, target in targets.items():
         if name in model and not model[name]["_target_"].endswith(target):
             raise ValueError(f"BLIP's format holds only {target[1:]} as {name}, not {model[name]['_target_']}")
-    parts = dict(zip(_PARTS, (checkpoint.state, checkpoint.heads, checkpoint.momentum), strict=True))
-    ours = unflattened({prefix + key: value for prefix, part in parts.items() for key, value in part.items()})
+    ours = unflattened(joined(checkpoint.state, checkpoint.heads, checkpoint.momentum))
     kept = ("momentum.model.vision.", "momentum.model.text.", "momentum.model.projection.")
     ours = {key: value for key, value in ours.items() if not key.startswith("momentum.") or key.startswith(kept)}
     ours.pop("momentum.model.projection.temperature", None)
-    if "objectives.itc.image_queue.embed" not in ours:
+    queue = "objectives.itc.image_queue.embed" in ours
+    if not queue:
         ours.pop("model.projection.temperature", None)
-    rows = TABLE + _QUEUE[_join_queue(ours)]
-    state = to_theirs(ours, rows)
+    state = to_theirs(ours, TABLE + _QUEUE[queue and join_queue(ours, "BLIP")])
     for stem in ("text_encoder", "text_encoder_m", "text_decoder.bert"):
         if f"{stem}.embeddings.word_embeddings.weight" in state:
             length = len(state[f"{stem}.embeddings.position_embeddings.weight"])
@@ -262,22 +238,3 @@ def write(checkpoint: Checkpoint, path: Path) -> None:
         state[f"{_PREDICTIONS}.decoder.weight"] = state["text_decoder.bert.embeddings.word_embeddings.weight"]
         state[f"{_PREDICTIONS}.decoder.bias"] = state[f"{_PREDICTIONS}.bias"]
     torch.save({"model": state}, path)
-
-
-def _join_queue(ours: State) -> bool:
-    """Whether the queue knows its images."""
-    if "objectives.itc.image_queue.embed" not in ours:
-        return False
-    image, text = (
-        {leaf: ours.pop(f"objectives.itc.{name}_queue.{leaf}") for leaf in ("id", "pointer", "count")}
-        for name in ("image", "text")
-    )
-    if any(not torch.equal(image[leaf], text[leaf]) for leaf in image) or int(image["count"]) < len(image["id"]):
-        raise ValueError(
-            "BLIP's format has one pointer and one list of ids for two full queues; these differ or are not full"
-        )
-    ours["pointer"] = image["pointer"][None]
-    known = bool((image["id"] != -1).any())
-    if known:
-        ours["id"] = image["id"][None]
-    return known

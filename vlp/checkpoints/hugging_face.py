@@ -61,8 +61,7 @@ DUAL = [
 
 def read(folder: Path, architecture: dict[str, Any]) -> tuple[dict[str, Any], State]:
     told = json.loads((folder / "config.json").read_text())
-    if architecture:
-        raise ValueError(f"a Hugging Face folder says its architecture itself; {', '.join(architecture)} cannot be set")
+    refuse(architecture)
     if told.get("model_type") == "clip":
         return _clip_config(told, folder), to_ours(weights(folder), CLIP)
     if told.get("model_type") == "vision-text-dual-encoder":
@@ -83,19 +82,29 @@ def normalization(folder: Path) -> dict[str, list[float]]:
     return {ours: told[theirs] for ours, theirs in (("mean", "image_mean"), ("std", "image_std")) if theirs in told}
 
 
+def refuse(architecture: dict[str, Any]) -> None:
+    if architecture:
+        raise ValueError(f"a Hugging Face folder says its architecture itself; {', '.join(architecture)} cannot be set")
+
+
+def activation(name: str, model: str) -> str:
+    """Our name of transformers' activation."""
+    if name not in ACTIVATIONS:
+        raise ValueError(f"vlp's {model} has no {name}: it knows {', '.join(ACTIVATIONS)}")
+    return ACTIVATIONS[name]
+
+
 def _clip_config(told: dict[str, Any], folder: Path) -> dict[str, Any]:
     config: Any = transformers.CLIPConfig(**told)  # fills in what the file leaves to the defaults
     vision, text = config.vision_config, config.text_config
 
     def tower(side: Any) -> dict[str, Any]:
-        if side.hidden_act not in ACTIVATIONS:
-            raise ValueError(f"vlp's CLIP towers have no {side.hidden_act}: they know {', '.join(ACTIVATIONS)}")
         return {
             "width": side.hidden_size,
             "layers": side.num_hidden_layers,
             "heads": side.num_attention_heads,
             "mlp_ratio": side.intermediate_size / side.hidden_size,
-            "activation": ACTIVATIONS[side.hidden_act],
+            "activation": activation(side.hidden_act, "CLIP"),
             "norm_eps": side.layer_norm_eps,
         }
 

@@ -16,6 +16,7 @@ from safetensors.torch import save_file
 from vlp.checkpoints import blip, hugging_face
 from vlp.checkpoints.checkpoint import Checkpoint
 from vlp.checkpoints.keys import Row, to_ours, to_theirs
+from vlp.checkpoints.salesforce import check_tied, flattened, unflattened
 
 _LAYER = "vision_model.encoder.layers.{}"
 TABLE = [
@@ -39,8 +40,7 @@ def matches(folder: Path) -> bool:
 
 
 def read(folder: Path, architecture: dict[str, Any]) -> Checkpoint:
-    if architecture:
-        raise ValueError(f"a Hugging Face folder says its architecture itself; {', '.join(architecture)} cannot be set")
+    hugging_face.refuse(architecture)
     told = json.loads((folder / "config.json").read_text())
     kind = (told.get("architectures") or ["a BLIP of no known kind"])[0]
     if kind not in KINDS:
@@ -48,14 +48,14 @@ def read(folder: Path, architecture: dict[str, Any]) -> Checkpoint:
     config: Any = transformers.BlipConfig(**told)  # fills in what the file leaves to the defaults
     vision, text = config.vision_config, config.text_config
     state = hugging_face.weights(folder)
-    blip.check_tied(state)
+    check_tied(state, *blip.TIED)
     checkpoint = blip.assemble(
-        blip.flattened(to_ours(state, TABLE)),
+        flattened(to_ours(state, TABLE)),
         {
             "vision_heads": vision.num_attention_heads,
             "text_heads": text.num_attention_heads,
-            "vision_activation": _activation(vision.hidden_act),
-            "activation": _activation(text.hidden_act),
+            "vision_activation": hugging_face.activation(vision.hidden_act, "vlp's BLIP has"),
+            "activation": hugging_face.activation(text.hidden_act, "vlp's BLIP has"),
             "norm_eps": vision.layer_norm_eps,
             "text_norm_eps": text.layer_norm_eps,
             "dropout": text.hidden_dropout_prob,
@@ -67,12 +67,6 @@ def read(folder: Path, architecture: dict[str, Any]) -> Checkpoint:
     )
     checkpoint.config["model"]["vision"] |= hugging_face.normalization(folder)
     return checkpoint
-
-
-def _activation(name: str) -> str:
-    if name not in hugging_face.ACTIVATIONS:
-        raise ValueError(f"vlp's BLIP has no {name}: it knows {', '.join(hugging_face.ACTIVATIONS)}")
-    return hugging_face.ACTIVATIONS[name]
 
 
 def write(checkpoint: Checkpoint, folder: Path) -> None:
@@ -87,7 +81,7 @@ def write(checkpoint: Checkpoint, folder: Path) -> None:
     temperature = ours.pop("model.projection.temperature", None)
     if temperature is not None and float(temperature) != 1:
         raise ValueError(f"transformers' BLIP gives bare cosines; this model divides them by {float(temperature):.4g}")
-    theirs = to_theirs(blip.unflattened(ours), TABLE)
+    theirs = to_theirs(unflattened(ours), TABLE)
     told = _json(checkpoint) | {"architectures": [kinds[parts]]}
     folder.mkdir(parents=True, exist_ok=True)
     save_file(

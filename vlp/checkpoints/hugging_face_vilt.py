@@ -72,8 +72,7 @@ def matches(folder: Path) -> bool:
 
 
 def read(folder: Path, architecture: dict[str, Any]) -> Checkpoint:
-    if architecture:
-        raise ValueError(f"a Hugging Face folder says its architecture itself; {', '.join(architecture)} cannot be set")
+    hugging_face.refuse(architecture)
     told = json.loads((folder / "config.json").read_text())
     config: Any = transformers.ViltConfig(**told)  # fills in what the file leaves to the defaults
     kind = (told.get("architectures") or ["ViltModel"])[0]
@@ -98,17 +97,11 @@ def read(folder: Path, architecture: dict[str, Any]) -> Checkpoint:
         heads=config.num_attention_heads,
         max_patches=config.max_image_length if config.max_image_length > 0 else None,
         dropout=config.hidden_dropout_prob,
-        activation=_activation(config.hidden_act),
+        activation=hugging_face.activation(config.hidden_act, "vlp's ViLT has"),
         norm_eps=config.layer_norm_eps,
         text_norm_eps=config.layer_norm_eps,
         transform={} if shorter is None else {"image_size": shorter},
     )
-
-
-def _activation(name: str) -> str:
-    if name not in hugging_face.ACTIVATIONS:
-        raise ValueError(f"vlp's ViLT has no {name}: it knows {', '.join(hugging_face.ACTIVATIONS)}")
-    return hugging_face.ACTIVATIONS[name]
 
 
 def write(checkpoint: Checkpoint, folder: Path, *, head: str | None = None) -> None:

@@ -97,6 +97,11 @@ def _listed(keys: Iterable[str]) -> str:
     return f"{len(names)} key{'s' if len(names) > 1 else ''} ({', '.join(names)})"
 
 
+def below(state: Mapping[str, Tensor], prefix: str) -> State:
+    """What stands under a prefix, without it."""
+    return {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
+
+
 def layers(state: Mapping[str, object], prefix: str) -> int:
     """How many numbers follow `prefix` in the keys: 0, 1, 2, …"""
     return len({key[len(prefix) :].split(".")[0] for key in state if key.startswith(prefix)})

@@ -33,7 +33,7 @@ from vlp.checkpoints import (
     vilt,
 )
 from vlp.checkpoints.checkpoint import Checkpoint, eval_transform
-from vlp.checkpoints.keys import State, load_strictly
+from vlp.checkpoints.keys import State, below, load_strictly
 
 TOKENIZER = "vlp_tokenizer.json"
 FORMATS = (albef, vilt, blip)  # modules with matches(keys) and read(file's content, path, architecture)
@@ -128,18 +128,14 @@ def _read_file(path: Path, told: dict[str, Any]) -> Checkpoint:
 
 
 def _ours(content: dict[str, Any]) -> Checkpoint:
-    def part(prefix: str) -> State:
-        tensors = content["state_dict"].items()
-        return {key.removeprefix(prefix): value for key, value in tensors if key.startswith(prefix)}
-
     told = content["config"]
     config = {key: told[key] for key in ("model", "transform") if key in told}
     config["objectives"] = {**(told.get("objectives") or {}), **(told.get("tasks") or {})}  # tasks may have heads too
     return Checkpoint(
         config=config,
-        state=part("model."),
-        heads=part("objectives."),
-        momentum=part("momentum."),
+        state=below(content["state_dict"], "model."),
+        heads=below(content["state_dict"], "objectives."),
+        momentum=below(content["state_dict"], "momentum."),
         tokenizer_json=content.get("tokenizer_json"),
     )
 

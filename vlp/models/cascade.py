@@ -120,6 +120,12 @@ def _within(lengths: Int[Tensor, " k"], most: int) -> Iterator[slice]:
         yield slice(first, len(lengths))
 
 
+def places(pairs: Int[Tensor, "p 2"], wanted: Int[Tensor, "w 2"], columns: int) -> Int[Tensor, " w"]:
+    """Where the wanted (image, text) pairs stand among sorted ones; columns: how many texts there are."""
+    keys = pairs[:, 0] * columns + pairs[:, 1]
+    return torch.searchsorted(keys, wanted[:, 0] * columns + wanted[:, 1])
+
+
 def candidates(
     similarity: Callable[[int, int], Float[Tensor, "_ m"]], queries: int, count: int, rows: int = 1024
 ) -> Int[Tensor, "p 2"]:

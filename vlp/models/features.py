@@ -21,7 +21,7 @@ from torch.utils.checkpoint import checkpoint
 
 from vlp.models.momentum import MomentumCopy
 from vlp.models.vlm import VisionLanguageModel
-from vlp.structures import Batch, Features, Image, Momentum, Text, Tokens
+from vlp.structures import Batch, Features, Image, Memory, Momentum, Text, Tokens
 
 CHUNKABLE = frozenset({"image_embed", "text_embed"})
 
@@ -88,6 +88,12 @@ def caption_rows(batch: Batch) -> tuple[Text, Int[Tensor, " r"]]:
     if batch.caption.ids.ndim == 3:
         return batch.caption.real_rows()
     return batch.caption, torch.arange(len(batch), device=batch.id.device)
+
+
+def of_texts(memory: Memory | Tokens, batch: Batch, owner: Int[Tensor, " r"]) -> Memory | Tokens:
+    """The memory of each text's own image."""
+    one_each = batch.caption is not None and batch.caption.ids.ndim == 2
+    return memory if one_each else memory.select(owner)
 
 
 def _both_towers(

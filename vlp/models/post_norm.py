@@ -91,6 +91,32 @@ class PostNormBlock(nn.Module):
         return self.norm2(x + self.dropout(self.mlp(x)))
 
 
+def blocks(
+    *,
+    layers: int,
+    width: int,
+    heads: int,
+    hidden_width: int | None,
+    activation: str,
+    dropout: float,
+    norm_eps: float,
+    memory_width: int | None = None,
+) -> nn.ModuleList:
+    """hidden_width: None = 4 width."""
+    return nn.ModuleList(
+        PostNormBlock(
+            width=width,
+            heads=heads,
+            hidden_width=hidden_width or 4 * width,
+            activation=activation,
+            memory_width=memory_width,
+            dropout=dropout,
+            norm_eps=norm_eps,
+        )
+        for _ in range(layers)
+    )
+
+
 def initialise(module: nn.Module, width: int) -> None:
     """Linear maps and embeddings of `module` and all below it: normal, of deviation 0.02 at BERT's width of 768. Narrower
     ones get more, as width^-0.5, or their signals would fade: at a width of 128 cross-attention would begin by adding 5 %.

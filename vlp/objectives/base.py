@@ -27,9 +27,7 @@ class Objective(nn.Module):
     needs: tuple[str, ...] = ()  # parts of the model, checked before the first step
     uses: tuple[str, ...] = ()  # fields of Features; only their union over all objectives is computed
     heads: tuple[str, ...] = ()  # other objectives whose heads it uses, found in `linked`
-    stored: tuple[
-        str, ...
-    ] = ()  # constructor arguments that the weights decide: in evaluation the checkpoint's are taken
+    stored: tuple[str, ...] = ()  # constructor arguments that weights decide: in evaluation the checkpoint's are taken
     in_batch: bool = False  # the loss depends on which samples share a batch, so accumulating batches would change it
 
     def __init__(self, *, weight: float | list[list[float]] = 1.0, sources: Sequence[str] | None = None) -> None:
@@ -44,7 +42,9 @@ class Objective(nn.Module):
         self.points = [(float(at), float(value)) for at, value in points]
         self.weight = max(value for _, value in self.points)  # 0 = never trained
         self.sources = None if sources is None else frozenset(sources)
-        self.linked: dict[str, Objective] = {}  # set by the LightningModule; in a dict, so that they stay their own
+        self.linked: dict[
+            str, Any
+        ] = {}  # objectives by name, set by the LightningModule; in a dict, so that they stay their own
 
     def weight_at(self, progress: float) -> float:
         """progress: the share of all optimiser steps that are done."""

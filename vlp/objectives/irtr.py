@@ -15,6 +15,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from vlp.distributed import gather, joint_mean
+from vlp.models.features import of_texts
 from vlp.models.tokens import fetch_tokens
 from vlp.models.vlm import VisionLanguageModel
 from vlp.objectives.base import Objective, turns
@@ -57,7 +58,7 @@ class IRTR(Objective):
         assert owner is not None
         index, allowed = self._others(batch, owner)
         wanted = min(self.negatives, index.shape[1])
-        images = memory.select(owner)
+        images = of_texts(memory, batch, owner)
         columns = [self.score(model, text, images)]
         columns += [self.score(model, fetch_tokens(text, index[:, turn]), images) for turn in range(wanted)]
         return self.loss(torch.stack(columns, dim=1), allowed[:, :wanted])

@@ -17,6 +17,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from vlp.distributed import gather, joint_mean, world_size
+from vlp.models.features import of_texts
 from vlp.models.tokens import fetch_tokens
 from vlp.models.vlm import VisionLanguageModel
 from vlp.objectives.base import Objective, ramp, turns
@@ -85,16 +86,20 @@ class ITM(Objective):
         logits, labels = [], []
         for words, pictures, match in pairs:
             if len(words.states):  # a rank may have none of a kind
-                logits.append(self.head(model.fuse(words, pictures).pooled))
+                logits.append(self.logits(model, words, pictures))
                 labels.append(torch.full_like(logits[-1][:, 0], match, dtype=torch.int64))
         every, label = torch.cat(logits), torch.cat(labels)
         value = joint_mean(F.cross_entropy(every, label, reduction="sum"), len(label))
         right = (every.detach().argmax(1) == label).to(value.dtype).sum()
         return Loss(value=value, logs={"accuracy": 100 * joint_mean(right, len(label))})
 
+    def logits(self, model: VisionLanguageModel, text: Tokens, memory: Memory | Tokens) -> Float[Tensor, "r 2"]:
+        """No match, match of row i of the texts with row i of the images, or with the one image that there is."""
+        return self.head(model.fuse(text, memory).pooled)
+
     def score(self, model: VisionLanguageModel, text: Tokens, memory: Memory | Tokens) -> Float[Tensor, " r"]:
-        """Logit of a match of row i of the texts with row i of the images, or with the one image that there is."""
-        return self.head(model.fuse(text, memory).pooled)[:, 1]
+        """The logit of a match."""
+        return self.logits(model, text, memory)[:, 1]
 
     @torch.no_grad()
     def negatives(
@@ -122,9 +127,3 @@ class ITM(Objective):
             *draw(to_text, batch.id[:, None] != text_ids[None, :], mix_rows(batch.seed, 0)),
             *draw(to_image, text_id[:, None] != image_ids[None, :], mix_rows(batch.seed[owner], 1, turns(owner))),
         )
-
-
-def of_texts(memory: Memory | Tokens, batch: Batch, owner: Int[Tensor, " r"]) -> Memory | Tokens:
-    """The memory of each text's own image."""
-    one_each = batch.caption is not None and batch.caption.ids.ndim == 2
-    return memory if one_each else memory.select(owner)

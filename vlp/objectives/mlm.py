@@ -17,11 +17,10 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from vlp.distributed import joint_mean
-from vlp.models.features import caption_rows
+from vlp.models.features import caption_rows, of_texts
 from vlp.models.language_head import LanguageHead
 from vlp.models.vlm import VisionLanguageModel
 from vlp.objectives.base import Objective, ramp, turns
-from vlp.objectives.itm import of_texts
 from vlp.random import mix_rows, uniform
 from vlp.structures import Batch, Features, Loss, Memory, Text, Tokens
 from vlp.tokenizers.base import Tokenizer

@@ -12,12 +12,10 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
-from jaxtyping import Bool
-from torch import Tensor
 
 from vlp.distributed import gather_objects
 from vlp.models.vlm import VisionLanguageModel
-from vlp.structures import Batch, Blank, Features, Text
+from vlp.structures import Batch, Blank, Features
 from vlp.tasks.base import Task
 from vlp.tokenizers.base import MASK, Tokenizer
 
@@ -104,8 +102,9 @@ class Cloze(Task):
         text, chosen = self._tokenizer.cloze(texts)
         device = next(model.parameters()).device
         rows = torch.tensor([row for row, _, _ in asked], device=device)
-        found = _best(self, model, text.to(device), features, rows, chosen.to(device))
-        return [self._tokenizer.spell(row[mask].tolist()) for row, mask in zip(found, chosen, strict=True)]
+        memory = features.memory.select(rows)
+        best = self.linked["mlm"].logits(model, text.to(device), memory, chosen.to(device)).argmax(1).cpu()
+        return [self._tokenizer.spell(found.tolist()) for found in best.split(chosen.sum(1).tolist())]
 
     def compute(self, model: VisionLanguageModel) -> dict[str, float]:
         """In percent, of all blanks and of each kind."""
@@ -117,11 +116,3 @@ class Cloze(Task):
             for name, right in sorted(counts.items())
             if "accuracy" in name
         }
-
-
-def _best(
-    task: Cloze, model: VisionLanguageModel, text: Text, features: Features, rows: Tensor, chosen: Bool[Tensor, "r t"]
-) -> Tensor:
-    assert features.memory is not None
-    logits = task.linked["mlm"].logits(model, text, features.memory.select(rows), chosen)  # type: ignore[operator]
-    return text.ids.clone().masked_scatter_(chosen, logits.argmax(1)).cpu()

@@ -19,13 +19,13 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from vlp import distributed
-from vlp.models.cascade import Packed, score_pairs
+from vlp.models.cascade import places, score_pairs
+from vlp.models.gallery import Gallery, scoring_device
 from vlp.models.vlm import VisionLanguageModel
 from vlp.objectives.base import turns
 from vlp.random import mix_rows
 from vlp.structures import Batch, Features, Tokens
 from vlp.tasks.base import Task
-from vlp.tasks.retrieval import everywhere, join, join_ids, on_cpu
 
 
 class Matching(Task):
@@ -43,12 +43,7 @@ class Matching(Task):
         self.uses: tuple[str, ...] = ("image", "text") + (("image_embed", "text_embed") if contrastive else ())
 
     def reset(self) -> None:
-        self._image: list[Tensor] = []
-        self._text: list[Tensor] = []
-        self._id: list[Tensor] = []
-        self._text_id: list[Tensor] = []
-        self._image_tokens: list[Tokens] = []
-        self._text_tokens: list[Tokens] = []
+        self._gallery = Gallery(tokens=True)
         self._also: list[tuple[int, ...]] = []  # for each text
         self._choices = torch.zeros(2, 2, dtype=torch.int64)  # recognised and asked, of right and of false choices
 
@@ -56,14 +51,7 @@ class Matching(Task):
         owner = features.owner
         assert owner is not None
         assert features.image is not None
-        assert features.text is not None
-        if features.image_embed is not None and features.text_embed is not None:
-            self._image.append(features.image_embed.detach().float().cpu())
-            self._text.append(features.text_embed.detach().float().cpu())
-        self._image_tokens.append(on_cpu(features.image))
-        self._text_tokens.append(on_cpu(features.text))
-        self._id.append(batch.id.cpu())
-        self._text_id.append(batch.id[owner].cpu())
+        self._gallery.add(batch, features)
         counts = owner.bincount(minlength=len(batch)).tolist()
         for sample, count in zip(batch.raw or (), counts, strict=bool(batch.raw)):
             self._also += (*sample.also_true, *((),) * count)[:count]
@@ -77,43 +65,39 @@ class Matching(Task):
         rows, owner = batch.choices.real_rows()
         place = torch.cat([torch.arange(count, device=owner.device) for count in owner.bincount().tolist()])
         right = place == batch.label[owner]
-        logits = self.linked["itm"].head(
-            model.fuse(model.encode_text(rows), model.remember(image).select(owner)).pooled
-        )
+        logits = self.linked["itm"].logits(model, model.encode_text(rows), model.remember(image).select(owner))
         found = (logits.argmax(1) == 1) == right
         for kind, chosen in enumerate((right, ~right)):
             self._choices[kind] += torch.tensor([int(found[chosen].sum()), int(chosen.sum())])
 
     def compute(self, model: VisionLanguageModel) -> dict[str, float]:
-        device = next((p.device for p in model.parameters() if p.device.type != "mps"), torch.device("cpu"))
-        image_id, text_id = join_ids(self._id, device).cpu(), join_ids(self._text_id, device).cpu()
+        device = scoring_device(model)
+        image_id, text_id = (ids.cpu() for ids in self._gallery.ids(device))
         also: list[tuple[int, ...]] = list(chain.from_iterable(distributed.gather_objects(self._also)))
         own = (text_id[:, None] == image_id[None, :]).int().argmax(1)  # the image of each text
         allowed = text_id[:, None] != image_id[None, :]
         for row, ids in enumerate(also):
             if ids:
                 allowed[row] &= ~torch.isin(image_id, torch.tensor(ids))
-        noise = mix_rows(
-            text_id[:, None], turns(own)[:, None], image_id[None, :]
-        ).double()  # whatever the order of ranks
+        # of ids, so it is the same whatever the order of ranks
+        noise = mix_rows(text_id[:, None], turns(own)[:, None], image_id[None, :]).double()
         negatives = {"random_": _hardest(noise, allowed)}
         if self.contrastive:
-            image, text = join(self._image, device), join(self._text, device)
+            image, text = self._gallery.embeds(device)
             negatives["hard_"] = _hardest((text @ image.T).cpu(), allowed)
         positive = torch.stack([own, torch.arange(len(own))], 1)
         wanted = torch.cat([positive, *negatives.values()]).unique(dim=0)
         logit = self._log_odds(model, wanted, device)
-        keys = wanted[:, 0] * len(text_id) + wanted[:, 1]
 
         def accepted(pairs: Int[Tensor, "p 2"]) -> float:
-            found = logit[torch.searchsorted(keys, pairs[:, 0] * len(text_id) + pairs[:, 1])] > 0
+            found = logit[places(wanted, pairs, len(text_id))] > 0
             return 100 * float(found.double().mean())
 
         right = accepted(positive)
         figures = {"positive_accuracy": right}
         for name, pairs in negatives.items():
-            figures[f"{name}negative_accuracy"] = 100 - accepted(pairs)
-            figures[f"{name}accuracy"] = (right + 100 - accepted(pairs)) / 2
+            refused = 100 - accepted(pairs)
+            figures |= {f"{name}negative_accuracy": refused, f"{name}accuracy": (right + refused) / 2}
         figures["accuracy"] = figures["hard_accuracy" if self.contrastive else "random_accuracy"]
         choices = distributed.total(self._choices.to(device)).tolist()
         if all(asked for _, asked in choices):
@@ -126,13 +110,11 @@ class Matching(Task):
         """Of a match; each rank for its own images."""
 
         def score(model: VisionLanguageModel, text: Tokens, memory: Any) -> Tensor:
-            logits = self.linked["itm"].head(model.fuse(text, memory).pooled)
+            logits = self.linked["itm"].logits(model, text, memory)
             return logits[:, 1] - logits[:, 0]
 
-        own = sum(map(len, self._id))
-        start = distributed.offset(torch.zeros(own, device=device))
-        mine = pairs[(pairs[:, 0] >= start) & (pairs[:, 0] < start + own)] - torch.tensor([start, 0])
-        image, text = Packed.of(self._image_tokens), everywhere(Packed.of(self._text_tokens), device)
+        image, text = self._gallery.packed(device)
+        mine = self._gallery.share(pairs, device)
         return distributed.gather(score_pairs(model, score, image, text, mine, device=device).to(device)).cpu()
 
 

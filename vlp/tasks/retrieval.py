@@ -7,7 +7,6 @@ each query (Li et al., arXiv:2107.07651, §4; vlp/models/cascade.py); the others
 
 from __future__ import annotations
 
-import dataclasses
 import sys
 from collections.abc import Sequence
 from itertools import chain
@@ -21,9 +20,11 @@ from tqdm import tqdm
 
 from vlp import distributed
 from vlp.metrics.recall import chance_recall, count_ties, rank_candidates, summarise
-from vlp.models.cascade import Packed, candidates, score_pairs
+from vlp.models.cascade import candidates, places, score_pairs
+from vlp.models.features import caption_rows
+from vlp.models.gallery import Gallery, scoring_device
 from vlp.models.vlm import VisionLanguageModel
-from vlp.structures import Batch, Features, Tokens
+from vlp.structures import Batch, Features
 from vlp.tasks.base import Task
 
 SHOWN = 4  # queries of each kind (right, wrong) and direction that figures() holds
@@ -68,12 +69,7 @@ class Retrieval(Task):
             self.uses += ("image_embed", "text_embed")
 
     def reset(self) -> None:
-        self._image: list[Tensor] = []
-        self._text: list[Tensor] = []
-        self._id: list[Tensor] = []
-        self._text_id: list[Tensor] = []
-        self._image_tokens: list[Tokens] = []
-        self._text_tokens: list[Tokens] = []
+        self._gallery = Gallery(tokens=self.rerank is not None)
         self._paths: list[str] = []
         self._captions: list[str] = []
         self._figures: dict[str, object] = {}
@@ -92,16 +88,7 @@ class Retrieval(Task):
         image, text, owner = features.image_embed, features.text_embed, features.owner
         if owner is None or (self.contrastive and (image is None or text is None)):
             raise ValueError("retrieval needs image_embed, text_embed and owner in the features of this batch")
-        if image is not None and text is not None:
-            self._image.append(image.detach().float().cpu())
-            self._text.append(text.detach().float().cpu())
-        if self.rerank is not None:
-            assert features.image is not None
-            assert features.text is not None
-            self._image_tokens.append(on_cpu(features.image))
-            self._text_tokens.append(on_cpu(features.text))
-        self._id.append(batch.id.cpu())
-        self._text_id.append(batch.id[owner].cpu())
+        self._gallery.add(batch, features)
         if batch.raw is not None:
             self._paths += [str(sample.image) for sample in batch.raw]
             counts = owner.bincount(minlength=len(batch)).tolist()
@@ -111,12 +98,12 @@ class Retrieval(Task):
                 self._captions += sample.captions[:count]
 
     def compute(self, model: VisionLanguageModel) -> dict[str, float]:
-        device = next((p.device for p in model.parameters() if p.device.type != "mps"), torch.device("cpu"))
-        image_id, text_id = join_ids(self._id, device), join_ids(self._text_id, device)
+        device = scoring_device(model)
+        image_id, text_id = self._gallery.ids(device)
         figures: dict[str, float] = {}
         self._figures = {}
         if self.contrastive:
-            image, text = join(self._image, device), join(self._text, device)
+            image, text = self._gallery.embeds(device)
             to_text = rank_candidates(image, text, image_id, text_id)
             to_image = rank_candidates(text, image, text_id, image_id)
             first = summarise(to_text, to_image)
@@ -145,7 +132,7 @@ class Retrieval(Task):
         to_texts, to_images = _best(embeds, (n, m), count), _best(embeds and embeds[::-1], (m, n), count)
         pairs = torch.cat([to_texts, to_images.flip(1)]).unique(dim=0)  # sorted by image
         scores, seconds = self._scores(model, pairs, image_id, text_id, device)
-        place = {"text": _places(pairs, to_texts, m), "image": _places(pairs, to_images.flip(1), m)}
+        place = {"text": places(pairs, to_texts, m), "image": places(pairs, to_images.flip(1), m)}
         cosine = torch.zeros(len(pairs)) if embeds is None else _cosines(*embeds, pairs)
 
         def final(mix: float) -> dict[str, float]:
@@ -182,10 +169,8 @@ class Retrieval(Task):
         device: torch.device,
     ) -> tuple[Float[Tensor, " p"], float]:
         """Of all pairs, each rank for its own images; and the seconds of the slowest rank."""
-        image, text = Packed.of(self._image_tokens), everywhere(Packed.of(self._text_tokens), device)
-        own = sum(map(len, self._id))
-        start = distributed.offset(torch.zeros(own, device=device))
-        mine = pairs[(pairs[:, 0] >= start) & (pairs[:, 0] < start + own)] - torch.tensor([start, 0])
+        image, text = self._gallery.packed(device)
+        mine = self._gallery.share(pairs, device)
         score = self.linked[self.head].score
         probe = mine[mine[:, 0] == 0]
         rate = [1.0]
@@ -241,11 +226,7 @@ class Retrieval(Task):
         """The cosine of each image with each of its own captions, and both embeddings."""
         if batch.image is None or batch.caption is None:
             raise ValueError("retrieval needs batches with image and caption")
-        caption = batch.caption
-        if caption.ids.ndim == 3:
-            rows, owner = caption.real_rows()
-        else:
-            rows, owner = caption, torch.arange(len(batch), device=caption.ids.device)
+        rows, owner = caption_rows(batch)
         image = model.embed_image(model.encode_image(batch.image)).float()
         text = model.embed_text(model.encode_text(rows)).float()
         cosine = reduce(image[owner] * text, "r e -> r", "sum")
@@ -261,24 +242,6 @@ class Retrieval(Task):
         ]
 
 
-def on_cpu(tokens: Tokens) -> Tokens:
-    return dataclasses.replace(tokens, states=tokens.states.detach(), pooled=tokens.pooled.detach()).to("cpu")
-
-
-def everywhere(text: Packed, device: torch.device) -> Packed:
-    """All ranks' rows on every rank."""
-    lengths = distributed.gather(text.lengths().to(device)).cpu()
-    width = int(distributed.gather(torch.tensor([text.states.shape[1]], device=device)).max())
-    known = bool(distributed.gather(torch.tensor([text.ids is not None or not len(text)], device=device)).all())
-    states = text.states if len(text) else torch.zeros(0, width)
-    ids = text.ids if text.ids is not None else torch.zeros(0, dtype=torch.int64)
-    return Packed(
-        states=distributed.gather(states.to(device)).cpu(),
-        ends=lengths.cumsum(0),
-        ids=distributed.gather(ids.to(device)).cpu() if known else None,
-    )
-
-
 def _best(
     embeds: tuple[Float[Tensor, "q e"], Float[Tensor, "c e"]] | None, sizes: tuple[int, int], count: int
 ) -> Int[Tensor, "p 2"]:
@@ -288,12 +251,6 @@ def _best(
         return torch.cartesian_prod(torch.arange(queries), torch.arange(sizes[1]))
     query, candidate = embeds
     return candidates(lambda first, last: query[first:last] @ candidate.T, queries, count)
-
-
-def _places(pairs: Int[Tensor, "p 2"], wanted: Int[Tensor, "w 2"], columns: int) -> Int[Tensor, " w"]:
-    """Where the wanted (image, text) pairs stand among the sorted ones."""
-    keys = pairs[:, 0] * columns + pairs[:, 1]
-    return torch.searchsorted(keys, wanted[:, 0] * columns + wanted[:, 1])
 
 
 def _cosines(image: Float[Tensor, "n e"], text: Float[Tensor, "m e"], pairs: Int[Tensor, "p 2"]) -> Float[Tensor, " p"]:
@@ -309,18 +266,6 @@ def _reranked(
     ties = torch.zeros(len(scores), 3, dtype=torch.int64) if old is None else old.clone()
     ties[hit] = count_ties(scores[hit], right[hit])
     return ties
-
-
-def join(parts: list[Float[Tensor, "_ e"]], device: torch.device) -> Float[Tensor, "n e"]:
-    """All ranks' rows; a rank that saw no batch learns the width from the others, since gathering needs it."""
-    width = distributed.gather(torch.tensor([parts[0].shape[1] if parts else 0], device=device)).max()
-    own = torch.cat(parts) if parts else torch.zeros(0, int(width))
-    return distributed.gather(own.to(device))
-
-
-def join_ids(parts: list[Int[Tensor, " _"]], device: torch.device) -> Int[Tensor, " n"]:
-    own = torch.cat(parts) if parts else torch.zeros(0, dtype=torch.int64)
-    return distributed.gather(own.to(device))
 
 
 def _examples(

@@ -136,18 +136,7 @@ class Tokenizer:
 
     def to_json(self) -> str:
         backend = json.loads(self._ready().to_str())
-        names = (
-            "size",
-            "context_length",
-            "start_id",
-            "end_id",
-            "pad_id",
-            "mask_id",
-            "truncate",
-            "add_end",
-            "cleaning",
-            "answer_suffix",
-        )
+        names = ("size", "context_length", "start_id", "end_id", "pad_id", "mask_id", "truncate", "add_end", "cleaning")
         kind = f"{type(self).__module__.rpartition('.')[2]}.{type(self).__name__}"
         return json.dumps(
             {"class": kind, **{name: getattr(self, name) for name in (*names, "answer_suffix")}, "backend": backend}

@@ -56,7 +56,7 @@ class VisionLanguageModule(L.LightningModule):
         self.model = model
         self.objectives = nn.ModuleDict({**objectives, **(tasks or {})})
         self.tasks = dict(tasks or {})
-        self.momentum = None if momentum is None else MomentumCopy(model, self._heads(), decay=momentum)
+        self.momentum = None if momentum is None else MomentumCopy(model, dict(self.objectives.items()), decay=momentum)
         self.make_optimizer, self.make_schedule = optimizer, schedule
         self.gradient_cache = gradient_cache
         self.seed = seed
@@ -105,9 +105,6 @@ class VisionLanguageModule(L.LightningModule):
 
     # ---------------------------------------------------------------- training
 
-    def _heads(self) -> dict[str, nn.Module]:
-        return dict(self.objectives.items())
-
     @property
     def trained(self) -> dict[str, Objective]:
         return {name: objective for name, objective in self.objectives.items() if objective.weight}  # type: ignore[misc]
@@ -134,26 +131,29 @@ class VisionLanguageModule(L.LightningModule):
     def training_step(self, batch: Batch | dict[str, Batch], index: int) -> Tensor:
         if self.momentum is not None and index % self.trainer.accumulate_grad_batches == 0:
             self.momentum.step()
-        losses = [self._source_loss(source, part) for source, part in self._by_source(batch).items()]
-        if len(self.active()) < len(self.trained):
-            # what waits for its objective gets a gradient of 0 for now, as several processes need one of every parameter
+        weights = self.weights()
+        losses = [self._source_loss(source, part, weights) for source, part in self._by_source(batch).items()]
+        if len(weights) < len(self.trained):
+            # several processes need a gradient of every parameter: what waits for its objective gets one of 0, which is
+            # taken away before the optimiser sees it
             losses += [0 * parameter.sum() for parameter in self.parameters() if parameter.requires_grad]
         return torch.stack(losses).sum()
 
-    def active(self) -> dict[str, Objective]:
-        """The objectives whose schedule gives them a weight at this step."""
+    def weights(self) -> dict[str, float]:
+        """Of the objectives whose schedule gives them one at this step."""
         progress = self.global_step / max(1, self.total_steps())
-        return {name: objective for name, objective in self.trained.items() if objective.weight_at(progress)}
+        every = {name: objective.weight_at(progress) for name, objective in self.trained.items()}
+        return {name: weight for name, weight in every.items() if weight}
 
     def _by_source(self, batch: Batch | dict[str, Batch]) -> dict[str, Batch]:
         return batch if isinstance(batch, dict) else {self.trainer.datamodule.name: batch}  # type: ignore[attr-defined]
 
-    def _source_loss(self, source: str, batch: Batch) -> Tensor:
-        progress = self.global_step / max(1, self.total_steps())
-        active = {name: o for name, o in self.active().items() if o.applies(batch, source)}
-        if not active and not any(o.applies(batch, source) for o in self.trained.values()):
+    def _source_loss(self, source: str, batch: Batch, weights: Mapping[str, float]) -> Tensor:
+        applying = {name: o for name, o in self.trained.items() if o.applies(batch, source)}
+        if not applying:
             raise ValueError(f"no objective runs on batches of {source!r}: check objectives' `requires` and `sources`")
         self.samples_seen += len(batch) * self.trainer.world_size
+        active = {name: o for name, o in applying.items() if name in weights}
         if not active:
             return torch.zeros((), device=self.device)
         fields = set().union(*(objective.uses for objective in active.values()))
@@ -165,14 +165,14 @@ class VisionLanguageModule(L.LightningModule):
         logs: dict[str, Tensor] = {}
         for name, objective in active.items():
             loss = objective(self.model, batch, features)
-            weighted.append(objective.weight_at(progress) * loss.value)
+            weighted.append(weights[name] * loss.value)
             logs |= {f"train/{source}/{name}/{key}": value for key, value in loss.logs.items()}
             logs[f"train/{source}/{name}/loss"] = loss.value.detach()
         self.log_dict(logs, batch_size=len(batch))
         return torch.stack(weighted).sum()
 
     def on_after_backward(self) -> None:
-        if not self._checked and len(self.active()) == len(self.trained):
+        if not self._checked and len(self.weights()) == len(self.trained):
             self._checked = True
             lost = [name for name, p in self.named_parameters() if p.requires_grad and p.grad is None]
             if lost:
@@ -182,7 +182,7 @@ class VisionLanguageModule(L.LightningModule):
                 )
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
-        if len(self.active()) < len(self.trained):
+        if len(self.weights()) < len(self.trained):
             for parameter in self.parameters():
                 if parameter.grad is not None and not parameter.grad.any():
                     parameter.grad = None  # nor does what waits decay

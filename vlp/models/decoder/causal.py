@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from vlp.models.language_head import LanguageHead
 from vlp.models.layers import Layout, Past, attention_heads
-from vlp.models.post_norm import PostNormBlock, initialise
+from vlp.models.post_norm import blocks, initialise
 from vlp.models.text.bert import BertText, with_start
 from vlp.structures import Memory, Record, Text, Tokens
 
@@ -71,17 +71,15 @@ class CausalDecoder(nn.Module):
         self.norm = nn.LayerNorm(width, eps=norm_eps)
         self.dropout = nn.Dropout(dropout)
         self.heads = attention_heads(width, heads, "decoder.heads")
-        self.blocks = nn.ModuleList(
-            PostNormBlock(
-                width=width,
-                heads=self.heads,
-                hidden_width=hidden_width or 4 * width,
-                activation=activation,
-                memory_width=memory_width,
-                dropout=dropout,
-                norm_eps=norm_eps,
-            )
-            for _ in range(layers)
+        self.blocks = blocks(
+            layers=layers,
+            width=width,
+            heads=self.heads,
+            hidden_width=hidden_width,
+            activation=activation,
+            dropout=dropout,
+            norm_eps=norm_eps,
+            memory_width=memory_width,
         )
         self.head = LanguageHead(
             width=width, vocabulary_size=vocabulary_size, activation=activation, norm_eps=norm_eps
@@ -168,7 +166,3 @@ class CausalDecoder(nn.Module):
         if self.token_types is not None:
             x = x + self.token_types.weight[0]
         return self.dropout(self.norm(x))
-
-    def architecture(self) -> dict[str, int]:
-        """What a config may have left to the tokenizer."""
-        return {"vocabulary_size": self.vocabulary_size}

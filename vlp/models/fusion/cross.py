@@ -6,7 +6,7 @@ from __future__ import annotations
 from torch import nn
 
 from vlp.models.layers import Layout, attention_heads, masked_mean
-from vlp.models.post_norm import PostNormBlock, initialise
+from vlp.models.post_norm import blocks, initialise
 from vlp.structures import Memory, Tokens
 
 
@@ -39,17 +39,15 @@ class CrossFusion(nn.Module):
             raise ValueError(f"{layers} fusion layers cannot look at {images} images in turn: set model.fusion.layers")
         self.width, self.images, self.pool = width, images, pool
         self.input = nn.Identity() if text_width == width else nn.Linear(text_width, width)
-        self.blocks = nn.ModuleList(
-            PostNormBlock(
-                width=width,
-                heads=attention_heads(width, heads, "fusion_heads"),
-                hidden_width=hidden_width or 4 * width,
-                activation=activation,
-                memory_width=image_width,
-                dropout=dropout,
-                norm_eps=norm_eps,
-            )
-            for _ in range(layers)
+        self.blocks = blocks(
+            layers=layers,
+            width=width,
+            heads=attention_heads(width, heads, "fusion_heads"),
+            hidden_width=hidden_width,
+            activation=activation,
+            dropout=dropout,
+            norm_eps=norm_eps,
+            memory_width=image_width,
         )
         initialise(self, width)
         for index, block in enumerate(self.blocks):

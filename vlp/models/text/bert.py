@@ -10,7 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from vlp.models.layers import Layout, attention_heads, masked_mean
-from vlp.models.post_norm import PostNormBlock, initialise
+from vlp.models.post_norm import blocks, initialise
 from vlp.structures import Memory, Text, Tokens
 
 
@@ -46,17 +46,15 @@ class BertText(nn.Module):
         self.token_types = nn.Embedding(token_types, width) if token_types else None
         self.norm = nn.LayerNorm(width, eps=norm_eps)
         self.dropout = nn.Dropout(dropout)
-        self.blocks = nn.ModuleList(
-            PostNormBlock(
-                width=width,
-                heads=attention_heads(width, heads, "text_heads"),
-                hidden_width=hidden_width or 4 * width,
-                activation=activation,
-                memory_width=memory_width,
-                dropout=dropout,
-                norm_eps=norm_eps,
-            )
-            for _ in range(layers)
+        self.blocks = blocks(
+            layers=layers,
+            width=width,
+            heads=attention_heads(width, heads, "text_heads") if layers else 0,  # ViLT's embedder has no layer
+            hidden_width=hidden_width,
+            activation=activation,
+            dropout=dropout,
+            norm_eps=norm_eps,
+            memory_width=memory_width,
         )
         initialise(self, width)
 
