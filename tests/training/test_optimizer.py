@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from tests.towers import toy_model
-from vlp.training.optimizer import AdamW, Constant, WarmupCosine, layer_scales
+from vlp.training.optimizer import AdamW, Constant, Muon, WarmupCosine, layer_scales
 
 
 def test_vectors_and_scalars_are_not_decayed() -> None:
@@ -58,3 +58,37 @@ def test_warm_up_then_cosine(warmup: float) -> None:
 def test_constant_stays_at_the_peak() -> None:
     schedule = Constant(warmup=3)
     assert [schedule.factor(step, 100) for step in (0, 1, 2, 3, 99)] == [0.25, 0.5, 0.75, 1.0, 1.0]
+
+
+def test_muon_goes_on_from_its_state() -> None:
+    """Orthogonal steps for linear maps, AdamW's for the rest; stopped and gone on, it does what it would have done."""
+
+    def module() -> nn.Module:
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Embedding(5, 8), nn.Linear(8, 8), nn.LayerNorm(8), nn.Linear(8, 4))
+        return nn.ModuleDict({"model": model, "objectives": nn.Linear(4, 2)})
+
+    def steps(part: nn.Module, optimizer: torch.optim.Optimizer, count: int) -> None:
+        for _ in range(count):
+            optimizer.zero_grad()
+            part["objectives"](part["model"](torch.arange(5))).square().sum().backward()  # type: ignore[index]
+            optimizer.step()
+
+    make = Muon(lr=1e-2, matrix_lr=0.1, weight_decay=0.0)
+    straight, stopped, resumed = module(), module(), module()
+    before = straight["model"][1].weight.detach().clone()  # type: ignore[index]
+    optimizer = make(straight)
+    assert {group["lr"] for group in optimizer.param_groups} == {1e-2, 0.1}
+    steps(straight, optimizer, 1)
+    step = straight["model"][1].weight.detach() - before  # type: ignore[index]
+    singular = torch.linalg.svdvals(step)[:5] / 0.1  # of five tokens, so of rank five
+    assert 0.5 < singular.min() < singular.max() < 1.5
+    steps(straight, optimizer, 5)
+    first = make(stopped)
+    steps(stopped, first, 3)
+    second = make(resumed)
+    resumed.load_state_dict(stopped.state_dict())
+    second.load_state_dict(first.state_dict())
+    steps(resumed, second, 3)
+    for a, b in zip(straight.parameters(), resumed.parameters(), strict=True):
+        assert torch.equal(a, b)

@@ -119,6 +119,27 @@ class Layout:
         return grid.index_fill_(0, self.rows, True).view(self.batch, 1, 1, self.length)
 
 
+def attend(
+    q: Float[Tensor, "#b h n k"],
+    k: Float[Tensor, "#b h m k"],
+    v: Float[Tensor, "#b h m k"],
+    mask: Bool[Tensor, "#b 1 #n m"] | None = None,
+    *,
+    causal: bool = False,
+    dropout: float = 0.0,
+) -> Float[Tensor, "_ h n k"]:
+    """softmax(q kᵀ / √k) v, Vaswani et al., arXiv:1706.03762, equation 1.  mask: True = is seen.
+
+    torch's own, but for bfloat16 on a CPU: there torch 2.15 takes 2 to 6 times as long as these three steps one by one.
+    """
+    if q.device.type != "cpu" or q.dtype != torch.bfloat16 or dropout or causal or torch.compiler.is_compiling():
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal, dropout_p=dropout)
+    score = torch.matmul(q * q.shape[-1] ** -0.5, k.transpose(-1, -2))
+    if mask is not None:
+        score = score.masked_fill(~mask, torch.finfo(score.dtype).min)
+    return torch.matmul(score.softmax(-1), v)
+
+
 class Past:
     """Keys and values of one layer's self-attention for the tokens so far, kept while a text is generated."""
 
@@ -154,7 +175,7 @@ class Attention(nn.Module):
         if past is not None:
             k, v = past.extend(torch.stack([k, v], dim=1))
         dropout = self.dropout if self.training else 0.0
-        x = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal, dropout_p=dropout)
+        x = attend(q, k, v, mask, causal=causal, dropout=dropout)
         return self.out(layout.pack(rearrange(x, "b h n d -> b n (h d)")))
 
     def of_rows(self, x: Float[Tensor, "r d"], layout: Layout, keep: Int[Tensor, " b"]) -> Float[Tensor, "b d"]:
@@ -164,7 +185,7 @@ class Attention(nn.Module):
         q = rearrange(q, "b (h d) -> b h 1 d", h=self.heads)
         both = layout.unpack(linear(x, self.qkv.weight[width:], self.qkv.bias[width:]))
         k, v = rearrange(both, "b n (two h d) -> two b h n d", two=2, h=self.heads)
-        x = F.scaled_dot_product_attention(q, k, v, attn_mask=layout.real())
+        x = attend(q, k, v, layout.real())
         return self.out(rearrange(x, "b h 1 d -> b (h d)"))
 
 

@@ -7,12 +7,11 @@ tensor whose `Layout` says which rows belong to which sample.
 
 from __future__ import annotations
 
-import torch.nn.functional as F
 from einops import rearrange
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from vlp.models.layers import Attention, Layout, Linear, Mlp, Past
+from vlp.models.layers import Attention, Layout, Linear, Mlp, Past, attend
 
 
 class CrossAttention(nn.Module):
@@ -41,7 +40,8 @@ class CrossAttention(nn.Module):
         q = self.query(x)[None] if shared else layout.unpack(self.query(x))
         q = rearrange(q, "b n (h d) -> b h n d", h=self.heads)
         dropout = self.dropout if self.training else 0.0
-        x = F.scaled_dot_product_attention(q, memory[:, 0], memory[:, 1], attn_mask=mask, dropout_p=dropout)
+        k, v = memory.unbind(1)  # whose gradient is one copy; that of two slices is two tensors of zeros more
+        x = attend(q, k, v, mask, dropout=dropout)
         x = rearrange(x, "b h n d -> b n (h d)")
         return self.out(x[0] if shared else layout.pack(x))
 

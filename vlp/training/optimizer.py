@@ -5,9 +5,10 @@ Defaults as open_clip's (params.py) for ViT towers: β = (0.9, 0.98), ε = 1e-6,
 
 from __future__ import annotations
 
+import itertools
 import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -43,6 +44,16 @@ class AdamW:
         self.groups, self.layer_decay = list(groups), layer_decay
 
     def __call__(self, module: nn.Module) -> Optimizer:
+        return self.adamw(self.parameter_groups(module))
+
+    def adamw(self, groups: Iterable[dict[str, Any]]) -> Optimizer:
+        optimizer = torch.optim.AdamW(groups, lr=self.lr, betas=self.betas, eps=self.eps, fused=True)
+        # a fused optimiser offers to unscale gradients itself; Lightning then refuses to clip them in mixed precision
+        optimizer._step_supports_amp_scaling = False  # type: ignore[attr-defined]
+        return optimizer
+
+    def parameter_groups(self, module: nn.Module) -> list[dict[str, Any]]:
+        """Trainable parameters of equal learning rate and decay together."""
         named = [(name, p) for name, p in module.named_parameters() if p.requires_grad]
         if not named:
             raise ValueError("nothing to train: `freeze` covers every parameter")
@@ -57,10 +68,61 @@ class AdamW:
             decay = own.get("weight_decay", self.weight_decay) if parameter.ndim > 1 else 0.0
             entry = grouped.setdefault((lr, decay), {"params": [], "lr": lr, "weight_decay": decay})
             entry["params"].append(parameter)
-        optimizer = torch.optim.AdamW(grouped.values(), lr=self.lr, betas=self.betas, eps=self.eps, fused=True)
-        # a fused optimiser offers to unscale gradients itself; Lightning then refuses to clip them in mixed precision
-        optimizer._step_supports_amp_scaling = False  # type: ignore[attr-defined]
-        return optimizer
+        return list(grouped.values())
+
+
+class Muon(AdamW):
+    """Builds Muon for the model's linear maps, whose momentum is made orthogonal before it is a step (Jordan et al., 2024,
+    kellerjordan.github.io/posts/muon; torch.optim.Muon), beside AdamW for everything else: embeddings, convolutions,
+    vectors and the objectives' heads.
+
+    matrix_lr: peak learning rate of the linear maps, times √(rows / columns) where they have more rows; other arguments are
+    AdamW's, and its groups and layer_decay scale both.  momentum: of Muon.
+    """
+
+    def __init__(self, *, matrix_lr: float = 0.02, momentum: float = 0.95, **others: Any) -> None:
+        super().__init__(**others)
+        if matrix_lr <= 0:
+            raise ValueError(f"optimizer.matrix_lr must be > 0, got {matrix_lr}")
+        self.matrix_lr, self.momentum = matrix_lr, momentum
+
+    def __call__(self, module: nn.Module) -> Optimizer:
+        maps = [part.weight for part in module.model.modules() if isinstance(part, nn.Linear)]  # type: ignore[union-attr]
+        inside = {id(weight) for weight in maps}
+        matrices, rest = [], []
+        for group in self.parameter_groups(module):
+            kinds: tuple[list[nn.Parameter], list[nn.Parameter]] = ([], [])
+            for parameter in group["params"]:
+                kinds[id(parameter) in inside].append(parameter)
+            scaled = group | {"lr": group["lr"] / self.lr * self.matrix_lr}
+            rest += [group | {"params": kinds[0]}] if kinds[0] else []
+            matrices += [scaled | {"params": kinds[1]}] if kinds[1] else []
+        if not matrices:
+            raise ValueError("optimizer=muon: the model has no linear map to train; choose optimizer=adamw")
+        if not rest:
+            return torch.optim.Muon(matrices, momentum=self.momentum)
+        return SideBySide(torch.optim.Muon(matrices, momentum=self.momentum), self.adamw(rest))
+
+
+class SideBySide(Optimizer):
+    """Several optimisers of different parameters as one, with one state."""
+
+    def __init__(self, *parts: Optimizer) -> None:
+        self.parts, self.counts = parts, [len(part.param_groups) for part in parts]
+        super().__init__([group for part in parts for group in part.param_groups], {})
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        groups = iter(self.param_groups)
+        for part, count in zip(self.parts, self.counts, strict=True):
+            # anew at each step, as loading a state replaces both
+            part.param_groups, part.state = list(itertools.islice(groups, count)), self.state
+            part.step()
+        return loss
 
 
 def layer_scales(names: Iterable[str], decay: float) -> dict[str, float]:

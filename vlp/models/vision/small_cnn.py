@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 import torch.nn.functional as F
 from einops import rearrange, reduce
 from jaxtyping import Float
@@ -18,7 +19,10 @@ from vlp.structures import Image, Tokens
 
 
 class SmallCnn(nn.Module):
-    """channels: of the first convolution; the next have 2, 4 and the pooled map 8 times as many.  blocks: residual ones."""
+    """channels: of the first convolution; the next have 2, 4 and the pooled map 8 times as many.  blocks: residual ones.
+    positions: whether states are normalised and learned positions added to them, for a fusion that looks at places; the
+    pooled feature is the same.
+    """
 
     def __init__(
         self,
@@ -26,6 +30,7 @@ class SmallCnn(nn.Module):
         image_size: int,
         channels: int,
         blocks: int = 1,
+        positions: bool = False,
         mean: Sequence[float] = (0.5, 0.5, 0.5),
         std: Sequence[float] = (0.5, 0.5, 0.5),
     ) -> None:
@@ -37,11 +42,15 @@ class SmallCnn(nn.Module):
         self.stem = nn.Sequential(_Down(3, channels), _Down(channels, 2 * channels), _Down(2 * channels, 4 * channels))
         self.blocks = nn.Sequential(*(_Residual(4 * channels) for _ in range(blocks)))
         self.last = nn.Conv2d(4 * channels, self.width, 1)
+        self.positions = nn.Parameter(0.1 * torch.randn((image_size // 8) ** 2, self.width)) if positions else None
 
     def forward(self, image: Image) -> Tokens:
         maps = F.relu(self.last(self.blocks(self.stem(self.normalize(image)))))
+        states = rearrange(maps, "b d h w -> b (h w) d")
+        if self.positions is not None:
+            states = F.layer_norm(states, states.shape[-1:]) + self.positions
         return Tokens(
-            states=rearrange(maps, "b d h w -> b (h w) d"),
+            states=states,
             pooled=reduce(maps, "b d h w -> b d", "mean"),
             grid=(maps.shape[2], maps.shape[3]),
         )
