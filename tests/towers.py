@@ -63,4 +63,5 @@ def toy_batch(rows: slice = slice(None), *, size: int = 12, same_image: bool = T
         seed=torch.arange(size)[rows],
         image=Image(pixels=pixels[rows]),
         caption=Text(ids=tokens, mask=mask).select(rows),
+        also_true=((ids[:, None] + torch.tensor([2, 5])) % size)[rows, None],
     )

@@ -127,6 +127,7 @@ class Batch(Record):
     seed: Int[Tensor, " b"]  # per-sample randomness of (run seed, epoch, sample): the same on any number of processes
     image: Image | None = None
     caption: Text | None = None  # [b t] in training; [b k t] with empty rows masked in evaluation
+    also_true: Int[Tensor, "b k m"] | None = None  # ids of other images that each caption is true of; -1 = no more
     question: Text | None = None
     choices: Text | None = None  # [b k t]
     answer: Text | None = None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 import torch
 
@@ -38,6 +40,32 @@ def test_the_same_image_is_never_a_negative() -> None:
     logits = objective.head(model.fuse(words.text, image.image).pooled)
     expected = torch.nn.functional.cross_entropy(logits, torch.ones(4, dtype=torch.int64))
     torch.testing.assert_close(loss.value, expected)
+
+
+def test_what_the_data_know_to_be_true_is_never_a_negative() -> None:
+    """Each caption is also true of the second and the fifth image after its own (tests/towers.py)."""
+    batch, model = toy_batch(same_image=False), toy_model(fused=True).double()
+    objective = ITM(width=4, hardness=0.0).double()
+    known = {(row, int(image)) for row, images in enumerate(batch.also_true[:, 0]) for image in images}
+    drawn = set()
+    for seed in range(200):
+        other = dataclasses.replace(batch, seed=batch.seed + 100 * seed)
+        features = compute_features(model, other, objective.uses)
+        texts, _, images, _ = objective.negatives(model, other, features)
+        drawn |= {(int(text), image) for image, text in enumerate(texts)} | set(enumerate(images.tolist()))
+    everything = {(row, image) for row in range(len(batch)) for image in range(len(batch)) if row != image}
+    assert drawn == everything - known
+
+
+def test_hardness_sharpens_the_draw() -> None:
+    batch, model = toy_batch(same_image=False), toy_model(fused=True).double()
+    objective = ITM(width=4, hardness=1e6).double()
+    features = compute_features(model, batch, objective.uses)
+    similarity = model.similarity(features.image_embed, features.text_embed).T
+    wrong = torch.eye(len(batch), dtype=torch.bool)
+    wrong[torch.arange(len(batch))[:, None], batch.also_true[:, 0]] = True
+    images = objective.negatives(model, batch, features)[2]
+    torch.testing.assert_close(images, similarity.masked_fill(wrong, -torch.inf).argmax(1))
 
 
 def test_learns_to_tell_pairs_apart() -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from vlp.data.answers import soft_scores
@@ -25,6 +25,7 @@ class Example:
     seed: int
     pixels: Tensor  # uint8 [3 h w]
     captions: tuple[str, ...]
+    also_true: tuple[tuple[int, ...], ...] = ()  # of each of these captions
 
 
 def tokenize_rows(tokenizer: Tokenizer, rows: Sequence[Sequence[str]], *, kind: str = "caption") -> Text | None:
@@ -38,6 +39,18 @@ def tokenize_rows(tokenizer: Tokenizer, rows: Sequence[Sequence[str]], *, kind: 
     real = torch.arange(shape[1]) < torch.tensor([len(row) for row in rows])[:, None]
     ids[real], mask[real] = text.ids, text.mask
     return Text(ids=ids, mask=mask)
+
+
+def also_true_rows(rows: Sequence[Sequence[Sequence[int]]]) -> Int[Tensor, "b k m"] | None:
+    """Ids of the images that each caption of each sample is also true of, filled up with -1; None where none is known."""
+    if not any(rows):
+        return None
+    longest = max(len(ids) for row in rows for ids in row)
+    found = torch.full((len(rows), max(map(len, rows)), longest), -1)
+    for place, row in zip(found, rows, strict=True):
+        for slot, ids in zip(place, row, strict=False):  # a sample with fewer captions has fewer lists
+            slot[: len(ids)] = torch.tensor(ids, dtype=torch.int64)
+    return found
 
 
 def pad_images(pixels: Sequence[Tensor]) -> Image:
@@ -115,6 +128,7 @@ class Collate:
             seed=torch.tensor([example.seed for example in examples]),
             image=pad_images([example.pixels for example in examples]),
             caption=self._text([example.captions for example in examples]),
+            also_true=also_true_rows([example.also_true for example in examples]),
             question=self._question(samples),
             answer=answer,
             answer_weight=answer_weight,

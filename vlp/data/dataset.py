@@ -98,15 +98,23 @@ class Examples(torch.utils.data.Dataset[Example]):
                     continue
             with seeded(seed):
                 turn = None if self.owner is None else index - int(self.first[position])
-                return Example(sample=sample, seed=seed, pixels=pixels, captions=self._choose(sample.captions, turn))
+                chosen = self._choose(len(sample.captions), turn)
+            return Example(
+                sample=sample,
+                seed=seed,
+                pixels=pixels,
+                captions=tuple(sample.captions[place] for place in chosen),
+                also_true=tuple(sample.also_true[place] for place in chosen) if sample.also_true else (),
+            )
         raise ValueError(f"no image of {self.name} can be read; the first is {self.samples[position].image}")
 
-    def _choose(self, captions: tuple[str, ...], turn: int | None) -> tuple[str, ...]:
-        if not self.training or not captions:
-            return captions
+    def _choose(self, count: int, turn: int | None) -> list[int]:
+        """Which of so many captions."""
+        if not self.training or not count:
+            return list(range(count))
         if turn is not None:
-            return (captions[turn % len(captions)],)  # the remainder only matters for the stand-in of a bad image
-        return tuple(random.sample(captions, min(int(self.captions), len(captions))))
+            return [turn % count]  # the remainder only matters for the stand-in of a bad image
+        return random.sample(range(count), min(int(self.captions), count))
 
     def _report(self, index: int, sample: Sample, error: ImageError) -> None:
         """Notes a bad training image, once; raises in evaluation and when there are too many."""

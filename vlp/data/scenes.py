@@ -1,9 +1,9 @@
 """The embedded default: scenes drawn when they are first needed, then read as real data of their layouts.
 
-`Scenes` has captions (Karpathy's layout); its val and test samples also carry two choices, the right caption and one
-with two attributes exchanged (SugarCrepe's format), for the compositionality task, and the words of their captions that
-the picture decides, for the cloze task, and what else each caption is true of, for the matching task. `SceneQuestions` has VQA v2's
-questions about the same pictures, `SceneGenome` Visual Genome's phrases or questions. Each draws what all of them read.
+`Scenes` has captions (Karpathy's layout) and what else each of them is true of, for matching; its val and test samples
+also carry two choices, the right caption and one with two attributes exchanged (SugarCrepe's format), for the
+compositionality task, and the words of their captions that the picture decides, for the cloze task. `SceneQuestions` has
+VQA v2's questions about the same pictures, `SceneGenome` Visual Genome's phrases or questions. Each draws what all read.
 """
 
 from __future__ import annotations
@@ -15,13 +15,12 @@ from pathlib import Path
 from typing import Any
 
 from vlp.data.files import read_json
+from vlp.data.generate.formats import PARTS
 from vlp.data.generate.write import generate
 from vlp.data.karpathy import Karpathy
 from vlp.data.visual_genome import VisualGenome
 from vlp.data.vqa_v2 import VQAv2
 from vlp.structures import Blank, Sample
-
-PARTS = {"train": ("train", "restval"), "val": ("val",), "test": ("test",)}  # the generated ones of each split
 
 
 def scene_folder(root: Path, *, images: Mapping[str, int], size: int, scene_seed: int) -> Path:
@@ -50,7 +49,11 @@ class Scenes(Karpathy):
         draw(self.root, **self.drawn)
 
     def samples(self, split: str) -> list[Sample]:
-        samples = super().samples(split)
+        also_true = read_json(self.root / "also_true" / f"{split}.json", what="what captions are also true of")
+        samples = [
+            replace(sample, also_true=tuple(map(tuple, also_true[sample.image.name])))
+            for sample in super().samples(split)
+        ]
         if split == "train":
             return samples
         path = self.root / "sugarcrepe" / f"swap_{split}.json"
@@ -59,15 +62,12 @@ class Scenes(Karpathy):
         if lacking is not None:
             raise ValueError(f"{path} has no pair of captions for {lacking.name}; delete {self.root} to draw it anew")
         cloze = read_json(self.root / "cloze" / f"{split}.json", what="the words that pictures decide")
-        also_true = read_json(self.root / "also_true" / f"{split}.json", what="what captions are also true of")
-        number = {sample.image.name: sample.id for sample in samples}
         return [
             replace(
                 sample,
                 choices=(pairs[sample.image.name]["caption"], pairs[sample.image.name]["negative_caption"]),
                 label=0,
                 blanks=tuple(_blanks(cloze[sample.image.name])),
-                also_true=tuple(tuple(number[name] for name in names) for names in also_true[sample.image.name]),
             )
             for sample in samples
         ]

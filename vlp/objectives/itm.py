@@ -1,7 +1,8 @@
 """Image-text matching: does this text belong to this image? With hard negatives that the contrastive space finds similar.
 
 Li et al., arXiv:2107.07651, §3.2; salesforce/ALBEF models/model_pretrain.py. For each text one image and for each image
-one text is drawn with probability softmax(similarity) over all ranks, never one of the same image. ALBEF draws within
+one text is drawn with probability softmax(similarity) over all ranks, never one of the same image, nor one that the
+data know to be true of it (`Batch.also_true`): the hardest negatives would else often be right pairs. ALBEF draws within
 its own rank and adds nothing to guard against rows of zeros; here logarithms are drawn from (Gumbel-max), so no row
 sums to zero, and the draw is a function of the sample's seed: the same on any number of processes. A model without a
 contrastive space (ViLT) draws uniformly.
@@ -37,8 +38,9 @@ def draw(
 class ITM(Objective):
     """width: of the fusion's pooled state, to which the head's two classes (no match, match) are linear.
     contrastive: False = negatives are drawn uniformly.  momentum: similarities are those of images and texts with the
-    momentum copy's texts and images (ALBEF).  hardness_warmup: steps over which the similarities come into force; at first
-    negatives are drawn uniformly.
+    momentum copy's texts and images (ALBEF).  hardness: what the similarities are multiplied by, 1 in ALBEF; the more, the
+    nearer is the draw to the most similar.  hardness_warmup: steps over which it rises from 0, where negatives are drawn
+    uniformly; a model from nothing learns nothing from hard ones.
     """
 
     requires = ("image", "caption")
@@ -50,12 +52,14 @@ class ITM(Objective):
         width: int,
         contrastive: bool = True,
         momentum: bool = False,
+        hardness: float = 1.0,
         hardness_warmup: int = 0,
         weight: float | list[list[float]] = 1.0,
         sources: Sequence[str] | None = None,
     ) -> None:
         super().__init__(weight=weight, sources=sources)
-        self.contrastive, self.momentum, self.hardness_warmup = contrastive, momentum, hardness_warmup
+        self.contrastive, self.momentum = contrastive, momentum
+        self.hardness, self.hardness_warmup = hardness, hardness_warmup
         self.needs: tuple[str, ...] = ("vision", "text", "fusion")
         self.uses: tuple[str, ...] = ("image", "text", "memory")
         if contrastive:
@@ -117,13 +121,35 @@ class ITM(Objective):
             assert keys.text_embed is not None
             assert features.image_embed is not None
             assert features.text_embed is not None
-            hardness = ramp(1.0, features.step, self.hardness_warmup)
+            hardness = ramp(self.hardness, features.step, self.hardness_warmup)
             to_text = hardness * model.similarity(features.image_embed, gather(keys.text_embed))
             to_image = hardness * model.similarity(gather(keys.image_embed), features.text_embed).T
         else:
             to_text = torch.zeros(len(batch), len(text_ids), device=owner.device)
             to_image = torch.zeros(len(owner), len(image_ids), device=owner.device)
+        false_text = batch.id[:, None] != text_ids[None, :]
+        false_image = text_id[:, None] != image_ids[None, :]
+        if batch.also_true is not None:
+            known = batch.also_true[owner, turns(owner)]
+            false_text &= ~_among(_gather_lists(known), batch.id).T
+            false_image &= ~_among(known, image_ids)
         return (
-            *draw(to_text, batch.id[:, None] != text_ids[None, :], mix_rows(batch.seed, 0)),
-            *draw(to_image, text_id[:, None] != image_ids[None, :], mix_rows(batch.seed[owner], 1, turns(owner))),
+            *draw(to_text, false_text, mix_rows(batch.seed, 0)),
+            *draw(to_image, false_image, mix_rows(batch.seed[owner], 1, turns(owner))),
         )
+
+
+def _gather_lists(lists: Int[Tensor, "r m"]) -> Int[Tensor, "n w"]:
+    """Of all ranks, whose lists may be of different lengths."""
+    width = int(gather(torch.tensor([lists.shape[1]], device=lists.device)).max())
+    return gather(F.pad(lists, (0, width - lists.shape[1]), value=-1))
+
+
+def _among(lists: Int[Tensor, "r m"], ids: Int[Tensor, " n"]) -> Bool[Tensor, "r n"]:
+    """Whether each id is in each list; ids are at least 0."""
+    distinct, place = ids.unique(return_inverse=True)
+    found = torch.searchsorted(distinct, lists).clamp(max=len(distinct) - 1)
+    row, column = (distinct[found] == lists).nonzero(as_tuple=True)
+    among = torch.zeros(len(lists), len(distinct), dtype=torch.bool, device=ids.device)
+    among[row, found[row, column]] = True
+    return among[:, place]

@@ -7,8 +7,10 @@ image_id equals its coco_id, and file names in Flickr's lists start with the spl
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain, combinations
 from typing import Any
 
 from vlp.data.generate.cloze import Blank
@@ -17,8 +19,9 @@ from vlp.data.generate.questions import Question
 from vlp.data.generate.scene import SHAPES, Scene, Thing, relations
 
 LICENCE = {"url": "https://creativecommons.org/publicdomain/zero/1.0/", "id": 1, "name": "CC0 1.0 Universal"}
-VERSION = "1.1"
+VERSION = "1.2"
 SPLITS = ("train", "restval", "val", "test")
+PARTS = {"train": ("train", "restval"), "val": ("val",), "test": ("test",)}  # what each split of a data set is made of
 FLICKR_LISTS = {"train": "train", "val": "dev", "test": "test"}
 PREDICATES = {"left": "to the left of", "right": "to the right of", "above": "above", "below": "below"}
 CATEGORIES = [{"supercategory": "shape", "id": index + 1, "name": shape} for index, shape in enumerate(SHAPES)]
@@ -217,8 +220,7 @@ def flickr(records: Sequence[Record]) -> dict[str, str]:
     lines = [f"{r.split}/{r.file}#{i}\t{text}\n" for r in records for i, text in enumerate(r.captions)]
     files = {"Flickr8k.token.txt": "".join(lines)}
     for split, name in FLICKR_LISTS.items():
-        splits = ("train", "restval") if split == "train" else (split,)
-        files[f"Flickr_8k.{name}Images.txt"] = "".join(f"{r.split}/{r.file}\n" for r in records if r.split in splits)
+        files[f"Flickr_8k.{name}Images.txt"] = "".join(f"{r.split}/{r.file}\n" for r in records if r.split in PARTS[split])
     return files
 
 
@@ -235,15 +237,23 @@ def cloze(records: Sequence[Record]) -> dict[str, list[list[dict[str, Any]]]]:
     return {r.file: [[vars(blank) for blank in of_caption] for of_caption in r.blanks] for r in records}
 
 
-def also_true(records: Sequence[Record]) -> dict[str, list[list[str]]]:
-    """By file name, for each caption the other pictures of the same split that it is true of: no negatives for it."""
-    by_shape: dict[str, list[Record]] = {shape: [] for shape in SHAPES}
-    for r in records:
-        for shape in {thing.shape for thing in r.scene.things}:
-            by_shape[shape].append(r)
+def also_true(records: Sequence[Record]) -> dict[str, list[list[int]]]:
+    """By file name, for each caption the ids of the other pictures among these that it is true of: no negatives for it."""
+    showing: dict[tuple[tuple[tuple[str, str], ...], int], set[int]] = defaultdict(set)  # pictures by what they show how often
+    for place, r in enumerate(records):
+        for key, number in Counter(chain.from_iterable(map(_namings, r.scene.things))).items():
+            showing[key, number].add(place)
 
-    def others(r: Record, caption: Caption) -> list[str]:
-        first = by_shape[caption.mentions[0].attributes["shape"]]
-        return [other.file for other in first if other is not r and caption.holds(other.scene)]
+    def others(own: int, caption: Caption) -> list[int]:
+        named = (showing[tuple(sorted(m.attributes.items())), m.number] for m in caption.mentions)
+        found = set.intersection(*named) - {own}
+        return [records[place].id for place in sorted(found) if caption.holds(records[place].scene)]
 
-    return {r.file: [others(r, caption) for caption in r.captions] for r in records}
+    return {r.file: [others(place, caption) for caption in r.captions] for place, r in enumerate(records)}
+
+
+def _namings(thing: Thing) -> Iterator[tuple[tuple[str, str], ...]]:
+    """Every set of attributes that a caption may name it by; the shape is always said."""
+    for count in range(4):
+        for names in combinations(("colour", "size", "texture"), count):
+            yield tuple((name, getattr(thing, name)) for name in sorted(("shape", *names)))

@@ -3,7 +3,7 @@
     {train,restval,val,test}/COCO_{split}_{id:012d}.png     annotations/{captions,instances}_{split}.json
     dataset_coco.json (Karpathy)     vqa/v2_{OpenEnded_mscoco_{split}_questions,mscoco_{split}_annotations}.json
     visual_genome/*.json     flickr/Flickr8k.token.txt, Flickr_8k.*Images.txt (names relative to the root)
-    sugarcrepe/swap_{split}.json     {cloze,also_true}/{val,test}.json     README.md     manifest.json
+    sugarcrepe/swap_{split}.json     cloze/{val,test}.json     also_true/{train,val,test}.json     README.md     manifest.json
 
 PNG, for pixels under a mask are then exactly those that were drawn, and flat scenes are as small as in JPEG. Image i of
 a split depends only on (seed, split, i): a larger set begins with the smaller one. Everything is written to a folder
@@ -131,8 +131,9 @@ def write(root: Path, *, counts: Mapping[str, int], size: int, seed: int) -> Non
         save(f"sugarcrepe/swap_{split}.json", formats.sugarcrepe(drawn))
         if split in ("val", "test"):  # what only evaluation asks for
             save(f"cloze/{split}.json", formats.cloze(drawn))
-            save(f"also_true/{split}.json", formats.also_true(drawn))
         records += drawn
+    for split, parts in formats.PARTS.items():
+        save(f"also_true/{split}.json", formats.also_true([r for r in records if r.split in parts]))
     save("dataset_coco.json", formats.karpathy(records))
     for name, content in formats.visual_genome(records).items():
         save(f"visual_genome/{name}.json", content)
