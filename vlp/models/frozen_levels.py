@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from einops import rearrange
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
@@ -25,6 +26,8 @@ from vlp.structures import Image, Text, Tokens
 class FrozenLevels(nn.Module):
     """tower: any vision or text tower.  levels: modules inside it by name, such as `backbone.blocks.5`, whose outputs
     (rasters, channels first, or tokens) are averaged, normalised and joined in this order.
+    tokens: the states are each token's levels, normalised and joined likewise, for a fusion; else the pooled feature alone.
+    cells: rows and columns that rasters of all levels are averaged to, so that they can be joined cell by cell.
     image_size: pixels a side of the images that come; they are resized (bicubic) to the tower's. None = the tower's.
     mirror: the mean of the features of an image and of its mirror image.
     keep: how many inputs to remember, oldest first out; a frozen tower is a pure function of pixels or token ids.
@@ -36,6 +39,8 @@ class FrozenLevels(nn.Module):
         *,
         tower: Any,
         levels: Sequence[str],
+        tokens: bool = False,
+        cells: int | None = None,
         image_size: int | None = None,
         mirror: bool = False,
         keep: int = 0,
@@ -51,14 +56,17 @@ class FrozenLevels(nn.Module):
             )
         # convolutions on a CPU are twice as fast with channels last
         self.tower = tower.requires_grad_(False).to(memory_format=torch.channels_last)
-        self.levels, self.mirror, self.keep, self.bf16 = list(levels), mirror, keep, bf16
+        if tokens and mirror:
+            raise ValueError("tokens=true: an image's places are not those of its mirror image; set mirror=false")
+        self.levels, self.tokens, self.cells = list(levels), tokens, cells
+        self.mirror, self.keep, self.bf16 = mirror, keep, bf16
         self._memory = _Memory()
         if hasattr(tower, "image_size"):
             self.image_size: int = image_size or tower.image_size
         else:
             self.context_length, self.vocabulary_size = tower.context_length, tower.vocabulary_size
         self.train(False)
-        self.width = self._run(self._example()).shape[1]
+        self.width = self._run(self._example())[0].shape[1]
 
     def _example(self) -> Image | Text:
         if hasattr(self, "image_size"):
@@ -71,37 +79,54 @@ class FrozenLevels(nn.Module):
         return self
 
     def forward(self, inputs: Image | Text) -> Tokens:
-        """The joined levels are both the pooled feature and the one token."""
-        pooled = self._remembered(inputs) if self.keep else self._run(inputs)
-        return Tokens(states=pooled.unsqueeze(1), pooled=pooled)
+        """Without `tokens` the pooled feature is also the one token."""
+        rows = self._remembered(inputs) if self.keep else self._run(inputs)
+        pooled = torch.stack([row[0] for row in rows])
+        if not self.tokens:
+            return Tokens(states=pooled.unsqueeze(1), pooled=pooled)
+        states = nn.utils.rnn.pad_sequence([row[1:] for row in rows], batch_first=True)
+        if isinstance(inputs, Text):
+            width = states.shape[1]
+            return Tokens(states=states, pooled=pooled, mask=inputs.mask[:, :width], ids=inputs.ids[:, :width])
+        return Tokens(states=states, pooled=pooled, grid=None if self.cells is None else (self.cells, self.cells))
 
-    def _remembered(self, inputs: Image | Text) -> Float[Tensor, "b d"]:
+    def _remembered(self, inputs: Image | Text) -> list[Float[Tensor, "_ d"]]:
         keys = _keys(inputs)
         missing = [index for index, key in enumerate(keys) if key not in self._memory]
         if missing:
             device = next(self.tower.parameters()).device
             # on a CPU larger batches are slower, as each of their activations is fresh memory from the system
             rows = len(missing) if device.type != "cpu" else 8 if isinstance(inputs, Image) else 64
-            parts = [self._run(inputs.select(missing[start : start + rows])) for start in range(0, len(missing), rows)]
-            found = torch.cat(parts).to("cpu", torch.half if self.bf16 else torch.float)
-            self._memory.update(zip((keys[index] for index in missing), found.unbind(), strict=True))
-        pooled = torch.stack([self._memory[key] for key in keys])
+            kept = torch.half if self.bf16 else torch.float
+            for start in range(0, len(missing), rows):
+                some = missing[start : start + rows]
+                # copied, for a slice would keep all rows of its batch alive
+                found = [row.to("cpu", kept, copy=True) for row in self._run(inputs.select(some))]
+                self._memory.update(zip((keys[index] for index in some), found, strict=True))
+        device = next(self.tower.parameters()).device
+        features = [self._memory[key].to(device).float() for key in keys]
         for key in list(self._memory)[: max(0, len(self._memory) - self.keep)]:
             del self._memory[key]
-        return pooled.float().to(next(self.tower.parameters()).device)
+        return features
 
     @torch.no_grad()
-    def _run(self, inputs: Image | Text) -> Float[Tensor, "b d"]:
+    def _run(self, inputs: Image | Text) -> list[Float[Tensor, "_ d"]]:
+        """Of each input the pooled feature and, with `tokens`, those of its real tokens after it."""
         if isinstance(inputs, Image):
             pixels, side = inputs.pixels, self.tower.image_size
             if side != self.image_size:
                 pixels = F.interpolate(pixels.float(), (side, side), mode="bicubic", antialias=True)
                 pixels = pixels.round().clamp(0, 255).byte()
             features = self._levels(Image(pixels=pixels), None)
-            return (features + self._levels(Image(pixels=pixels.flip(-1)), None)) / 2 if self.mirror else features
-        return self._levels(inputs, inputs.mask)
+            if self.mirror:
+                features = (features + self._levels(Image(pixels=pixels.flip(-1)), None)) / 2
+            return list(features)
+        features = self._levels(inputs, inputs.mask)
+        if not self.tokens:
+            return list(features)
+        return [row[: 1 + count] for row, count in zip(features, inputs.mask.sum(1).tolist(), strict=True)]
 
-    def _levels(self, inputs: Image | Text, mask: Bool[Tensor, "b t"] | None) -> Float[Tensor, "b d"]:
+    def _levels(self, inputs: Image | Text, mask: Bool[Tensor, "b t"] | None) -> Float[Tensor, "b n d"]:
         outputs: dict[str, Tensor] = {}
 
         def keep(name: str, _: nn.Module, __: Any, output: Any) -> None:
@@ -118,14 +143,30 @@ class FrozenLevels(nn.Module):
         finally:
             for hook in hooks:
                 hook.remove()
-        pooled = [_mean(outputs[level].float(), mask) for level in self.levels]
-        return torch.cat([F.layer_norm(level, level.shape[1:]) for level in pooled], dim=1)
+        found = [outputs[level].float() for level in self.levels]
+        rows = [_mean(level, mask).unsqueeze(1) for level in found]
+        if self.tokens:
+            rows = [torch.cat([pooled, self._tokens(level)], 1) for pooled, level in zip(rows, found, strict=True)]
+        lengths = {level.shape[1] for level in rows}
+        if len(lengths) > 1:
+            raise ValueError(f"the levels {self.levels} have different numbers of tokens: give cells, or other levels")
+        return torch.cat([F.layer_norm(level, level.shape[2:]) for level in rows], dim=2)
+
+    def _tokens(self, features: Tensor) -> Float[Tensor, "b n d"]:
+        if features.ndim == 4:
+            cells = features if self.cells is None else F.adaptive_avg_pool2d(features, self.cells)
+            return rearrange(cells, "b d h w -> b (h w) d")
+        if features.ndim == 2:
+            raise ValueError(f"one of the levels {self.levels} is a single vector, which has no tokens")
+        return features
 
     def architecture(self) -> dict[str, Any]:
         tower = {"_target_": f"{type(self.tower).__module__}.{type(self.tower).__qualname__}"}
         return {
             "tower": tower | self.tower.architecture(),
             "levels": self.levels,
+            "tokens": self.tokens,
+            "cells": self.cells,
             "image_size": getattr(self, "image_size", None),
             "mirror": self.mirror,
             "keep": 0,

@@ -256,3 +256,13 @@ def masked_mean(states: Float[Tensor, "b n d"], mask: Bool[Tensor, "b n"] | None
     if mask is None:
         return states.mean(1)
     return (states * mask[..., None]).sum(1) / mask.sum(1, keepdim=True).clamp(min=1)
+
+
+def residual_network(width: int, hidden_width: int | None, dropout: float) -> nn.Sequential | None:
+    """Two layers, to be added to what they read; at first they add nothing."""
+    if hidden_width is None:
+        return None
+    last = nn.Linear(hidden_width, width)
+    nn.init.zeros_(last.weight)
+    nn.init.zeros_(last.bias)
+    return nn.Sequential(nn.LayerNorm(width), nn.Linear(width, hidden_width), nn.GELU(), nn.Dropout(dropout), last)

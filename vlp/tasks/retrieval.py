@@ -19,16 +19,15 @@ from torch import Tensor
 from tqdm import tqdm
 
 from vlp import distributed
-from vlp.metrics.recall import chance_recall, count_ties, rank_candidates, summarise
+from vlp.metrics.bootstrap import interval, resampled_means
+from vlp.metrics.recall import chance_recall, count_ties, expected_hit, rank_candidates, summarise
 from vlp.models.cascade import candidates, places, score_pairs
 from vlp.models.features import caption_rows
 from vlp.models.gallery import Gallery, scoring_device
 from vlp.models.vlm import VisionLanguageModel
 from vlp.structures import Batch, Features
 from vlp.tasks.base import Task
-
-SHOWN = 4  # queries of each kind (right, wrong) and direction that figures() holds
-MATRIX = 12  # rows and columns of its similarity matrix
+from vlp.metrics.retrieval_examples import examples, first_pairs
 
 
 class Retrieval(Task):
@@ -135,9 +134,9 @@ class Retrieval(Task):
         place = {"text": places(pairs, to_texts, m), "image": places(pairs, to_images.flip(1), m)}
         cosine = torch.zeros(len(pairs)) if embeds is None else _cosines(*embeds, pairs)
 
-        def final(mix: float) -> dict[str, float]:
+        def final(mix: float) -> list[Int[Tensor, "q 3"]]:
             mixed = (scores + mix * cosine).double()
-            ranked = [
+            return [
                 _reranked(
                     mixed[place[kind]].view(len(query), -1),
                     candidate[found[:, 1]].view(len(query), -1) == query[:, None],
@@ -148,16 +147,18 @@ class Retrieval(Task):
                     ("image", to_images, text_id.cpu(), image_id.cpu(), None if ties is None else ties[1].cpu()),
                 )
             ]
-            return summarise(*ranked)
 
         if self._choosing:
-            tried = {mix: final(mix)["rsum"] for mix in self.mixes}
+            tried = {mix: summarise(*final(mix))["rsum"] for mix in self.mixes}
             self.mix.fill_(max(tried, key=tried.__getitem__))
         if self.mix.isnan():
             raise ValueError(
                 f"tasks.retrieval.mix={self.mixes} is chosen on val, which was not measured: give one number"
             )
-        figures = final(float(self.mix)) | {"mix": float(self.mix), "rerank_pairs": float(len(pairs))}
+        ranked = final(float(self.mix))
+        figures = summarise(*ranked) | {"mix": float(self.mix), "rerank_pairs": float(len(pairs))}
+        if ties is not None:
+            figures |= _gains([old.cpu() for old in ties], ranked, [image_id.cpu(), text_id.cpu()])
         return figures | {"rerank_seconds": seconds, "rerank_pairs_per_second": len(pairs) / max(seconds, 1e-9)}
 
     def _scores(
@@ -204,10 +205,10 @@ class Retrieval(Task):
         paths = list(chain.from_iterable(distributed.gather_objects(self._paths)))
         captions = list(chain.from_iterable(distributed.gather_objects(self._captions)))
         if len(paths) == len(image) and len(captions) == len(text):
-            shown = _matrix(image, text, image_id, text_id)
+            shown = first_pairs(image, text, image_id, text_id)
             self._figures |= {
-                "image_to_text": _examples(to_text, image, text, image_id, text_id, paths, captions),
-                "text_to_image": _examples(to_image, text, image, text_id, image_id, captions, paths),
+                "image_to_text": examples(to_text, image, text, image_id, text_id, paths, captions),
+                "text_to_image": examples(to_image, text, image, text_id, image_id, captions, paths),
                 "similarity": {
                     "images": [paths[i] for i, _ in shown],
                     "captions": [captions[j] for _, j in shown],
@@ -268,33 +269,26 @@ def _reranked(
     return ties
 
 
-def _examples(
-    ties: Tensor, query: Tensor, candidate: Tensor, query_id: Tensor, candidate_id: Tensor,
-    query_names: list[str], candidate_names: list[str],
-) -> list[dict[str, object]]:  # fmt: skip
-    """The first few queries that hit at rank 1 and the first few that miss, with their five best candidates."""
-    above = ties[:, 0]
-    chosen = torch.cat([(above == 0).nonzero()[:SHOWN, 0], (above > 0).nonzero()[:SHOWN, 0]])
-    scores, best = (query[chosen] @ candidate.T).topk(min(5, len(candidate)))
-    right = candidate_id[best] == query_id[chosen][:, None]
-    return [
-        {
-            "query": query_names[row],
-            "rank": rank + 1,
-            "results": [(candidate_names[j], s, r) for j, s, r in zip(*found, strict=True)],
-        }
-        for row, rank, *found in zip(
-            chosen.tolist(), above[chosen].tolist(), best.tolist(), scores.tolist(), right.tolist(), strict=True
+def _gains(
+    before: Sequence[Int[Tensor, "_ 3"]], after: Sequence[Int[Tensor, "_ 3"]], images: Sequence[Int[Tensor, " _"]]
+) -> dict[str, float]:
+    """Percent points of R@1 above the first stage, each way and both together, with paired bootstrap intervals over images.
+    images: of each query."""
+    figures: dict[str, float] = {}
+    means: list[Tensor] = []
+    for way, old, new, image in zip(("image_to_text", "text_to_image"), before, after, images, strict=True):
+        difference = 100 * (expected_hit(new, 1) - expected_hit(old, 1))
+        means.append(resampled_means(difference, image))
+        figures |= _with_interval(f"{way}_r1_gain", float(difference.mean()), means[-1])
+    both = figures["image_to_text_r1_gain"] + figures["text_to_image_r1_gain"]
+    return figures | _with_interval("r1_gain", both, means[0] + means[1])
+
+
+def _with_interval(name: str, value: float, means: Float[Tensor, " draws"]) -> dict[str, float]:
+    low, high = interval(means)
+    if distributed.rank() == 0:
+        print(
+            f"{name} over the first stage: {value:+.2f} points, 95 % interval {low:+.2f} to {high:+.2f}",
+            file=sys.stderr,
         )
-    ]
-
-
-def _matrix(image: Tensor, text: Tensor, image_id: Tensor, text_id: Tensor) -> list[tuple[int, int]]:
-    """The first images of different ids, each with its first caption."""
-    pairs: dict[int, tuple[int, int]] = {}
-    for row, key in enumerate(image_id.tolist()):
-        if key not in pairs:
-            pairs[key] = (row, int((text_id == key).nonzero()[0]))
-        if len(pairs) == MATRIX:
-            break
-    return list(pairs.values())
+    return {name: value, f"{name}_low": low, f"{name}_high": high}

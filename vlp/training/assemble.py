@@ -104,16 +104,16 @@ def read_config(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def start_from(module: VisionLanguageModule, path: Path) -> None:
-    """Weights of any checkpoint that vlp.load reads; the model must be of this architecture, key for key, but for the image
-    size, to which position embeddings are resized. Heads and queues that the run and the file have in common come along,
-    and the momentum copy, where the run has one; what does not, is said.
+    """Weights of any checkpoint that vlp.load reads; each part of the model (vision, text, projection, …) must be of the file's
+    architecture, key for key, but for the image size, to which position embeddings are resized. Heads and queues that the run
+    and the file have in common come along, and the momentum copy, where the run has one; what does not, is said.
     """
     stored = load(path)
     sizes = [getattr(model.vision, "image_size", None) for model in (module.model, stored.model)]
     try:
         if None not in sizes and sizes[0] != sizes[1] and hasattr(stored.model.vision, "positions"):
             stored = load(path, image_size=sizes[0])
-        load_strictly(module.model, stored.model.state_dict())
+        _start_parts(module.model, stored.model, path)
     except ValueError as error:
         raise ValueError(
             f"checkpoint={path} is of another architecture than model=…: {error}; choose the model=… that it was trained with"
@@ -129,7 +129,19 @@ def start_from(module: VisionLanguageModule, path: Path) -> None:
     if module.momentum is not None:
         module.momentum.restart()
         if stored.momentum is not None:
-            load_strictly(module.momentum.model, stored.momentum.model.state_dict())
+            _start_parts(module.momentum.model, stored.momentum.model, path)
+
+
+def _start_parts(model: nn.Module, stored: nn.Module, path: Path) -> None:
+    own, others = dict(model.named_children()), dict(stored.named_children())
+    if own.keys() == others.keys():  # at once, as parts may share layers
+        return load_strictly(model, stored.state_dict())
+    for name in own.keys() & others.keys():
+        load_strictly(own[name], others[name].state_dict())
+    for name in own.keys() - others.keys():
+        rank_zero_info(f"checkpoint={path} has no {name}, which starts anew")
+    for name in others.keys() - own.keys():
+        rank_zero_info(f"checkpoint={path}: its {name} is not used by this run")
 
 
 def _start_head(name: str, objective: nn.Module, state: dict[str, Tensor], path: Path) -> None:

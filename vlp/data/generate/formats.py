@@ -220,7 +220,9 @@ def flickr(records: Sequence[Record]) -> dict[str, str]:
     lines = [f"{r.split}/{r.file}#{i}\t{text}\n" for r in records for i, text in enumerate(r.captions)]
     files = {"Flickr8k.token.txt": "".join(lines)}
     for split, name in FLICKR_LISTS.items():
-        files[f"Flickr_8k.{name}Images.txt"] = "".join(f"{r.split}/{r.file}\n" for r in records if r.split in PARTS[split])
+        files[f"Flickr_8k.{name}Images.txt"] = "".join(
+            f"{r.split}/{r.file}\n" for r in records if r.split in PARTS[split]
+        )
     return files
 
 
@@ -239,7 +241,9 @@ def cloze(records: Sequence[Record]) -> dict[str, list[list[dict[str, Any]]]]:
 
 def also_true(records: Sequence[Record]) -> dict[str, list[list[int]]]:
     """By file name, for each caption the ids of the other pictures among these that it is true of: no negatives for it."""
-    showing: dict[tuple[tuple[tuple[str, str], ...], int], set[int]] = defaultdict(set)  # pictures by what they show how often
+    showing: dict[tuple[tuple[tuple[str, str], ...], int], set[int]] = defaultdict(
+        set
+    )  # pictures by what they show how often
     for place, r in enumerate(records):
         for key, number in Counter(chain.from_iterable(map(_namings, r.scene.things))).items():
             showing[key, number].add(place)

@@ -3,7 +3,9 @@ salesforce/ALBEF models/xbert.py, layers 6 to 11 of its BERT)."""
 
 from __future__ import annotations
 
-from torch import nn
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
 
 from vlp.models.layers import Layout, attention_heads, masked_mean
 from vlp.models.post_norm import blocks, initialise
@@ -12,7 +14,8 @@ from vlp.structures import Memory, Tokens
 
 class CrossFusion(nn.Module):
     """image_width, text_width: of the towers' states; texts of another width than `width` pass a linear map first.
-    pool: 'class' = pooled is the first token's state, 'mean' = the mean over real tokens.
+    pool: 'class' = pooled is the first token's state, 'mean' = the mean over real tokens, 'max' = each channel's greatest
+    value over them, so that one word that does not fit can outweigh all that do.
     images: with more than one, layer i looks at image i mod images, and the layers of a round share their keys and values
     (ALBEF's NLVR2 model, two images; models/model_nlvr.py).
     """
@@ -33,8 +36,8 @@ class CrossFusion(nn.Module):
         pool: str = "class",
     ) -> None:
         super().__init__()
-        if pool not in ("class", "mean"):
-            raise ValueError(f"unknown pool {pool!r} of the fusion: choose class or mean")
+        if pool not in ("class", "mean", "max"):
+            raise ValueError(f"unknown pool {pool!r} of the fusion: choose class, mean or max")
         if images < 1 or layers % images:
             raise ValueError(f"{layers} fusion layers cannot look at {images} images in turn: set model.fusion.layers")
         self.width, self.images, self.pool = width, images, pool
@@ -75,5 +78,11 @@ class CrossFusion(nn.Module):
             layer = memories[turn].layers[index // self.images]
             x = block(x, layout, real, memory=layer, memory_mask=seen[turn])
         states = layout.unpack(x)
-        pooled = states[:, 0] if self.pool == "class" else masked_mean(states, mask)
-        return Tokens(states=states, pooled=pooled, mask=mask, ids=text.ids)
+        return Tokens(states=states, pooled=self._pooled(states, mask), mask=mask, ids=text.ids)
+
+    def _pooled(self, states: Float[Tensor, "b n d"], mask: Bool[Tensor, "b n"] | None) -> Float[Tensor, "b d"]:
+        if self.pool == "class":
+            return states[:, 0]
+        if self.pool == "mean":
+            return masked_mean(states, mask)
+        return (states if mask is None else states.masked_fill(~mask[..., None], -torch.inf)).amax(1)

@@ -7,6 +7,7 @@ from typing import Any
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from vlp.models.layers import residual_network
 from vlp.models.projection.linear import LinearProjection
 
 
@@ -30,8 +31,8 @@ class NormedProjection(LinearProjection):
         super().__init__(image_width=image_width, text_width=text_width, **linear)
         self.image_input = nn.Sequential(nn.LayerNorm(image_width), nn.Dropout(image_dropout))
         self.text_input = nn.Sequential(nn.LayerNorm(text_width), nn.Dropout(text_dropout))
-        self.image_residual = _residual(self.width, hidden_width, image_dropout)
-        self.text_residual = _residual(self.width, hidden_width, text_dropout)
+        self.image_residual = residual_network(self.width, hidden_width, image_dropout)
+        self.text_residual = residual_network(self.width, hidden_width, text_dropout)
 
     def project_image(self, pooled: Float[Tensor, "b p"]) -> Float[Tensor, "b e"]:
         z = self.image(self.image_input(pooled))
@@ -40,12 +41,3 @@ class NormedProjection(LinearProjection):
     def project_text(self, pooled: Float[Tensor, "b p"]) -> Float[Tensor, "b e"]:
         z = self.text(self.text_input(pooled))
         return z if self.text_residual is None else z + self.text_residual(z)
-
-
-def _residual(width: int, hidden_width: int | None, dropout: float) -> nn.Sequential | None:
-    if hidden_width is None:
-        return None
-    last = nn.Linear(hidden_width, width)
-    nn.init.zeros_(last.weight)
-    nn.init.zeros_(last.bias)
-    return nn.Sequential(nn.LayerNorm(width), nn.Linear(width, hidden_width), nn.GELU(), nn.Dropout(dropout), last)

@@ -1,4 +1,4 @@
-"""Several towers on the same image, their pooled features joined end to end; tokens are the first tower's."""
+"""Several towers on the same image, their pooled features joined end to end, and their states place by place if asked."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from vlp.models.vlm import states_width
 from vlp.structures import Image, Tokens
 
 
@@ -15,9 +16,10 @@ class SideBySide(nn.Module):
     """towers: at least one; all see the same raw pixels and normalise them by their own mean and deviation.
 
     image_size: theirs.  Each pooled feature is layer-normalised, so that none outweighs another.
+    join_states: the states of equal grids are joined end to end; else the states are the first tower's.
     """
 
-    def __init__(self, *, towers: Sequence[Any], image_size: int) -> None:
+    def __init__(self, *, towers: Sequence[Any], image_size: int, join_states: bool = False) -> None:
         super().__init__()
         if not towers:
             raise ValueError("model.vision.towers is empty: give at least one tower")
@@ -27,16 +29,23 @@ class SideBySide(nn.Module):
         self.towers = nn.ModuleList(towers)
         self.norms = nn.ModuleList(nn.LayerNorm(tower.width) for tower in towers)
         self.width = sum(tower.width for tower in towers)
-        self.image_size = image_size
+        self.image_size, self.join_states = image_size, join_states
+        self.states_width = sum(map(states_width, towers)) if join_states else states_width(towers[0])
 
     def forward(self, image: Image) -> Tokens:
         outputs: list[Tokens] = [tower(image) for tower in self.towers]
         pooled = [norm(tokens.pooled) for norm, tokens in zip(self.norms, outputs, strict=True)]  # type: ignore[operator]
-        return Tokens(states=outputs[0].states, pooled=torch.cat(pooled, dim=-1), grid=outputs[0].grid)
+        states, grid = outputs[0].states, outputs[0].grid
+        if self.join_states:
+            if any(tokens.states.shape[1] != states.shape[1] or tokens.grid != grid for tokens in outputs):
+                shapes = [tokens.grid or tokens.states.shape[1] for tokens in outputs]
+                raise ValueError(f"model.vision.join_states: the towers' states lie on different grids, {shapes}")
+            states = torch.cat([tokens.states for tokens in outputs], dim=-1)
+        return Tokens(states=states, pooled=torch.cat(pooled, dim=-1), grid=grid)
 
     def architecture(self) -> dict[str, Any]:
         towers = [
             {"_target_": f"{type(tower).__module__}.{type(tower).__qualname__}"} | tower.architecture()  # type: ignore[operator]
             for tower in self.towers
         ]
-        return {"towers": towers}
+        return {"towers": towers, "image_size": self.image_size, "join_states": self.join_states}
