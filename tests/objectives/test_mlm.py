@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -10,8 +12,9 @@ from tests.objectives.contrast import CASES, assert_two_processes_equal_one, mak
 from tests.towers import toy_batch, toy_model
 from vlp.models.features import compute_features
 from vlp.models.momentum import MomentumCopy
-from vlp.objectives.mlm import MLM, choose, corrupt
+from vlp.objectives.mlm import MLM, choose, corrupt, rare_shares
 from vlp.structures import Text
+from vlp.tokenizers.trained import TrainedTokenizer
 
 SPECIAL = torch.arange(50) < 3
 TEXT = Text(
@@ -42,6 +45,39 @@ def test_whole_words_are_chosen_together() -> None:
     inside = continues[text.ids[:, 2:]]
     assert torch.equal(chosen[:, 2:][inside], chosen[:, 1:-1][inside])
     assert abs(chosen[:, 1:].float().mean() - 0.3) < 0.03
+
+
+def test_rare_tokens_are_chosen_more_often() -> None:
+    """Sixteen times rarer, four times as often by r = 1/2; the mean over all occurrences stays, and no token is always gone."""
+    counts = torch.tensor([1600.0, 400.0, 100.0, 1.0, 0.0])
+    shares = rare_shares(counts, 0.1, 0.5)
+    assert torch.allclose(shares[2] / shares[0], torch.tensor(4.0))
+    assert abs((counts * shares).sum() / counts.sum() - 0.1) < 1e-4
+    assert shares[3] == shares[4] == 0.9
+    assert torch.allclose(rare_shares(counts, 0.15, 0.0), torch.tensor(0.15))
+
+
+def test_each_token_has_its_own_share_and_a_word_that_of_its_first_piece() -> None:
+    own = torch.where(torch.arange(50) < 25, 0.6, 0.1)
+    chosen = choose(TEXT, SEEDS, SPECIAL, None, own)
+    assert abs(chosen[TEXT.ids < 25].float().mean() - 0.6) < 0.02
+    assert abs(chosen[TEXT.ids >= 25].float().mean() - 0.1) < 0.02
+    continues = torch.arange(50) >= 25
+    pieces = choose(TEXT, SEEDS, SPECIAL, continues, own)[:, 1:]
+    after_a_start = continues[TEXT.ids[:, 1:]] & ~continues[TEXT.ids[:, :-1]]
+    assert abs(pieces[after_a_start].float().mean() - 0.6) < 0.02
+
+
+def test_shares_are_counted_from_the_training_captions() -> None:
+    tokenizer = TrainedTokenizer(size=300, context_length=20)
+    captions = ["a red circle", "a red square", "a blue circle"] * 20
+    tokenizer.train(captions)
+    objective = MLM(width=8, vocabulary_size=300, share=0.3, rarity=1.0)
+    objective.prepare(toy_model(), tokenizer, SimpleNamespace(train_captions=lambda: iter(captions)))
+    article, red, blue = (objective.shares[tokenizer.encode([word])[0][-1]] for word in ("a", "a red", "a blue"))
+    assert article < red < blue
+    with pytest.raises(ValueError, match="rarity=-1"):
+        MLM(width=8, vocabulary_size=300, rarity=-1.0)
 
 
 def test_longer_padding_changes_no_draw() -> None:

@@ -92,3 +92,28 @@ def test_muon_goes_on_from_its_state() -> None:
     steps(resumed, second, 3)
     for a, b in zip(straight.parameters(), resumed.parameters(), strict=True):
         assert torch.equal(a, b)
+
+
+def test_muon_takes_a_kernel_for_a_linear_map_from_patches() -> None:
+    """As the same weights in a linear layer that sees the patches would be stepped, whatever their memory format."""
+    torch.manual_seed(0)
+    conv, linear = nn.Conv2d(3, 8, 2, stride=2, bias=False), nn.Linear(12, 8, bias=False)
+    linear.weight.data = conv.weight.detach().flatten(1).clone()
+    last = nn.Conv2d(3, 8, 2, stride=2, bias=False).to(memory_format=torch.channels_last)
+    last.weight.data.copy_(conv.weight.detach())
+    modules = [nn.ModuleDict({"model": nn.ModuleList([part])}) for part in (conv, linear, last)]
+    make = Muon(lr=1e-2, matrix_lr=0.1, weight_decay=0.1, convolutions=True)
+    optimizers = [make(module) for module in modules]
+    images = torch.randn(4, 3, 2, 2)
+    for _ in range(3):
+        for part, optimizer in zip((conv, linear, last), optimizers, strict=True):
+            optimizer.zero_grad()
+            found = part(images.flatten(1)) if part is linear else part(images).flatten(1)
+            (found - 1).square().sum().backward()
+            optimizer.step()
+    assert torch.allclose(conv.weight.flatten(1), linear.weight, atol=1e-6)
+    assert torch.allclose(conv.weight, last.weight, atol=1e-6)
+    again = make(modules[0])
+    again.load_state_dict(optimizers[0].state_dict())
+    kept = next(iter(again.state_dict()["state"].values()))["momentum_buffer"]
+    assert torch.equal(kept, next(iter(optimizers[0].state_dict()["state"].values()))["momentum_buffer"])

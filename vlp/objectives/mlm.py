@@ -26,6 +26,7 @@ from vlp.structures import Batch, Features, Loss, Memory, Text, Tokens
 from vlp.tokenizers.base import Tokenizer
 
 MASKED, RANDOM = 0.8, 0.1  # shares of the chosen tokens; the rest stay as they are
+MOST = 0.9  # of the occurrences of a token are chosen, however rare it is
 
 
 def choose(
@@ -33,15 +34,33 @@ def choose(
     seeds: Int[Tensor, " r"],
     special: Bool[Tensor, " v"],
     continues: Bool[Tensor, " v"] | None,
-    share: float,
+    share: float | Float[Tensor, " v"],
 ) -> Bool[Tensor, "r t"]:
-    """Which tokens are to be predicted: each with probability `share`, never a special one; with `continues` all pieces of
-    a word or none."""
+    """Which tokens are to be predicted: each with probability `share`, maybe its own, never a special one; with `continues`
+    all pieces of a word or none, as its first piece has it."""
     numbers = uniform(mix_rows(seeds, 0), text.ids.shape[1])
+    shares = share[text.ids] if isinstance(share, Tensor) else torch.full_like(numbers, share)
     if continues is not None:
-        word = (~continues[text.ids]).long().cumsum(1) - 1
-        numbers = numbers.gather(1, word.clamp(min=0))
-    return (numbers < share) & text.mask & ~special[text.ids]
+        starts = ~continues[text.ids]
+        numbers = numbers.gather(1, (starts.long().cumsum(1) - 1).clamp(min=0))
+        first = torch.where(starts, torch.arange(starts.shape[1], device=starts.device), 0).cummax(1).values
+        shares = shares.gather(1, first)
+    return (numbers < shares) & text.mask & ~special[text.ids]
+
+
+def rare_shares(counts: Float[Tensor, " v"], share: float, rarity: float) -> Float[Tensor, " v"]:
+    """Of each token's own, ∝ its frequency^-rarity and at most 0.9, such that `share` of all tokens is chosen.
+
+    Mikolov et al., arXiv:1310.4546, §2.3, leave frequent words out likewise (there 1/2); that stop words teach a masked model
+    little of the image: Bitton et al., arXiv:2109.02040.
+    """
+    weight = counts.clamp(min=1).pow(-rarity)
+    low, high = 0.0, float(MOST / weight.min())
+    for _ in range(60):
+        middle = (low + high) / 2
+        chosen = float((counts * (middle * weight).clamp(max=MOST)).sum() / counts.sum())
+        low, high = (middle, high) if chosen < share else (low, middle)
+    return (high * weight).clamp(max=MOST)
 
 
 def corrupt(
@@ -55,7 +74,8 @@ def corrupt(
 
 
 class MLM(Objective):
-    """width: of the fusion's states.  share: of the tokens that are predicted.  whole_words: all pieces of a word or none.
+    """width: of the fusion's states.  share: of the tokens that are predicted.  rarity: r > 0 = a token is chosen in proportion
+    to (how often the training captions hold it)^-r, so that words which pictures decide outnumber articles.  whole_words: all pieces of a word or none.
     draws: maskings of each caption in a batch.  tied: the head's last map is the text tower's embedding (BERT, ALBEF).
     distillation: α of the momentum copy's soft targets, reached linearly over `distillation_warmup` steps.
     """
@@ -69,6 +89,7 @@ class MLM(Objective):
         width: int,
         vocabulary_size: int,
         share: float = 0.15,
+        rarity: float = 0.0,
         whole_words: bool = False,
         draws: int = 1,
         tied: bool = True,
@@ -82,7 +103,13 @@ class MLM(Objective):
         super().__init__(weight=weight, sources=sources)
         if not 0 < share < 1:
             raise ValueError(f"objectives.mlm.share={share}: the share of masked tokens lies between 0 and 1")
-        self.share, self.whole_words, self.draws = share, whole_words, draws
+        if rarity < 0:
+            raise ValueError(
+                f"objectives.mlm.rarity={rarity}: 0 masks all tokens alike, more prefers rare ones; not below 0"
+            )
+        self.share, self.rarity, self.whole_words, self.draws = share, rarity, whole_words, draws
+        self.shares: Tensor
+        self.register_buffer("shares", torch.full((vocabulary_size,), share), persistent=False)
         self.distillation, self.distillation_warmup = distillation, distillation_warmup
         self.uses: tuple[str, ...] = ("memory", "momentum.memory") if distillation else ("memory",)
         self.head = LanguageHead(
@@ -100,6 +127,11 @@ class MLM(Objective):
             raise ValueError("mlm needs a tokenizer with a mask token: set tokenizer=trained or tokenizer=wordpiece")
         self.mask_id = tokenizer.mask_id
         self.special[[tokenizer.start_id, tokenizer.end_id, tokenizer.pad_id]] = True
+        if self.rarity:
+            counts = torch.zeros(len(self.shares))
+            for caption in data.train_captions():
+                counts += torch.bincount(torch.tensor(tokenizer.encode([caption])[0]), minlength=len(counts))
+            self.shares.copy_(rare_shares(counts, self.share, self.rarity))
         if self.whole_words:
             self.continues[: tokenizer.size] = tokenizer.continues().to(self.continues.device)
 
@@ -120,7 +152,7 @@ class MLM(Objective):
             seeds = torch.cat([mix_rows(seeds, turn) for turn in range(self.draws)])
             owner = owner.repeat(self.draws)
             memory = features.memory.select(owner)
-        chosen = choose(text, seeds, self.special, self.continues if self.whole_words else None, self.share)
+        chosen = choose(text, seeds, self.special, self.continues if self.whole_words else None, self.shares)
         masked = corrupt(text, chosen, seeds, self.mask_id, self.vocabulary_size)
         return self.loss(model, features, masked, memory, chosen, text.ids[chosen], owner)
 

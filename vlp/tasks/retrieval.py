@@ -21,13 +21,13 @@ from tqdm import tqdm
 from vlp import distributed
 from vlp.metrics.bootstrap import interval, resampled_means
 from vlp.metrics.recall import chance_recall, count_ties, expected_hit, rank_candidates, summarise
+from vlp.metrics.retrieval_examples import examples, first_pairs
 from vlp.models.cascade import candidates, places, score_pairs
 from vlp.models.features import caption_rows
 from vlp.models.gallery import Gallery, scoring_device
 from vlp.models.vlm import VisionLanguageModel
 from vlp.structures import Batch, Features
 from vlp.tasks.base import Task
-from vlp.metrics.retrieval_examples import examples, first_pairs
 
 
 class Retrieval(Task):

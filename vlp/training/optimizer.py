@@ -8,11 +8,12 @@ from __future__ import annotations
 import itertools
 import math
 import re
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
@@ -77,17 +78,21 @@ class Muon(AdamW):
     vectors and the objectives' heads.
 
     matrix_lr: peak learning rate of the linear maps, times √(rows / columns) where they have more rows; other arguments are
-    AdamW's, and its groups and layer_decay scale both.  momentum: of Muon.
+    AdamW's, and its groups and layer_decay scale both.  momentum: of Muon.  convolutions: whether a kernel is a linear map
+    as well, from patches to channels.
     """
 
-    def __init__(self, *, matrix_lr: float = 0.02, momentum: float = 0.95, **others: Any) -> None:
+    def __init__(
+        self, *, matrix_lr: float = 0.02, momentum: float = 0.95, convolutions: bool = False, **others: Any
+    ) -> None:
         super().__init__(**others)
+        self.kinds: tuple[type, ...] = (nn.Linear, nn.Conv2d) if convolutions else (nn.Linear,)
         if matrix_lr <= 0:
             raise ValueError(f"optimizer.matrix_lr must be > 0, got {matrix_lr}")
         self.matrix_lr, self.momentum = matrix_lr, momentum
 
     def __call__(self, module: nn.Module) -> Optimizer:
-        maps = [part.weight for part in module.model.modules() if isinstance(part, nn.Linear)]  # type: ignore[union-attr]
+        maps = [part.weight for part in module.model.modules() if isinstance(part, self.kinds)]  # type: ignore[union-attr]
         inside = {id(weight) for weight in maps}
         matrices, rest = [], []
         for group in self.parameter_groups(module):
@@ -99,9 +104,36 @@ class Muon(AdamW):
             matrices += [scaled | {"params": kinds[1]}] if kinds[1] else []
         if not matrices:
             raise ValueError("optimizer=muon: the model has no linear map to train; choose optimizer=adamw")
-        if not rest:
-            return torch.optim.Muon(matrices, momentum=self.momentum)
-        return SideBySide(torch.optim.Muon(matrices, momentum=self.momentum), self.adamw(rest))
+        muon = torch.optim.Muon(
+            [group | {"params": _flat(group["params"])} for group in matrices], momentum=self.momentum
+        )
+        for group, kernels in zip(muon.param_groups, matrices, strict=True):
+            group["params"] = kernels["params"]
+        return SideBySide(muon, *([self.adamw(rest)] if rest else []))
+
+
+def _flat(parameters: Iterable[nn.Parameter]) -> list[Tensor]:
+    """Matrices of the same memory, with the same gradients; torch's Muon takes nothing else. Columns stand in the order of
+    memory, which an orthogonal step does not depend on."""
+    matrices = []
+    for parameter in parameters:
+        order = (0, *sorted(range(1, parameter.ndim), key=lambda axis: -parameter.stride(axis)))
+        matrix = parameter.detach().permute(order).view(len(parameter), -1)
+        if parameter.grad is not None:
+            matrix.grad = parameter.grad.permute(order).reshape(len(parameter), -1)
+        matrices.append(matrix)
+    return matrices
+
+
+def _flatten(muon: torch.optim.Muon) -> None:
+    """In place of its kernels, matrices; of its state, the same records under other keys."""
+    state: dict[Tensor, Any] = defaultdict(dict)
+    groups = []
+    for group in muon.param_groups:
+        matrices = _flat(group["params"])
+        state |= {matrix: muon.state[kernel] for matrix, kernel in zip(matrices, group["params"], strict=True)}
+        groups.append(group | {"params": matrices})
+    muon.param_groups, muon.state = groups, state
 
 
 class SideBySide(Optimizer):
@@ -121,6 +153,8 @@ class SideBySide(Optimizer):
         for part, count in zip(self.parts, self.counts, strict=True):
             # anew at each step, as loading a state replaces both
             part.param_groups, part.state = list(itertools.islice(groups, count)), self.state
+            if isinstance(part, torch.optim.Muon):
+                _flatten(part)
             part.step()
         return loss
 

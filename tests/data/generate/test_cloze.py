@@ -6,7 +6,7 @@ import random
 from collections import Counter
 from itertools import combinations
 
-from vlp.data.generate.cloze import blanks
+from vlp.data.generate.cloze import KINDS, blanks
 from vlp.data.generate.grammar import SYNONYMS, Caption, Mention, captions
 from vlp.data.generate.scene import sample_scene
 
@@ -25,7 +25,11 @@ def test_blanks_are_words_and_synonyms_count() -> None:
                 found[blank.kind] += 1
                 if "disc" in blank.words:
                     assert set(blank.words) == set(SYNONYMS["circle"])
-    assert min(found[kind] for kind in ("colour", "shape", "number")) > 30
+                if blank.words == ("stripes",):
+                    assert str(caption)[: blank.start].endswith("with ")
+                    found["ending"] += 1
+    assert set(found) == {"number", "ending", *KINDS}
+    assert min(found.values()) > 30
 
 
 def test_what_the_picture_does_not_decide_is_left_alone() -> None:
@@ -49,3 +53,15 @@ def test_only_what_is_said_counts() -> None:
     short = Caption(template="the {0.noun} {0.be} {0.colour}", mentions=(mention,))
     plain = Caption(template="the {0.noun} {0.be} {0.colour}", mentions=(told(colour=thing.colour, shape=thing.shape),))
     assert blanks(scene, short) == blanks(scene, plain)
+
+
+def test_a_size_is_asked_only_where_no_texture_could_stand() -> None:
+    scenes = (sample_scene(seed=0, split="val", index=index) for index in range(2000))
+    scene, thing = next((scene, scene.things[0]) for scene in scenes if len(scene.groups[0]) == 1)
+    whole = {"size": thing.size, "texture": thing.texture, "colour": thing.colour, "shape": thing.shape}
+    short = {name: word for name, word in whole.items() if name != "texture"}
+    asked = [
+        {b.kind for b in blanks(scene, Caption(template="{0}", mentions=(told(**said),)))} for said in (whole, short)
+    ]
+    assert asked[0] >= {"size", "texture"}
+    assert "size" not in asked[1]

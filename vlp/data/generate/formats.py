@@ -19,7 +19,7 @@ from vlp.data.generate.questions import Question
 from vlp.data.generate.scene import SHAPES, Scene, Thing, relations
 
 LICENCE = {"url": "https://creativecommons.org/publicdomain/zero/1.0/", "id": 1, "name": "CC0 1.0 Universal"}
-VERSION = "1.2"
+VERSION = "1.3"
 SPLITS = ("train", "restval", "val", "test")
 PARTS = {"train": ("train", "restval"), "val": ("val",), "test": ("test",)}  # what each split of a data set is made of
 FLICKR_LISTS = {"train": "train", "val": "dev", "test": "test"}

@@ -22,6 +22,9 @@ class SmallCnn(nn.Module):
     """channels: of the first convolution; the next have 2, 4 and the pooled map 8 times as many.  blocks: residual ones.
     positions: whether states are normalised and learned positions added to them, for a fusion that looks at places; the
     pooled feature is the same.
+    textures: whether the last map also sees, place by place, the mean and the deviation of a shallow convolution of its own,
+    of 4 × channels filters. Random filters tell the textures of generated scenes apart by them; the deep maps lose them before
+    an objective has come to ask (experiments/albef_scenes).
     """
 
     def __init__(
@@ -31,6 +34,7 @@ class SmallCnn(nn.Module):
         channels: int,
         blocks: int = 1,
         positions: bool = False,
+        textures: bool = False,
         mean: Sequence[float] = (0.5, 0.5, 0.5),
         std: Sequence[float] = (0.5, 0.5, 0.5),
     ) -> None:
@@ -41,11 +45,16 @@ class SmallCnn(nn.Module):
         self.normalize = Normalize(mean=mean, std=std)
         self.stem = nn.Sequential(_Down(3, channels), _Down(channels, 2 * channels), _Down(2 * channels, 4 * channels))
         self.blocks = nn.Sequential(*(_Residual(4 * channels) for _ in range(blocks)))
-        self.last = nn.Conv2d(4 * channels, self.width, 1)
+        self.textures = _Down(3, 4 * channels) if textures else None
+        self.last = nn.Conv2d((12 if textures else 4) * channels, self.width, 1)
         self.positions = nn.Parameter(0.1 * torch.randn((image_size // 8) ** 2, self.width)) if positions else None
 
     def forward(self, image: Image) -> Tokens:
-        maps = F.relu(self.last(self.blocks(self.stem(self.normalize(image)))))
+        pixels = self.normalize(image)
+        maps = self.blocks(self.stem(pixels))
+        if self.textures is not None:
+            maps = torch.cat([maps, *_statistics(self.textures(pixels), maps.shape[-1])], 1)
+        maps = F.relu(self.last(maps))
         states = rearrange(maps, "b d h w -> b (h w) d")
         if self.positions is not None:
             states = F.layer_norm(states, states.shape[-1:]) + self.positions
@@ -54,6 +63,16 @@ class SmallCnn(nn.Module):
             pooled=reduce(maps, "b d h w -> b d", "mean"),
             grid=(maps.shape[2], maps.shape[3]),
         )
+
+
+def _statistics(
+    maps: Float[Tensor, "b d h w"], side: int
+) -> tuple[Float[Tensor, "b d {side} {side}"], Float[Tensor, "b d {side} {side}"]]:
+    """Mean and standard deviation over each place of a coarser grid."""
+    cell = maps.shape[-1] // side
+    mean = F.avg_pool2d(maps, cell)
+    variance = F.avg_pool2d(maps.float().square(), cell) - mean.float().square()
+    return mean, variance.clamp(min=1e-4).sqrt().to(mean)
 
 
 class _Down(nn.Sequential):
