@@ -75,9 +75,10 @@ def corrupt(
 
 class MLM(Objective):
     """width: of the fusion's states.  share: of the tokens that are predicted.  rarity: r > 0 = a token is chosen in proportion
-    to (how often the training captions hold it)^-r, so that words which pictures decide outnumber articles.  whole_words: all pieces of a word or none.
-    draws: maskings of each caption in a batch.  tied: the head's last map is the text tower's embedding (BERT, ALBEF).
-    distillation: α of the momentum copy's soft targets, reached linearly over `distillation_warmup` steps.
+    to (how often the training captions hold it)^-r, so that words which pictures decide outnumber articles.
+    whole_words: all pieces of a word or none.  draws: maskings of each caption in a batch.  tied: the head's last map is the
+    text tower's embedding (BERT, ALBEF).  distillation: α of the momentum copy's soft targets, reached linearly over
+    `distillation_warmup` steps.
     """
 
     requires = ("image", "caption")
