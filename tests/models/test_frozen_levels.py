@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import copy
+import multiprocessing
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
 from vlp.build import FROM_FILES, build
+from vlp.models.feature_store import FeatureStore
 from vlp.models.frozen_levels import FrozenLevels
 from vlp.models.text.transformers import TransformersText
 from vlp.models.vision.side_by_side import SideBySide
@@ -74,6 +79,44 @@ def test_each_input_runs_once(bf16: bool, tolerance: float) -> None:
     assert calls == [3]
     torch.testing.assert_close(first, again.flip(0))
     torch.testing.assert_close(first, vision(bf16=bf16)(Image(pixels=PIXELS)).pooled, rtol=tolerance, atol=tolerance)
+
+
+def test_another_run_reads_what_one_has_kept_on_disk(tmp_path: Path) -> None:
+    calls: list[int] = []
+
+    def run(levels: list[str] = CONVOLUTIONAL, seed: int = 0, count: int = 3, **changes: Any) -> Tensor:
+        ours = vision(levels=levels, keep=10, folder=str(tmp_path), **changes)
+        torch.manual_seed(seed)
+        ours.tower.backbone.conv_stem.weight.normal_()
+        ours.tower.backbone.conv_stem.register_forward_hook(lambda _, inputs, __: calls.append(len(inputs[0])))
+        return ours(Image(pixels=PIXELS[:count])).pooled
+
+    first = run(count=2)
+    again = run()
+    assert calls == [2, 1]
+    assert torch.equal(again[:2], first)
+    for changes in ({"seed": 1}, {"levels": CONVOLUTIONAL[:2]}, {"bf16": True}, {"mirror": True}):
+        calls.clear()
+        other = run(**changes)
+        assert sum(calls) == 3 * (1 + ("mirror" in changes))
+        assert torch.equal(run(**changes), other)
+        assert sum(calls) == 3 * (1 + ("mirror" in changes))
+    assert len(list(tmp_path.glob("*.sqlite"))) == 5
+
+
+def test_processes_share_a_store(tmp_path: Path) -> None:
+    with ProcessPoolExecutor(4, mp_context=multiprocessing.get_context("spawn")) as pool:
+        list(pool.map(_write, [tmp_path] * 8, range(8)))
+    store = FeatureStore(tmp_path, "shared", width=5, dtype=torch.half)
+    found = store.read(bytes([key]) for key in range(100))
+    assert sorted(found) == [bytes([key]) for key in range(15)]
+    assert all(torch.equal(rows, torch.full((2, 5), key[0], dtype=torch.half)) for key, rows in found.items())
+
+
+def _write(folder: Path, start: int) -> None:
+    store = FeatureStore(folder, "shared", width=5, dtype=torch.half)
+    for key in range(start, start + 8):
+        store.write({bytes([key]): torch.full((2, 5), key, dtype=torch.half)})
 
 
 def test_keeps_no_more_than_told_and_a_copy_shares_it() -> None:

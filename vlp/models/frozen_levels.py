@@ -19,6 +19,7 @@ from einops import rearrange
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from vlp.models.feature_store import FeatureStore, fingerprint
 from vlp.models.layers import masked_mean
 from vlp.structures import Image, Text, Tokens
 
@@ -31,6 +32,8 @@ class FrozenLevels(nn.Module):
     image_size: pixels a side of the images that come; they are resized (bicubic) to the tower's. None = the tower's.
     mirror: the mean of the features of an image and of its mirror image.
     keep: how many inputs to remember, oldest first out; a frozen tower is a pure function of pixels or token ids.
+    folder: where to keep on disk what `keep` remembers, for other runs with the same tower and the same inputs; it grows without
+    bound, and may be deleted at any time between runs. None = nowhere.
     bf16: run the tower in bfloat16 and remember in half precision.
     """
 
@@ -44,6 +47,7 @@ class FrozenLevels(nn.Module):
         image_size: int | None = None,
         mirror: bool = False,
         keep: int = 0,
+        folder: str | None = None,
         bf16: bool = False,
     ) -> None:
         super().__init__()
@@ -59,8 +63,8 @@ class FrozenLevels(nn.Module):
         if tokens and mirror:
             raise ValueError("tokens=true: an image's places are not those of its mirror image; set mirror=false")
         self.levels, self.tokens, self.cells = list(levels), tokens, cells
-        self.mirror, self.keep, self.bf16 = mirror, keep, bf16
-        self._memory = _Memory()
+        self.mirror, self.keep, self.folder, self.bf16 = mirror, keep, folder, bf16
+        self._memory, self._kept = _Memory(), torch.half if bf16 else torch.float
         if hasattr(tower, "image_size"):
             self.image_size: int = image_size or tower.image_size
         else:
@@ -93,21 +97,31 @@ class FrozenLevels(nn.Module):
     def _remembered(self, inputs: Image | Text) -> list[Float[Tensor, "_ d"]]:
         keys = _keys(inputs)
         missing = [index for index, key in enumerate(keys) if key not in self._memory]
-        if missing:
-            device = next(self.tower.parameters()).device
-            # on a CPU larger batches are slower, as each of their activations is fresh memory from the system
-            rows = len(missing) if device.type != "cpu" else 8 if isinstance(inputs, Image) else 64
-            kept = torch.half if self.bf16 else torch.float
-            for start in range(0, len(missing), rows):
-                some = missing[start : start + rows]
-                # copied, for a slice would keep all rows of its batch alive
-                found = [row.to("cpu", kept, copy=True) for row in self._run(inputs.select(some))]
-                self._memory.update(zip((keys[index] for index in some), found, strict=True))
+        if missing and self.folder is not None:
+            self._memory.update(self._store.read(keys[index] for index in missing))
+            missing = [index for index in missing if keys[index] not in self._memory]
+        # on a CPU larger batches are slower, as each of their activations is fresh memory from the system
         device = next(self.tower.parameters()).device
+        rows = max(1, len(missing)) if device.type != "cpu" else 8 if isinstance(inputs, Image) else 64
+        for start in range(0, len(missing), rows):
+            some = missing[start : start + rows]
+            # copied, for a slice would keep all rows of its batch alive
+            found = [row.to("cpu", self._kept, copy=True) for row in self._run(inputs.select(some))]
+            fresh = dict(zip((keys[index] for index in some), found, strict=True))
+            self._memory.update(fresh)
+            if self.folder is not None:
+                self._store.write(fresh)
         features = [self._memory[key].to(device).float() for key in keys]
         for key in list(self._memory)[: max(0, len(self._memory) - self.keep)]:
             del self._memory[key]
         return features
+
+    @functools.cached_property
+    def _store(self) -> FeatureStore:
+        assert self.folder is not None
+        read = (self.levels, self.tokens, self.cells, self.image_size, self.mirror, self.bf16, torch.__version__)
+        name = fingerprint(self.tower, f"{self.tower.architecture()} {read}")
+        return FeatureStore(self.folder, name, width=self.width, dtype=self._kept)
 
     @torch.no_grad()
     def _run(self, inputs: Image | Text) -> list[Float[Tensor, "_ d"]]:
@@ -170,6 +184,7 @@ class FrozenLevels(nn.Module):
             "image_size": getattr(self, "image_size", None),
             "mirror": self.mirror,
             "keep": 0,
+            "folder": None,
             "bf16": self.bf16,
         }
 

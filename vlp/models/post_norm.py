@@ -11,7 +11,7 @@ from einops import rearrange
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from vlp.models.layers import Attention, Layout, Linear, Mlp, Past, attend
+from vlp.models.layers import Attention, Dropout, Layout, Linear, Mlp, Past, attend
 
 
 class CrossAttention(nn.Module):
@@ -68,7 +68,7 @@ class PostNormBlock(nn.Module):
             self.norm_cross = nn.LayerNorm(width, eps=norm_eps)
         self.mlp = Mlp(width=width, hidden_width=hidden_width, activation_name=activation)
         self.norm2 = nn.LayerNorm(width, eps=norm_eps)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def forward(
         self,

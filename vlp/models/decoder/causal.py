@@ -13,7 +13,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from vlp.models.language_head import LanguageHead
-from vlp.models.layers import Layout, Past, attention_heads
+from vlp.models.layers import Dropout, Layout, Past, attention_heads
 from vlp.models.post_norm import blocks, initialise
 from vlp.models.text.bert import BertText, with_start
 from vlp.structures import Memory, Record, Text, Tokens
@@ -69,7 +69,7 @@ class CausalDecoder(nn.Module):
         self.positions = nn.Embedding(context_length, width)
         self.token_types = nn.Embedding(token_types, width) if token_types else None
         self.norm = nn.LayerNorm(width, eps=norm_eps)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.heads = attention_heads(width, heads, "decoder.heads")
         self.blocks = blocks(
             layers=layers,

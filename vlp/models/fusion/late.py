@@ -18,7 +18,7 @@ from einops import einsum
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from vlp.models.layers import masked_mean, residual_network
+from vlp.models.layers import Dropout, masked_mean, residual_network
 from vlp.models.tokens import real_mask
 from vlp.structures import Tokens
 
@@ -48,7 +48,7 @@ class LateFusion(nn.Module):
         super().__init__()
         self.width, self.max_scale = width, max_scale
         self.image_input, self.text_input = (
-            nn.Sequential(nn.LayerNorm(wide), nn.Dropout(dropout), nn.Linear(wide, width))
+            nn.Sequential(nn.LayerNorm(wide), Dropout(dropout), nn.Linear(wide, width))
             for wide, dropout in ((image_width, image_dropout), (text_width, text_dropout))
         )
         self.image_residual = residual_network(width, hidden_width, image_dropout)

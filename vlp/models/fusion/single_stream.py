@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from vlp.models.layers import Attention, Layout, Mlp, attention_heads
+from vlp.models.layers import Attention, Dropout, Layout, Mlp, attention_heads
 from vlp.models.post_norm import initialise
 from vlp.models.tokens import real_mask
 from vlp.structures import Tokens
@@ -29,7 +29,7 @@ class StreamBlock(nn.Module):
         self.attention = Attention(width=width, heads=heads)
         self.norm2 = nn.LayerNorm(width, eps=norm_eps)
         self.mlp = Mlp(width=width, hidden_width=round(width * mlp_ratio), activation_name=activation)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def forward(
         self, x: Float[Tensor, "r d"], layout: Layout, mask: Bool[Tensor, "b 1 1 n"] | None

@@ -7,7 +7,7 @@ from typing import Any
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from vlp.models.layers import residual_network
+from vlp.models.layers import Dropout, residual_network
 from vlp.models.projection.linear import LinearProjection
 
 
@@ -29,8 +29,8 @@ class NormedProjection(LinearProjection):
         **linear: Any,
     ) -> None:
         super().__init__(image_width=image_width, text_width=text_width, **linear)
-        self.image_input = nn.Sequential(nn.LayerNorm(image_width), nn.Dropout(image_dropout))
-        self.text_input = nn.Sequential(nn.LayerNorm(text_width), nn.Dropout(text_dropout))
+        self.image_input = nn.Sequential(nn.LayerNorm(image_width), Dropout(image_dropout))
+        self.text_input = nn.Sequential(nn.LayerNorm(text_width), Dropout(text_dropout))
         self.image_residual = residual_network(self.width, hidden_width, image_dropout)
         self.text_residual = residual_network(self.width, hidden_width, text_dropout)
 

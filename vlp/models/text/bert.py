@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from vlp.models.layers import Layout, attention_heads, masked_mean
+from vlp.models.layers import Dropout, Layout, attention_heads, masked_mean
 from vlp.models.post_norm import blocks, initialise
 from vlp.structures import Memory, Text, Tokens
 
@@ -45,7 +45,7 @@ class BertText(nn.Module):
         self.positions = nn.Embedding(context_length, width)
         self.token_types = nn.Embedding(token_types, width) if token_types else None
         self.norm = nn.LayerNorm(width, eps=norm_eps)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.blocks = blocks(
             layers=layers,
             width=width,

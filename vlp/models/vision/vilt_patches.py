@@ -18,7 +18,7 @@ from einops import rearrange, repeat
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from vlp.models.layers import Layout
+from vlp.models.layers import Dropout, Layout
 from vlp.models.vision.normalize import Normalize
 from vlp.structures import Image, Tokens
 
@@ -51,7 +51,7 @@ class ViltPatches(nn.Module):
         self.patches = nn.Conv2d(3, width, kernel_size=patch_size, stride=patch_size)
         self.class_token = nn.Parameter(torch.empty(width))
         self.positions = nn.Parameter(torch.empty((image_size // patch_size) ** 2 + 1, width))
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         for parameter in (self.class_token, self.positions, self.patches.weight):
             nn.init.trunc_normal_(parameter, std=0.02)
         nn.init.zeros_(self.patches.bias)  # type: ignore[arg-type]

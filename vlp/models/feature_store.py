@@ -1,0 +1,59 @@
+"""Features of a frozen tower on disk, so that the next run on the same pictures or captions does not compute them again."""
+
+from __future__ import annotations
+
+import hashlib
+import sqlite3
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+_MINUTE = 60.0  # seconds to wait for another process that writes
+
+
+class FeatureStore:
+    """A table of arrays in one SQLite file, `FOLDER/NAME.sqlite`; processes may share it.
+
+    name: of everything that the features depend on but the input (`fingerprint`).  width, dtype: of the features' rows.
+    A kept row is never changed, so what is read is what was written, whoever wrote it.
+    """
+
+    def __init__(self, folder: str | Path, name: str, *, width: int, dtype: torch.dtype) -> None:
+        self.file, self.width, self.dtype = Path(folder) / f"{name}.sqlite", width, dtype
+        self.file.parent.mkdir(parents=True, exist_ok=True)
+        with self._open() as table:
+            table.execute("PRAGMA journal_mode=WAL")
+            table.execute("CREATE TABLE IF NOT EXISTS features (key BLOB PRIMARY KEY, value BLOB NOT NULL)")
+
+    @contextmanager
+    def _open(self) -> Iterator[sqlite3.Connection]:
+        with closing(sqlite3.connect(self.file, timeout=_MINUTE)) as table, table:
+            yield table
+
+    def read(self, keys: Iterable[bytes]) -> dict[bytes, Float[Tensor, "_ d"]]:
+        """Those of the keys that are kept."""
+        found = {}
+        with self._open() as table:
+            for key in keys:
+                row = table.execute("SELECT value FROM features WHERE key = ?", (key,)).fetchone()
+                if row is not None:
+                    found[key] = torch.frombuffer(bytearray(row[0]), dtype=self.dtype).view(-1, self.width)
+        return found
+
+    def write(self, features: Mapping[bytes, Float[Tensor, "_ d"]]) -> None:
+        rows = [(key, value.contiguous().numpy().tobytes()) for key, value in features.items()]
+        with self._open() as table:
+            table.executemany("INSERT OR IGNORE INTO features VALUES (?, ?)", rows)
+
+
+def fingerprint(module: nn.Module, settings: str) -> str:
+    """Of a module's weights and the settings of what reads it: 32 hexadecimal digits."""
+    digest = hashlib.blake2b(settings.encode(), digest_size=16)
+    for name, tensor in module.state_dict().items():
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.detach().cpu().reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
