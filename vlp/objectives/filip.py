@@ -48,7 +48,7 @@ class FILIP(Objective):
         by_image = info_nce(to_text, batch.id[:, None] == every_id["text"][None, :])
         by_text = info_nce(to_image, text_id[:, None] == every_id["image"][None, :])
         value = (joint_mean(by_image.sum(), len(by_image)) + joint_mean(by_text.sum(), len(by_text))) / 2
-        return Loss(value=value, logs={"logit_scale": fusion.scale(), "sharpness": fusion.sharpness})
+        return Loss(value=value, logs={"logit_scale": fusion.scale(), "sharpness": fusion.sharpness()})
 
     def score(self, model: VisionLanguageModel, text: Tokens, memory: Memory | Tokens) -> Float[Tensor, " r"]:
         """Of row i of the texts with row i of the images, or with the one image that there is; higher fits better."""

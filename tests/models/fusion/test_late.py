@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
+import vlp.models.fusion.attended_similarity as attended
+from vlp.models.fusion.attended_similarity import MAX_SHARPNESS
 from vlp.models.fusion.late import LateFusion
 from vlp.structures import Tokens
 
@@ -23,22 +28,28 @@ def fusion(**changes: object) -> LateFusion:
     torch.manual_seed(0)
     options = {"image_width": 6, "text_width": 6, "width": 4, "hidden_width": 5, "temperature": 0.1, "sharpness": 4.0}
     made = LateFusion(**options | changes).double()  # type: ignore[arg-type]
-    for parameter in made.image_residual[-1].parameters():
-        torch.nn.init.normal_(parameter)
+    for side in (made.image, made.text):
+        for parameter in (*side.residual[-1].parameters(), *side.weight.parameters()):
+            torch.nn.init.normal_(parameter)
     return made.eval()
 
 
 def score(made: LateFusion, text: int, image: int) -> float:
-    """SCAN's softmax in FILIP's mean, word by word."""
-    parts = []
-    places = made.image_input(IMAGE.states[image][IMAGE.mask[image]])
-    places = F.normalize(places + made.image_residual(places), dim=1)
-    for state in TEXT.states[text][TEXT.mask[text]]:
-        word = made.text_input(state)
-        word = F.normalize(word + made.text_residual(word), dim=0)
-        cosine = torch.stack([word @ place for place in places])
-        parts.append(float(((4.0 * cosine).softmax(0) * cosine).sum()))
-    return 10 * sum(parts) / len(parts)
+    """The module's equation, word by word and place by place."""
+    words, alpha = vectors(made.text, TEXT.states[text][TEXT.mask[text]])
+    places, beta = vectors(made.image, IMAGE.states[image][IMAGE.mask[image]])
+    total = 0.0
+    for mine, weights, others in ((words, alpha, places), (places, beta, words)):
+        for one, weight in zip(mine, weights, strict=True):
+            cosine = torch.stack([one @ other for other in others])
+            total += float(weight * ((4.0 * cosine).softmax(0) * cosine).sum())
+    return 10 * total
+
+
+def vectors(side: torch.nn.Module, states: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    z = side.input(states)
+    z = z + side.residual(z)
+    return F.normalize(z, dim=1), side.weight(z)[:, 0].softmax(0)
 
 
 def test_pairs_equal_the_equations() -> None:
@@ -55,3 +66,46 @@ def test_pairs_equal_the_equations() -> None:
 
 def test_the_scale_is_bounded() -> None:
     assert float(fusion(temperature=1e-4, max_scale=50.0).scale()) == pytest.approx(50.0)
+
+
+def test_its_own_bfloat16_is_near() -> None:
+    made, narrow = fusion().float(), fusion(bf16=True).float()
+    text, image = (
+        replace(tokens, states=tokens.states.float(), pooled=tokens.pooled.float()) for tokens in (TEXT, IMAGE)
+    )
+    expected = made.all_pairs(text, made.remember(image))
+    found = narrow.all_pairs(text, narrow.remember(image))
+    assert found.dtype == torch.float32
+    assert not torch.equal(found, expected)
+    torch.testing.assert_close(found, expected, atol=0.2, rtol=0)
+    with torch.no_grad():
+        narrow.log_sharpness.fill_(10.0)
+    assert float(narrow.sharpness()) == pytest.approx(MAX_SHARPNESS)
+
+
+@pytest.mark.parametrize("block", [2**19, 31])
+@pytest.mark.parametrize("lengths", [[5, 5, 5], [5, 3, 1]])
+def test_gradients_of_attended_similarities(lengths: list[int], block: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Blocks of all and of one or two captions."""
+    monkeypatch.setitem(attended._BLOCK, "cpu", block)
+    generator = torch.Generator().manual_seed(0)
+    words, places = (
+        F.normalize(torch.randn(*shape, 4, generator=generator).double(), dim=-1) for shape in ((8,), (3, 5))
+    )
+    sharpness = torch.tensor(6.0).double()
+    owner, seen = torch.tensor([0, 0, 0, 1, 2, 2, 3, 3]), torch.arange(5) < torch.tensor(lengths)[:, None]
+
+    def plain(words: Tensor, places: Tensor, sharpness: Tensor) -> tuple[Tensor, Tensor]:
+        cosine = torch.einsum("wd, bpd -> wbp", words, places).masked_fill(~seen, -1e3)
+        by_word = ((sharpness * cosine).softmax(-1) * cosine).sum(-1)
+        captions = [cosine[owner == caption] for caption in range(4)]
+        by_place = torch.stack([((sharpness * c).softmax(0) * c).sum(0) for c in captions])
+        return by_word, by_place.where(seen, 0)
+
+    def ours(words: Tensor, places: Tensor, sharpness: Tensor) -> tuple[Tensor, Tensor]:
+        return attended.attended_similarity(words, places, sharpness, owner=owner, captions=4, seen=seen)
+
+    inputs = [x.requires_grad_() for x in (words, places, sharpness)]
+    for found, expected in zip(ours(*inputs), plain(*inputs), strict=True):
+        torch.testing.assert_close(found, expected)
+    assert torch.autograd.gradcheck(ours, inputs)

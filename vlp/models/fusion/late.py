@@ -1,9 +1,10 @@
-"""Late interaction: each word is compared with the places of the image that it looks at; a pair's score is their mean.
+"""Late interaction: each word is compared with the places of the image that it looks at, and each place with the words.
 
-FILIP (Yao et al., arXiv:2111.07783, equations 4 and 5) takes a word's best place; SCAN (Lee et al., arXiv:1803.08024,
-equations 1 to 4) a softmax over places with an inverse temperature λ, as here. With unit vectors w of words and p of places
+FILIP (Yao et al., arXiv:2111.07783, equations 4 and 5) takes a word's best place and the mean over words; SCAN (Lee et al.,
+arXiv:1803.08024, equations 1 to 4 and 6 to 9) a softmax with an inverse temperature λ instead of the best, as here. Words and
+places also have learned weights α and β, which sum to one: "a" and the sky say little. With unit vectors w and p
 
-    s(image, text) = 1/τ · mean over w of ⟨w, Σ_p softmax_p(λ ⟨w, p⟩) p⟩
+    τ s(image, text) = Σ_w α_w ⟨w, Σ_p softmax_p(λ ⟨w, p⟩) p⟩ + Σ_p β_p ⟨p, Σ_w softmax_w(λ ⟨w, p⟩) w⟩
 
 One matrix product scores all pairs of a batch, so a contrast over all of them costs no more than one over a few.
 """
@@ -11,22 +12,26 @@ One matrix product scores all pairs of a batch, so a contrast over all of them c
 from __future__ import annotations
 
 import math
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 import torch.nn.functional as F
 from einops import einsum
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor, nn
 
-from vlp.models.layers import Dropout, masked_mean, residual_network
+from vlp.models.fusion.attended_similarity import MAX_SHARPNESS, attended_similarity
+from vlp.models.layers import Dropout, residual_network
 from vlp.models.tokens import real_mask
 from vlp.structures import Tokens
 
 
 class LateFusion(nn.Module):
     """image_width, text_width: of the towers' states, which pass z = W · dropout(norm(state)), then z + V₂ · dropout(gelu(V₁
-    · norm(z))), where V₂ starts at zero, into a space of `width`.  hidden_width: of V₁; None = the linear map alone.
-    temperature: τ at first.  max_scale: 1/τ never exceeds it.  sharpness: λ at first.
+    · norm(z))), where V₂ starts at zero, into a space of `width`; w and p are z / |z|, α and β softmaxes of a linear map of
+    norm(z), which starts at zero.
+    hidden_width: of V₁; None = the linear map alone.  temperature: τ at first.  max_scale: 1/τ never exceeds it.
+    sharpness: λ at first; it stays in 0 … 40.  bf16: its own arithmetic in bfloat16, whatever the rest of the model's is.
     Channels of a pooled state sum to τ · s.
     """
 
@@ -44,42 +49,41 @@ class LateFusion(nn.Module):
         temperature: float = 0.05,
         max_scale: float = 100.0,
         sharpness: float = 10.0,
+        bf16: bool = False,
     ) -> None:
         super().__init__()
-        self.width, self.max_scale = width, max_scale
-        self.image_input, self.text_input = (
-            nn.Sequential(nn.LayerNorm(wide), Dropout(dropout), nn.Linear(wide, width))
-            for wide, dropout in ((image_width, image_dropout), (text_width, text_dropout))
-        )
-        self.image_residual = residual_network(width, hidden_width, image_dropout)
-        self.text_residual = residual_network(width, hidden_width, text_dropout)
+        self.width, self.max_scale, self.bf16 = width, max_scale, bf16
+        self.image = _Side(image_width, width, hidden_width, image_dropout)
+        self.text = _Side(text_width, width, hidden_width, text_dropout)
         self.log_scale = nn.Parameter(torch.tensor(-math.log(temperature)))
-        self.sharpness = nn.Parameter(torch.tensor(sharpness))
+        self.log_sharpness = nn.Parameter(torch.tensor(math.log(sharpness)))
 
     def scale(self) -> Float[Tensor, ""]:
         return self.log_scale.clamp(max=math.log(self.max_scale)).exp()
 
-    def remember(self, image: Tokens) -> Tokens:
-        """Unit vectors of the places."""
-        z = self.image_input(image.states)
-        z = z if self.image_residual is None else z + self.image_residual(z)
-        return Tokens(states=F.normalize(z, dim=-1), pooled=image.pooled, mask=image.mask, grid=image.grid)
+    def sharpness(self) -> Float[Tensor, ""]:
+        return self.log_sharpness.clamp(max=math.log(MAX_SHARPNESS)).exp()
 
-    def _words(self, states: Float[Tensor, "*rows d"]) -> Float[Tensor, "*rows k"]:
-        z = self.text_input(states)
-        return F.normalize(z if self.text_residual is None else z + self.text_residual(z), dim=-1)
+    def remember(self, image: Tokens) -> Tokens:
+        """Unit vectors of the places, and in one more channel what β is the softmax of."""
+        with self._precision(image.states):
+            places, logits = self.image(image.states)
+        states = torch.cat([places, logits], -1)
+        return Tokens(states=states, pooled=image.pooled, mask=image.mask, grid=image.grid)
 
     def forward(self, text: Tokens, *images: Tokens) -> Tokens:
         """The states are each word times what it looks at, channel by channel.  images: what `remember` made of one image for
         each text, or of one that all look at."""
         (image,) = images
-        words = self._words(text.states)
-        places, seen = image.states.expand(len(words), -1, -1), real_mask(image)
-        look = self._look(einsum(words, places, "b n d, b p d -> b n p"), seen[:, None, :])
-        states = words * einsum(look, places, "b n p, b p d -> b n d")
-        return Tokens(
-            states=states, pooled=masked_mean(_at_least_single(states), text.mask), mask=text.mask, ids=text.ids
-        )
+        words, alpha, real = *self._words(text), real_mask(text)
+        places, beta, seen = *_places(image, len(words)), real_mask(image).expand(len(words), -1)
+        logits = self.sharpness() * einsum(words, places, "b n d, b p d -> b n p")
+        on_places = logits.masked_fill(~seen[:, None, :], -torch.inf).softmax(-1)
+        on_words = logits.masked_fill(~real[:, :, None], -torch.inf).softmax(1)
+        states = words * einsum(on_places, places, "b n p, b p d -> b n d")
+        back = places * einsum(on_words, words, "b n p, b n d -> b p d")
+        pooled = einsum(alpha, states, "b n, b n d -> b d") + einsum(beta, back, "b p, b p d -> b d")
+        return Tokens(states=states, pooled=pooled, mask=text.mask, ids=text.ids)
 
     def score(self, text: Tokens, image: Tokens) -> Float[Tensor, " r"]:
         """s of row i of the texts with row i of what `remember` made of the images, or with the one image that there is."""
@@ -87,20 +91,53 @@ class LateFusion(nn.Module):
 
     def all_pairs(self, text: Tokens, image: Tokens) -> Float[Tensor, "r b"]:
         """s of every text with every image."""
+        words, alpha, real = *self._words(text), real_mask(text)
+        places, beta = _places(image, len(image.states))
+        owner = real.nonzero()[:, 0]
+        narrow = torch.bfloat16 if self.bf16 else words.dtype
+        by_word, by_place = attended_similarity(
+            words[real].to(narrow),  # padding would be half of the work
+            places.to(narrow),
+            self.sharpness(),
+            owner=owner,
+            captions=len(real),
+            seen=real_mask(image),
+        )
+        of_words = by_word.new_zeros(len(real), len(places)).index_add(
+            0, owner, by_word * alpha[real].to(by_word)[:, None]
+        )
+        return self.scale() * (of_words + einsum(beta.to(by_place), by_place, "b p, r b p -> r b"))
+
+    def _words(self, text: Tokens) -> tuple[Float[Tensor, "b n d"], Float[Tensor, "b n"]]:
+        """Unit vectors, and α."""
         real = real_mask(text)
-        words, owner = self._words(text.states[real]), real.nonzero()[:, 0]  # padding would be half of the work
-        cosine = einsum(words, image.states, "w d, b p d -> w b p")
-        found = _at_least_single((self._look(cosine, real_mask(image)) * cosine).sum(-1))
-        total = found.new_zeros(len(real), found.shape[1]).index_add(0, owner, found)
-        return self.scale() * total / real.sum(1, keepdim=True)
+        with self._precision(text.states):
+            words, logits = self.text(text.states[real])
+        unit = words.new_zeros(*real.shape, self.width).masked_scatter(real[..., None], words)
+        weight = logits.new_full(real.shape, -torch.inf).masked_scatter(real, logits)
+        return unit, weight.softmax(-1)
 
-    def _look(self, cosine: Float[Tensor, "*rows p"], seen: Bool[Tensor, "*#rows p"]) -> Float[Tensor, "*rows p"]:
-        logits = self.sharpness * cosine
-        if not bool(seen.all()):
-            logits = logits.masked_fill(~seen, torch.finfo(logits.dtype).min)
-        return logits.softmax(-1)
+    def _precision(self, states: Tensor) -> AbstractContextManager[object]:
+        return torch.autocast(states.device.type, torch.bfloat16) if self.bf16 else nullcontext()
 
 
-def _at_least_single(x: Tensor) -> Tensor:
-    """Means of half precision are coarse."""
-    return x.to(torch.promote_types(x.dtype, torch.float32))
+def _places(image: Tokens, rows: int) -> tuple[Float[Tensor, "b p d"], Float[Tensor, "b p"]]:
+    """Unit vectors, and β."""
+    logits = image.states[..., -1].masked_fill(~real_mask(image), -torch.inf)
+    return image.states[..., :-1].expand(rows, -1, -1), logits.softmax(-1).expand(rows, -1)
+
+
+class _Side(nn.Module):
+    def __init__(self, width_in: int, width: int, hidden_width: int | None, dropout: float) -> None:
+        super().__init__()
+        self.input = nn.Sequential(nn.LayerNorm(width_in), Dropout(dropout), nn.Linear(width_in, width))
+        self.residual = residual_network(width, hidden_width, dropout)
+        self.weight = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, 1, bias=False))
+        nn.init.zeros_(self.weight[1].weight)
+
+    def forward(self, states: Float[Tensor, "*rows w"]) -> tuple[Float[Tensor, "*rows d"], Float[Tensor, "*rows 1"]]:
+        """Unit vectors, at least in single precision, and the logits of their weights."""
+        z = self.input(states)
+        z = z if self.residual is None else z + self.residual(z)
+        single = torch.promote_types(z.dtype, torch.float32)
+        return F.normalize(z.to(single), dim=-1), self.weight(z).to(single)

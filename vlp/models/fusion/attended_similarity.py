@@ -1,0 +1,118 @@
+"""How similar every word is to the places that it looks at, and every place to the words of a caption that it looks at.
+
+With cosines c = ⟨w, p⟩ and attention a = exp(λ c) / Σ exp(λ c), over the places of an image or over the words of a caption,
+it is f = Σ a c: SCAN's two directions (Lee et al., arXiv:1803.08024, equations 1 to 4 and 6 to 9) for unit vectors. Then
+
+    ∂f/∂c = a (1 + λ (c − f)),   ∂f/∂λ = Σ a c (c − f)
+
+so words, places and f are enough to go back, and c of every word with every place is made again block by block, in a block that
+a CPU's cache holds. Both directions share one exponential.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+_BLOCK = {"cpu": 2**19, "cuda": 2**25}  # cosines at a time
+MAX_SHARPNESS = 40.0  # exp(λ (c − 1)) stays above 1e-35
+
+
+def attended_similarity(
+    words: Float[Tensor, "w d"],
+    places: Float[Tensor, "b p d"],
+    sharpness: Float[Tensor, ""],
+    *,
+    owner: Int[Tensor, " w"],
+    captions: int,
+    seen: Bool[Tensor, "b p"],
+) -> tuple[Float[Tensor, "w b"], Float[Tensor, "{captions} b p"]]:
+    """f of words with images and of places with captions, at least in single precision, from unit vectors.
+
+    sharpness: λ in 0 … 40.  owner: the caption of each word, in rising order; each caption has a word.  seen: False = no word
+    looks there, and f of that place is zero.  Gradients of gradients are not available.
+    """
+    lengths = torch.bincount(owner, minlength=captions).tolist()
+    return _AttendedSimilarity.apply(words, places.to(words), sharpness, lengths, None if bool(seen.all()) else seen)
+
+
+class _AttendedSimilarity(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, words: Tensor, places: Tensor, sharpness: Tensor, lengths: list[int], seen: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        single = torch.promote_types(words.dtype, torch.float32)
+        by_word = words.new_empty(len(words), len(places), dtype=single)
+        by_place = words.new_empty(len(lengths), *places.shape[:2], dtype=single)
+        of_word, of_place = torch.empty_like(by_word), torch.empty_like(by_place)
+        for rows, captions, member in _blocks(lengths, places):
+            cosine, weight = _weights(words[rows], places, sharpness, seen)
+            of_word[rows], of_place[captions] = weight.sum(-1), _sums(member, weight)
+            weight.mul_(cosine)
+            by_word[rows], by_place[captions] = weight.sum(-1), _sums(member, weight)
+        if seen is not None:
+            of_place.masked_fill_(~seen, 1)
+        by_word, by_place = by_word.div_(of_word), by_place.div_(of_place)
+        ctx.save_for_backward(words, places, sharpness, by_word, by_place, of_word, of_place)
+        ctx.lengths, ctx.seen = lengths, seen
+        return by_word, by_place
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, to_word: Tensor, to_place: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None]:
+        words, places, sharpness, by_word, by_place, of_word, of_place = ctx.saved_tensors
+        # a (1 + λ (c − f)) g, summed over both directions, is exp(λ c) (A + λ (A c − B)) with A = g / Σ exp(λ c) and B = A f
+        a_word, a_place = to_word / of_word, to_place / of_place
+        b_word, b_place = a_word * by_word, a_place * by_place
+        of_words = torch.empty_like(words)
+        of_places, of_sharpness = torch.zeros_like(places, dtype=by_word.dtype), torch.zeros_like(by_word[0, 0])
+        flat = places.flatten(0, 1)
+        for rows, captions, member in _blocks(ctx.lengths, places):
+            cosine, weight = _weights(words[rows], places, sharpness, ctx.seen)
+            a = a_place[captions][member].add_(a_word[rows, :, None])
+            b = b_place[captions][member].add_(b_word[rows, :, None])
+            slope = (a * cosine).sub_(b)
+            of_sharpness += torch.dot((slope * weight).flatten(), cosine.flatten())
+            of_cosine = slope.mul_(sharpness.to(slope)).add_(a).mul_(weight).to(words.dtype).flatten(1)
+            of_words[rows] = of_cosine @ flat
+            of_places += (of_cosine.T @ words[rows]).view_as(of_places)
+        return of_words, of_places.to(places.dtype), of_sharpness.to(sharpness.dtype), None, None
+
+
+def _weights(
+    words: Float[Tensor, "w d"], places: Float[Tensor, "b p d"], sharpness: Float[Tensor, ""], seen: Tensor | None
+) -> tuple[Float[Tensor, "w b p"], Float[Tensor, "w b p"]]:
+    """Cosines and exp(λ (c − 1)), which is zero where nothing is seen."""
+    cosine = (words @ places.flatten(0, 1).T).view(len(words), *places.shape[:2])
+    cosine = cosine.to(torch.promote_types(words.dtype, torch.float32))
+    weight = (cosine - 1).mul_(sharpness.to(cosine)).exp_()
+    return cosine, weight if seen is None else weight.mul_(seen)
+
+
+def _sums(member: Int[Tensor, " w"], x: Float[Tensor, "w b p"]) -> Float[Tensor, "r b p"]:
+    """Over the words of each caption, as a product with zeros and ones."""
+    ones = torch.zeros(int(member[-1]) + 1, len(member), dtype=x.dtype, device=x.device)
+    ones[member, torch.arange(len(member), device=x.device)] = 1
+    return (ones @ x.flatten(1)).view(-1, *x.shape[1:])
+
+
+def _blocks(lengths: list[int], places: Tensor) -> list[tuple[slice, slice, Int[Tensor, " w"]]]:
+    """Words and captions of each block, and the caption of each of its words, counted from the block's first."""
+    at_most = _BLOCK.get(places.device.type, 2**19) // max(1, places.shape[0] * places.shape[1])
+    blocks, word, caption = [], 0, 0
+    while caption < len(lengths):
+        count, rows = 1, lengths[caption]
+        while caption + count < len(lengths) and rows + lengths[caption + count] <= at_most:
+            rows += lengths[caption + count]
+            count += 1
+        member = torch.repeat_interleave(
+            torch.arange(count, device=places.device),
+            torch.tensor(lengths[caption : caption + count], device=places.device),
+        )
+        blocks.append((slice(word, word + rows), slice(caption, caption + count), member))
+        word, caption = word + rows, caption + count
+    return blocks
