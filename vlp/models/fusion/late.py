@@ -132,8 +132,9 @@ class _Side(nn.Module):
         super().__init__()
         self.input = nn.Sequential(nn.LayerNorm(width_in), Dropout(dropout), nn.Linear(width_in, width))
         self.residual = residual_network(width, hidden_width, dropout)
-        self.weight = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, 1, bias=False))
-        nn.init.zeros_(self.weight[1].weight)
+        linear = nn.Linear(width, 1, bias=False)
+        nn.init.zeros_(linear.weight)
+        self.weight = nn.Sequential(nn.LayerNorm(width), linear)
 
     def forward(self, states: Float[Tensor, "*rows w"]) -> tuple[Float[Tensor, "*rows d"], Float[Tensor, "*rows 1"]]:
         """Unit vectors, at least in single precision, and the logits of their weights."""
