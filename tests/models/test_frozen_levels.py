@@ -104,6 +104,15 @@ def test_another_run_reads_what_one_has_kept_on_disk(tmp_path: Path) -> None:
     assert len(list(tmp_path.glob("*.sqlite"))) == 5
 
 
+def test_words_are_kept_on_disk_by_their_number(tmp_path: Path) -> None:
+    made = [text(["backbone.encoder.layer.1"], tokens=True, keep=9, folder=str(tmp_path)) for _ in range(2)]
+    first, again = (one(texts(5, 3, width=6)) for one in made)
+    assert len(list(tmp_path.glob("*.sqlite"))) == 1
+    assert again.mask.sum(1).tolist() == [5, 3]
+    assert torch.equal(first.states, again.states)
+    assert len(made[1]._store.read(made[1]._memory)) == 2
+
+
 def test_processes_share_a_store(tmp_path: Path) -> None:
     with ProcessPoolExecutor(4, mp_context=multiprocessing.get_context("spawn")) as pool:
         list(pool.map(_write, [tmp_path] * 8, range(8)))

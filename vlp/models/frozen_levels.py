@@ -119,7 +119,8 @@ class FrozenLevels(nn.Module):
     @functools.cached_property
     def _store(self) -> FeatureStore:
         assert self.folder is not None
-        read = (self.levels, self.tokens, self.cells, self.image_size, self.mirror, self.bf16, torch.__version__)
+        size = getattr(self, "image_size", None)
+        read = (self.levels, self.tokens, self.cells, size, self.mirror, self.bf16, torch.__version__)
         name = fingerprint(self.tower, f"{self.tower.architecture()} {read}")
         return FeatureStore(self.folder, name, width=self.width, dtype=self._kept)
 
