@@ -15,7 +15,7 @@ from torch import Tensor
 
 from vlp.build import FROM_FILES, build
 from vlp.models.feature_store import FeatureStore
-from vlp.models.frozen_levels import FrozenLevels
+from vlp.models.frozen_levels import FrozenLevels, _keys
 from vlp.models.text.transformers import TransformersText
 from vlp.models.vision.side_by_side import SideBySide
 from vlp.models.vision.timm import TimmVision
@@ -110,7 +110,48 @@ def test_words_are_kept_on_disk_by_their_number(tmp_path: Path) -> None:
     assert len(list(tmp_path.glob("*.sqlite"))) == 1
     assert again.mask.sum(1).tolist() == [5, 3]
     assert torch.equal(first.states, again.states)
-    assert len(made[1]._store.read(made[1]._memory)) == 2
+
+
+def test_a_caption_that_comes_twice_runs_once() -> None:
+    ours, rows = text(["backbone.encoder.layer.1"], keep=9), []
+    ours.tower.backbone.register_forward_hook(
+        lambda _, __, inputs, ___: rows.append(len(inputs["input_ids"])), with_kwargs=True
+    )
+    found = ours(texts(5, 3, width=6).select([0, 1, 0])).pooled
+    assert rows == [2]
+    assert torch.equal(found[0], found[2])
+
+
+def test_other_weights_have_other_features(tmp_path: Path) -> None:
+    ours, other = vision(keep=9, folder=str(tmp_path)), vision(keep=9, folder=str(tmp_path))
+    with torch.no_grad():
+        other.tower.backbone.conv_stem.weight.normal_()
+    first, second = (one(Image(pixels=PIXELS)).pooled for one in (ours, other))
+    shared = copy.deepcopy(ours)
+    shared.load_state_dict(other.state_dict())
+    assert torch.equal(shared(Image(pixels=PIXELS)).pooled, second)
+    assert torch.equal(ours(Image(pixels=PIXELS)).pooled, first)
+    assert not torch.equal(first, second)
+
+
+@pytest.mark.parametrize("fault", ["garbage", "a file instead of the folder"])
+def test_a_store_that_cannot_be_used_is_told_once_and_left(tmp_path: Path, fault: str) -> None:
+    folder = tmp_path / "features"
+    ours = vision(keep=9, folder=str(folder))
+    expected = vision()(Image(pixels=PIXELS)).pooled
+    if fault == "garbage":
+        folder.mkdir()
+        (folder / f"{ours._name.hex()}.sqlite").write_bytes(b"no table" * 1000)
+    else:
+        folder.write_text("")
+    with pytest.warns(UserWarning, match="cannot be used .*: features are computed") as told:
+        torch.testing.assert_close(ours(Image(pixels=PIXELS)).pooled, expected)
+    assert len(told) == 1
+
+
+def test_pixels_of_another_shape_are_another_picture() -> None:
+    wide, tall = (Image(pixels=torch.zeros(1, 3, *shape, dtype=torch.uint8)) for shape in ((32, 64), (64, 32)))
+    assert _keys(wide) != _keys(tall)
 
 
 def test_processes_share_a_store(tmp_path: Path) -> None:

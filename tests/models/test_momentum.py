@@ -30,6 +30,15 @@ def test_moves_a_share_of_the_way_at_each_step() -> None:
     assert torch.equal(momentum.twin(model).text.net.weight, model.text.net.weight)
 
 
+def test_what_is_frozen_stays_equal_to_the_bit() -> None:
+    model = toy_model(fused=True)
+    model.text.requires_grad_(False)
+    momentum = MomentumCopy(model, {}, decay=0.995)
+    for _ in range(100):
+        momentum.step()
+    assert torch.equal(momentum.twin(model.text.net).weight, model.text.net.weight)
+
+
 def test_features_of_the_copy_come_without_gradient() -> None:
     model, _, momentum = copied()
     with torch.no_grad():

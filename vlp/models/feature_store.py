@@ -19,35 +19,36 @@ class FeatureStore:
     """A table of arrays in one SQLite file, `FOLDER/NAME.sqlite`; processes may share it.
 
     name: of everything that the features depend on but the input (`fingerprint`).  width, dtype: of the features' rows.
-    A kept row is never changed, so what is read is what was written, whoever wrote it.
+    A kept array is never changed: of two that are written under one key the first stays.
+    Methods raise sqlite3.Error or OSError where the file cannot be used.
     """
 
     def __init__(self, folder: str | Path, name: str, *, width: int, dtype: torch.dtype) -> None:
         self.file, self.width, self.dtype = Path(folder) / f"{name}.sqlite", width, dtype
-        self.file.parent.mkdir(parents=True, exist_ok=True)
-        with self._open() as table:
-            table.execute("PRAGMA journal_mode=WAL")
-            table.execute("CREATE TABLE IF NOT EXISTS features (key BLOB PRIMARY KEY, value BLOB NOT NULL)")
 
     @contextmanager
     def _open(self) -> Iterator[sqlite3.Connection]:
+        self.file.parent.mkdir(parents=True, exist_ok=True)
         with closing(sqlite3.connect(self.file, timeout=_MINUTE)) as table, table:
+            table.execute("CREATE TABLE IF NOT EXISTS features (key BLOB PRIMARY KEY, value BLOB NOT NULL)")
             yield table
 
     def read(self, keys: Iterable[bytes]) -> dict[bytes, Float[Tensor, "_ d"]]:
         """Those of the keys that are kept."""
-        found = {}
+        found, row = {}, self.width * self.dtype.itemsize
         with self._open() as table:
             for key in keys:
-                row = table.execute("SELECT value FROM features WHERE key = ?", (key,)).fetchone()
-                if row is not None:
-                    found[key] = torch.frombuffer(bytearray(row[0]), dtype=self.dtype).view(-1, self.width)
+                value = table.execute("SELECT value FROM features WHERE key = ?", (key,)).fetchone()
+                if value is not None and value[0] and len(value[0]) % row == 0:
+                    found[key] = torch.frombuffer(bytearray(value[0]), dtype=self.dtype).view(-1, self.width)
         return found
 
-    def write(self, features: Mapping[bytes, Float[Tensor, "_ d"]]) -> None:
+    def write(self, features: Mapping[bytes, Float[Tensor, "_ d"]]) -> dict[bytes, Float[Tensor, "_ d"]]:
+        """What is kept under these keys afterwards, maybe by another process."""
         rows = [(key, value.contiguous().numpy().tobytes()) for key, value in features.items()]
         with self._open() as table:
             table.executemany("INSERT OR IGNORE INTO features VALUES (?, ?)", rows)
+        return self.read(features)
 
 
 def fingerprint(module: nn.Module, settings: str) -> str:

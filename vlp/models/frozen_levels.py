@@ -10,7 +10,10 @@ from __future__ import annotations
 
 import functools
 import hashlib
-from collections.abc import Sequence
+import sqlite3
+import warnings
+from collections.abc import Callable, Sequence
+from importlib.metadata import version
 from typing import Any
 
 import torch
@@ -23,6 +26,9 @@ from vlp.models.feature_store import FeatureStore, fingerprint
 from vlp.models.layers import masked_mean
 from vlp.structures import Image, Text, Tokens
 
+_FORMAT = 1  # to be raised with any change of this file or of a tower's code that changes features
+_Rows = dict[bytes, Float[Tensor, "_ d"]]
+
 
 class FrozenLevels(nn.Module):
     """tower: any vision or text tower.  levels: modules inside it by name, such as `backbone.blocks.5`, whose outputs
@@ -31,9 +37,12 @@ class FrozenLevels(nn.Module):
     cells: rows and columns that rasters of all levels are averaged to, so that they can be joined cell by cell.
     image_size: pixels a side of the images that come; they are resized (bicubic) to the tower's. None = the tower's.
     mirror: the mean of the features of an image and of its mirror image.
-    keep: how many inputs to remember, oldest first out; a frozen tower is a pure function of pixels or token ids.
-    folder: where to keep on disk what `keep` remembers, for other runs with the same tower and the same inputs; it grows without
-    bound, and may be deleted at any time between runs. None = nowhere.
+    keep: how many inputs to remember, oldest first out: a frozen tower is a function of pixels or token ids, but for the last
+    bits, in which it may depend on what else was in the batch.
+    folder: where to keep on disk what `keep` remembers, for other runs with the same tower and the same inputs. A run that
+    goes on after a kill is then equal to the bit, and a run that is repeated if the folder was empty both times. It grows
+    without bound and may be deleted between runs; where it cannot be used, a warning says so and features are computed.
+    None = nowhere.
     bf16: run the tower in bfloat16 and remember in half precision.
     """
 
@@ -69,6 +78,7 @@ class FrozenLevels(nn.Module):
             self.image_size: int = image_size or tower.image_size
         else:
             self.context_length, self.vocabulary_size = tower.context_length, tower.vocabulary_size
+        self.register_load_state_dict_post_hook(_forget_name)
         self.train(False)
         self.width = self._run(self._example())[0].shape[1]
 
@@ -95,34 +105,47 @@ class FrozenLevels(nn.Module):
         return Tokens(states=states, pooled=pooled, grid=None if self.cells is None else (self.cells, self.cells))
 
     def _remembered(self, inputs: Image | Text) -> list[Float[Tensor, "_ d"]]:
-        keys = _keys(inputs)
-        missing = [index for index, key in enumerate(keys) if key not in self._memory]
-        if missing and self.folder is not None:
-            self._memory.update(self._store.read(keys[index] for index in missing))
-            missing = [index for index in missing if keys[index] not in self._memory]
+        keys = [self._name + key for key in _keys(inputs)]
+        where = {key: index for index, key in enumerate(keys) if key not in self._memory}  # each input once
+        if where:
+            self._memory.update(self._stored(lambda store: store.read(where)))
+        missing = [(key, index) for key, index in where.items() if key not in self._memory]
         # on a CPU larger batches are slower, as each of their activations is fresh memory from the system
         device = next(self.tower.parameters()).device
         rows = max(1, len(missing)) if device.type != "cpu" else 8 if isinstance(inputs, Image) else 64
         for start in range(0, len(missing), rows):
             some = missing[start : start + rows]
             # copied, for a slice would keep all rows of its batch alive
-            found = [row.to("cpu", self._kept, copy=True) for row in self._run(inputs.select(some))]
-            fresh = dict(zip((keys[index] for index in some), found, strict=True))
-            self._memory.update(fresh)
-            if self.folder is not None:
-                self._store.write(fresh)
+            found = [
+                row.to("cpu", self._kept, copy=True) for row in self._run(inputs.select([index for _, index in some]))
+            ]
+            fresh = dict(zip((key for key, _ in some), found, strict=True))
+            self._memory.update(fresh | self._stored(functools.partial(FeatureStore.write, features=fresh)))
         features = [self._memory[key].to(device).float() for key in keys]
         for key in list(self._memory)[: max(0, len(self._memory) - self.keep)]:
             del self._memory[key]
         return features
 
+    def _stored(self, use: Callable[[FeatureStore], _Rows]) -> _Rows:
+        if self.folder is None:
+            return {}
+        store = FeatureStore(self.folder, self._name.hex(), width=self.width, dtype=self._kept)
+        try:
+            return use(store)
+        except (sqlite3.Error, OSError) as error:
+            self.folder = None
+            warnings.warn(
+                f"{store.file} cannot be used ({error}): features are computed and not kept on disk", stacklevel=2
+            )
+            return {}
+
     @functools.cached_property
-    def _store(self) -> FeatureStore:
-        assert self.folder is not None
+    def _name(self) -> bytes:
+        """Of all that the features depend on but the input."""
         size = getattr(self, "image_size", None)
-        read = (self.levels, self.tokens, self.cells, size, self.mirror, self.bf16, torch.__version__)
-        name = fingerprint(self.tower, f"{self.tower.architecture()} {read}")
-        return FeatureStore(self.folder, name, width=self.width, dtype=self._kept)
+        read = [_FORMAT, self.levels, self.tokens, self.cells, size, self.mirror, self.bf16, self.tower.architecture()]
+        read += [next(self.tower.parameters()).device.type, torch.__version__, version("timm"), version("transformers")]
+        return bytes.fromhex(fingerprint(self.tower, str(read)))
 
     @torch.no_grad()
     def _run(self, inputs: Image | Text) -> list[Float[Tensor, "_ d"]]:
@@ -191,10 +214,14 @@ class FrozenLevels(nn.Module):
 
 
 class _Memory(dict[bytes, Tensor]):
-    """Shared by copies of the model, such as a moving average of the weights: the frozen tower is the same in all."""
+    """Shared by copies of the model, such as a moving average of the weights; its keys name the tower's weights too."""
 
     def __deepcopy__(self, memo: dict[int, Any]) -> _Memory:
         return self
+
+
+def _forget_name(module: nn.Module, _: Any) -> None:
+    module.__dict__.pop("_name", None)
 
 
 def _keys(inputs: Image | Text) -> list[bytes]:
@@ -202,7 +229,10 @@ def _keys(inputs: Image | Text) -> list[bytes]:
         rows = [row.numpy() for row in inputs.pixels.cpu()]
     else:
         rows = [ids[mask].numpy() for ids, mask in zip(inputs.ids.cpu(), inputs.mask.cpu(), strict=True)]
-    return [hashlib.blake2b(row.tobytes(), digest_size=16).digest() for row in rows]
+    kind = [f"{row.dtype}{row.shape}".encode() for row in rows]
+    return [
+        hashlib.blake2b(kind + row.tobytes(), digest_size=16).digest() for kind, row in zip(kind, rows, strict=True)
+    ]
 
 
 def _mean(features: Tensor, mask: Bool[Tensor, "b t"] | None) -> Float[Tensor, "b d"]:

@@ -259,12 +259,12 @@ def drop(x: Float[Tensor, "*b d"], probability: float) -> Float[Tensor, "*b d"]:
     """
     if probability <= 0:
         return x
-    if x.device.type != "cpu" or torch.compiler.is_compiling():
+    if x.device.type != "cpu" or torch.compiler.is_compiling() or not 2**-10 <= probability <= 1 - 2**-10:
         return F.dropout(x, probability)
     words = torch.empty(-(-x.numel() // 4), dtype=torch.int64).random_(-(2**63), None)
-    dropped = max(1, round(probability * 2**16))
-    kept = words.view(torch.int16)[: x.numel()].view(x.shape) > dropped - 2**15 - 1
-    return x * kept * (2**16 / max(1, 2**16 - dropped))
+    dropped = round(probability * 2**16)
+    kept = words.view(torch.int16)[: x.numel()].view(x.shape) >= dropped - 2**15
+    return x * kept * (2**16 / (2**16 - dropped))
 
 
 class Dropout(nn.Dropout):

@@ -53,7 +53,10 @@ class MomentumCopy(nn.Module):
     def step(self) -> None:
         for original, copy in self._pairs():
             for own, parameter in zip(copy.parameters(), original.parameters(), strict=True):
-                own.mul_(self.decay).add_(parameter, alpha=1 - self.decay)
+                if parameter.requires_grad:
+                    own.mul_(self.decay).add_(parameter, alpha=1 - self.decay)
+                else:  # the average of equal numbers is not quite equal
+                    own.copy_(parameter)
             for own, buffer in zip(copy.buffers(), original.buffers(), strict=True):
                 own.copy_(buffer)
 

@@ -91,8 +91,9 @@ class VisionLanguageModel(nn.Module):
 
     def constrain(self) -> None:
         """Puts parameters back into their allowed range; called before training and after each optimiser step."""
-        if self.projection is not None:
-            self.part("projection").constrain()
+        for part in (self.projection, self.fusion):
+            if hasattr(part, "constrain"):
+                part.constrain()
 
 
 def states_width(part: Any) -> int:

@@ -78,9 +78,43 @@ def test_its_own_bfloat16_is_near() -> None:
     assert found.dtype == torch.float32
     assert not torch.equal(found, expected)
     torch.testing.assert_close(found, expected, atol=0.2, rtol=0)
+    with torch.autocast("cpu", torch.bfloat16):
+        mixed = made.all_pairs(text, made.remember(image))
+        pairs = made.score(text, made.remember(image.select(torch.tensor([0]))))
+    assert mixed.dtype == pairs.dtype == torch.float32
+    torch.testing.assert_close(mixed, expected, atol=0.2, rtol=0)
+    torch.testing.assert_close(pairs, expected[:, 0], atol=0.2, rtol=0)
+
+
+def test_gradients_under_autocast_are_those_of_bfloat16() -> None:
+    """The way back makes the cosines again, and must make the same."""
+    made, generator = fusion(sharpness=40.0).float(), torch.Generator().manual_seed(0)
+    states = [torch.randn(4, 7, 6, generator=generator) for _ in range(2)]
+    text, image = (Tokens(states=x, pooled=x[:, 0]) for x in states)
+
+    def gradients(mixed: bool) -> Tensor:
+        made.zero_grad()
+        with torch.autocast("cpu", torch.bfloat16, enabled=mixed):
+            made.all_pairs(text, made.remember(image)).square().sum().backward()
+        return torch.cat([p.grad.flatten() for p in made.parameters() if p.grad is not None])
+
+    exact = gradients(False)
+    assert float((gradients(True) - exact).norm() / exact.norm()) < 0.03
+
+
+def test_bounds() -> None:
+    made = fusion()
     with torch.no_grad():
-        narrow.log_sharpness.fill_(10.0)
-    assert float(narrow.sharpness()) == pytest.approx(MAX_SHARPNESS)
+        made.log_sharpness.fill_(10.0)
+        made.log_scale.fill_(10.0)
+    assert float(made.sharpness()) == pytest.approx(MAX_SHARPNESS)
+    made.constrain()
+    assert float(made.log_sharpness.exp()) == pytest.approx(MAX_SHARPNESS)
+    assert float(made.log_scale.exp()) == pytest.approx(100.0)
+    with pytest.raises(ValueError, match="sharpness=50"):
+        fusion(sharpness=50.0)
+    with pytest.raises(ValueError, match="caption 1 of the batch has no word"):
+        made.all_pairs(replace(TEXT, mask=torch.tensor([[True] * 5, [False] * 5, [True] * 5])), made.remember(IMAGE))
 
 
 @pytest.mark.parametrize("block", [2**19, 31])

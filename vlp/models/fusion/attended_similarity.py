@@ -1,7 +1,8 @@
 """How similar every word is to the places that it looks at, and every place to the words of a caption that it looks at.
 
 With cosines c = ⟨w, p⟩ and attention a = exp(λ c) / Σ exp(λ c), over the places of an image or over the words of a caption,
-it is f = Σ a c: SCAN's two directions (Lee et al., arXiv:1803.08024, equations 1 to 4 and 6 to 9) for unit vectors. Then
+it is f = Σ a c: SCAN's two directions (Lee et al., arXiv:1803.08024, §3.1), but without its rectified, normalised cosines before
+the softmax, and without dividing by the length of what is attended to. Then
 
     ∂f/∂c = a (1 + λ (c − f)),   ∂f/∂λ = Σ a c (c − f)
 
@@ -33,10 +34,13 @@ def attended_similarity(
 ) -> tuple[Float[Tensor, "w b"], Float[Tensor, "{captions} b p"]]:
     """f of words with images and of places with captions, at least in single precision, from unit vectors.
 
-    sharpness: λ in 0 … 40.  owner: the caption of each word, in rising order; each caption has a word.  seen: False = no word
-    looks there, and f of that place is zero.  Gradients of gradients are not available.
+    sharpness: λ, above 0, at most 40.  owner: the caption of each word, in rising order; each caption has a word.  seen: False =
+    no word looks there, and f of that place is zero.  Gradients of gradients are not available; autocast has to be off, for
+    the way back makes the cosines again.
     """
     lengths = torch.bincount(owner, minlength=captions).tolist()
+    if 0 in lengths:
+        raise ValueError(f"caption {lengths.index(0)} of the batch has no word to compare with an image")
     return _AttendedSimilarity.apply(words, places.to(words), sharpness, lengths, None if bool(seen.all()) else seen)
 
 
@@ -48,39 +52,39 @@ class _AttendedSimilarity(torch.autograd.Function):
         single = torch.promote_types(words.dtype, torch.float32)
         by_word = words.new_empty(len(words), len(places), dtype=single)
         by_place = words.new_empty(len(lengths), *places.shape[:2], dtype=single)
-        of_word, of_place = torch.empty_like(by_word), torch.empty_like(by_place)
+        total_word, total_place = torch.empty_like(by_word), torch.empty_like(by_place)
         for rows, captions, member in _blocks(lengths, places):
             cosine, weight = _weights(words[rows], places, sharpness, seen)
-            of_word[rows], of_place[captions] = weight.sum(-1), _sums(member, weight)
+            total_word[rows], total_place[captions] = weight.sum(-1), _sums(member, weight)
             weight.mul_(cosine)
             by_word[rows], by_place[captions] = weight.sum(-1), _sums(member, weight)
         if seen is not None:
-            of_place.masked_fill_(~seen, 1)
-        by_word, by_place = by_word.div_(of_word), by_place.div_(of_place)
-        ctx.save_for_backward(words, places, sharpness, by_word, by_place, of_word, of_place)
+            total_place.masked_fill_(~seen, 1)
+        by_word, by_place = by_word.div_(total_word), by_place.div_(total_place)
+        ctx.save_for_backward(words, places, sharpness, by_word, by_place, total_word, total_place)
         ctx.lengths, ctx.seen = lengths, seen
         return by_word, by_place
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, to_word: Tensor, to_place: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None]:
-        words, places, sharpness, by_word, by_place, of_word, of_place = ctx.saved_tensors
+        words, places, sharpness, by_word, by_place, total_word, total_place = ctx.saved_tensors
         # a (1 + λ (c − f)) g, summed over both directions, is exp(λ c) (A + λ (A c − B)) with A = g / Σ exp(λ c) and B = A f
-        a_word, a_place = to_word / of_word, to_place / of_place
+        a_word, a_place = to_word / total_word, to_place / total_place
         b_word, b_place = a_word * by_word, a_place * by_place
-        of_words = torch.empty_like(words)
-        of_places, of_sharpness = torch.zeros_like(places, dtype=by_word.dtype), torch.zeros_like(by_word[0, 0])
+        grad_words = torch.empty_like(words)
+        grad_places, grad_sharpness = torch.zeros_like(places, dtype=by_word.dtype), by_word.new_zeros(())
         flat = places.flatten(0, 1)
         for rows, captions, member in _blocks(ctx.lengths, places):
             cosine, weight = _weights(words[rows], places, sharpness, ctx.seen)
             a = a_place[captions][member].add_(a_word[rows, :, None])
             b = b_place[captions][member].add_(b_word[rows, :, None])
             slope = (a * cosine).sub_(b)
-            of_sharpness += torch.dot((slope * weight).flatten(), cosine.flatten())
-            of_cosine = slope.mul_(sharpness.to(slope)).add_(a).mul_(weight).to(words.dtype).flatten(1)
-            of_words[rows] = of_cosine @ flat
-            of_places += (of_cosine.T @ words[rows]).view_as(of_places)
-        return of_words, of_places.to(places.dtype), of_sharpness.to(sharpness.dtype), None, None
+            grad_sharpness += torch.dot((slope * weight).flatten(), cosine.flatten())
+            grad_cosine = slope.mul_(sharpness.to(slope)).add_(a).mul_(weight).to(words.dtype).flatten(1)
+            grad_words[rows] = grad_cosine @ flat
+            grad_places += (grad_cosine.T @ words[rows]).view_as(grad_places)
+        return grad_words, grad_places.to(places.dtype), grad_sharpness.to(sharpness.dtype), None, None
 
 
 def _weights(

@@ -1,7 +1,7 @@
 """Late interaction: each word is compared with the places of the image that it looks at, and each place with the words.
 
-FILIP (Yao et al., arXiv:2111.07783, equations 4 and 5) takes a word's best place and the mean over words; SCAN (Lee et al.,
-arXiv:1803.08024, equations 1 to 4 and 6 to 9) a softmax with an inverse temperature λ instead of the best, as here. Words and
+FILIP (Yao et al., arXiv:2111.07783, equations 4 and 5) takes a word's best place and the mean over words, and each place's best
+word; SCAN (Lee et al., arXiv:1803.08024, §3.1) a softmax with an inverse temperature λ instead of the best, as here. Words and
 places also have learned weights α and β, which sum to one: "a" and the sky say little. With unit vectors w and p
 
     τ s(image, text) = Σ_w α_w ⟨w, Σ_p softmax_p(λ ⟨w, p⟩) p⟩ + Σ_p β_p ⟨p, Σ_w softmax_w(λ ⟨w, p⟩) w⟩
@@ -31,7 +31,8 @@ class LateFusion(nn.Module):
     · norm(z))), where V₂ starts at zero, into a space of `width`; w and p are z / |z|, α and β softmaxes of a linear map of
     norm(z), which starts at zero.
     hidden_width: of V₁; None = the linear map alone.  temperature: τ at first.  max_scale: 1/τ never exceeds it.
-    sharpness: λ at first; it stays in 0 … 40.  bf16: its own arithmetic in bfloat16, whatever the rest of the model's is.
+    sharpness: λ at first, above 0, never above 40.  bf16: maps and cosines in bfloat16, whatever the rest of the model has; sums
+    and scores are at least in single precision in any case.
     Channels of a pooled state sum to τ · s.
     """
 
@@ -52,6 +53,8 @@ class LateFusion(nn.Module):
         bf16: bool = False,
     ) -> None:
         super().__init__()
+        if not 0 < sharpness <= MAX_SHARPNESS:
+            raise ValueError(f"model.fusion.sharpness={sharpness} must be above 0 and at most {MAX_SHARPNESS:g}")
         self.width, self.max_scale, self.bf16 = width, max_scale, bf16
         self.image = _Side(image_width, width, hidden_width, image_dropout)
         self.text = _Side(text_width, width, hidden_width, text_dropout)
@@ -63,6 +66,12 @@ class LateFusion(nn.Module):
 
     def sharpness(self) -> Float[Tensor, ""]:
         return self.log_sharpness.clamp(max=math.log(MAX_SHARPNESS)).exp()
+
+    @torch.no_grad()
+    def constrain(self) -> None:
+        """Beyond its bound a parameter would have no gradient to come back by."""
+        self.log_scale.clamp_(max=math.log(self.max_scale))
+        self.log_sharpness.clamp_(max=math.log(MAX_SHARPNESS))
 
     def remember(self, image: Tokens) -> Tokens:
         """Unit vectors of the places, and in one more channel what β is the softmax of."""
@@ -77,12 +86,13 @@ class LateFusion(nn.Module):
         (image,) = images
         words, alpha, real = *self._words(text), real_mask(text)
         places, beta, seen = *_places(image, len(words)), real_mask(image).expand(len(words), -1)
-        logits = self.sharpness() * einsum(words, places, "b n d, b p d -> b n p")
-        on_places = logits.masked_fill(~seen[:, None, :], -torch.inf).softmax(-1)
-        on_words = logits.masked_fill(~real[:, :, None], -torch.inf).softmax(1)
-        states = words * einsum(on_places, places, "b n p, b p d -> b n d")
-        back = places * einsum(on_words, words, "b n p, b n d -> b p d")
-        pooled = einsum(alpha, states, "b n, b n d -> b d") + einsum(beta, back, "b p, b p d -> b d")
+        with torch.autocast(words.device.type, enabled=False):
+            logits = self.sharpness() * einsum(words, places, "b n d, b p d -> b n p")
+            on_places = logits.masked_fill(~seen[:, None, :], -torch.inf).softmax(-1)
+            on_words = logits.masked_fill(~real[:, :, None], -torch.inf).softmax(1)
+            states = words * einsum(on_places, places, "b n p, b p d -> b n d")
+            back = places * einsum(on_words, words, "b n p, b n d -> b p d")
+            pooled = einsum(alpha, states, "b n, b n d -> b d") + einsum(beta, back, "b p, b p d -> b d")
         return Tokens(states=states, pooled=pooled, mask=text.mask, ids=text.ids)
 
     def score(self, text: Tokens, image: Tokens) -> Float[Tensor, " r"]:
@@ -93,20 +103,20 @@ class LateFusion(nn.Module):
         """s of every text with every image."""
         words, alpha, real = *self._words(text), real_mask(text)
         places, beta = _places(image, len(image.states))
-        owner = real.nonzero()[:, 0]
-        narrow = torch.bfloat16 if self.bf16 else words.dtype
-        by_word, by_place = attended_similarity(
-            words[real].to(narrow),  # padding would be half of the work
-            places.to(narrow),
-            self.sharpness(),
-            owner=owner,
-            captions=len(real),
-            seen=real_mask(image),
-        )
-        of_words = by_word.new_zeros(len(real), len(places)).index_add(
-            0, owner, by_word * alpha[real].to(by_word)[:, None]
-        )
-        return self.scale() * (of_words + einsum(beta.to(by_place), by_place, "b p, r b p -> r b"))
+        owner, device = real.nonzero()[:, 0], words.device.type
+        mixed = torch.is_autocast_enabled(device) and torch.get_autocast_dtype(device) == torch.bfloat16
+        narrow = torch.bfloat16 if self.bf16 or mixed else words.dtype
+        with torch.autocast(device, enabled=False):
+            by_word, by_place = attended_similarity(
+                words[real].to(narrow),  # padding would be half of the work
+                places.to(narrow),
+                self.sharpness(),
+                owner=owner,
+                captions=len(real),
+                seen=real_mask(image),
+            )
+            total = by_word.new_zeros(len(real), len(places)).index_add(0, owner, by_word * alpha[real][:, None])
+            return self.scale() * (total + einsum(beta, by_place, "b p, r b p -> r b"))
 
     def _words(self, text: Tokens) -> tuple[Float[Tensor, "b n d"], Float[Tensor, "b n"]]:
         """Unit vectors, and α."""
