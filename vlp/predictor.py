@@ -74,8 +74,8 @@ def _tokenizer(checkpoint: Checkpoint, model: VisionLanguageModel, given: str | 
         return Tokenizer.from_json(checkpoint.tokenizer_json)
     beside = [checkpoint.vocabulary / name for name in _VOCABULARIES] if checkpoint.vocabulary else []
     vocabulary = given or next((file.parent for file in beside if file.is_file()), None)
-    text = model.text if model.text is not None else model.part("decoder")
-    context_length = text.context_length
+    text = model.part("decoder" if model.text is None else "text")
+    context_length = int(text.context_length)
     node = checkpoint.config.get("tokenizer")
     if node and "vocabulary" not in node:  # of the original's own kind, which lacks only its words
         if vocabulary is None:
@@ -206,7 +206,8 @@ class Predictor:
         tokenizer, objective = self.require_tokenizer(), self._objective("mlm")
         results: list[list[tuple[str, float]]] = []
         for pictures, words in self._pairs(images, texts, "texts"):
-            text, chosen = (part.to(self.device) for part in tokenizer.cloze(words))
+            text, chosen = tokenizer.cloze(words)
+            text, chosen = text.to(self.device), chosen.to(self.device)
             memory = self.model.remember(self.model.encode_image(self._pixels(pictures)))
             best = objective.logits(self.model, text, memory, chosen).softmax(1).topk(count)
             tokens = [[tokenizer.spell([index]) for index in row] for row in best.indices.tolist()]
@@ -234,7 +235,7 @@ class Predictor:
     def caption(self, images: Sequence[Picture]) -> list[str]:
         """One for each image, written as the checkpoint's captioning task says (by default beam search with 3 beams)."""
         tokenizer = self.require_tokenizer()
-        task = self.objectives["captioning"] if "captioning" in self.objectives else Captioning()
+        task: Any = self.objectives["captioning"] if "captioning" in self.objectives else Captioning()
         self.model.part("decoder")  # an error that names it where there is none
         batches = self._batches(images, "images")
         return [text for batch in batches for text in task.caption(self.model, tokenizer, self._pixels(batch))]

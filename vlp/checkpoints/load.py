@@ -111,7 +111,7 @@ def _read_file(path: Path, told: dict[str, Any]) -> Checkpoint:
                 f"{path} is a checkpoint of vlp and says its architecture itself; leave out {', '.join(told)}"
             )
         return _ours(content)
-    state = content.get("state_dict", content.get("model", content))
+    state: Any = content.get("state_dict", content.get("model", content))
     state = {key.removeprefix("module."): value for key, value in state.items()}
     for reader in FORMATS:
         if reader.matches(state):

@@ -22,7 +22,10 @@ from vlp.launch.signature import RESERVED, exists, parameters
 Plain = dict[str, Any]  # a config as plain dicts and lists, interpolations and ??? as text
 POSITIVE = re.compile(r"(^|_)(size|width|length|heads|layers|jobs)$")
 NOT_NEGATIVE = re.compile(r"(^|_)workers$")
-KINDS = {list: {"list", "Sequence", "tuple"}, dict: {"dict", "Mapping"}}  # what annotations call them
+KINDS: dict[type, set[str]] = {
+    list: {"list", "Sequence", "tuple"},
+    dict: {"dict", "Mapping"},
+}  # what annotations call them
 WORDS = {bool: "true or false", int: "an integer", float: "a float", str: "a string"}
 
 
@@ -125,8 +128,8 @@ def check_targets(config: Plain) -> None:
     """Every argument of a `_target_` is one that its constructor names, read from the source without an import."""
     for group in ("objective", "task"):
         if group in config:
-            target = str(lookup(config, f"{group}._target_")[1]).split(".")
-            name = target[-2] if len(target) > 1 else "NAME"
+            dotted = str(lookup(config, f"{group}._target_")[1]).split(".")
+            name = dotted[-2] if len(dotted) > 1 else "NAME"
             raise ConfigError(
                 f"conf/{group}/{name}.yaml would not be used: its first line must be '# @package {group}s.{name}'"
             )

@@ -57,8 +57,8 @@ class MomentumCopy(nn.Module):
                     own.mul_(self.decay).add_(parameter, alpha=1 - self.decay)
                 else:  # the average of equal numbers is not quite equal
                     own.copy_(parameter)
-            for own, buffer in zip(copy.buffers(), original.buffers(), strict=True):
-                own.copy_(buffer)
+            for kept, buffer in zip(copy.buffers(), original.buffers(), strict=True):
+                kept.copy_(buffer)
 
 
 def _heads(objective: nn.Module) -> nn.ModuleDict:

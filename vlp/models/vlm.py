@@ -50,7 +50,8 @@ class VisionLanguageModel(nn.Module):
         if decoder is not None and not isinstance(decoder, nn.Module):
             decoder = decoder(memory_width=states_width(self.part("vision" if fusion is None else "fusion")))
         self.decoder = decoder
-        for part in (fusion, decoder):
+        parts: list[Any] = [fusion, decoder]
+        for part in parts:
             if hasattr(part, "share"):  # BLIP's are made of the text tower's own layers
                 part.share(text)
 
@@ -91,7 +92,8 @@ class VisionLanguageModel(nn.Module):
 
     def constrain(self) -> None:
         """Puts parameters back into their allowed range; called before training and after each optimiser step."""
-        for part in (self.projection, self.fusion):
+        parts: list[Any] = [self.projection, self.fusion]
+        for part in parts:
             if hasattr(part, "constrain"):
                 part.constrain()
 

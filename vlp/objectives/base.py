@@ -12,7 +12,6 @@ from torch import Tensor, nn
 
 from vlp.models.vlm import VisionLanguageModel
 from vlp.structures import Batch, Features, Loss
-from vlp.tokenizers.base import Tokenizer
 
 
 class Objective(nn.Module):
@@ -59,8 +58,9 @@ class Objective(nn.Module):
         on_source = self.sources is None or source in self.sources
         return on_source and all(getattr(batch, field) is not None for field in self.requires)
 
-    def prepare(self, model: VisionLanguageModel, tokenizer: Tokenizer | None, data: Any) -> None:
-        """Takes what it needs of the tokenizer (the mask's id) or of the data module (class names), before the first step."""
+    def prepare(self, model: VisionLanguageModel, tokenizer: Any, data: Any) -> None:
+        """Takes what it needs of the tokenizer (the mask's id; None where the data has no text) or of the data module (class
+        names), before the first step."""
 
     def forward(self, model: VisionLanguageModel, batch: Batch, features: Features) -> Loss:
         raise TypeError(f"{type(self).__name__} has no loss: give it weight 0, or choose another objective")

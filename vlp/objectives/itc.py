@@ -53,6 +53,11 @@ class Queue(nn.Module):
     size: how many; it need not be a multiple of anything.  width: of the joint space.
     """
 
+    embed: Tensor
+    id: Tensor
+    pointer: Tensor
+    count: Tensor
+
     def __init__(self, *, size: int, width: int) -> None:
         super().__init__()
         self.size = size

@@ -134,9 +134,9 @@ class Retrieval(Task):
         place = {"text": places(pairs, to_texts, m), "image": places(pairs, to_images.flip(1), m)}
         cosine = torch.zeros(len(pairs)) if embeds is None else _cosines(*embeds, pairs)
 
-        def final(mix: float) -> list[Int[Tensor, "q 3"]]:
+        def final(mix: float) -> tuple[Int[Tensor, "q 3"], Int[Tensor, "p 3"]]:
             mixed = (scores + mix * cosine).double()
-            return [
+            to_text, to_image = (
                 _reranked(
                     mixed[place[kind]].view(len(query), -1),
                     candidate[found[:, 1]].view(len(query), -1) == query[:, None],
@@ -146,7 +146,8 @@ class Retrieval(Task):
                     ("text", to_texts, image_id.cpu(), text_id.cpu(), None if ties is None else ties[0].cpu()),
                     ("image", to_images, text_id.cpu(), image_id.cpu(), None if ties is None else ties[1].cpu()),
                 )
-            ]
+            )
+            return to_text, to_image
 
         if self._choosing:
             tried = {mix: summarise(*final(mix))["rsum"] for mix in self.mixes}

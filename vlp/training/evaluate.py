@@ -61,7 +61,7 @@ def _task(name: str, node: dict[str, Any], predictor: Predictor) -> Task:
     """As the config has it, but with the checkpoint's own head, if there is one."""
     if name not in predictor.objectives:
         return build(node)
-    stored = predictor.objectives[name]
+    stored: Any = predictor.objectives[name]
     told = predictor.nodes[name]
     task: Task = build({**node, **{key: told[key] for key in stored.stored if key in told}})
     if task.state_dict():

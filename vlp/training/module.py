@@ -273,9 +273,10 @@ def portable(
         return dict(config)
     result = deepcopy(dict(config))
     for name in ("vision", "text"):
-        tower = getattr(model, name)
+        tower: Any = getattr(model, name)
         if hasattr(tower, "architecture"):
             result["model"][name] |= tower.architecture()
+    task: Any
     for name, task in tasks.items():
         if hasattr(task, "architecture") and name in result.get("tasks", {}):
             result["tasks"][name] |= task.architecture()

@@ -86,7 +86,7 @@ class Muon(AdamW):
         self, *, matrix_lr: float = 0.02, momentum: float = 0.95, convolutions: bool = False, **others: Any
     ) -> None:
         super().__init__(**others)
-        self.kinds: tuple[type, ...] = (nn.Linear, nn.Conv2d) if convolutions else (nn.Linear,)
+        self.kinds: tuple[type[nn.Linear | nn.Conv2d], ...] = (nn.Linear, nn.Conv2d) if convolutions else (nn.Linear,)
         if matrix_lr <= 0:
             raise ValueError(f"optimizer.matrix_lr must be > 0, got {matrix_lr}")
         self.matrix_lr, self.momentum = matrix_lr, momentum
@@ -117,7 +117,8 @@ def _flat(parameters: Iterable[nn.Parameter]) -> list[Tensor]:
     memory, which an orthogonal step does not depend on."""
     matrices = []
     for parameter in parameters:
-        order = (0, *sorted(range(1, parameter.ndim), key=lambda axis: -parameter.stride(axis)))
+        strides: tuple[int, ...] = parameter.stride()
+        order = (0, *sorted(range(1, parameter.ndim), key=strides.__getitem__, reverse=True))
         matrix = parameter.detach().permute(order).view(len(parameter), -1)
         if parameter.grad is not None:
             matrix.grad = parameter.grad.permute(order).reshape(len(parameter), -1)
@@ -127,11 +128,11 @@ def _flat(parameters: Iterable[nn.Parameter]) -> list[Tensor]:
 
 def _flatten(muon: torch.optim.Muon) -> None:
     """In place of its kernels, matrices; of its state, the same records under other keys."""
-    state: dict[Tensor, Any] = defaultdict(dict)
+    state: defaultdict[Tensor, Any] = defaultdict(dict)
     groups = []
     for group in muon.param_groups:
         matrices = _flat(group["params"])
-        state |= {matrix: muon.state[kernel] for matrix, kernel in zip(matrices, group["params"], strict=True)}
+        state.update((matrix, muon.state[kernel]) for matrix, kernel in zip(matrices, group["params"], strict=True))
         groups.append(group | {"params": matrices})
     muon.param_groups, muon.state = groups, state
 
