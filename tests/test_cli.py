@@ -7,6 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from vlp import cli
+from vlp.checkpoints import convert
+
 ROOT = Path(__file__).parents[1]
 
 
@@ -17,6 +20,10 @@ def vlp(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess
     environment = {"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin", "COLUMNS": "120"}
     command = [sys.executable, "-c", code, *arguments]
     return subprocess.run(command, cwd=cwd or ROOT, env=environment, capture_output=True, text=True, timeout=60)
+
+
+def test_every_format_that_is_written_can_be_asked_for():
+    assert cli.FORMATS == convert.FORMATS
 
 
 def test_help_names_the_commands_and_imports_nothing_heavy():

@@ -18,7 +18,7 @@ LISTED = {
     "tasks": "task",
     "experiments": "experiment",
 }
-FORMATS = ("hugging_face", "openai", "vlp")
+FORMATS = ("hugging_face", "openai", "albef", "blip", "vilt", "vlp")  # convert.FORMATS, which would import torch
 
 
 class Parser(argparse.ArgumentParser):

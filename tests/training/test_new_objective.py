@@ -1,4 +1,4 @@
-"""A new objective is one file and one YAML: nothing else changes, and any one can be left out."""
+"""A new objective is one file and one YAML, those of the README: nothing else changes, and any one can be left out."""
 
 from __future__ import annotations
 
@@ -19,27 +19,9 @@ SMALL = (
     "model.fusion.width=16", "model.projection.width=8", "tokenizer.size=300", "task=[retrieval]",
 )  # fmt: skip
 
-CENTRE = '''"""Pulls the embeddings of each batch towards their centre."""
-
-from __future__ import annotations
-
-from vlp.models.vlm import VisionLanguageModel
-from vlp.objectives.base import Objective
-from vlp.structures import Batch, Features, Loss
-
-
-class Centre(Objective):
-    requires = ("image",)
-    needs = ("vision", "projection")
-    uses = ("image_embed",)
-
-    def forward(self, model: VisionLanguageModel, batch: Batch, features: Features) -> Loss:
-        assert features.image_embed is not None
-        return Loss(value=(features.image_embed - features.image_embed.mean(0)).square().sum(1).mean())
-'''
-YAML = (
-    "# @package objectives.centre\n# the new one\n_target_: vlp.objectives.centre.Centre\nweight: 0.5\nsources: null\n"
-)
+README = (ROOT / "README.md").read_text()
+MINE = README[README.index("from vlp.objectives.base import Objective") :].split("```")[0]
+YAML = README[README.index("# @package objectives.mine") :].split("```")[0]
 
 
 @pytest.fixture
@@ -65,9 +47,9 @@ def train(folder: Path, *overrides: str) -> dict[str, float]:
 
 
 def test_one_file_and_one_yaml_add_an_objective_and_any_can_go(copy: Path) -> None:
-    (copy / "vlp/objectives/centre.py").write_text(CENTRE)
-    (copy / "conf/objective/centre.yaml").write_text(YAML)
-    every = train(copy, "objective=[itc,itm,mlm,centre]", "trainer.log_every_n_steps=1")
-    assert {key.split("/")[2] for key in every if key.endswith("/loss")} == {"itc", "itm", "mlm", "centre"}
-    fewer = train(copy, "objective=[itc,mlm,centre]", "trainer.log_every_n_steps=1")
-    assert {key.split("/")[2] for key in fewer if key.endswith("/loss")} == {"itc", "mlm", "centre"}
+    (copy / "vlp/objectives/mine.py").write_text(MINE)
+    (copy / "conf/objective/mine.yaml").write_text(YAML)
+    every = train(copy, "objective=[itc,itm,mlm,mine]", "trainer.log_every_n_steps=1")
+    assert {key.split("/")[2] for key in every if key.endswith("/loss")} == {"itc", "itm", "mlm", "mine"}
+    fewer = train(copy, "objective=[itc,mlm,mine]", "trainer.log_every_n_steps=1")
+    assert {key.split("/")[2] for key in fewer if key.endswith("/loss")} == {"itc", "mlm", "mine"}

@@ -56,6 +56,7 @@ class Lines(Callback):
 
     def __init__(self, monitor: str) -> None:
         self.monitor, self.rate, self.begin = monitor, _Rate(), 0.0
+        self.told = -1  # the last epoch that has its line
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self.begin, self.first_step = time.perf_counter(), trainer.global_step
@@ -68,13 +69,25 @@ class Lines(Callback):
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: Any) -> None:
         self.rate.start(pl_module)
-        if not trainer.is_global_zero or trainer.state.fn != "fit":
+        if trainer.state.fn == "fit":
+            self._tell(trainer, pl_module, validated=True)
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: Any) -> None:
+        self.rate.stop(pl_module)
+        self.rate.start(pl_module)
+        if self.told < trainer.current_epoch:  # no validation in this one
+            self._tell(trainer, pl_module)
+
+    def _tell(self, trainer: L.Trainer, pl_module: Any, validated: bool = False) -> None:
+        self.told = trainer.current_epoch
+        if not trainer.is_global_zero:
             return
         figures = trainer.callback_metrics
         names = [name for name in figures if name.endswith("/loss")]  # train/<source>/<objective>/loss
         several = len({name.split("/")[1] for name in names}) > 1
         losses = ", ".join(f"{' '.join(n.split('/')[1 if several else 2 : -1])} {float(figures[n]):.3f}" for n in names)
-        monitored = f", {self.monitor} {float(figures[self.monitor]):.1f}" if self.monitor in figures else ""
+        known = validated and self.monitor in figures
+        monitored = f", {self.monitor} {float(figures[self.monitor]):.1f}" if known else ""
         done = trainer.global_step - self.first_step
         left = (time.perf_counter() - self.begin) * max(0, pl_module.total_steps() - trainer.global_step) / max(1, done)
         print(
