@@ -84,7 +84,8 @@ class LateFusion(nn.Module):
         """The states are each word times what it looks at, channel by channel.  images: what `remember` made of one image for
         each text, or of one that all look at."""
         (image,) = images
-        words, alpha, real = *self._words(text), real_mask(text)
+        flat, alpha, real = *self._words(text), real_mask(text)
+        words = flat.new_zeros(*real.shape, self.width).masked_scatter(real[..., None], flat)
         places, beta, seen = *_places(image, len(words)), real_mask(image).expand(len(words), -1)
         with torch.autocast(words.device.type, enabled=False):
             logits = self.sharpness() * einsum(words, places, "b n d, b p d -> b n p")
@@ -108,7 +109,7 @@ class LateFusion(nn.Module):
         narrow = torch.bfloat16 if self.bf16 or mixed else words.dtype
         with torch.autocast(device, enabled=False):
             by_word, by_place = attended_similarity(
-                words[real].to(narrow),  # padding would be half of the work
+                words.to(narrow),
                 places.to(narrow),
                 self.sharpness(),
                 owner=owner,
@@ -118,14 +119,13 @@ class LateFusion(nn.Module):
             total = by_word.new_zeros(len(real), len(places)).index_add(0, owner, by_word * alpha[real][:, None])
             return self.scale() * (total + einsum(beta, by_place, "b p, r b p -> r b"))
 
-    def _words(self, text: Tokens) -> tuple[Float[Tensor, "b n d"], Float[Tensor, "b n"]]:
-        """Unit vectors, and α."""
+    def _words(self, text: Tokens) -> tuple[Float[Tensor, "w d"], Float[Tensor, "b n"]]:
+        """Unit vectors of the real words alone, as padding would be half of the work, and α."""
         real = real_mask(text)
         with self._precision(text.states):
             words, logits = self.text(text.states[real])
-        unit = words.new_zeros(*real.shape, self.width).masked_scatter(real[..., None], words)
         weight = logits.new_full(real.shape, -torch.inf).masked_scatter(real, logits)
-        return unit, weight.softmax(-1)
+        return words, weight.softmax(-1)
 
     def _precision(self, states: Tensor) -> AbstractContextManager[object]:
         return torch.autocast(states.device.type, torch.bfloat16) if self.bf16 else nullcontext()
