@@ -8,6 +8,7 @@ Every record moves as one object: `.to(device)`, `.pin_memory()`.
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -94,6 +95,25 @@ class Blank:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class Member:
+    """A file inside a tar: `size` bytes from byte `offset` of `archive`, a file of this machine. Its text form,
+    `shard.tar!512+2048/photo.jpg`, is read back by `parse`, so it goes where paths go."""
+
+    archive: Path
+    name: str
+    offset: int
+    size: int
+
+    def __str__(self) -> str:
+        return f"{self.archive}!{self.offset}+{self.size}/{self.name}"
+
+    @classmethod
+    def parse(cls, text: str) -> Member | None:
+        found = re.fullmatch(r"(.+)!(\d+)\+(\d+)/(.+)", text, re.DOTALL)
+        return found and cls(archive=Path(found[1]), name=found[4], offset=int(found[2]), size=int(found[3]))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Sample:
     """One raw example as a data set lists it; the image is a file, opened only when the sample is loaded.
 
@@ -104,7 +124,7 @@ class Sample:
 
     id: int
     sample: int
-    image: Path
+    image: Path | Member
     captions: tuple[str, ...] = ()
     question: str | None = None
     choices: tuple[str, ...] = ()
@@ -116,6 +136,10 @@ class Sample:
     blanks: tuple[Blank, ...] = ()  # words of the captions that the picture decides
     also_true: tuple[tuple[int, ...], ...] = ()  # for each caption, ids of other images that it is true of, where known
     categories: tuple[int, ...] = ()  # every class that the image shows (COCO), as indices into the class names
+    # left, top, right and bottom in pixels of the upright photo
+    crop: tuple[int | float, ...] | None = None  # the part of it that the sample is about
+    boxes: tuple[tuple[int | float, ...], ...] | None = None  # None = the data have none; within the crop
+    box_labels: tuple[int, ...] = ()  # class of each box
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import os
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +19,10 @@ import lightning as L
 import torch
 
 from vlp.data.collate import Collate
-from vlp.data.dataset import Examples, PackedSamples, Transform
+from vlp.data.dataset import Examples, ImageTransform, PackedSamples
 from vlp.data.files import existing, first_five, inside
 from vlp.data.loader import Loader, prepare_worker
-from vlp.data.sampler import EvalSampler, TrainSampler
+from vlp.data.sampler import EpochOrder, EvalSampler, TrainSampler
 from vlp.random import permutation
 from vlp.structures import Sample
 
@@ -47,7 +47,7 @@ class DataModule(L.LightningDataModule):
         *,
         name: str,
         root: str | Path,
-        transform: Mapping[str, Transform],
+        transform: Mapping[str, ImageTransform],
         tokenizer: Any = None,
         seed: int = 0,
         batch_size: int = 256,
@@ -73,13 +73,16 @@ class DataModule(L.LightningDataModule):
         self.allow_zero_length_dataloader_with_multiple_devices = True  # fewer evaluation samples than ranks
         self.sampler: TrainSampler | None = None
         self._train_loader: Loader | None = None
-        self._splits: dict[str, PackedSamples] = {}
+        self._splits: dict[str, Sequence[Sample]] = {}
 
     # -- what a data set writes ------------------------------------------------------------------------------------
 
     def samples(self, split: str) -> Sequence[Sample]:
         """The raw samples of "train", "val" or "test"; empty where the data set has none."""
         raise NotImplementedError
+
+    # a data set with an order of its own for training gives its samples by epoch
+    order: Callable[[int], EpochOrder] | None = None
 
     # -- what it may use -------------------------------------------------------------------------------------------
 
@@ -96,19 +99,23 @@ class DataModule(L.LightningDataModule):
         """The sources that have samples in a split, in the order of its loaders."""
         return self.sources if len(self.split(split)) else {}
 
-    def split(self, split: str) -> PackedSamples:
+    def split(self, split: str) -> Sequence[Sample]:
         """The checked samples of a split; read once."""
         if split not in SPLITS:
             raise ValueError(f"there is no split {split!r}: choose from {', '.join(SPLITS)}")
         if split not in self._splits:
             existing(self.root, what=f"the folder of {self.name}", fix="set data.root, or data_root for all data sets")
-            samples = list(self.samples(split))
-            if split == "train" and self.max_train_samples is not None:
-                kept = permutation(len(samples), 0)[: self.max_train_samples].sort().values
-                samples = [samples[index] for index in kept.tolist()]
-            self._check(split, samples)
-            self._splits[split] = PackedSamples(samples)
+            self._splits[split] = self.load(split)
         return self._splits[split]
+
+    def load(self, split: str) -> Sequence[Sample]:
+        """What `samples` lists, checked and packed."""
+        samples = list(self.samples(split))
+        if split == "train" and self.max_train_samples is not None:
+            kept = permutation(len(samples), 0)[: self.max_train_samples].sort().values
+            samples = [samples[index] for index in kept.tolist()]
+        self._check(split, samples)
+        return PackedSamples(samples)
 
     def _check(self, split: str, samples: Sequence[Sample]) -> None:
         bare = [
@@ -166,7 +173,11 @@ class DataModule(L.LightningDataModule):
             return
         self._train = self._examples("train")
         self.sampler = TrainSampler(
-            length=len(self._train), batch_size=self.batch_size, seed=self.seed, owner=self._train.owner
+            length=len(self._train),
+            batch_size=self.batch_size,
+            seed=self.seed,
+            owner=self._train.owner,
+            order=self.order,
         )
 
     @property

@@ -12,7 +12,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from vlp.data.answers import soft_scores
-from vlp.structures import Batch, Image, Sample, Text
+from vlp.structures import Batch, Boxes, Image, Sample, Text
 
 Tokenizer = Callable[..., Text]  # of a list of texts and their kind
 
@@ -26,6 +26,7 @@ class Example:
     pixels: Tensor  # uint8 [3 h w]
     captions: tuple[str, ...]
     also_true: tuple[tuple[int, ...], ...] = ()  # of each of these captions
+    boxes: Boxes | None = None  # what the pixels show of the sample's
 
 
 def tokenize_rows(tokenizer: Tokenizer, rows: Sequence[Sequence[str]], *, kind: str = "caption") -> Text | None:
@@ -122,6 +123,7 @@ class Collate:
             for row, sample in zip(categories, samples, strict=True):
                 row[list(sample.categories)] = True
         answer, answer_weight = self._answer(samples)
+        boxes = [example.boxes for example in examples if example.boxes is not None]
         return Batch(
             id=torch.tensor([sample.id for sample in samples]),
             sample=torch.tensor([sample.sample for sample in samples]),
@@ -136,5 +138,6 @@ class Collate:
             choices=None if not any(choices) or self.tokenizer is None else tokenize_rows(self.tokenizer, choices),
             label=torch.tensor(labels) if any(label >= 0 for label in labels) else None,
             categories=categories,
+            boxes=boxes if len(boxes) == len(samples) else None,
             raw=None if self.training else tuple(samples),
         )

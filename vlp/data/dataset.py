@@ -21,12 +21,13 @@ from torch import Tensor
 
 from vlp import distributed
 from vlp.data.collate import Example
-from vlp.data.images import ImageError, open_image
+from vlp.data.images import ImageError, load, open_photo
 from vlp.data.sampler import Key
+from vlp.data.transforms import Transform
 from vlp.random import mix, seeded
-from vlp.structures import Sample
+from vlp.structures import Boxes, Sample
 
-Transform = Callable[[PIL.Image.Image], Tensor]
+ImageTransform = Callable[[PIL.Image.Image], Tensor]  # those of vlp also take a file, and decode no more than they need
 
 
 class PackedSamples(Sequence[Sample]):
@@ -58,13 +59,15 @@ class Examples(torch.utils.data.Dataset[Example]):
         samples: Sequence[Sample],
         *,
         name: str,
-        transform: Transform,
+        transform: ImageTransform,
         training: bool,
         seed: int = 0,
         captions: int | str = 1,
         max_bad_fraction: float = 0.01,
         issues_path: Path | None = None,
+        expect: Callable[[int, int], None] | None = None,
     ) -> None:
+        self.expect = expect
         self.samples, self.name, self.transform, self.training = samples, name, transform, training
         self.seed, self.captions = seed, captions
         self.max_bad_fraction, self.issues_path = max_bad_fraction, issues_path
@@ -87,41 +90,67 @@ class Examples(torch.utils.data.Dataset[Example]):
         epoch, index = key
         position = index if self.owner is None else int(self.owner[index])
         seed = mix(self.seed, epoch, index)
+        if self.expect is not None:
+            self.expect(epoch, position)
         for place in range(position, position + len(self.samples)):
-            sample = self.samples[place % len(self.samples)]
-            with seeded(seed):
-                try:
-                    image = open_image(sample.image, decode_side=getattr(self.transform, "decode_side", None))
-                    pixels = self.transform(image)
-                except ImageError as error:
-                    self._report(place % len(self.samples), sample, error)
-                    continue
-            with seeded(seed):
-                turn = None if self.owner is None else index - int(self.first[position])
-                chosen = self._choose(len(sample.captions), turn)
+            try:
+                sample = self.samples[place % len(self.samples)]
+                pixels, boxes = self._look(sample, seed)
+            except ImageError as error:
+                self._report(place % len(self.samples), error)
+                continue
+            turn = None if self.owner is None else index - int(self.first[position])
+            chosen = self._choose(len(sample.captions), turn, random.Random(seed))
             return Example(
                 sample=sample,
                 seed=seed,
                 pixels=pixels,
                 captions=tuple(sample.captions[place] for place in chosen),
                 also_true=tuple(sample.also_true[place] for place in chosen) if sample.also_true else (),
+                boxes=boxes,
             )
-        raise ValueError(f"no image of {self.name} can be read; the first is {self.samples[position].image}")
+        raise ValueError(f"no image of {self.name} can be read; the first is {self._place(position)}")
 
-    def _choose(self, count: int, turn: int | None) -> list[int]:
+    def _look(self, sample: Sample, seed: int) -> tuple[Tensor, Boxes | None]:
+        """Raises ImageError."""
+        photo = open_photo(sample.image)
+        if sample.crop is not None:
+            photo = photo.within(sample.crop)
+        if not isinstance(self.transform, Transform):  # any function of a decoded image
+            if sample.boxes is not None:
+                raise ValueError(f"{self.name} has boxes, which {self.transform} does not move: use a Transform of vlp")
+            with seeded(seed):
+                return self.transform(load(photo)), None
+        try:
+            pixels, view = self.transform.look(photo, seed)
+        except ImageError as error:  # of a transform, which knows no path
+            if str(error).startswith(photo.place):
+                raise
+            raise ImageError(f"{photo.place}: {str(error).replace(': ', ', ')}") from error
+        if sample.boxes is None:
+            return pixels, None
+        corners, seen = view.boxes(sample.boxes)
+        return pixels, Boxes(xyxy=corners, label=torch.tensor([sample.box_labels[i] for i in seen], dtype=torch.int64))
+
+    def _place(self, position: int) -> str:
+        try:
+            return str(self.samples[position].image)
+        except ImageError as error:
+            return str(error)
+
+    def _choose(self, count: int, turn: int | None, draws: random.Random) -> list[int]:
         """Which of so many captions."""
         if not self.training or not count:
             return list(range(count))
         if turn is not None:
             return [turn % count]  # the remainder only matters for the stand-in of a bad image
-        return random.sample(range(count), min(int(self.captions), count))
+        return draws.sample(range(count), min(int(self.captions), count))
 
-    def _report(self, index: int, sample: Sample, error: ImageError) -> None:
+    def _report(self, index: int, error: ImageError) -> None:
         """Notes a bad training image, once; raises in evaluation and when there are too many."""
-        problem = f"{sample.image}: {error.reason}"
         if not self.training:
             raise ImageError(
-                f"{self.name} data: skipping an image would change the metric; repair or remove {problem}"
+                f"{self.name} data: skipping an image would change the metric; repair or remove {error}"
             ) from error
         if self._bad[index]:
             return
@@ -129,12 +158,12 @@ class Examples(torch.utils.data.Dataset[Example]):
         line = {
             "split": "train",
             "source": self.name,
-            "file": str(sample.image),
+            "file": str(error).removesuffix(f": {error.reason}"),
             "reason": error.reason,
             "rank": distributed.rank(),
         }
         if self.issues_path is None:
-            warnings.warn(f"skipped a training image of {self.name}: {problem}", stacklevel=2)
+            warnings.warn(f"skipped a training image of {self.name}: {error}", stacklevel=2)
         else:
             # one write to a file opened for appending is not torn apart by other workers
             handle = os.open(self.issues_path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
@@ -143,5 +172,5 @@ class Examples(torch.utils.data.Dataset[Example]):
         if self.bad_samples > self.max_bad_fraction * len(self.samples):
             raise ImageError(
                 f"{self.bad_samples} of {len(self.samples)} training images of {self.name} cannot be read, more than "
-                f"data.max_bad_fraction={self.max_bad_fraction:g}; the last one: {problem}"
+                f"data.max_bad_fraction={self.max_bad_fraction:g}; the last one: {error}"
             )

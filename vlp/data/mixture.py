@@ -16,7 +16,7 @@ import lightning as L
 from torch.utils.data import ConcatDataset
 
 from vlp.data.base import DataModule, unused_batches
-from vlp.data.dataset import Transform
+from vlp.data.dataset import ImageTransform
 from vlp.data.loader import Loader
 from vlp.data.sampler import TrainSampler
 from vlp.structures import Batch, Sample
@@ -88,7 +88,7 @@ class Mixture(L.LightningDataModule):
         *,
         name: str,
         sources: Mapping[str, Callable[..., DataModule] | None],
-        transform: Mapping[str, Transform],
+        transform: Mapping[str, ImageTransform],
         tokenizer: Any = None,
         seed: int = 0,
         epoch: str | int | None = None,

@@ -29,7 +29,12 @@ def photo_of_file(path: str) -> int:
         return int(found[1])
     if file.parent.name in ("VG_100K", "VG_100K_2") and file.stem.isdecimal():
         return genome_photo(int(file.stem))
-    return OTHER + int.from_bytes(hashlib.sha256(path.encode()).digest()[:8], "big") % (1 << 61)
+    return OTHER + hashed(path)
+
+
+def hashed(text: str) -> int:
+    """61 bits."""
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") % (1 << 61)
 
 
 def listed_photos(path: Path) -> set[int]:

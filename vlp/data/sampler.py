@@ -8,8 +8,8 @@ epoch is left out: all ranks make equal steps.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Int
@@ -20,6 +20,17 @@ from vlp import distributed
 from vlp.random import permutation
 
 Key = tuple[int, int]  # (epoch, index into the split)
+
+
+@runtime_checkable
+class EpochOrder(Protocol):
+    """The samples of an epoch in the order of training; a slice is a tensor of their numbers."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, positions: slice, /) -> Tensor: ...
+
+
 ORDER, ROUND = 1, 2  # what a permutation is for, mixed into its seed
 
 
@@ -27,7 +38,8 @@ class TrainSampler(Sampler[list[Key]]):
     """A batch sampler of this rank's part of each global batch.
 
     batch_size: of all ranks together.  owner: the image of each sample where an image has several samples (one for
-    each caption); then no global batch holds an image twice.  rank, world: those of the process group by default.
+    each caption); then no global batch holds an image twice.  order: of an epoch, instead of a permutation of all samples;
+    a function of its number.  rank, world: those of the process group by default.
     """
 
     def __init__(
@@ -37,10 +49,11 @@ class TrainSampler(Sampler[list[Key]]):
         batch_size: int,
         seed: int,
         owner: Int[Tensor, " length"] | None = None,
+        order: Callable[[int], EpochOrder] | None = None,
         rank: int | None = None,
         world: int | None = None,
     ) -> None:
-        self.length, self.batch_size, self.seed, self.owner = length, batch_size, seed, owner
+        self.length, self.batch_size, self.seed, self.owner, self._order = length, batch_size, seed, owner, order
         self.rank = distributed.rank() if rank is None else rank
         self.world = distributed.world_size() if world is None else world
         if batch_size < 1 or batch_size % self.world:
@@ -108,8 +121,10 @@ class TrainSampler(Sampler[list[Key]]):
         rounds = [order[turn[order] == number] for number in range(int(counts.max()))]
         return [round for round in rounds if len(round) >= self.batch_size]
 
-    def order(self, epoch: int) -> Int[Tensor, " n"]:
+    def order(self, epoch: int) -> EpochOrder:
         """The samples of an epoch in the order of training, of all ranks."""
+        if self._order is not None:
+            return self._order(epoch)
         order = permutation(self.length, self.seed, epoch, ORDER)
         if self.owner is None:
             return order[: self.samples_per_epoch]

@@ -2,31 +2,46 @@
 
 `EvalTransform(mode="clip")` is OpenAI's preprocessing to the bit, in its order: bicubic resize of the shorter side,
 centre crop, and only then RGB (so a palette image is resized by nearest neighbour, as Pillow does to palettes).
-Random draws come from torch's global generator, which the data set seeds for each sample.
+Boxes follow the view; RandAugment, which also shears and turns, is refused for data with boxes.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from contextlib import nullcontext
 
 import PIL.Image
 import torch
 from jaxtyping import UInt8
 from torchvision.transforms import v2
-from torchvision.transforms.v2.functional import pil_to_tensor
+from torchvision.transforms.v2.functional import pil_to_tensor, to_pil_image
 
-from vlp.data.images import ImageError, eight_bit, to_rgb
+from vlp.data.images import ImageError, Photo, eight_bit, load, to_rgb
+from vlp.data.view import BICUBIC, DECODERS, View, see, see_image, torchcodec_decoder
+from vlp.random import seeded
 
-BICUBIC = v2.InterpolationMode.BICUBIC
 LONGEST = 16  # sides of an image above this ratio are cut first: 1 x 4000 would become 224 x 896,000
 
 
-class TrainTransform:
+class Transform:
+    """From a photo to uint8 pixels [3 h w]; whatever is random in it is a function of a seed."""
+
+    def view(self, width: int, height: int, generator: torch.Generator) -> View:
+        """What is seen of a photo of so many pixels."""
+        raise NotImplementedError
+
+    def look(self, photo: Photo, seed: int) -> tuple[UInt8[torch.Tensor, "3 h w"], View]:
+        """The pixels, and what they show.  Raises ImageError."""
+        raise NotImplementedError
+
+
+class TrainTransform(Transform):
     """Random resized crop, then what is asked for.
 
     crop_scale: area of the crop as a fraction of the image; crop_ratio: its width over its height. flip: leave it off
     where captions speak of left and right. rand_augment: (operations, magnitude), for example (2, 9) (Cubuk et al.,
-    "RandAugment", 2020). colour_jitter: (brightness, contrast, saturation, hue). decode_side: see `open_image`.
+    "RandAugment", 2020). colour_jitter: (brightness, contrast, saturation, hue). decoder, reduce: see `see`.
     """
 
     def __init__(
@@ -38,15 +53,13 @@ class TrainTransform:
         flip: bool = False,
         rand_augment: Sequence[int] | None = None,
         colour_jitter: Sequence[float] | None = None,
-        decode_side: int | None = None,
+        decoder: str = "pillow",
+        reduce: bool = True,
     ) -> None:
-        self.image_size = image_size
-        self.decode_side = decode_side
-        steps: list[torch.nn.Module] = [
-            v2.RandomResizedCrop(image_size, scale=tuple(crop_scale), ratio=tuple(crop_ratio), interpolation=BICUBIC)
-        ]
-        if flip:
-            steps.append(v2.RandomHorizontalFlip())
+        self.image_size, self.flip = image_size, flip
+        self.crop_scale, self.crop_ratio = tuple(crop_scale), tuple(crop_ratio)
+        self.decoder, self.reduce = checked(decoder), reduce
+        steps: list[torch.nn.Module] = []
         if rand_augment is not None:
             operations, magnitude = rand_augment
             steps.append(
@@ -54,25 +67,74 @@ class TrainTransform:
             )
         if colour_jitter is not None:
             steps.append(v2.ColorJitter(*colour_jitter))
-        self.steps = v2.Compose(steps)
+        self.augment = v2.Compose(steps) if steps else None
+
+    def view(self, width: int, height: int, generator: torch.Generator) -> View:
+        left, top, crop_width, crop_height = self._crop(width, height, generator)
+        mirrored = self.flip and bool(torch.rand(1, generator=generator) < 0.5)
+        return View(
+            left=left, top=top, width=crop_width, height=crop_height, size=(self.image_size,) * 2, mirrored=mirrored
+        )
+
+    def _crop(self, width: int, height: int, generator: torch.Generator) -> tuple[int, int, int, int]:
+        """Left, top, width and height: the draws of torchvision's RandomResizedCrop from the same generator."""
+
+        def draw(low: float, high: float) -> float:
+            return float(torch.empty(1).uniform_(low, high, generator=generator))
+
+        low, high = self.crop_ratio
+        for _ in range(10):
+            area = width * height * draw(*self.crop_scale)
+            ratio = math.exp(draw(math.log(low), math.log(high)))
+            w, h = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
+            if 0 < w <= width and 0 < h <= height:
+                top = int(torch.randint(0, height - h + 1, (1,), generator=generator))
+                return int(torch.randint(0, width - w + 1, (1,), generator=generator)), top, w, h
+        w, h = width, height  # too narrow for any draw: the largest middle part of an allowed shape
+        if width / height < low:
+            h = round(width / low)
+        elif width / height > high:
+            w = round(height * high)
+        return (width - w) // 2, (height - h) // 2, w, h
+
+    def look(self, photo: Photo, seed: int) -> tuple[UInt8[torch.Tensor, "3 h w"], View]:
+        if self.augment is None:
+            view = self.view(*photo.size, torch.Generator().manual_seed(seed))
+            return see(photo, view, decoder=self.decoder, reduce=self.reduce), view
+        with seeded(seed):  # torchvision's operations draw from the global generators
+            view = self.view(*photo.size, torch.default_generator)
+            pixels = see(photo, view, decoder=self.decoder, reduce=self.reduce)
+            return pil_to_tensor(self.augment(to_pil_image(pixels))), view
 
     def __call__(self, image: PIL.Image.Image) -> UInt8[torch.Tensor, "3 h w"]:
-        return pil_to_tensor(self.steps(to_rgb(image)))
+        """Of a decoded image, by Pillow, with draws from torch's global generator."""
+        image = to_rgb(image)
+        seen = see_image(image, self.view(*image.size, torch.default_generator))
+        return pil_to_tensor(seen if self.augment is None else self.augment(seen))
 
 
-class EvalTransform:
-    """mode "clip": shorter side to `image_size`, then the centre; "squash": the whole image made square."""
-
-    decode_side = None  # evaluation always decodes in full
+class EvalTransform(Transform):
+    """mode "clip": shorter side to `image_size`, then the centre; "squash": the whole image made square. Always decoded in
+    full, by Pillow."""
 
     def __init__(self, *, image_size: int, mode: str = "clip") -> None:
         if mode not in ("clip", "squash"):
             raise ValueError(f"unknown mode {mode!r} of EvalTransform: choose clip or squash")
         self.image_size = image_size
         self.mode = mode
-        squash = [v2.Resize((image_size, image_size), interpolation=BICUBIC)]
-        clip = [v2.Resize(image_size, interpolation=BICUBIC), v2.CenterCrop(image_size)]
+        squash = [v2.Resize((image_size, image_size), interpolation=v2.InterpolationMode.BICUBIC)]
+        clip = [v2.Resize(image_size, interpolation=v2.InterpolationMode.BICUBIC), v2.CenterCrop(image_size)]
         self.steps = v2.Compose(clip if mode == "clip" else squash)
+
+    def view(self, width: int, height: int, generator: torch.Generator) -> View:
+        square = (self.image_size,) * 2
+        if self.mode == "squash":
+            return View(left=0, top=0, width=width, height=height, size=square)
+        side = min(width, height)
+        return View(left=(width - side) / 2, top=(height - side) / 2, width=side, height=side, size=square)
+
+    def look(self, photo: Photo, seed: int) -> tuple[UInt8[torch.Tensor, "3 h w"], View]:
+        return self(load(photo)), self.view(*photo.size, torch.default_generator)
 
     def __call__(self, image: PIL.Image.Image) -> UInt8[torch.Tensor, "3 h w"]:
         image = eight_bit(image)
@@ -82,13 +144,13 @@ class EvalTransform:
         return pil_to_tensor(to_rgb(self.steps(image)))
 
 
-class MinMaxTransform:
+class MinMaxTransform(Transform):
     """Keeps the image's shape: the shorter side becomes `image_size`, unless the longer one would pass `longest`; then both
     sides are cut down to multiples of `multiple`, so the shape changes a little (ViLT, arXiv:2102.03334, §4.1;
     dandelin/ViLT vilt/transforms/utils.py `MinMaxResize`).
 
     longest: None = 1333/800 of `image_size`, as in object detection.  rand_augment: (operations, magnitude), in training.
-    decode_side: see `open_image`.
+    decoder, reduce: see `see`; without them, decoded in full and resized by Pillow, as the original does.
     """
 
     def __init__(
@@ -98,29 +160,58 @@ class MinMaxTransform:
         longest: int | None = None,
         multiple: int = 32,
         rand_augment: Sequence[int] | None = None,
-        decode_side: int | None = None,
+        decoder: str = "pillow",
+        reduce: bool = False,
     ) -> None:
-        self.image_size, self.multiple, self.decode_side = image_size, multiple, decode_side
+        self.image_size, self.multiple = image_size, multiple
+        self.decoder, self.reduce = checked(decoder), reduce
         self.longest = int(1333 / 800 * image_size) if longest is None else longest
-        self.augment: torch.nn.Module = torch.nn.Identity()
+        self.augment: torch.nn.Module | None = None
         if rand_augment is not None:
             operations, magnitude = rand_augment
             self.augment = v2.RandAugment(
                 num_ops=operations, magnitude=magnitude, interpolation=v2.InterpolationMode.BILINEAR
             )
 
-    def __call__(self, image: PIL.Image.Image) -> UInt8[torch.Tensor, "3 h w"]:
+    def view(self, width: int, height: int, generator: torch.Generator) -> View:
         """Raises ImageError where the shorter side would vanish."""
-        image = to_rgb(image)
-        scale = self.image_size / min(image.size)
-        sides = [self.image_size if side == min(image.size) else scale * side for side in image.size]
+        shorter = min(width, height)
+        scale = self.image_size / shorter
+        sides = [self.image_size if side == shorter else scale * side for side in (width, height)]
         if max(sides) > self.longest:
             scale = self.longest / max(sides)
             sides = [scale * side for side in sides]
-        width, height = (int(side + 0.5) // self.multiple * self.multiple for side in sides)
-        if not width or not height:
+        columns, rows = (int(side + 0.5) // self.multiple * self.multiple for side in sides)
+        if not columns or not rows:
             raise ImageError(
-                f"image of {image.width} x {image.height} pixels: too narrow, as a side of {min(sides):.0f} pixels is left "
+                f"image of {width} x {height} pixels: too narrow, as a side of {min(sides):.0f} pixels is left "
                 f"of which multiples of {self.multiple} are kept"
             )
-        return pil_to_tensor(self.augment(image).resize((width, height), PIL.Image.Resampling.BICUBIC))
+        return View(left=0, top=0, width=width, height=height, size=(rows, columns))
+
+    def look(self, photo: Photo, seed: int) -> tuple[UInt8[torch.Tensor, "3 h w"], View]:
+        if self.decoder == "pillow" and not self.reduce:
+            with seeded(seed) if self.augment is not None else nullcontext():
+                return self(load(photo)), self.view(*photo.size, torch.default_generator)
+        view = self.view(*photo.size, torch.default_generator)
+        pixels = see(photo, view, decoder=self.decoder, reduce=self.reduce)
+        if self.augment is not None:
+            with seeded(seed):
+                pixels = pil_to_tensor(self.augment(to_pil_image(pixels)))
+        return pixels, view
+
+    def __call__(self, image: PIL.Image.Image) -> UInt8[torch.Tensor, "3 h w"]:
+        """Raises ImageError where the shorter side would vanish."""
+        image = to_rgb(image)
+        height, width = self.view(*image.size, torch.default_generator).size
+        if self.augment is not None:
+            image = self.augment(image)
+        return pil_to_tensor(image.resize((width, height), BICUBIC))
+
+
+def checked(decoder: str) -> str:
+    if decoder not in DECODERS:
+        raise ValueError(f"decoder={decoder!r} of a transform: choose {' or '.join(DECODERS)}")
+    if decoder == "torchcodec":
+        torchcodec_decoder()
+    return decoder

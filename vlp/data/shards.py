@@ -1,0 +1,192 @@
+"""Data in tar shards (webdataset's layout), in a folder or at any address that fsspec opens.
+
+    root/manifest.json  root/train-00000.tar …      of `vlp data pack`
+    root/00000.tar  root/00000_stats.json …         of img2dataset
+
+A sample is a number here as everywhere, so order, exact resumption and equal steps of all processes are those of other
+data; shards are read one block after the other (vlp/data/tar/order.py), and remote ones are fetched into a cache.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from vlp.data.base import DataModule
+from vlp.data.faults import DataError
+from vlp.data.files import first_five
+from vlp.data.tar.manifest import NAME, Manifest, Shard, expand, parse_manifest
+from vlp.data.tar.order import BlockOrder
+from vlp.data.tar.samples import ShardSamples, kept_index
+from vlp.data.tar.store import ShardStore
+from vlp.random import permutation
+from vlp.structures import Sample
+
+CACHE = "~/.cache/vlp/shards"
+
+
+class Shards(DataModule):
+    """root: folder or URL.  splits: the shards of each split below it, a name, a pattern (`{000..012}`, `*`) or a list of
+    them, null = none; None = what the manifest says.  block: shards that training mixes with each other.
+
+    cache: folder for remote shards and for indices; cache_bytes: of all fetched shards of this root.
+    """
+
+    def __init__(
+        self,
+        *,
+        root: str | Path,
+        splits: Mapping[str, str | Sequence[str] | None] | None = None,
+        block: int = 16,
+        cache: str | Path | None = None,
+        cache_bytes: int = 100 << 30,
+        **loading: Any,
+    ) -> None:
+        super().__init__(root=root, **loading)
+        if block < 1:
+            raise ValueError(f"data.block={block}: at least one shard must be read at a time")
+        if self.captions == "all":
+            raise ValueError("data.captions=all needs to know all captions beforehand, which shards do not; give a number")
+        self.splits, self.block = splits, block
+        folder = Path(cache or os.environ.get("VLP_CACHE") or CACHE)
+        self.store = ShardStore(
+            str(root), cache=folder, cache_bytes=cache_bytes, follow_symlinks=self.follow_symlinks
+        )
+        self._manifest: Manifest | None = None
+
+    def manifest(self) -> Manifest:
+        """That of the root; an empty one where there is none. Read once."""
+        if self._manifest is None:
+            text = self.store.read_text(NAME)
+            self._manifest = Manifest(splits={}) if text is None else parse_manifest(text, place=self.store.where(NAME))
+            self.class_names, self.answer_names = self._manifest.class_names, self._manifest.answer_names
+        return self._manifest
+
+    def shards(self, split: str) -> list[Shard]:
+        """Those of a split with what the manifest knows of them.  Raises DataError for one that is not there."""
+        listed = {shard.name: shard for shards in self.manifest().splits.values() for shard in shards}
+        if self.splits is None:
+            if not listed:
+                told = f"there is no {self.store.where(NAME)} and data.splits is not given"
+                raise DataError("no shard", f"{told}; name the shards, for example data.splits.train='{{00000..00099}}.tar'")
+            return list(self.manifest().splits.get(split, ()))
+        found: list[Shard] = []
+        for name in expand(self.splits.get(split) or []):
+            names = self.store.matching(name) if set(name) & set("*?[") else [name]
+            if not names:
+                raise DataError("no shard", f"no shard is called {self.store.where(name)}; correct data.splits.{split}")
+            found += [listed.get(name, Shard(name=name)) for name in names]
+        twice = [shard.name for number, shard in enumerate(found) if shard in found[:number]]
+        if twice:
+            raise DataError("file listed twice", f"shards of {split} given more than once: {first_five(twice)}")
+        return found
+
+    # -- instead of a list of samples --------------------------------------------------------------------------------
+
+    def samples(self, split: str) -> ShardSamples:
+        counted = self._counted(split)
+        if split == "train" and self.max_train_samples is not None:
+            counted = self._some(counted, self.max_train_samples)
+        return ShardSamples(self.store, counted, [shard.samples or 0 for shard in counted])
+
+    def load(self, split: str) -> Sequence[Sample]:
+        return self.samples(split)  # what is wrong with one of them is found when it is read
+
+    def order(self, epoch: int) -> BlockOrder:
+        counts = self.samples_of_train.counts
+        return BlockOrder(counts, block=self.block, seed=self.seed, epoch=epoch)
+
+    @property
+    def samples_of_train(self) -> ShardSamples:
+        samples = self.split("train")
+        assert isinstance(samples, ShardSamples)
+        return samples
+
+    def _counted(self, split: str) -> list[Shard]:
+        """The shards with their numbers of samples, from the manifest, from img2dataset's statistics, or by counting."""
+        shards = self.shards(split)
+        sizes = {shard.name: self.store.size(shard.name) for shard in shards}
+        missing = [name for name, size in sizes.items() if size is None]
+        if missing:
+            told = f"{len(missing)} of {len(shards)} {split} shards of {self.name} are not there: "
+            raise DataError("missing shard", f"{told}{first_five(map(self.store.where, missing))}")
+        empty = [name for name, size in sizes.items() if size == 0]
+        if empty:
+            raise DataError("empty shard", f"{split} shards of 0 bytes: {first_five(map(self.store.where, empty))}")
+        expected = [self._expected(shard, split) for shard in shards]
+        counted = []
+        for shard, samples in zip(shards, expected, strict=True):
+            whole = shard.bytes in (None, sizes[shard.name])
+            if samples is None or not (whole or self.store.remote):
+                found = self._count(shard, samples, split)
+                self._tell_lost(shard, found, samples, sum(number or 0 for number in expected), split)
+                samples = found
+            elif not whole:
+                raise DataError(
+                    "shard changed",
+                    f"{self.store.where(shard.name)}: {sizes[shard.name]} bytes, the manifest says {shard.bytes}; put the right "
+                    "file there, or write its manifest anew with `vlp data index`",
+                )
+            counted.append(replace(shard, samples=samples))
+        return counted
+
+    def _expected(self, shard: Shard, split: str) -> int | None:
+        if shard.samples is not None:
+            return shard.samples
+        statistics = self.store.read_text(f"{shard.name.removesuffix('.tar')}_stats.json")
+        if statistics is not None:
+            try:
+                return int(json.loads(statistics)["successes"])
+            except (ValueError, KeyError, TypeError) as error:
+                place = self.store.where(f"{shard.name.removesuffix('.tar')}_stats.json")
+                raise DataError("no statistics", f"{place}: expected img2dataset's file with successes in it") from error
+        if self.store.remote:
+            told = f"how many samples {self.store.where(shard.name)} has is written nowhere"
+            raise DataError("no manifest", f"{told}; `vlp data index` reads the shards once and writes manifest.json")
+        return None
+
+    def _count(self, shard: Shard, expected: int | None, split: str) -> int:
+        index = kept_index(self.store.local(shard), self.store.index_file(shard))
+        for kind, count in index.faults.items():
+            self.faults.dropped(kind, f"{count} × {kind}: {first_five(index.examples[kind])}", count=count)
+        return len(index) if expected is None else min(len(index), expected)
+
+    def _tell_lost(self, shard: Shard, found: int, expected: int | None, of_all: int, split: str) -> None:
+        """A shard that is shorter than its manifest says: named, and too much for a run above the accepted share."""
+        lost = 0 if expected is None else expected - found
+        if lost <= 0:
+            return
+        told = f"{self.store.where(shard.name)}: {lost} of its {expected} samples are lost, the file is not what was packed"
+        if split != "train" or lost > self.max_bad_fraction * of_all:
+            self.faults.error("samples lost", f"{told}; put the right file there", count=lost)
+        else:
+            self.faults.dropped("samples lost", told, count=lost)
+
+    def _some(self, shards: list[Shard], count: int) -> list[Shard]:
+        """Shards drawn once and for all until they have so many samples, the last of them not used whole."""
+        chosen: list[Shard] = []
+        for number in permutation(len(shards), 0).tolist():
+            used = min(count - sum(shard.samples or 0 for shard in chosen), shards[number].samples or 0)
+            if used > 0:
+                chosen.append(replace(shards[number], samples=used))
+        return chosen
+
+    def fingerprint(self, split: str) -> str:
+        """sha256 over names, sizes and checksums of the shards, as the manifest has them."""
+        digest = hashlib.sha256()
+        for shard in self._counted(split):
+            digest.update(f"{shard.name}\0{shard.samples}\0{shard.sha256 or self.store.size(shard.name)}\n".encode())
+        return digest.hexdigest()
+
+    def train_captions(self) -> Iterator[str]:
+        samples = self.split("train")
+        for number in range(len(samples)):
+            sample = samples[number]
+            yield from sample.captions
+            if sample.question is not None:
+                yield from (sample.question, *dict.fromkeys(sample.answers))

@@ -1,0 +1,109 @@
+"""Where the files of each sample lie in a tar: webdataset's convention, read by the headers alone.
+
+Files next to each other whose paths agree up to the first dot of the file's name are one sample: `a/1.jpg a/1.json
+a/1.txt`. Only plain files count: links, devices and paths that lead upwards are refused, and nothing is ever unpacked.
+A tar that ends in the middle of a file gives the samples before it.
+"""
+
+from __future__ import annotations
+
+import os
+import tarfile
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+
+from vlp.data.faults import EXAMPLES, DataError
+
+IMAGES = ("jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff")
+TEXTS = ("json", "txt", "cls")  # what tells of an image: at least one of them must be there
+PARTS = ("image", *TEXTS)
+MAX_TEXT = 16 << 20  # bytes of a json or txt file
+
+
+@dataclass
+class ShardIndex:
+    """files[i, p] = (offset, bytes) of part p of sample i in the tar, bytes -1 where there is none; images[i]: its path in
+    the tar.  faults: how many of each kind were left out, examples: the first of each kind."""
+
+    files: np.ndarray  # int64 [n, 4, 2]
+    images: list[str]
+    faults: Counter[str] = field(default_factory=Counter)
+    examples: dict[str, list[str]] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def fault(self, kind: str, example: str) -> None:
+        self.faults[kind] += 1
+        told = self.examples.setdefault(kind, [])
+        if len(told) < EXAMPLES:
+            told.append(example)
+
+
+def read_index(path: Path) -> ShardIndex:
+    """Raises DataError where the file is no tar at all."""
+    index = ShardIndex(files=np.zeros((0, len(PARTS), 2), dtype=np.int64), images=[])
+    size = os.stat(path).st_size
+    if size == 0:
+        raise DataError("empty shard", f"{path}: a shard of 0 bytes; download or pack it again")
+    samples: dict[str, dict[str, tuple[int, int, str]]] = {}
+    try:
+        with tarfile.open(path, "r:", errorlevel=1) as archive:
+            _read_members(archive, samples, index, size=size, place=str(path))
+            if not archive.offset:
+                raise tarfile.ReadError("empty")
+    except tarfile.TarError as error:
+        if not samples:
+            raise DataError("not a tar", f"{path}: not a tar file ({error}); download or pack it again") from error
+        index.fault("shard cut off", f"{path}: {error}")
+    rows = []
+    for key, parts in samples.items():
+        if "image" not in parts:
+            index.fault("sample without image", f"{path}: {key}")
+        elif len(parts) == 1:
+            index.fault("sample without text", f"{path}: {key}")
+        else:
+            index.images.append(parts["image"][2])
+            rows.append([parts[part][:2] if part in parts else (0, -1) for part in PARTS])
+    index.files = np.array(rows, dtype=np.int64).reshape(len(rows), len(PARTS), 2)
+    return index
+
+
+def _read_members(
+    archive: tarfile.TarFile,
+    samples: dict[str, dict[str, tuple[int, int, str]]],
+    index: ShardIndex,
+    *,
+    size: int,
+    place: str,
+) -> None:
+    current = None
+    for member in archive:
+        archive.members.clear()  # type: ignore[attr-defined]  # else tarfile keeps an object for each of them
+        if member.isdir():
+            continue
+        path = PurePosixPath(member.name)
+        if not member.isreg() or member.name.startswith("/") or ".." in path.parts or "\\" in member.name:
+            index.fault("refused member", f"{place}: {member.name[:80]!r} is no plain file below the shard")
+            continue
+        stem, _, extension = path.name.partition(".")
+        key, extension = (path.parent / stem).as_posix(), extension.rpartition(".")[2].lower()
+        if member.offset_data + member.size > size:
+            index.fault("shard cut off", f"{place}: ends within {member.name}")
+            samples.pop(key, None)  # what is there of the sample is not all of it
+            return
+        part = "image" if extension in IMAGES else extension
+        if part not in PARTS:
+            continue  # other tools keep more there, a .npy with features or a segmentation
+        if part != "image" and member.size > MAX_TEXT:
+            index.fault("refused member", f"{place}: {member.name} has {member.size} bytes of text")
+            continue
+        if (key != current and key in samples) or part in samples.get(key, ()):
+            index.fault("duplicate key", f"{place}: {member.name}")
+            current = None
+            continue
+        samples.setdefault(key, {})[part] = (member.offset_data, member.size, member.name)
+        current = key
