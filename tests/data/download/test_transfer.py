@@ -232,6 +232,15 @@ def test_passwords_reach_only_their_server_and_no_message(server, fetch, noise, 
     assert "s3cret" not in str(caught.value) + written + capsys.readouterr().err
 
 
+def test_a_redirect_to_another_host_does_not_get_the_password(server, fetch, noise):
+    server.put("/a.bin", noise)
+    server.always["/mine"] = ("redirect", "/here")
+    server.always["/here"] = ("redirect", server.address.replace("127.0.0.1", "localhost") + "/a.bin")
+    fetch(entry(server.address.replace("//", "//me:s3cret@") + "/mine", noise))
+    assert [path for _, path, headers in server.requests if "Authorization" in headers] == ["/mine", "/here"]
+    assert server.asked("/a.bin")
+
+
 def test_netrc_is_not_asked(server, fetch, noise, tmp_path, monkeypatch):
     (tmp_path / "netrc").write_text("machine 127.0.0.1 login me password s3cret\n")
     monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
