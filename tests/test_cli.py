@@ -29,7 +29,7 @@ def test_every_format_that_is_written_can_be_asked_for():
 def test_help_names_the_commands_and_imports_nothing_heavy():
     done = vlp("--help")
     assert done.returncode == 0
-    for command in ("train", "evaluate", "scenes", "convert", "compare", "ls"):
+    for command in ("train", "evaluate", "scenes", "data", "convert", "compare", "ls"):
         assert command in done.stdout
 
 
@@ -43,6 +43,9 @@ def test_help_names_the_commands_and_imports_nothing_heavy():
         (["convert", "gone.pt", "out", "--to", "openai"], "gone.pt"),
         (["convert", "a", "b", "--to", "openia"], "openia"),
         (["scenes"], "OUT"),
+        (["data", "downloadd"], "there is no command 'downloadd': did you mean download?"),
+        (["data"], "COMMAND"),
+        (["data", "download", "cocoo"], "did you mean coco"),
         (["scenes", "out", "--images", "0"], "above 0"),
         ([], "COMMAND"),
     ],
@@ -61,6 +64,22 @@ def test_ls_shows_the_options_with_their_first_comment(tmp_path):
     assert done.returncode == 0
     assert "mine" in done.stdout
     assert "My own study." in done.stdout
+
+
+def test_catalogues_of_downloads_are_listed(tmp_path):
+    done = vlp("data", "download", "vqa_v2", "--list", cwd=tmp_path)
+    assert done.returncode == 0
+    assert "vqa/v2_OpenEnded_mscoco_train2014_questions.json" in done.stdout
+
+
+def test_a_download_imports_nothing_heavy(tmp_path):
+    (tmp_path / "mine.yaml").write_text(
+        "{title: Mine, folder: mine, homepage: 'http://127.0.0.1:9', licence: CC0, parts: "
+        "{words: {about: words, files: [{url: 'http://127.0.0.1:9/words.json'}]}}}"
+    )
+    done = vlp("data", "download", "mine.yaml", "--retries", "0", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "127.0.0.1 cannot be reached" in done.stderr.splitlines()[-1]
 
 
 def test_compare_reads_run_folders(tmp_path):

@@ -5,9 +5,12 @@ from __future__ import annotations
 import argparse
 import difflib
 import os
+import re
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+
+from vlp.data import commands as data_commands
 
 LISTED = {
     "models": "model",
@@ -27,9 +30,10 @@ class Parser(argparse.ArgumentParser):
     commands: Sequence[str] = ()
 
     def error(self, message: str) -> None:  # type: ignore[override]
-        word = next((word for word in sys.argv[1:] if not word.startswith("-")), "")
-        near = difflib.get_close_matches(word, self.commands, 1, 0.5) if word not in self.commands else []
-        if "invalid choice" in message and self.commands:
+        refused = re.search(r"invalid choice: '(.*?)'", message)
+        if refused and self.commands:
+            word = refused[1]
+            near = difflib.get_close_matches(word, self.commands, 1, 0.5)
             message = f"there is no command {word!r}: " + (
                 f"did you mean {near[0]}?" if near else f"there are {', '.join(self.commands)}"
             )
@@ -60,6 +64,9 @@ def parser() -> Parser:
     scenes.add_argument("--test", type=positive, help="test images (a tenth of all)")
     scenes.add_argument("--size", type=positive, default=64, help="side in pixels (%(default)s)")
     scenes.add_argument("--seed", type=int, default=0, help="(%(default)s)")
+
+    data = commands.add_parser("data", help="fetch data sets")
+    data.commands = data_commands.add_commands(data)
 
     convert = commands.add_parser("convert", help="turn a checkpoint into another format")
     convert.add_argument("source", type=Path, metavar="SRC")
@@ -102,7 +109,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Exception as error:
         if os.environ.get("HYDRA_FULL_ERROR") == "1" or not is_sentence(error):
             raise
-        print(f"vlp {options.command}: {error}", file=sys.stderr)
+        command = " ".join(filter(None, [options.command, getattr(options, "data_command", None)]))
+        print(f"vlp {command}: {error}", file=sys.stderr)
         return 2
     return 0
 
@@ -161,6 +169,7 @@ def first_comment(file: Path) -> str:
 
 COMMANDS: dict[str, Callable[[argparse.Namespace], None]] = {
     "scenes": scenes,
+    "data": data_commands.run,
     "convert": convert,
     "compare": compare,
     "ls": ls,

@@ -1,0 +1,24 @@
+"""The commands of `vlp data`: one module each, with `add_arguments(parser)` and `run(options)`.
+
+The modules' top lines are executed by every `vlp --help`, so what is slow to import they import in `run`.
+"""
+
+from __future__ import annotations
+
+import argparse
+
+from vlp.data.download import command as download
+
+COMMANDS = {"download": ("fetch what is public of a data set, in the layout that its reader expects", download)}
+
+
+def add_commands(parser: argparse.ArgumentParser) -> tuple[str, ...]:
+    """Adds them below `vlp data`; returns their names."""
+    commands = parser.add_subparsers(dest="data_command", metavar="COMMAND", required=True, parser_class=type(parser))
+    for name, (line, module) in COMMANDS.items():
+        module.add_arguments(commands.add_parser(name, help=line, description=line))
+    return tuple(COMMANDS)
+
+
+def run(options: argparse.Namespace) -> None:
+    COMMANDS[options.data_command][1].run(options)
