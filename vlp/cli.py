@@ -65,7 +65,7 @@ def parser() -> Parser:
     scenes.add_argument("--size", type=positive, default=64, help="side in pixels (%(default)s)")
     scenes.add_argument("--seed", type=int, default=0, help="(%(default)s)")
 
-    data = commands.add_parser("data", help="fetch data sets")
+    data = commands.add_parser("data", help="fetch, check, clean and pack data sets")
     data.commands = data_commands.add_commands(data)
 
     convert = commands.add_parser("convert", help="turn a checkpoint into another format")
@@ -103,7 +103,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     top = parser()
     options = top.parse_args(arguments)
     try:
-        COMMANDS[options.command](options)
+        return COMMANDS[options.command](options) or 0
     except KeyboardInterrupt:
         return 130
     except Exception as error:
@@ -112,7 +112,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         command = " ".join(filter(None, [options.command, getattr(options, "data_command", None)]))
         print(f"vlp {command}: {error}", file=sys.stderr)
         return 2
-    return 0
 
 
 def is_sentence(error: Exception) -> bool:
@@ -167,7 +166,7 @@ def first_comment(file: Path) -> str:
     return ""
 
 
-COMMANDS: dict[str, Callable[[argparse.Namespace], None]] = {
+COMMANDS: dict[str, Callable[[argparse.Namespace], int | None]] = {
     "scenes": scenes,
     "data": data_commands.run,
     "convert": convert,

@@ -13,6 +13,8 @@ import pytest
 import torch
 
 from vlp.data.karpathy import Karpathy
+from vlp.data.shards import Shards
+from vlp.data.tar.pack import PackOptions, pack
 from vlp.data.transforms import EvalTransform, TrainTransform
 from vlp.structures import Text
 
@@ -68,5 +70,26 @@ def toy(write_toy: Callable[..., Path], loading: dict[str, Any]) -> Callable[...
     def build(sizes: dict[str, int] | None = None, **changed: Any) -> Karpathy:
         root = write_toy(**(sizes or {}))
         return Karpathy(root=root, annotations="dataset.json", images="images", **{**loading, **changed})
+
+    return build
+
+
+@pytest.fixture
+def packed(toy: Callable[..., Karpathy], tmp_path: Path) -> Callable[..., Path]:
+    """Packs the toy data set, 37 training samples by default: a folder of shards."""
+
+    def write(sizes: dict[str, int] | None = None, **options: Any) -> Path:
+        data = toy({"train": 37, "val": 5, "test": 5, **(sizes or {})})
+        splits = {split: data.split(split) for split in ("train", "val", "test")}
+        pack(splits, tmp_path / "shards", PackOptions(**{"samples_per_shard": 7, "max_bad_fraction": 1.0, **options}))
+        return tmp_path / "shards"
+
+    return write
+
+
+@pytest.fixture
+def shards(loading: dict[str, Any], tmp_path: Path) -> Callable[..., Shards]:
+    def build(root: str | Path, **changed: Any) -> Shards:
+        return Shards(**{**loading, "root": root, "cache": tmp_path / "cache", "block": 2, **changed})
 
     return build

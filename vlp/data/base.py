@@ -20,6 +20,7 @@ import torch
 
 from vlp.data.collate import Collate
 from vlp.data.dataset import Examples, ImageTransform, PackedSamples
+from vlp.data.faults import Faults
 from vlp.data.files import existing, first_five, inside
 from vlp.data.loader import Loader, prepare_worker
 from vlp.data.sampler import EpochOrder, EvalSampler, TrainSampler
@@ -70,6 +71,7 @@ class DataModule(L.LightningDataModule):
         self.max_train_samples, self.max_bad_fraction = max_train_samples, max_bad_fraction
         self.follow_symlinks, self.timeout = follow_symlinks, timeout
         self.issues_path: Path | None = None
+        self.faults = Faults()
         self.allow_zero_length_dataloader_with_multiple_devices = True  # fewer evaluation samples than ranks
         self.sampler: TrainSampler | None = None
         self._train_loader: Loader | None = None
@@ -81,8 +83,9 @@ class DataModule(L.LightningDataModule):
         """The raw samples of "train", "val" or "test"; empty where the data set has none."""
         raise NotImplementedError
 
-    # a data set with an order of its own for training gives its samples by epoch
+    # a data set with an order of its own for training gives the samples of an epoch, and is told (epoch, sample) beforehand
     order: Callable[[int], EpochOrder] | None = None
+    expect: Callable[[int, int], None] | None = None
 
     # -- what it may use -------------------------------------------------------------------------------------------
 
@@ -104,12 +107,12 @@ class DataModule(L.LightningDataModule):
         if split not in SPLITS:
             raise ValueError(f"there is no split {split!r}: choose from {', '.join(SPLITS)}")
         if split not in self._splits:
-            existing(self.root, what=f"the folder of {self.name}", fix="set data.root, or data_root for all data sets")
             self._splits[split] = self.load(split)
         return self._splits[split]
 
     def load(self, split: str) -> Sequence[Sample]:
         """What `samples` lists, checked and packed."""
+        existing(self.root, what=f"the folder of {self.name}", fix="set data.root, or data_root for all data sets")
         samples = list(self.samples(split))
         if split == "train" and self.max_train_samples is not None:
             kept = permutation(len(samples), 0)[: self.max_train_samples].sort().values
@@ -201,6 +204,7 @@ class DataModule(L.LightningDataModule):
             seed=self.seed,
             captions=self.captions,
             max_bad_fraction=self.max_bad_fraction,
+            expect=self.expect if training else None,
         )
 
     def _loader(self, examples: Examples, sampler: TrainSampler | EvalSampler) -> Loader:

@@ -7,9 +7,17 @@ from __future__ import annotations
 
 import argparse
 
+from vlp.data.check import command as check
 from vlp.data.download import command as download
+from vlp.data.tar import command as pack
+from vlp.data.tar import index_command as index
 
-COMMANDS = {"download": ("fetch what is public of a data set, in the layout that its reader expects", download)}
+COMMANDS = {
+    "check": ("find all that is wrong with data, with counts and examples", check),
+    "download": ("fetch what is public of a data set, in the layout that its reader expects", download),
+    "index": ("write the manifest of tar shards of another origin", index),
+    "pack": ("write data as tar shards", pack),
+}
 
 
 def add_commands(parser: argparse.ArgumentParser) -> tuple[str, ...]:
@@ -20,5 +28,6 @@ def add_commands(parser: argparse.ArgumentParser) -> tuple[str, ...]:
     return tuple(COMMANDS)
 
 
-def run(options: argparse.Namespace) -> None:
-    COMMANDS[options.data_command][1].run(options)
+def run(options: argparse.Namespace) -> int | None:
+    """An exit code, where a command has one."""
+    return COMMANDS[options.data_command][1].run(options)

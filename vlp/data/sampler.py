@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.utils.data import Sampler
 
 from vlp import distributed
-from vlp.random import permutation
+from vlp.random import mix, permutation
 
 Key = tuple[int, int]  # (epoch, index into the split)
 
@@ -99,7 +99,9 @@ class TrainSampler(Sampler[list[Key]]):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         differing = [
-            f"{name} {state[name]} became {value}" for name, value in self._facts().items() if state[name] != value
+            f"{name} {state.get(name)} became {value}"
+            for name, value in self._facts().items()
+            if state.get(name) != value
         ]
         if differing:
             raise ValueError(
@@ -108,7 +110,9 @@ class TrainSampler(Sampler[list[Key]]):
         self.start(state["epoch"], state["consumed"])
 
     def _facts(self) -> dict[str, int]:
-        return {"length": self.length, "batch_size": self.batch_size, "seed": self.seed}
+        facts = {"length": self.length, "batch_size": self.batch_size, "seed": self.seed}
+        # an order of its own depends on more than that, which its first samples tell
+        return facts if self._order is None else {**facts, "order": mix(*self._order(0)[:64].tolist())}
 
     def _rounds(self, order: Int[Tensor, " length"]) -> list[Int[Tensor, " n"]]:
         """Samples in groups that hold each image at most once; groups smaller than a batch are left out."""

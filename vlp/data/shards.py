@@ -58,6 +58,7 @@ class Shards(DataModule):
             str(root), cache=folder, cache_bytes=cache_bytes, follow_symlinks=self.follow_symlinks
         )
         self._manifest: Manifest | None = None
+        self._held: BlockOrder | None = None
 
     def manifest(self) -> Manifest:
         """That of the root; an empty one where there is none. Read once."""
@@ -98,14 +99,18 @@ class Shards(DataModule):
         return self.samples(split)  # what is wrong with one of them is found when it is read
 
     def order(self, epoch: int) -> BlockOrder:
-        counts = self.samples_of_train.counts
-        return BlockOrder(counts, block=self.block, seed=self.seed, epoch=epoch)
+        if self._held is None or self._held.epoch != epoch:
+            samples = self.split("train")
+            assert isinstance(samples, ShardSamples)
+            self._held = BlockOrder(samples.counts, block=self.block, seed=self.seed, epoch=epoch)
+        return self._held
 
-    @property
-    def samples_of_train(self) -> ShardSamples:
+    def expect(self, epoch: int, position: int) -> None:
+        """A worker is about to read this sample: the shards after its own are fetched meanwhile."""
         samples = self.split("train")
         assert isinstance(samples, ShardSamples)
-        return samples
+        if self.store.remote:
+            samples.expect(self.order(epoch), position)
 
     def _counted(self, split: str) -> list[Shard]:
         """The shards with their numbers of samples, from the manifest, from img2dataset's statistics, or by counting."""

@@ -53,8 +53,8 @@ def read_index(path: Path) -> ShardIndex:
     try:
         with tarfile.open(path, "r:", errorlevel=1) as archive:
             _read_members(archive, samples, index, size=size, place=str(path))
-            if not archive.offset:
-                raise tarfile.ReadError("empty")
+            if archive.offset + tarfile.BLOCKSIZE > size and not index.faults["shard cut off"]:
+                index.fault("shard cut off", f"{path}: the end that every tar has is missing")
     except tarfile.TarError as error:
         if not samples:
             raise DataError("not a tar", f"{path}: not a tar file ({error}); download or pack it again") from error

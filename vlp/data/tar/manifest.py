@@ -11,6 +11,7 @@ samples is what img2dataset's `00000_stats.json` beside it tells, or, for files 
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -120,8 +121,6 @@ def _expand(pattern: str) -> list[str]:
 
 def write_atomically(path: Path, text: str) -> None:
     """All of it or nothing, also when the machine stops in the middle."""
-    import os
-
     part = path.with_name(f".{path.name}.part")
     with part.open("w", encoding="utf-8") as stream:
         stream.write(text)

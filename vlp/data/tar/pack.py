@@ -26,7 +26,9 @@ import PIL.Image
 
 from vlp.data.faults import EXAMPLES
 from vlp.data.images import ImageError, load, open_photo, to_rgb
+from vlp.data.tar.index import read_index
 from vlp.data.tar.manifest import NAME, Manifest, Shard, write_atomically
+from vlp.data.tar.store import ShardStore
 from vlp.data.view import View
 from vlp.random import permutation
 from vlp.structures import Sample
@@ -223,3 +225,12 @@ def _texts(sample: Sample) -> Iterator[tuple[str, bytes]]:
     yield "json", json.dumps(told, ensure_ascii=False).encode()
     if sample.captions:
         yield "txt", sample.captions[0].encode()
+
+
+def describe(store: ShardStore, name: str) -> tuple[Shard, Mapping[str, int]]:
+    """A shard of any origin as a manifest has it, and how many of each fault were left out of it."""
+    path = store.local(Shard(name=name))
+    index = read_index(path)
+    with path.open("rb") as raw:
+        digest = hashlib.file_digest(raw, "sha256").hexdigest()
+    return Shard(name=name, samples=len(index), bytes=path.stat().st_size, sha256=digest), index.faults

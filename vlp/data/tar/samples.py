@@ -80,7 +80,7 @@ class ShardSamples(Sequence[Sample]):
     def expect(self, order: BlockOrder, number: int) -> None:
         """Fetches, behind the scenes, the shards that follow that of this sample in an epoch."""
         shard, _ = self.place(number)
-        if not self.store.remote or (order.epoch, shard) in self._asked:
+        if (order.epoch, shard) in self._asked:
             return
         self._asked.add((order.epoch, shard))
         if self._fetcher is None or self._process != os.getpid():
@@ -89,7 +89,7 @@ class ShardSamples(Sequence[Sample]):
             self._fetcher.submit(self.store.local, self.shards[following])  # an error comes again when it is needed
 
     def _sample(self, opened: OpenShard, place: int, number: int) -> Sample:
-        parts = dict(zip(PARTS, opened.index.files[place].tolist(), strict=True))
+        parts = dict(zip(PARTS, map(tuple, opened.index.files[place].tolist()), strict=True))
         offset, size = parts["image"]
         image = Member(archive=opened.path, name=opened.index.images[place], offset=offset, size=size)
         told: dict[str, Any] = {}

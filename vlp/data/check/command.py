@@ -1,0 +1,59 @@
+"""`vlp data check [key=value …]`: what is wrong with the data that a run of these overrides would read."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from vlp.data.overrides import add_overrides
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.epilog = "Exit code 0: nothing that would end a run; 1: something would; 2: the command itself is wrong."
+    add_overrides(parser)
+    parser.add_argument(
+        "--against",
+        action="append",
+        default=[],
+        metavar="'KEY=VALUE …'",
+        help="another data set to look for the same photos in, as overrides in one string; may be repeated",
+    )
+    parser.add_argument("--html", type=Path, metavar="FILE", help="write a page with findings and samples")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures and findings")
+    parser.add_argument("--no-pixels", action="store_true", help="do not decode the photos")
+    parser.add_argument("--no-overlaps", action="store_true", help="do not look for photos that splits share")
+    parser.add_argument("--workers", type=int, default=None, help="processes (as many as processors, at most 4)")
+
+
+def run(options: argparse.Namespace) -> int:
+    from rich.console import Console
+
+    from vlp.data.check.check import check
+    from vlp.data.check.page import write_page
+    from vlp.data.check.tables import tables
+    from vlp.data.composed import compose_data, compose_others
+    from vlp.data.tar.manifest import write_atomically
+
+    for path in (options.html, options.json):
+        if path is not None and not path.parent.is_dir():
+            raise FileNotFoundError(f"{path}: there is no folder {path.parent}; create it first")
+    data = compose_data(options.overrides)
+    report = check(
+        data.sources,
+        data.tokenizer,
+        pixels=not options.no_pixels,
+        overlaps=not options.no_overlaps,
+        others=compose_others(options.against),
+        workers=options.workers,
+        progress=lambda told: print(told, file=sys.stderr),
+    )
+    console = Console()
+    for table in tables(report):
+        console.print(table)
+    if options.json is not None:
+        write_atomically(options.json, json.dumps(report.plain(), indent=1))
+    if options.html is not None:
+        write_page(report, options.html)
+    return 1 if report.fatal else 0
