@@ -6,6 +6,7 @@ pixel shows whatever colour the file stores under it. 16-bit grey is scaled to 8
 
 from __future__ import annotations
 
+import hashlib
 import os
 
 import numpy as np
@@ -94,3 +95,25 @@ def to_rgb(image: PIL.Image.Image) -> PIL.Image.Image:
         return image.convert("RGB")
     except ValueError as error:
         raise ImageError(f"image of mode {image.mode}: has no conversion to RGB") from error
+
+
+def image_size(path: str | os.PathLike[str]) -> tuple[int, int]:
+    """Width and height as the header says, before EXIF's rotation; nothing is decoded. Raises ImageError."""
+    try:
+        with open(path, "rb") as file, PIL.Image.open(file, formats=FORMATS) as image:
+            return image.size
+    except PIL.UnidentifiedImageError as error:
+        raise ImageError(f"{path}: not an image ({', '.join(FORMATS)} are read)") from error
+    except OSError as error:
+        raise ImageError(f"{path}: {error.strerror or 'damaged or cut off'}") from error
+    except Exception as error:  # see open_image
+        raise ImageError(f"{path}: damaged ({type(error).__name__})") from error
+
+
+def file_sha256(path: str | os.PathLike[str]) -> bytes:
+    """Of the file's bytes. Raises ImageError."""
+    try:
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").digest()
+    except OSError as error:
+        raise ImageError(f"{path}: {error.strerror}") from error
