@@ -102,6 +102,8 @@ def image_size(path: str | os.PathLike[str]) -> tuple[int, int]:
     try:
         with open(path, "rb") as file, PIL.Image.open(file, formats=FORMATS) as image:
             return image.size
+    except PIL.Image.DecompressionBombError as error:
+        raise ImageError(f"{path}: image above the limit of {MAX_PIXELS} pixels") from error
     except PIL.UnidentifiedImageError as error:
         raise ImageError(f"{path}: not an image ({', '.join(FORMATS)} are read)") from error
     except OSError as error:
