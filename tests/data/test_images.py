@@ -10,7 +10,7 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from vlp.data.images import ImageError, open_image, to_rgb
+from vlp.data.images import ImageError, file_sha256, image_size, open_image, to_rgb
 from vlp.data.transforms import EvalTransform
 
 RED = (200, 30, 60)
@@ -142,3 +142,20 @@ def test_large_jpegs_may_be_decoded_smaller(tmp_path: Path) -> None:
     PIL.Image.new("RGB", (640, 480), RED).save(tmp_path / "a.jpg")
     assert open_image(tmp_path / "a.jpg").size == (640, 480)
     assert open_image(tmp_path / "a.jpg", decode_side=100).size == (160, 120)
+
+
+def test_the_size_is_read_from_the_header_alone(tmp_path: Path) -> None:
+    (tmp_path / "header.png").write_bytes(png_header(9_000, 8_000))
+    assert image_size(tmp_path / "header.png") == (9_000, 8_000)
+    (tmp_path / "bomb.png").write_bytes(png_header(60_000, 60_000))
+    (tmp_path / "text.jpg").write_bytes(b"not an image")
+    for name, reason in {"bomb.png": "above the limit", "text.jpg": "not an image", "gone.jpg": "No such file"}.items():
+        with pytest.raises(ImageError, match=reason):
+            image_size(tmp_path / name)
+
+
+def test_a_file_is_known_by_its_bytes(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"abc")
+    assert file_sha256(tmp_path / "a").hex().startswith("ba7816bf8f01cfea")
+    with pytest.raises(ImageError, match="No such file"):
+        file_sha256(tmp_path / "b")

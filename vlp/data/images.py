@@ -7,6 +7,7 @@ pixel shows whatever colour the file stores under it. 16-bit grey is scaled to 8
 
 from __future__ import annotations
 
+import hashlib
 import io
 import math
 import os
@@ -177,3 +178,16 @@ def to_rgb(image: PIL.Image.Image) -> PIL.Image.Image:
         return image.convert("RGB")
     except ValueError as error:
         raise ImageError(f"image of mode {image.mode}: has no conversion to RGB") from error
+
+
+def image_size(source: str | os.PathLike[str] | Member) -> tuple[int, int]:
+    """Width and height as the header says, before EXIF's rotation; nothing is decoded. Raises ImageError."""
+    with told(source):
+        stream = io.BytesIO(read_bytes(source)) if isinstance(source, Member) else open(source, "rb")
+        with stream, PIL.Image.open(stream, formats=FORMATS) as image:
+            return image.size
+
+
+def file_sha256(source: str | os.PathLike[str] | Member) -> bytes:
+    """Of the file's bytes. Raises ImageError."""
+    return hashlib.sha256(read_bytes(source)).digest()

@@ -1,0 +1,115 @@
+"""What cleaning dropped and why, as JSON and as a table; and the cleaned list, which `data=table` reads."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from rich.table import Table
+from rich.text import Text
+
+from vlp.data.printable import printable
+from vlp.structures import Sample
+
+EXAMPLES = 5  # of a reason are kept
+
+
+@dataclass
+class Dropped:
+    """All images, or all captions, that were dropped for one reason."""
+
+    what: Literal["image", "caption"]
+    count: int = 0
+    examples: list[str] = field(default_factory=list)
+
+
+@dataclass
+class CleanReport:
+    """before, after: images and captions of each split.  dropped: by reason; each thing counts for the first that applies.
+    phrases: boilerplate, and the number of images that have it.  uncompared: evaluation images that cannot be read."""
+
+    options: dict[str, Any]
+    before: dict[str, dict[str, int]] = field(default_factory=dict)
+    after: dict[str, dict[str, int]] = field(default_factory=dict)
+    dropped: dict[str, Dropped] = field(default_factory=dict)
+    phrases: dict[str, int] = field(default_factory=dict)
+    uncompared: int = 0
+
+    def drop(self, what: Literal["image", "caption"], reason: str, example: str) -> None:
+        dropped = self.dropped.setdefault(reason, Dropped(what))
+        dropped.count += 1
+        if len(dropped.examples) < EXAMPLES:
+            dropped.examples.append(example)
+
+    def json(self) -> str:
+        return json.dumps(asdict(self), indent=2)
+
+    def tables(self) -> list[Table]:
+        """For rich to print. Texts of others stand there as they are: they hold no markup and move no cursor."""
+        sizes = Table("split", "images", "left", "captions", "left")
+        for split, before in self.before.items():
+            after = self.after[split]
+            cells = (before["images"], after["images"], before["captions"], after["captions"])
+            sizes.add_row(Text(printable(split)), *(f"{cell:,}" for cell in cells))
+        reasons = Table("dropped", "of", "reason", "for example")
+        for reason, dropped in sorted(self.dropped.items(), key=lambda item: (item[1].what, -item[1].count)):
+            example = Text(printable(dropped.examples[0], 160))
+            reasons.add_row(f"{dropped.count:,}", f"{dropped.what}s", Text(printable(reason)), example)
+        return [sizes, reasons]
+
+
+def sizes(samples: Iterable[Sample]) -> dict[str, int]:
+    """Different images, and captions."""
+    images, captions = set(), 0
+    for sample in samples:
+        images.add(str(sample.image))
+        captions += len(sample.captions)
+    return {"images": len(images), "captions": captions}
+
+
+def write_cleaned(kept: Mapping[str, Iterable[Sample]], path: Path, *, root: Path) -> None:
+    """A JSONL table of {"image", "captions", "split"}, image paths relative to root. The file appears only when complete.
+
+    To train on it: data=table data.root=<root> data.table=<path> data.caption=captions
+    """
+    if path.suffix not in (".jsonl", ".ndjson"):
+        raise ValueError(f"{path}: the cleaned list is JSONL; give it a name that ends in .jsonl")
+    write_whole(path, _rows(kept, root))
+
+
+def _rows(kept: Mapping[str, Iterable[Sample]], root: Path) -> Iterator[str]:
+    for split, samples in kept.items():
+        for sample in samples:
+            image = os.path.relpath(str(sample.image), root)
+            if image.split(os.sep)[0] == os.pardir:
+                raise ValueError(f"{sample.image}: is not below {root}; give as root a folder that holds all images")
+            row = {"image": image.replace(os.sep, "/"), "captions": list(sample.captions), "split": split}
+            yield json.dumps(row, ensure_ascii=False) + "\n"
+
+
+def write_whole(path: Path, lines: Iterable[str]) -> None:
+    """All lines or, if anything goes wrong on the way, the file as it was before."""
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"{path}: there is no folder {path.parent}; create it first")
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with open(handle, "w", encoding="utf-8") as file:
+            file.writelines(lines)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o666 & ~_umask())  # mkstemp's files are private
+        os.replace(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
