@@ -8,12 +8,14 @@ from __future__ import annotations
 import argparse
 
 from vlp.data.check import command as check
+from vlp.data.cleaning import command as clean
 from vlp.data.download import command as download
 from vlp.data.tar import command as pack
 from vlp.data.tar import index_command as index
 
 COMMANDS = {
     "check": ("find all that is wrong with data, with counts and examples", check),
+    "clean": ("list what stays without near duplicates, bad captions and photos of evaluation data", clean),
     "download": ("fetch what is public of a data set, in the layout that its reader expects", download),
     "index": ("write the manifest of tar shards of another origin", index),
     "pack": ("write data as tar shards", pack),

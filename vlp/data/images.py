@@ -182,10 +182,9 @@ def to_rgb(image: PIL.Image.Image) -> PIL.Image.Image:
 
 def image_size(source: str | os.PathLike[str] | Member) -> tuple[int, int]:
     """Width and height as the header says, before EXIF's rotation; nothing is decoded. Raises ImageError."""
-    with told(source):
-        stream = io.BytesIO(read_bytes(source)) if isinstance(source, Member) else open(source, "rb")
-        with stream, PIL.Image.open(stream, formats=FORMATS) as image:
-            return image.size
+    file = io.BytesIO(read_bytes(source)) if isinstance(source, Member) else source
+    with told(source), PIL.Image.open(file, formats=FORMATS) as image:
+        return image.size
 
 
 def file_sha256(source: str | os.PathLike[str] | Member) -> bytes:

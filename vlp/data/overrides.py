@@ -7,5 +7,8 @@ import argparse
 
 def add_overrides(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "overrides", nargs="*", metavar="KEY=VALUE", help="as of `vlp train`: data=coco data.root=FOLDER tokenizer=clip …"
+        "overrides",
+        nargs="*",
+        metavar="KEY=VALUE",
+        help="as of `vlp train`: data=coco data.root=FOLDER tokenizer=clip …",
     )

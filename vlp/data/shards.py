@@ -51,12 +51,12 @@ class Shards(DataModule):
         if block < 1:
             raise ValueError(f"data.block={block}: at least one shard must be read at a time")
         if self.captions == "all":
-            raise ValueError("data.captions=all needs to know all captions beforehand, which shards do not; give a number")
+            raise ValueError(
+                "data.captions=all needs to know all captions beforehand, which shards do not; give a number"
+            )
         self.splits, self.block = splits, block
         folder = Path(cache or os.environ.get("VLP_CACHE") or CACHE)
-        self.store = ShardStore(
-            str(root), cache=folder, cache_bytes=cache_bytes, follow_symlinks=self.follow_symlinks
-        )
+        self.store = ShardStore(str(root), cache=folder, cache_bytes=cache_bytes, follow_symlinks=self.follow_symlinks)
         self._manifest: Manifest | None = None
         self._held: BlockOrder | None = None
 
@@ -74,7 +74,9 @@ class Shards(DataModule):
         if self.splits is None:
             if not listed:
                 told = f"there is no {self.store.where(NAME)} and data.splits is not given"
-                raise DataError("no shard", f"{told}; name the shards, for example data.splits.train='{{00000..00099}}.tar'")
+                raise DataError(
+                    "no shard", f"{told}; name the shards, for example data.splits.train='{{00000..00099}}.tar'"
+                )
             return list(self.manifest().splits.get(split, ()))
         found: list[Shard] = []
         for name in expand(self.splits.get(split) or []):
@@ -149,7 +151,9 @@ class Shards(DataModule):
                 return int(json.loads(statistics)["successes"])
             except (ValueError, KeyError, TypeError) as error:
                 place = self.store.where(f"{shard.name.removesuffix('.tar')}_stats.json")
-                raise DataError("no statistics", f"{place}: expected img2dataset's file with successes in it") from error
+                raise DataError(
+                    "no statistics", f"{place}: expected img2dataset's file with successes in it"
+                ) from error
         if self.store.remote:
             told = f"how many samples {self.store.where(shard.name)} has is written nowhere"
             raise DataError("no manifest", f"{told}; `vlp data index` reads the shards once and writes manifest.json")

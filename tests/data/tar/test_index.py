@@ -12,7 +12,13 @@ from vlp.data.tar.index import PARTS, read_index
 
 def test_files_of_one_name_are_one_sample(tmp_path: Path) -> None:
     photo = jpeg()
-    members = [("a/1.x.jpg", photo), ("a/1.txt", b"one"), ("a/2.jpg", photo), ("a/2.json", b"{}"), ("a/2.seg.npy", b"?")]
+    members = [
+        ("a/1.x.jpg", photo),
+        ("a/1.txt", b"one"),
+        ("a/2.jpg", photo),
+        ("a/2.json", b"{}"),
+        ("a/2.seg.npy", b"?"),
+    ]
     path = write(tmp_path / "a.tar", members)
     index = read_index(path)
     assert index.images == ["a/1.x.jpg", "a/2.jpg"]
@@ -63,7 +69,9 @@ def test_a_shard_that_is_cut_off_gives_the_samples_before_that(tmp_path: Path, c
     assert all(offset + size <= len(data) for row in index.files for offset, size in row if size >= 0)
 
 
-@pytest.mark.parametrize(("data", "told"), [(b"", "0 bytes"), (b"no tar at all" * 100, "not a tar"), (b"x", "not a tar")])
+@pytest.mark.parametrize(
+    ("data", "told"), [(b"", "0 bytes"), (b"no tar at all" * 100, "not a tar"), (b"x", "not a tar")]
+)
 def test_what_is_no_tar_is_an_error(tmp_path: Path, data: bytes, told: str) -> None:
     (tmp_path / "a.tar").write_bytes(data)
     with pytest.raises(DataError, match=told):

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 import torch
 
@@ -36,7 +38,7 @@ def test_only_the_shards_of_a_block_are_read_at_a_time() -> None:
     for shard in set(shards):
         first, last = shards.index(shard), len(shards) - 1 - shards[::-1].index(shard)
         assert len(set(shards[first : last + 1])) <= 3
-    mixed = sum(a != b for a, b in zip(shards, shards[1:], strict=False))
+    mixed = sum(a != b for a, b in pairwise(shards))
     assert mixed > len(COUNTS), "samples of a block are not mixed"
 
 

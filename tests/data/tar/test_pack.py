@@ -25,7 +25,9 @@ from vlp.data.tar.pack import PackOptions, pack
 Packed = Callable[..., Path]
 
 
-def test_what_was_packed_comes_back(packed: Packed, shards: Callable[..., Shards], toy: Callable[..., Karpathy]) -> None:
+def test_what_was_packed_comes_back(
+    packed: Packed, shards: Callable[..., Shards], toy: Callable[..., Karpathy]
+) -> None:
     root, data = packed(), toy({"train": 37, "val": 5, "test": 5})
     for split in ("train", "val", "test"):
         before = {sample.id: sample for sample in data.split(split)}

@@ -14,9 +14,9 @@ from typing import Any
 from vlp.data.base import SPLITS, DataModule
 from vlp.data.check.photos import Look, kind, looks, shapes
 from vlp.data.check.texts import Lengths, lengths, oddities
+from vlp.data.copies.overlap import OverlapReport, find_overlaps
 from vlp.data.faults import DataError, Faults, Finding
 from vlp.data.images import ImageError
-from vlp.data.overlap import OverlapReport, find_overlaps
 from vlp.data.printable import printable
 from vlp.data.shards import Shards
 from vlp.data.tar.index import read_index
@@ -58,7 +58,11 @@ class CheckReport:
             told = asdict(split)
             told.pop("shown")
             splits[name] = told
-        return {"splits": splits, "overlap": None if self.overlap is None else asdict(self.overlap), "fatal": self.fatal}
+        return {
+            "splits": splits,
+            "overlap": None if self.overlap is None else asdict(self.overlap),
+            "fatal": self.fatal,
+        }
 
 
 def check(
@@ -74,7 +78,9 @@ def check(
     """pixels: decode every photo.  overlaps: look for photos that splits share, which decodes them as well.  others: data sets
     that are only compared with.  The sources are changed: they collect faults from now on."""
     report = CheckReport()
-    samples = {f"{name}/{split}": found for name, source in sources.items() for split, found in _read(source, report, progress)}
+    samples = {
+        f"{name}/{split}": found for name, source in sources.items() for split, found in _read(source, report, progress)
+    }
     seen: dict[str, Look] = {}
     if tokenizer is not None and not tokenizer.trained:
         tokenizer.train(text for name, found in samples.items() if name.endswith("/train") for text in _texts(found))
@@ -95,7 +101,9 @@ def check(
     return report
 
 
-def _read(source: DataModule, report: CheckReport, progress: Callable[[str], None]) -> Iterator[tuple[str, list[Sample]]]:
+def _read(
+    source: DataModule, report: CheckReport, progress: Callable[[str], None]
+) -> Iterator[tuple[str, list[Sample]]]:
     """The samples of each split that can be read at all."""
     for split in SPLITS:
         progress(f"reading {source.name}/{split}")

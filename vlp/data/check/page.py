@@ -21,7 +21,8 @@ from vlp.structures import Sample
 SIDE = 160  # pixels of a thumbnail
 STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 72rem; padding: 0 1rem; color: #222 }
-table { border-collapse: collapse; margin: .5rem 0 1.5rem } th, td { text-align: left; padding: .2rem .8rem; border-bottom: 1px solid #ddd; vertical-align: top }
+table { border-collapse: collapse; margin: .5rem 0 1.5rem } th, td { text-align: left;
+  padding: .2rem .8rem; border-bottom: 1px solid #ddd; vertical-align: top }
 td.number { text-align: right } .fatal { color: #b00020; font-weight: 600 } code { font-size: 13px; overflow-wrap: anywhere }
 .samples { display: grid; grid-template-columns: repeat(auto-fill, minmax(170px, 1fr)); gap: 1rem }
 figure { margin: 0 } figcaption { font-size: 13px; overflow-wrap: anywhere } img { max-width: 100% }
@@ -40,16 +41,24 @@ def shown(text: object, width: int = 400) -> str:
 def _page(report: CheckReport) -> Iterator[str]:
     # the policy holds even if a text slipped through: no script, nothing from elsewhere
     policy = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
-    yield f'<!doctype html><html lang="en"><meta charset="utf-8"><meta http-equiv="Content-Security-Policy" content="{policy}">'
+    yield '<!doctype html><html lang="en"><meta charset="utf-8">'
+    yield f'<meta http-equiv="Content-Security-Policy" content="{policy}">'
     yield f"<title>vlp data check</title><style>{STYLE}</style><h1>vlp data check</h1>"
-    yield f'<p class="fatal">{report.fatal:,} faults would end a run.</p>' if report.fatal else "<p>Nothing here would end a run.</p>"
+    yield (
+        f'<p class="fatal">{report.fatal:,} faults would end a run.</p>'
+        if report.fatal
+        else "<p>Nothing here would end a run.</p>"
+    )
     for name, split in report.splits.items():
         yield f"<h2>{shown(name)}</h2>"
         yield from _split(split)
     if report.overlap is not None:
         yield "<h2>Overlaps</h2>"
         found = [*map(str, report.overlap.overlaps)]
-        found += [f"{c.left} and {c.right}: {c.count} captions are the same, such as {c.examples[0]}" for c in report.overlap.captions]
+        found += [
+            f"{c.left} and {c.right}: {c.count} captions are the same, such as {c.examples[0]}"
+            for c in report.overlap.captions
+        ]
         yield "".join(f"<p>{shown(line, 2000)}</p>" for line in found) or "<p>No photo is in two of them.</p>"
     yield "</html>"
 
@@ -87,7 +96,8 @@ def _histogram(lengths: Lengths) -> str:
 def _sample(sample: Sample) -> str:
     texts = [*sample.captions[:5], *([sample.question] if sample.question else []), *dict.fromkeys(sample.answers)]
     caption = "<br>".join(shown(text, 200) for text in texts)
-    return f"<figure>{_thumbnail(sample)}<figcaption><code>{shown(Path(str(sample.image)).name, 80)}</code><br>{caption}</figcaption></figure>"
+    name = shown(Path(str(sample.image)).name, 80)
+    return f"<figure>{_thumbnail(sample)}<figcaption><code>{name}</code><br>{caption}</figcaption></figure>"
 
 
 def _thumbnail(sample: Sample) -> str:

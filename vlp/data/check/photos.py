@@ -62,5 +62,6 @@ def shapes(found: Sequence[Look]) -> dict[str, Any]:
     sides = sorted(min(one.size) for one in found if one.size is not None)
     if not sides:
         return {}
-    quantiles = {name: sides[min(len(sides) - 1, int(part * len(sides)))] for name, part in (("min", 0), ("median", 0.5), ("max", 1))}
+    places = {"min": 0, "median": len(sides) // 2, "max": -1}
+    quantiles = {name: sides[place] for name, place in places.items()}
     return {"modes": dict(Counter(one.mode for one in found if one.mode).most_common()), "shorter_side": quantiles}

@@ -43,7 +43,9 @@ def _findings(report: CheckReport) -> Table:
 
 def _overlaps(report: CheckReport) -> Table:
     assert report.overlap is not None
-    table = Table("left", "right", "count", "in both", "for example", title="overlaps", title_style="bold", header_style="")
+    table = Table(
+        "left", "right", "count", "in both", "for example", title="overlaps", title_style="bold", header_style=""
+    )
     for overlap in report.overlap.overlaps:
         shown = "; ".join(f"{example.left} = {example.right}" for example in overlap.examples[:2])
         row = (overlap.left, overlap.right, f"{overlap.count:,}", f"photos: {overlap.how}", shown)

@@ -19,7 +19,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--side", type=int, help="make photos smaller whose shorter side is above this, in pixels")
     parser.add_argument("--quality", type=int, default=92, help="of JPEGs that are made smaller (%(default)s)")
     parser.add_argument("--no-shuffle", action="store_true", help="keep the order of training samples")
-    parser.add_argument("--max-bad-fraction", type=float, default=0.01, help="of a split that may be left out (%(default)s)")
+    parser.add_argument(
+        "--max-bad-fraction", type=float, default=0.01, help="of a split that may be left out (%(default)s)"
+    )
     parser.add_argument("--workers", type=int, default=1, help="processes (%(default)s)")
 
 
@@ -36,7 +38,13 @@ def run(options: argparse.Namespace) -> None:
         raise ValueError(f"pack one data set at a time: {', '.join(data.sources)} are several")
     (source,) = data.sources.values()
     splits = {split: found for split in SPLITS if len(found := source.split(split))}
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("shards"), TimeRemainingColumn())
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("shards"),
+        TimeRemainingColumn(),
+    )
     with Progress(*columns, console=Console(stderr=True)) as bar:
         tasks = {split: bar.add_task(split, total=None) for split in splits}
         manifest = pack(

@@ -10,9 +10,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog = "For a remote ROOT the manifest is written here (--out) and is to be put beside the shards."
     parser.add_argument("root", metavar="ROOT", help="folder or address of the shards")
     for split in ("train", "val", "test"):
-        parser.add_argument(f"--{split}", nargs="+", default=[], metavar="SHARD", help=f"names or patterns of its {split} shards")
-    parser.add_argument("--out", type=Path, metavar="FILE", help="where to write manifest.json (ROOT, if it is a folder)")
-    parser.add_argument("--cache", type=Path, metavar="FOLDER", help="for remote shards ($VLP_CACHE, else ~/.cache/vlp/shards)")
+        parser.add_argument(
+            f"--{split}", nargs="+", default=[], metavar="SHARD", help=f"names or patterns of its {split} shards"
+        )
+    parser.add_argument(
+        "--out", type=Path, metavar="FILE", help="where to write manifest.json (ROOT, if it is a folder)"
+    )
+    parser.add_argument(
+        "--cache", type=Path, metavar="FOLDER", help="for remote shards ($VLP_CACHE, else ~/.cache/vlp/shards)"
+    )
     parser.add_argument("--cache-bytes", type=int, default=100 << 30, help="of all of them (%(default)s)")
 
 

@@ -94,7 +94,9 @@ def _shards(listed: Any, *, place: str) -> list[Shard]:
 def check_name(name: str, *, place: str) -> None:
     """A shard lies below the root: neither an absolute path nor one with `..`."""
     if not name or name.startswith("/") or "\\" in name or "\0" in name or ".." in name.split("/") or ":" in name:
-        raise DataError("path outside the root", f"{place}: {name[:80]!r} is no plain path below the folder of the shards")
+        raise DataError(
+            "path outside the root", f"{place}: {name[:80]!r} is no plain path below the folder of the shards"
+        )
 
 
 def expand(patterns: str | Iterable[str]) -> list[str]:

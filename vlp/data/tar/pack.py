@@ -86,7 +86,9 @@ def pack(
             (f"{split}-{number:05d}.tar", order[start : start + options.samples_per_shard])
             for number, start in enumerate(range(0, len(samples), options.samples_per_shard))
         ]
-        done[split] = _pack_all(jobs, samples, folder, options, training=split == "train", progress=partial(progress, split))
+        done[split] = _pack_all(
+            jobs, samples, folder, options, training=split == "train", progress=partial(progress, split)
+        )
         bad = sum(packed.left_out for packed in done[split])
         if bad > options.max_bad_fraction * len(samples):
             examples = "; ".join(example for packed in done[split] for example in packed.examples[:1])

@@ -60,7 +60,9 @@ class ShardSamples(Sequence[Sample]):
         shard, place = self.place(number)
         opened = self.opened(shard)
         if place >= len(opened.index):
-            raise ImageError(f"{self.shards[shard].name}: has {len(opened.index)} samples where {place + 1} were counted")
+            raise ImageError(
+                f"{self.shards[shard].name}: has {len(opened.index)} samples where {place + 1} were counted"
+            )
         return self._sample(opened, place, number)
 
     def opened(self, number: int) -> OpenShard:
@@ -163,7 +165,9 @@ def kept_index(path: Path, file: Path) -> ShardIndex:
     try:
         with np.load(file, allow_pickle=False) as kept:
             if kept["stamp"].tolist() == stamp:
-                return ShardIndex(files=kept["files"], images=str(kept["images"]).split("\0") if len(kept["files"]) else [])
+                return ShardIndex(
+                    files=kept["files"], images=str(kept["images"]).split("\0") if len(kept["files"]) else []
+                )
     except (OSError, ValueError, KeyError, EOFError):
         pass  # none yet, or one that was cut off: it is made again
     index = read_index(path)

@@ -12,6 +12,7 @@ import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -147,20 +148,25 @@ class ShardStore:
                 )
 
     def _write(self, shard: Shard, part: Path, size: int) -> str:
-        system, root = self._open()
         digest = hashlib.sha256()
         with part.open("wb") as stream:
             for start in range(0, max(size, 1), CHUNK):
-                end = min(start + CHUNK, size) or None
-                data = self._tried(
-                    lambda start=start, end=end: _exactly(system.cat_file(f"{root}/{shard.name}", start=start, end=end), start, end),
-                    shard.name,
-                )
+                data = self._tried(partial(self._chunk, shard.name, start, min(start + CHUNK, size)), shard.name)
                 digest.update(data)
                 stream.write(data)
             stream.flush()
             os.fsync(stream.fileno())
         return digest.hexdigest()
+
+    def _chunk(self, name: str, start: int, end: int) -> bytes:
+        """The bytes from start to end: a server may answer with less, or with the whole file."""
+        system, root = self._open()
+        data: bytes = system.cat_file(f"{root}/{name}", start=start, end=end or None)
+        if len(data) > end - start > 0:
+            data = data[start:end]
+        if 0 < end - start != len(data):
+            raise OSError(f"{len(data)} bytes came where {end - start} were asked for")
+        return data
 
     def _make_room(self, needed: int) -> None:
         """Removes the shards that were not used for longest; who still reads one keeps it open."""
@@ -175,15 +181,6 @@ class ShardStore:
             raise DataError(
                 "cache too small", f"a shard of {needed} bytes does not fit into data.cache_bytes={self.cache_bytes}"
             )
-
-
-def _exactly(data: bytes, start: int, end: int | None) -> bytes:
-    """The bytes from start to end: a server may answer with less, or with the whole file."""
-    if end is None or len(data) == end - start:
-        return data
-    if len(data) > end:
-        return data[start:end]
-    raise OSError(f"{len(data)} bytes came where {end - start} were asked for")
 
 
 def _touched(path: Path) -> bool:

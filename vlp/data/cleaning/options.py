@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-from vlp.data.perceptual_hash import DISTANCE
+from vlp.data.copies.perceptual_hash import DISTANCE
 
 
 def _option(default: Any, help: str) -> Any:
@@ -56,3 +58,35 @@ class CleanOptions:
 
 def help_of(name: str) -> str:
     return next(option.metadata["help"] for option in fields(CleanOptions) if option.name == name)
+
+
+def chosen(settings: Sequence[str]) -> CleanOptions:
+    """From `name=value` texts.  Raises ValueError for an unknown name or a value of another type."""
+    values: dict[str, Any] = {}
+    for setting in settings:
+        name, _, text = setting.partition("=")
+        defaults = {option.name: option.default for option in fields(CleanOptions)}
+        if name not in defaults:
+            near = difflib.get_close_matches(name, defaults, 1)
+            raise ValueError(f"--set {setting}: there is no {name}{f': did you mean {near[0]}?' if near else ''}")
+        values[name] = _parsed(text, defaults[name], setting)
+    return CleanOptions(**values)
+
+
+def _parsed(text: str, default: Any, setting: str) -> Any:
+    if isinstance(default, tuple):
+        return tuple(part.strip() for part in text.split(",") if part.strip())
+    if isinstance(default, bool):
+        if text.lower() not in ("true", "false", "1", "0"):
+            raise ValueError(f"--set {setting}: write true or false")
+        return text.lower() in ("true", "1")
+    try:
+        return type(default)(text)
+    except ValueError as error:
+        raise ValueError(f"--set {setting}: expects a number such as {default}") from error
+
+
+def listing() -> str:
+    """A line for each option: its name, its default and what it means."""
+    width = max(len(option.name) for option in fields(CleanOptions))
+    return "".join(f"{o.name:{width}}  {o.default!s:12} {o.metadata['help']}\n" for o in fields(CleanOptions))

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from vlp.data.boilerplate import find_boilerplate
-from vlp.data.clean import clean
-from vlp.data.clean_options import CleanOptions
+from vlp.data.cleaning.boilerplate import find_boilerplate
+from vlp.data.cleaning.clean import clean
+from vlp.data.cleaning.options import CleanOptions
 from vlp.structures import Blank, Sample
 
 OFF = CleanOptions(

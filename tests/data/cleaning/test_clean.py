@@ -9,9 +9,9 @@ import PIL.Image
 import pytest
 
 from tests.data.pictures import picture, save_altered
-from vlp.data.clean import clean
-from vlp.data.clean_options import CleanOptions, help_of
-from vlp.data.clean_report import write_cleaned
+from vlp.data.cleaning.clean import clean
+from vlp.data.cleaning.options import CleanOptions, help_of
+from vlp.data.cleaning.report import write_cleaned
 from vlp.data.karpathy import Karpathy
 from vlp.data.table import Table
 from vlp.structures import Sample

@@ -9,10 +9,10 @@ import PIL.ImageDraw
 import pytest
 
 from tests.data.pictures import ALTERATIONS, picture, save_altered
-from vlp.data.fingerprints import fingerprints
+from vlp.data.copies.fingerprints import fingerprints
+from vlp.data.copies.near_pairs import near_pairs
+from vlp.data.copies.perceptual_hash import DISTANCE, low_information, perceptual_hashes, same_picture, thumbnail
 from vlp.data.images import open_image
-from vlp.data.near_pairs import near_pairs
-from vlp.data.perceptual_hash import DISTANCE, low_information, perceptual_hashes, same_picture, thumbnail
 
 
 def thumbnails(images: list[PIL.Image.Image]) -> np.ndarray:

@@ -1,7 +1,7 @@
 """The photos and captions that several data sets, or several splits of one, have in common.
 
 Each common photo is named once, by the best evidence there is: the same id, else the same file, else the same look
-(vlp/data/fingerprints.py). Equal ids are an overlap only if the pictures agree; where they do not, the ids of the two
+(vlp/data/copies/fingerprints.py). Equal ids are an overlap only if the pictures agree; where they do not, the ids of the two
 data sets mean different things, or one of the files is wrong.
 """
 
@@ -14,8 +14,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from vlp.data.fingerprints import Fingerprints, Pair, fingerprints
-from vlp.data.perceptual_hash import DISTANCE
+from vlp.data.copies.fingerprints import Fingerprints, Pair, fingerprints
+from vlp.data.copies.perceptual_hash import DISTANCE
 from vlp.data.printable import printable
 from vlp.structures import Sample
 

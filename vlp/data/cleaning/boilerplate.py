@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from sys import intern
 
-from vlp.data.caption_filters import words
+from vlp.data.cleaning.filters import words
 
 FEWEST_IMAGES = 10  # ALIGN's number for a whole caption; in a small data set it takes more than a small share to tell
 SHORTEST = {"start": 3, "end": 3, "anywhere": 5}  # words of a phrase

@@ -8,7 +8,7 @@ import PIL.Image
 import pytest
 
 from tests.data.pictures import ALTERATIONS, picture, save_altered
-from vlp.data.overlap import find_overlaps
+from vlp.data.copies.overlap import find_overlaps
 from vlp.structures import Sample
 
 

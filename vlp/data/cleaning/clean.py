@@ -12,10 +12,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict
 
-from vlp.data.clean_captions import clean_captions
-from vlp.data.clean_images import Listed, copies, misshapen
-from vlp.data.clean_options import CleanOptions
-from vlp.data.clean_report import CleanReport, sizes
+from vlp.data.cleaning.captions import clean_captions
+from vlp.data.cleaning.images import Listed, copies, misshapen
+from vlp.data.cleaning.options import CleanOptions
+from vlp.data.cleaning.report import CleanReport, sizes
 from vlp.structures import Sample
 
 

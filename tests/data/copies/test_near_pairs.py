@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from vlp.data import near_pairs as module
-from vlp.data.near_pairs import near_pairs
+from vlp.data.copies.near_pairs import near_pairs
 
 
 def brute_force(hashes: np.ndarray, distance: int, groups: np.ndarray | None) -> set[tuple[int, int, int]]:

@@ -6,9 +6,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from vlp.data import caption_filters as form
-from vlp.data.boilerplate import Boilerplate, find_boilerplate
-from vlp.data.clean_options import CleanOptions
-from vlp.data.clean_report import CleanReport
+from vlp.data.cleaning.boilerplate import Boilerplate, find_boilerplate
+from vlp.data.cleaning.options import CleanOptions
+from vlp.data.cleaning.report import CleanReport
 from vlp.structures import Sample
 
 

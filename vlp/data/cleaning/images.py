@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from vlp.data.clean_options import CleanOptions
-from vlp.data.clean_report import CleanReport
-from vlp.data.fingerprints import Fingerprints, fingerprints
+from vlp.data.cleaning.options import CleanOptions
+from vlp.data.cleaning.report import CleanReport
+from vlp.data.copies.fingerprints import Fingerprints, fingerprints
 from vlp.data.images import ImageError, image_size
 from vlp.data.parallel import parallel_map
 

@@ -1,7 +1,7 @@
 """What tells photos apart, of many at once: the bytes of the file, and what the picture looks like.
 
 Two files show the same picture if their bytes are equal, if their hashes are near and their thumbnails agree
-(vlp/data/perceptual_hash.py), or, for pictures too plain to have a hash, if their pixels are equal.
+(vlp/data/copies/perceptual_hash.py), or, for pictures too plain to have a hash, if their pixels are equal.
 """
 
 from __future__ import annotations
@@ -16,10 +16,8 @@ import numpy as np
 import PIL.Image
 from jaxtyping import Int, UInt8, UInt64
 
-from vlp.data.images import ImageError, file_sha256, open_image, to_rgb
-from vlp.data.near_pairs import near_pairs
-from vlp.data.parallel import parallel_map
-from vlp.data.perceptual_hash import (
+from vlp.data.copies.near_pairs import near_pairs
+from vlp.data.copies.perceptual_hash import (
     DECODE_SIDE,
     DISTANCE,
     SIDE,
@@ -28,6 +26,8 @@ from vlp.data.perceptual_hash import (
     same_picture,
     thumbnail,
 )
+from vlp.data.images import ImageError, file_sha256, open_image, to_rgb
+from vlp.data.parallel import parallel_map
 
 Pair = tuple[int, int, int]  # two images, the smaller index first, and the distance of their hashes
 
