@@ -116,6 +116,12 @@ class Sample:
     blanks: tuple[Blank, ...] = ()  # words of the captions that the picture decides
     also_true: tuple[tuple[int, ...], ...] = ()  # for each caption, ids of other images that it is true of, where known
     categories: tuple[int, ...] = ()  # every class that the image shows (COCO), as indices into the class names
+    # boxes are left, top, right, bottom in pixels of the stored upright photo
+    crop: tuple[float, float, float, float] | None = None  # the sample is this part of the photo
+    boxes: tuple[tuple[float, float, float, float], ...] = ()  # of objects, or of captions where there are no labels
+    box_labels: tuple[int, ...] = ()  # a class for each box
+    panoptic: Path | None = None  # a picture of segments, see vlp/data/coco_panoptic.py
+    segments: tuple[tuple[int, int], ...] = ()  # (id in that picture, class)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
