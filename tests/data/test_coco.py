@@ -215,7 +215,7 @@ def test_panoptic_files_with_faults(tmp_path: Path, loading: Loading) -> None:
         ("unknown category", True): 1,
         ("image without segmentation", True): 2,  # that of the unknown category, and image 8
         ("segmentation of another size", True): 1,
-        ("ImageError", True): 1,
+        ("segmentation cannot be read", True): 1,
     }
     with pytest.raises(DataError, match="image 1 has segments more than once"):
         panoptic(tmp_path, loading).split("test")

@@ -69,12 +69,13 @@ def test_errors_keep_their_kind_on_the_way_out_of_a_worker() -> None:
 # what can be wrong with a file as a whole, and what a check calls it
 FILES = [
     (None, "missing file"),
+    (b"folder", "file cannot be read"),
     (b"", "not valid JSON"),
     (b'{"images": [', "not valid JSON"),
     (b"<html>404</html>", "not valid JSON"),
     (b"[" * 100_000, "not valid JSON"),
     (b'{"images": ' + b"9" * 5000 + b"}", "not valid JSON"),
-    (b'{"images": "caf\xe9"}', "not UTF-8"),
+    (b'{"images": "\xe9"}', "not UTF-8"),
     (b'{"images": {"a": 1}, "questions": 7}', "unexpected structure"),
     (b"[1, 2]", "unexpected structure"),
 ]
@@ -87,7 +88,6 @@ def test_a_file_that_cannot_be_read_is_one_finding_and_no_sample(
     whole = {**loading, "root": tmp_path}
     for folder in ("train", "val", "test", "images"):
         (tmp_path / folder).mkdir()
-    put(tmp_path / "good.json", [])
     files = {"annotations/captions_train.json": COCO(train="train", test="test", held_out=1, **whole)}
     files["d.json"] = Karpathy(annotations="d.json", images=".", **whole)
     files["vqa/v2_OpenEnded_mscoco_train_questions.json"] = VQAv2(splits={"train": "train"}, **whole)
@@ -96,7 +96,9 @@ def test_a_file_that_cannot_be_read_is_one_finding_and_no_sample(
         files["flat.json"] = FlatJSON(files={"train": "flat.json"}, **whole)
     put(tmp_path / "region_descriptions.json", [])
     for name, data in files.items():
-        if content is not None:
+        if content == b"folder":
+            (tmp_path / name).mkdir(parents=True)
+        elif content is not None:
             put(tmp_path / name, content)
         (samples,), errors, others = told(data, "train")
         assert (samples, errors, others) == ([], {kind: 1}, {}), name

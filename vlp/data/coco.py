@@ -20,6 +20,7 @@ from vlp.data.coco_instances import Instances, by_id, of_known_images, read_inst
 from vlp.data.coco_panoptic import Panoptic, class_map, read_panoptic
 from vlp.data.faults import DataError
 from vlp.data.files import clean_captions, existing, read_json, records
+from vlp.data.images import ImageError
 from vlp.data.left_out import LeftOut
 from vlp.structures import Sample
 
@@ -111,5 +112,8 @@ class COCO(DataModule):
         )
         sample = replace(sample, panoptic=picture, segments=panoptic.segments[sample.id])
         if self.faults.collect:  # a run decodes it when it needs it
-            class_map(sample, self._sizes[sample.id])
+            try:
+                class_map(sample, self._sizes[sample.id])
+            except ImageError as error:
+                raise DataError("segmentation cannot be read", str(error)) from error
         return sample

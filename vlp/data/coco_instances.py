@@ -17,7 +17,7 @@ from typing import Any
 
 from vlp.data.boxes import Corners, Size, corners, cut, looks_like_corners
 from vlp.data.faults import DataError, Faults
-from vlp.data.files import first_five, read_json, records
+from vlp.data.files import first_five, is_id, read_json, records
 from vlp.data.left_out import LeftOut
 
 
@@ -37,7 +37,7 @@ def by_id(items: list[dict[str, Any]], what: str, *, place: Path, faults: Faults
     twice, missing = [], 0
     for item in items:
         key = item.get("id")
-        if not isinstance(key, int):
+        if not is_id(key):
             missing += 1
         elif found.setdefault(key, item) is not item:
             twice.append(key)

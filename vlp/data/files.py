@@ -13,7 +13,7 @@ import zlib
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, TypeGuard
 
 from vlp.data.faults import DataError, Faults
 from vlp.data.left_out import LeftOut
@@ -78,6 +78,8 @@ def read_text(path: Path, *, what: str, max_bytes: int = MAX_JSON_BYTES) -> str:
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         message = f"{path}: cannot be decompressed ({error}); the file may be cut off"
         raise DataError("cannot be decompressed", message) from error
+    except OSError as error:
+        raise DataError("file cannot be read", f"{path}: {error.strerror}") from error
     if len(data) > max_bytes:
         raise DataError("file too large", f"{path}: more than the limit of {max_bytes} bytes of text")
     try:
@@ -140,11 +142,15 @@ def listed(value: object, *, place: object) -> list[dict[str, Any]]:
     return value
 
 
+def is_id(value: object) -> TypeGuard[int]:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < MAX_ID
+
+
 def whole(value: object, *, what: str, place: object) -> int:
     """The number of an id: 7 or "7"."""
     if isinstance(value, str) and value.isdecimal() and len(value) < 20:
         value = int(value)
-    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < MAX_ID:
+    if not is_id(value):
         raise DataError("id is no whole number", f"{place}: {what} must be a whole number, not {str(value)[:80]!r}")
     return value
 

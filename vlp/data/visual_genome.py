@@ -162,7 +162,7 @@ class VisualGenome(DataModule):
                     raise DataError("missing key", f"{place}: expected a whole number image_id and a url")
                 if image in photos or image in left_out:
                     raise DataError("duplicate image id", f"{path}: image_id {image} is listed more than once")
-                if any(numbered(record, key) in listed for key, listed in numbers.items()):
+                if any(numbered(record, key) in excluded for key, excluded in numbers.items()):
                     left_out.add(image)
                     continue
                 # …/VG_100K_2/1.jpg

@@ -19,6 +19,7 @@ from typing import Any
 
 from vlp.data.boxes import Corners, around, corners
 from vlp.data.faults import DataError
+from vlp.data.files import is_id
 
 Told = dict[str, Any]
 
@@ -74,7 +75,8 @@ PHRASES: dict[str, Callable[[Told], Phrases]] = {
 def numbered(record: Told, *keys: str) -> int | None:
     """The whole number under the first of the keys that is there: versions name them differently."""
     value = next((record[key] for key in keys if key in record), None)
-    return int(value) if isinstance(value, int) or (isinstance(value, str) and value.isdecimal()) else None
+    value = int(value) if isinstance(value, str) and value.isdecimal() and len(value) < 20 else value
+    return value if is_id(value) else None
 
 
 def _names(told: Told) -> tuple[str, ...]:

@@ -18,7 +18,7 @@ from typing import Any
 from vlp.data.answers import frequent_answers, normalise_answer, read_answers
 from vlp.data.base import SPLITS, DataModule, hold_out
 from vlp.data.faults import DataError
-from vlp.data.files import first_five, read_json, records, with_gzip
+from vlp.data.files import first_five, is_id, read_json, records, with_gzip
 from vlp.data.left_out import LeftOut
 from vlp.structures import Sample
 
@@ -168,7 +168,7 @@ class VQAv2(DataModule):
         self, record: dict[str, Any], annotated: dict[int, dict[str, Any]] | None, *, place: str, official: str
     ) -> Sample:
         question, image, text = (record.get(key) for key in ("question_id", "image_id", "question"))
-        if not isinstance(question, int) or not isinstance(image, int) or not isinstance(text, str):
+        if not is_id(question) or not is_id(image) or not isinstance(text, str):
             message = f"{place}: expected whole numbers question_id and image_id, and a text question"
             raise DataError("missing key", message)
         file = self.images.format(split=official.replace("test-dev", "test"), id=image)
@@ -185,8 +185,8 @@ class VQAv2(DataModule):
             image=self.inside(self.root, file, place=place),
             question=" ".join(text.split()),
             answers=tuple(answers),
-            question_type=told.get("question_type"),
-            answer_type=told.get("answer_type"),
+            question_type=kind if isinstance(kind := told.get("question_type"), str) else None,
+            answer_type=kind if isinstance(kind := told.get("answer_type"), str) else None,
         )
 
 
