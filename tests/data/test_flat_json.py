@@ -11,7 +11,7 @@ import PIL.Image
 import pytest
 
 from vlp.data.flat_json import FlatJSON
-from vlp.data.photo_ids import GENOME
+from vlp.data.photo_ids import FLICKR, GENOME
 
 Loading = dict[str, Any]
 COCO = "val2014/COCO_val2014_000000391895.jpg"
@@ -73,6 +73,53 @@ def test_questions_of_vqa_and_visual_genome(tmp_path: Path, loading: Loading) ->
         flat(tmp_path, loading, VQA, images={"vqa": "coco"}).split("train")
 
 
+def test_the_shapes_of_lavis(tmp_path: Path, loading: Loading) -> None:
+    """nocaps, NLVR2 and SNLI-VE hold neither captions nor questions."""
+    asked = {"image": "a.jpg", "question": "What?"}
+    rows = [
+        {**asked, "question_id": 1, "answers": [{"answer": "yes", "answer_confidence": "maybe"}, {"answer": "no"}]},  # VizWiz
+        {**asked, "question_id": "22MexNkBPpdZGX6sxbxVBH", "direct_answers": ["x", "y"], "choices": ["u", "x"],
+         "correct_choice_idx": 1},  # A-OKVQA
+        {**asked, "question_id": "201307251", "answer": "no", "fullAnswer": "No, it is not."},  # GQA
+        {**asked, "question_id": 5, "choices": ["u"], "direct_answers": None},  # A-OKVQA's test
+    ]  # fmt: skip
+    samples = list(flat(tmp_path, loading, rows).split("train"))
+    assert [sample.answers for sample in samples] == [("yes", "no"), ("x", "y"), ("no",), ()]
+    assert [sample.sample for sample in samples] == [1, 1, 201307251, 3]
+    assert [(sample.choices, sample.label) for sample in samples[1:]] == [(("u", "x"), 1), ((), None), (("u",), None)]
+    textcaps = {"dataset_name": "textcaps", "data": [{"image_id": "a", "caption_str": "one", "caption_id": 7}]}
+    (sample,) = flat(tmp_path, loading, textcaps).split("train")  # type: ignore[arg-type]
+    assert (sample.image, sample.captions) == (tmp_path / "a.jpg", ("one",))
+    by_id = {"7": {"image": "a.jpg", "caption": "one"}, "8": {"image": "b.jpg", "caption": "two"}}
+    assert len(flat(tmp_path, loading, by_id).split("train")) == 2  # type: ignore[arg-type]
+    vsr = [{"image": "a.jpg", "caption": "x", "relation": "on", "label": label} for label in (0, 1)]
+    with pytest.warns(UserWarning, match=r"caption false of its image, 1 left out: \[0\]"):
+        assert flat(tmp_path, loading, vsr).split("train")[0].captions == ("x",)
+    for row in ({"images": ["a.jpg", "b.jpg"], "sentence": "x", "label": "True"}, {"image": "a.jpg", "img_id": 0}):
+        with pytest.raises(ValueError, match="neither caption nor question"):
+            flat(tmp_path, loading, [row]).split("train")
+
+
+def test_lists_of_a_json_object_a_line(tmp_path: Path, loading: Loading) -> None:
+    data = flat(tmp_path, loading, [], files={"train": "train.jsonl"})
+    (tmp_path / "train.jsonl").write_text(
+        '{"image": "a.jpg", "caption": "x"}\n\n{"image": "b.jpg", "caption": "y\u2028z"}\n'
+    )
+    assert [sample.captions for sample in data.split("train")] == [("x",), ("y z",)]
+    data = flat(tmp_path, loading, [], files={"train": "train.jsonl"})
+    (tmp_path / "train.jsonl").write_text('{"image": "a.jpg", "caption": "x"}\n{"image"')
+    with pytest.raises(ValueError, match=r"train\.jsonl, line 2: not valid JSON"):
+        data.split("train")
+
+
+def test_photos_of_flickr_are_known_by_their_names(tmp_path: Path, loading: Loading) -> None:
+    name = "flickr30k-images/1000092795.jpg"
+    (tmp_path / "flickr30k-images").mkdir()
+    PIL.Image.new("RGB", (8, 8)).save(tmp_path / name)
+    (sample,) = flat(tmp_path, loading, [{"image": name, "caption": "x", "image_id": 0}]).split("train")
+    assert sample.id == FLICKR + 1000092795
+
+
 def test_test_questions_without_answers(tmp_path: Path, loading: Loading) -> None:
     rows = [{"image": "a.jpg", "question": "What?", "question_id": 1, "dataset": "vqa"}]
     data = flat(tmp_path, loading, rows, files={"test": "train.json"})
@@ -114,6 +161,7 @@ def test_held_out_images(tmp_path: Path, loading: Loading) -> None:
         ([{**VQA[0], "answer": [1]}], r"\[0\]: expected a text question and an answer"),
         ([{**VQA[0], "question_id": "seven"}], "question_id must be a whole number, not 'seven'"),
         ({"a": 1}, "expected a list of objects"),
+        ({"data": [1]}, "expected a list of objects"),
     ],
 )
 def test_lists_with_faults(tmp_path: Path, loading: Loading, rows: Any, message: str) -> None:

@@ -12,9 +12,11 @@ import pytest
 from vlp.data.base import DataModule
 from vlp.data.class_folders import ClassFolders
 from vlp.data.coco import COCO
+from vlp.data.faults import Faults
 from vlp.data.files import inside, read_json
 from vlp.data.flickr import Flickr, read_captions
 from vlp.data.karpathy import Karpathy
+from vlp.data.photo_ids import FLICKR, flickr_photo
 from vlp.data.table import Table
 
 Loading = dict[str, Any]
@@ -191,7 +193,8 @@ def test_flickr8k_of_the_official_files_equals_that_of_karpathy(shared: Path, lo
     official = flickr(root, loading)
     assert sizes(official) == (6000, 1000, 1000)
     other = Karpathy(root=root, annotations="dataset_flickr8k.json", images="Images", **loading)
-    for split in ("val", "test"):
+    for split in ("train", "val", "test"):
+        assert {s.image: s.id for s in official.split(split)} == {s.image: s.id for s in other.split(split)}
         captions = [{s.image: set(s.captions) for s in data.split(split)} for data in (official, other)]
         assert captions[0] == captions[1]
 
@@ -207,7 +210,40 @@ def test_flickr30k_split_lists_without_file_endings(shared: Path, loading: Loadi
         tmp_path, loading, captions_file="t.token", images="images",
         splits={split: f"{split}.txt" for split in ("train", "val", "test")},
     )  # fmt: skip
-    assert [len(data.samples(split)) for split in ("train", "val", "test")] == [29783, 1000, 1000]
+    samples = {split: data.samples(split) for split in ("train", "val", "test")}
+    assert [len(found) for found in samples.values()] == [29783, 1000, 1000]
+    ids = {sample.image.stem: sample.id for found in samples.values() for sample in found}
+    assert ids == {name: FLICKR + int(name) for name in names}
+    assert len(set(ids.values())) == 31783, "each a photo of its own"
+
+
+def test_photos_of_flickr_have_the_same_number_in_all_data_sets(shared: Path) -> None:
+    lists = shared / "data/text-assets/flickr30k-splits"
+    thirty = {
+        flickr_photo(f"{n}.jpg")
+        for split in ("train", "val", "test")
+        for n in (lists / f"{split}.txt").read_text().split()
+    }
+    eight = {flickr_photo(path.name) for path in (shared / "data/flickr8k/Images").glob("*.jpg")}
+    assert len(eight) == 8000
+    assert eight <= thirty, "Flickr8k is a part of Flickr30k"
+
+
+def test_captions_of_an_image_that_does_not_exist(tmp_path: Path, loading: Loading) -> None:
+    """Flickr8k.token.txt has five of 2258277193_586949ec62.jpg.1, which is in no list."""
+    pictures(tmp_path / "Images", "1_693b08cb0e.jpg")
+    lines = ["1_693b08cb0e.jpg#0\tx", *(f"2258277193_586949ec62.jpg.1#{i}\ty" for i in range(5))]
+    (tmp_path / "Flickr8k.token.txt").write_text("\n".join(lines))
+    for split in ("train", "dev", "test"):
+        (tmp_path / f"Flickr_8k.{split}Images.txt").write_text("1_693b08cb0e.jpg\n" if split == "train" else "")
+    data = flickr(tmp_path, loading)
+    assert sizes(data) == (1, 0, 0)
+    data = flickr(tmp_path, loading)
+    data.faults = Faults(collect=True)
+    data.samples("train")
+    (finding,) = data.faults.findings.values()
+    assert (finding.kind, finding.fatal, finding.count) == ("image in no split", False, 1)
+    assert "2258277193_586949ec62.jpg.1" in finding.examples[0]
 
 
 def test_caption_files_with_tabs_commas_and_header(tmp_path: Path) -> None:

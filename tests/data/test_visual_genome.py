@@ -9,7 +9,7 @@ from typing import Any
 import PIL.Image
 import pytest
 
-from vlp.data.photo_ids import GENOME, OTHER, listed_photos, photo_of_file
+from vlp.data.photo_ids import FLICKR, GENOME, OTHER, flickr_photo, genome_photo, listed_photos, photo_of_file
 from vlp.data.scenes import SceneGenome, Scenes
 from vlp.data.visual_genome import VisualGenome, plain_answer
 
@@ -86,7 +86,7 @@ def test_official_files_of_both_versions(
 def test_phrases_are_captions_of_the_whole_photo(four: Path, loading: Loading) -> None:
     samples = list(genome(four, loading).split("train"))
     assert samples[0].captions == ("thing of 1", "a cat")
-    assert [s.id for s in samples] == [GENOME + 1, 391895, 9, GENOME + 4], "a photo of COCO has COCO's id"
+    assert [s.id for s in samples] == [GENOME + 1, 391895, 9, FLICKR + 1000092795], "shared with other data"
     data = genome(four, loading, captions="all")
     data.setup("fit")
     batch = next(iter(data.train_dataloader()))
@@ -117,7 +117,7 @@ def test_photos_held_out_for_measuring_elsewhere_are_left_out(four: Path, loadin
     data = genome(four, loading, exclude_coco="dataset_coco.json", exclude_flickr="flickr.txt")
     assert [sample.sample for sample in data.split("train")] == [1, 3]
     asked = genome(four, loading, content="questions", exclude_coco="dataset_coco.json")
-    assert {sample.id for sample in asked.split("train")} == {GENOME + 1, 9, GENOME + 4}
+    assert {sample.id for sample in asked.split("train")} == {GENOME + 1, 9, FLICKR + 1000092795}
 
 
 def test_lists_of_photos(tmp_path: Path) -> None:
@@ -138,6 +138,11 @@ def test_lists_of_photos(tmp_path: Path) -> None:
 def test_a_file_name_tells_the_photo() -> None:
     assert photo_of_file("val2014/COCO_val2014_000000391895.jpg") == photo_of_file("000000391895.jpg") == 391895
     assert photo_of_file("data/VG_100K_2/7.jpg") == GENOME + 7
+    for path in ("Images/1000268201_693b08cb0e.jpg", "flickr30k-images/1000268201.jpg"):
+        assert photo_of_file(path) == FLICKR + 1000268201
+    assert flickr_photo("1000268201.jpg") == genome_photo(7, None, 1000268201) == FLICKR + 1000268201
+    assert flickr_photo("a.jpg") == photo_of_file("a.jpg")
+    assert genome_photo(7, 391895, 1000268201) == 391895, "COCO's id comes first: most of its photos lack Flickr's here"
     others = {photo_of_file(path) for path in ("1000092795.jpg", "a/1.jpg", "b/1.jpg", "7.jpg")}
     assert len(others) == 4
     assert all(OTHER <= number < 2**63 for number in others)
@@ -151,7 +156,7 @@ def test_held_out_photos_and_no_test_split(four: Path, loading: Loading) -> None
 
 
 def test_files_with_faults(four: Path, loading: Loading) -> None:
-    with pytest.raises(ValueError, match=r"data\.content='boxes': choose regions or questions"):
+    with pytest.raises(ValueError, match=r"data\.content='boxes': choose regions, questions, objects, attributes, rel"):
         genome(four, loading, content="boxes")
     regions = json.loads((four / "region_descriptions.json").read_text())
     regions[0]["regions"] = [{"region_id": 1, "phrase": " "}]

@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from vlp.data.answers import frequent_answers, read_answers, soft_scores
+from vlp.data.faults import Faults
 from vlp.data.sampler import EvalSampler
 from vlp.data.scenes import SceneQuestions, Scenes
 from vlp.data.vqa_v2 import VQAv2
@@ -155,6 +156,22 @@ def test_the_vocabulary_of_sixty_thousand_questions(shared: Path, loading: Loadi
     published = set(read_answers(folder / "trainval_label2ans.json"))
     assert 300 < len(names) < 3129
     assert sum(name in published for name in names) / len(names) > 0.99
+
+
+def test_sixty_thousand_real_questions_have_no_fault(shared: Path, loading: Loading) -> None:
+    data = VQAv2(
+        root=shared / "data/vqa-v2-60k-subset",
+        questions="v2_OpenEnded_mscoco_train2014_questions.{split}.json",
+        annotations="v2_mscoco_train2014_annotations.{split}.json",
+        splits={"train": "train", "val": "valid", "test": "test"},
+        answer_vocabulary="trainval_label2ans.json",
+        **loading,
+    )
+    data.faults = Faults(collect=True)
+    samples = {split: data.samples(split) for split in ("train", "val", "test")}
+    assert [len(found) for found in samples.values()] == [48061, 8977, 2962]
+    assert all(len(sample.answers) == 10 for found in samples.values() for sample in found)
+    assert data.faults.findings == {}
 
 
 def test_several_official_splits_and_test_without_answers(small: Path, loading: Loading) -> None:

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 
+from vlp.data.faults import DataError
 from vlp.data.files import read_json
 from vlp.tokenizers import vqa_text
 
@@ -34,14 +35,14 @@ def read_answers(path: Path) -> tuple[str, ...]:
     content = read_json(path, what="the answer vocabulary")
     if isinstance(content, dict):
         if sorted(content.values(), key=str) != sorted(range(len(content)), key=str):
-            raise ValueError(
-                f"{path}: the indices of {len(content)} answers are not 0 to {len(content) - 1}, each once"
-            )
+            message = f"{path}: the indices of {len(content)} answers are not 0 to {len(content) - 1}, each once"
+            raise DataError("answers not numbered without gaps", message)
         content = sorted(content, key=content.__getitem__)
     if not isinstance(content, list) or not content or not all(isinstance(answer, str) for answer in content):
-        raise ValueError(f"{path}: expected a list of answers or an object {{answer: index}}")
+        message = f"{path}: expected a list of answers or an object {{answer: index}}"
+        raise DataError("unexpected structure", message)
     if len(set(content)) < len(content):
-        raise ValueError(f"{path}: some answers are there more than once")
+        raise DataError("answer listed twice", f"{path}: some answers are there more than once")
     return tuple(content)
 
 

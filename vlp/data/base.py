@@ -70,8 +70,8 @@ class DataModule(L.LightningDataModule):
         self.captions: str | int = 1 if captions == "one" else captions
         self.max_train_samples, self.max_bad_fraction = max_train_samples, max_bad_fraction
         self.follow_symlinks, self.timeout = follow_symlinks, timeout
+        self.faults = Faults()  # `vlp data check` puts one here that collects them
         self.issues_path: Path | None = None
-        self.faults = Faults()
         self.allow_zero_length_dataloader_with_multiple_devices = True  # fewer evaluation samples than ranks
         self.sampler: TrainSampler | None = None
         self._train_loader: Loader | None = None
@@ -269,13 +269,17 @@ def unused_batches(trainer: L.Trainer | None) -> int:
     return progress.ready - progress.processed  # type: ignore[attr-defined]
 
 
-def hold_out(samples: list[Sample], count: int, split: str, *, name: str | None) -> list[Sample]:
+def hold_out(
+    samples: list[Sample], count: int, split: str, *, name: str | None, faults: Faults | None = None
+) -> list[Sample]:
     """val: all samples of `count` of the images, drawn once and for all; train: the others."""
     images = list(dict.fromkeys(sample.id for sample in samples))
     if count >= len(images) > 0:
-        raise ValueError(
-            f"cannot hold out {count} of the {len(images)} training images of {name}: set data.held_out lower"
-        )
+        faults = faults or Faults()
+        if split == "val" or not faults.collect:  # else it would be told twice
+            message = f"cannot hold out {count} of the {len(images)} training images of {name}: set data.held_out lower"
+            faults.error("too few images to hold out", message)
+        return samples if split == "train" else []
     chosen = {images[index] for index in permutation(len(images), 0)[:count].tolist()}
     return [sample for sample in samples if (sample.id in chosen) == (split == "val")]
 

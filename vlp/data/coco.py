@@ -1,34 +1,52 @@
-"""COCO captions in the official layout, with the 80 categories of the instances file where it is there.
+"""COCO in the official layout: captions, and where they are there or asked for, categories, boxes and segmentations.
 
     annotations/{captions,instances}_{train,val}{2014,2017}.json     train2017/*.jpg   val2017/*.jpg
+    annotations/panoptic_{train,val}2017.json                        annotations/panoptic_{train,val}2017/*.png
 
-The captions of COCO's own test images are not public, so test is the official val, and val is held out from train.
-Lin et al., "Microsoft COCO", ECCV 2014; Chen et al., "Microsoft COCO Captions", 2015; cocodataset.org.
+2014's splits have files named COCO_train2014_000000000009.jpg, and hold the same photos otherwise divided. The captions
+of COCO's own test images are not public, so test is the official val, and val is held out from train. Keypoints are not
+read. Lin et al., "Microsoft COCO", ECCV 2014; Chen et al., "Microsoft COCO Captions", 2015; cocodataset.org.
 """
 
 from __future__ import annotations
 
-import warnings
-from collections import Counter, defaultdict
-from pathlib import Path
+from collections import defaultdict
+from dataclasses import replace
 from typing import Any
 
 from vlp.data.base import DataModule, hold_out
-from vlp.data.files import clean_captions, existing, first_five, read_json, records
+from vlp.data.boxes import Size, photo_size
+from vlp.data.coco_instances import Instances, by_id, of_known_images, read_instances
+from vlp.data.coco_panoptic import Panoptic, class_map, read_panoptic
+from vlp.data.faults import DataError
+from vlp.data.files import clean_captions, existing, read_json, records
+from vlp.data.images import ImageError
+from vlp.data.left_out import LeftOut
 from vlp.structures import Sample
 
 
 class COCO(DataModule):
     """train, test: the official splits they are read from.  held_out: how many images of `train` form val; always the
-    same ones, whatever the seed.
+    same ones, whatever the seed.  boxes: of objects, with the categories as their labels (crowds have none).
+    panoptic: the picture of segments; its categories are `segment_names`.
     """
 
+    # known after `setup`, with panoptic segmentations
+    segment_names: tuple[str, ...] | None = None
+
     def __init__(
-        self, *, train: str = "train2017", test: str = "val2017", held_out: int = 5000, **loading: Any
+        self,
+        *,
+        train: str = "train2017",
+        test: str = "val2017",
+        held_out: int = 5000,
+        boxes: bool = False,
+        panoptic: bool = False,
+        **loading: Any,
     ) -> None:
         super().__init__(**loading)
         self.official = {"train": train, "val": train, "test": test}
-        self.held_out = held_out
+        self.held_out, self.boxes, self.panoptic = held_out, boxes, panoptic
         self._read: dict[str, list[Sample]] = {}
 
     def samples(self, split: str) -> list[Sample]:
@@ -36,53 +54,66 @@ class COCO(DataModule):
         if official not in self._read:
             self._read[official] = self._official(official, training=split != "test")
         samples = self._read[official]
-        return samples if split == "test" else hold_out(samples, self.held_out, split, name=self.name)
+        if split == "test":
+            return samples
+        return hold_out(samples, self.held_out, split, name=self.name, faults=self.faults)
 
     def _official(self, official: str, *, training: bool) -> list[Sample]:
-        path = self.root / "annotations" / f"captions_{official}.json"
-        content = read_json(path, what=f"the captions of {self.name}")
-        images = by_id(records(content, "images", place=path), place=path)
-        annotations = by_id(records(content, "annotations", place=path), place=path)
+        path, folder = self.root / "annotations" / f"captions_{official}.json", self.root / official
+        images: dict[int, dict[str, Any]] = {}
         captions: dict[int, list[object]] = defaultdict(list)
-        for annotation in annotations.values():
-            captions[annotation["image_id"]].append(annotation.get("caption"))
-        unknown = [image for image in captions if image not in images]
-        if unknown:
-            warnings.warn(
-                f"{path}: captions of {len(unknown)} unknown images are left out: {first_five(unknown)}", stacklevel=2
-            )
-        folder = existing(self.root / official, what=f"the images of {self.name}")
-        categories = self._categories(self.root / "annotations" / f"instances_{official}.json")
+        with self.faults.each():
+            content = read_json(path, what=f"the captions of {self.name}")
+            images = by_id(records(content, "images", place=path), "image", place=path, faults=self.faults)
+            every = by_id(records(content, "annotations", place=path), "annotation", place=path, faults=self.faults)
+            for image, annotation in of_known_images(every, images, "captions", place=path, faults=self.faults):
+                captions[image].append(annotation.get("caption"))
+        with self.faults.each():
+            existing(folder, what=f"the images of {self.name}")
+        instances, panoptic = self._described(official, {image: photo_size(images[image]) for image in images})
         samples: list[Sample] = []
-        for image, record in images.items():
-            place = f"{path}: image {image}"
-            texts = clean_captions(captions[image], place=place, training=training)
-            if texts or not training:
-                file = self.inside(folder, record.get("file_name"), place=place)
-                seen = tuple(sorted(categories[image]))
-                samples.append(Sample(id=image, sample=len(samples), image=file, captions=texts, categories=seen))
+        with LeftOut(self.faults, path) as left_out:
+            for image, record in images.items():
+                with self.faults.each():
+                    place = f"{path}: image {image}"
+                    texts = clean_captions(captions[image], place=place, training=training, left_out=left_out)
+                    seen = tuple(sorted(instances.shown.get(image, ())))
+                    # in evaluation an image may be there for its categories alone
+                    if not texts and (training or not seen) and left_out.without_caption(place, training=training):
+                        continue
+                    file = self.inside(folder, record.get("file_name"), place=place)
+                    sample = Sample(id=image, sample=len(samples), image=file, captions=texts, categories=seen)
+                    samples.append(self._with_places(sample, instances, panoptic, place=place))
         return samples
 
-    def _categories(self, path: Path) -> dict[int, set[int]]:
-        """Classes that each image shows, counted without gaps in the order of their official ids."""
-        shown: dict[int, set[int]] = defaultdict(set)
-        if not path.exists():
-            return shown
-        content = read_json(path, what="the instances")
-        names = by_id(records(content, "categories", place=path), place=path)
-        index = {category: position for position, category in enumerate(sorted(names))}
-        self.class_names = tuple(str(names[category]["name"]) for category in index)
-        for annotation in records(content, "annotations", place=path):
-            category = annotation.get("category_id")
-            if category not in index:
-                raise ValueError(f"{path}: annotation {annotation.get('id')} has the unknown category {category}")
-            shown[annotation["image_id"]].add(index[category])
-        return shown
+    def _described(self, official: str, sizes: dict[int, Size | None]) -> tuple[Instances, Panoptic]:
+        annotations = self.root / "annotations"
+        path, instances, panoptic = annotations / f"instances_{official}.json", Instances(), Panoptic()
+        if path.exists() or self.boxes:  # without the file there are no categories
+            instances = read_instances(path, sizes, boxes=self.boxes, faults=self.faults)
+            self.class_names = instances.names or None
+        if self.panoptic:
+            panoptic = read_panoptic(annotations / f"panoptic_{official}.json", sizes, faults=self.faults)
+            self.segment_names = panoptic.names or None
+            self._folder = annotations / f"panoptic_{official}"
+            self._sizes = sizes
+        return instances, panoptic
 
-
-def by_id(items: list[dict[str, Any]], *, place: Path) -> dict[int, dict[str, Any]]:
-    counts = Counter(item.get("id") for item in items)
-    twice = [key for key, count in counts.items() if count > 1 or not isinstance(key, int)]
-    if twice:
-        raise ValueError(f"{place}: ids that are missing or not unique: {first_five(twice)}")
-    return {item["id"]: item for item in items}
+    def _with_places(self, sample: Sample, instances: Instances, panoptic: Panoptic, *, place: str) -> Sample:
+        if self.boxes:
+            boxes, labels = instances.boxes.get(sample.id, ()), instances.labels.get(sample.id, ())
+            sample = replace(sample, boxes=tuple(boxes), box_labels=tuple(labels))
+        if not self.panoptic:
+            return sample
+        if sample.id not in panoptic.files:
+            raise DataError("image without segmentation", f"{place} has no panoptic segmentation")
+        picture = existing(
+            self.inside(self._folder, panoptic.files[sample.id], place=place), what=f"the segmentation of {place}"
+        )
+        sample = replace(sample, panoptic=picture, segments=panoptic.segments[sample.id])
+        if self.faults.collect:  # a run decodes it when it needs it
+            try:
+                class_map(sample, self._sizes[sample.id])
+            except ImageError as error:
+                raise DataError("segmentation cannot be read", str(error)) from error
+        return sample

@@ -130,7 +130,8 @@ class Examples(torch.utils.data.Dataset[Example]):
         if sample.boxes is None:
             return pixels, None
         corners, seen = view.boxes(sample.boxes)
-        return pixels, Boxes(xyxy=corners, label=torch.tensor([sample.box_labels[i] for i in seen], dtype=torch.int64))
+        labels = [sample.box_labels[i] for i in seen] if sample.box_labels else [-1] * len(seen)
+        return pixels, Boxes(xyxy=corners, label=torch.tensor(labels, dtype=torch.int64))
 
     def _place(self, position: int) -> str:
         try:

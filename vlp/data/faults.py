@@ -26,6 +26,9 @@ class DataError(ValueError):
         super().__init__(message)
         self.kind = kind
 
+    def __reduce__(self) -> tuple[type[DataError], tuple[str, str]]:
+        return type(self), (self.kind, str(self))  # exceptions are pickled with one argument, on their way out of workers
+
 
 @dataclass
 class Finding:

@@ -1,7 +1,7 @@
 """Reading what others wrote: paths that stay inside the data set's folder, JSON and text that may be damaged.
 
 Annotations are not trusted. Their paths are relative, without "..", and end under the root also after symbolic links;
-every error names the file and the place in it.
+every error names the file and the place in it, and its kind (vlp/data/faults.py).
 """
 
 from __future__ import annotations
@@ -13,9 +13,17 @@ import zlib
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, TypeGuard
+
+from vlp.data.faults import DataError, Faults
+from vlp.data.left_out import LeftOut
 
 MAX_JSON_BYTES = 4 << 30
+MAX_ID = 1 << 62  # a batch holds ids as int64
+
+
+class MissingFile(FileNotFoundError):
+    kind = "missing file"
 
 
 def first_five(things: Iterable[object]) -> str:
@@ -29,11 +37,13 @@ def _real(folder: str) -> str:
 
 
 def inside(root: Path, relative: object, *, place: str, follow_symlinks: bool = False) -> Path:
-    """`root/relative`, or a ValueError that names `place` when it is no plain relative path or leads out of `root`."""
+    """`root/relative`, or a DataError that names `place` when it is no plain relative path or leads out of `root`."""
     if not isinstance(relative, str) or not relative or "\0" in relative or "\\" in relative or len(relative) > 1024:
-        raise ValueError(f"{place}: {str(relative)[:80]!r} is no file name; give a relative path with forward slashes")
+        message = f"{place}: {str(relative)[:80]!r} is no file name; give a relative path with forward slashes"
+        raise DataError("not a file name", message)
     if relative.startswith("/") or relative[1:2] == ":" or ".." in PurePosixPath(relative).parts:
-        raise ValueError(f"{place}: the path {relative!r} leads out of {root}; give one relative to it, without '..'")
+        message = f"{place}: the path {relative!r} leads out of {root}; give one relative to it, without '..'"
+        raise DataError("path outside the root", message)
     joined = os.path.join(root, relative)
     if not follow_symlinks:
         # the folder's real path is cached, so that a million files cost one lstat each
@@ -43,13 +53,13 @@ def inside(root: Path, relative: object, *, place: str, follow_symlinks: bool = 
             message = (
                 f"{place}: {relative!r} is a symbolic link out of {root}; if you trust it set data.follow_symlinks=true"
             )
-            raise ValueError(message)
+            raise DataError("symbolic link out of the root", message)
     return Path(joined)
 
 
 def existing(path: Path, *, what: str, fix: str = "see the comments in conf/data for the expected layout") -> Path:
     if not path.exists():
-        raise FileNotFoundError(f"{what} is missing: there is no {path}; {fix}")
+        raise MissingFile(f"{what} is missing: there is no {path}; {fix}")
     return path
 
 
@@ -66,14 +76,17 @@ def read_text(path: Path, *, what: str, max_bytes: int = MAX_JSON_BYTES) -> str:
         with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as stream:
             data = stream.read(max_bytes + 1)  # a small file may hold far more when it is decompressed
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise ValueError(f"{path}: cannot be decompressed ({error}); the file may be cut off") from error
+        message = f"{path}: cannot be decompressed ({error}); the file may be cut off"
+        raise DataError("cannot be decompressed", message) from error
+    except OSError as error:
+        raise DataError("file cannot be read", f"{path}: {error.strerror}") from error
     if len(data) > max_bytes:
-        raise ValueError(f"{path}: more than the limit of {max_bytes} bytes of text")
+        raise DataError("file too large", f"{path}: more than the limit of {max_bytes} bytes of text")
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         message = f"{path}: byte {error.start} is not UTF-8; convert the file, for example with iconv -t utf-8"
-        raise ValueError(message) from error
+        raise DataError("not UTF-8", message) from error
 
 
 def read_lines(path: Path, *, what: str) -> Iterator[tuple[int, str]]:
@@ -90,30 +103,76 @@ def read_json(path: Path, *, what: str, max_bytes: int = MAX_JSON_BYTES) -> Any:
         return json.loads(text)
     except json.JSONDecodeError as error:
         offset = len(text[: error.pos].encode())
-        raise ValueError(f"{path}: not valid JSON at byte {offset} ({error.msg}); the file may be cut off") from error
+        message = f"{path}: not valid JSON at byte {offset} ({error.msg}); the file may be cut off"
+        raise DataError("not valid JSON", message) from error
     except RecursionError as error:
-        raise ValueError(f"{path}: JSON nested too deeply") from error
+        raise DataError("not valid JSON", f"{path}: JSON nested too deeply") from error
+    except ValueError as error:  # a number of thousands of digits
+        raise DataError("not valid JSON", f"{path}: {error}") from error
 
 
-def records(value: object, key: str, *, place: Path) -> list[dict[str, Any]]:
-    """The list of objects under `key` of a JSON file's top object."""
+def json_lines(path: Path, *, what: str, faults: Faults) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Each object of a JSONL file with "file, line n"."""
+    for number, line in read_lines(path, what=what):
+        place, row = f"{path}, line {number}", None
+        with faults.each():
+            try:
+                row = json.loads(line)
+            except (ValueError, RecursionError) as error:
+                raise DataError("not valid JSON", f"{place}: not valid JSON ({error})") from error
+            if not isinstance(row, dict):
+                message = f'{place}: expected an object such as {{"image": …, "caption": …}}'
+                raise DataError("unexpected structure", message)
+        if isinstance(row, dict):
+            yield place, row
+
+
+def records(value: object, key: str, *, place: object) -> list[dict[str, Any]]:
+    """The list of objects under `key` of an object of a JSON file."""
     found = value.get(key) if isinstance(value, dict) else None
     if not isinstance(found, list) or not all(isinstance(item, dict) for item in found):
-        raise ValueError(f"{place}: expected an object with a list of objects under {key!r}")
+        raise DataError("unexpected structure", f"{place}: expected an object with a list of objects under {key!r}")
     return found
 
 
-def clean_captions(captions: Iterable[object], *, place: str, training: bool) -> tuple[str, ...]:
-    """White space made single. Empty captions are dropped in training and an error in evaluation."""
+def listed(value: object, *, place: object) -> list[dict[str, Any]]:
+    """The objects of a JSON file that is a list of them."""
+    if not isinstance(value, list) or not all(isinstance(item, dict) for item in value):
+        raise DataError("unexpected structure", f"{place}: expected a list of objects")
+    return value
+
+
+def is_id(value: object) -> TypeGuard[int]:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < MAX_ID
+
+
+def whole(value: object, *, what: str, place: object) -> int:
+    """The number of an id: 7 or "7"."""
+    if isinstance(value, str) and value.isdecimal() and len(value) < 20:
+        value = int(value)
+    if not is_id(value):
+        raise DataError("id is no whole number", f"{place}: {what} must be a whole number, not {str(value)[:80]!r}")
+    return value
+
+
+def clean_captions(
+    captions: Iterable[object], *, place: str, training: bool, left_out: LeftOut | None = None
+) -> tuple[str, ...]:
+    """White space made single. Empty captions are left out of training, where `left_out` counts them, and an error in
+    evaluation."""
     kept = []
     for caption in captions:
         if not isinstance(caption, str):
-            raise ValueError(f"{place}: a caption must be a text, not {type(caption).__name__}")
+            message = f"{place}: a caption must be a text, not {type(caption).__name__}"
+            raise DataError("caption is no text", message)
         words = " ".join(caption.split())
+        if not words.isascii() and any("\ud800" <= letter <= "\udfff" for letter in words):
+            raise DataError("half a character", f"{place}: half of a surrogate pair in a caption; write it as UTF-8")
         if words:
             kept.append(words)
         elif not training:
-            raise ValueError(
-                f"{place}: empty caption in evaluation data, which would change the metric; correct the file"
-            )
+            message = f"{place}: empty caption in evaluation data, which would change the metric; correct the file"
+            raise DataError("empty caption", message)
+        elif left_out is not None:
+            left_out.add("empty caption", place)
     return tuple(kept)

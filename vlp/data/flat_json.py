@@ -1,25 +1,27 @@
-"""The flat JSON lists of ALBEF and BLIP, for pre-training, retrieval and VQA.
+"""The flat JSON lists of ALBEF, BLIP and LAVIS, for pre-training, retrieval and VQA.
 
     pre-training, retrieval  [{"image": "val2014/x.jpg", "caption": "a cat" | ["a cat", ..], "image_id": ..}, ..]
     VQA                      [{"image": .., "question": .., "question_id": 1, "answer": ["yes", ..] | "yes",
                                "dataset": "vqa" | "vg"}, ..]
 
-Rows of one image are joined where they hold captions; a question is a sample of its own. Photos of COCO are known by
-their file names (vlp/data/photo_ids.py), the files' own image_id is not needed. Their pre-training lists have paths of
-the machine that they were made on: see `prefixes`. github.com/salesforce/ALBEF and BLIP, dataset/*.py.
+Other shapes of rows are in vlp/data/flat_rows.py. Rows of one image are joined where they hold captions; a question is a
+sample of its own. Photos of COCO and Flickr are known by their file names (vlp/data/photo_ids.py), the files' own
+image_id is not needed. Their pre-training lists have paths of the machine that they were made on: see `prefixes`.
+github.com/salesforce/ALBEF and BLIP, dataset/*.py.
 """
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from vlp.data.answers import read_answers
 from vlp.data.base import SPLITS, DataModule, hold_out
-from vlp.data.files import clean_captions, first_five, read_json, with_gzip
+from vlp.data.faults import DataError
+from vlp.data.files import clean_captions, first_five, whole
+from vlp.data.flat_rows import flat_rows, is_false, row_captions, row_choices, row_image, row_question
+from vlp.data.left_out import LeftOut
 from vlp.data.photo_ids import photo_of_file
 from vlp.structures import Sample
 
@@ -54,100 +56,119 @@ class FlatJSON(DataModule):
         self.images, self.prefixes, self.held_out = images, dict(prefixes or {}), held_out
         self.answer_weights, self.answer_vocabulary = dict(answer_weights or {}), answer_vocabulary
         self._read: dict[str, list[Sample]] = {}
+        self._placed: dict[tuple[str, str], tuple[str, Path]] = {}  # most images are in several rows
 
     def samples(self, split: str) -> list[Sample]:
-        if self.answer_vocabulary is not None:
-            self.answer_names = read_answers(self.root / self.answer_vocabulary)
+        if self.answer_vocabulary is not None and self.answer_names is None:
+            with self.faults.each():
+                self.answer_names = read_answers(self.root / self.answer_vocabulary)
         source = "train" if self.held_out and split == "val" else split
         if source not in self._read:
-            self._read[source] = self._from(source)
-            self._check_apart(source)
+            self._read[source] = self._apart(self._from(source), source)
+            self._placed.clear()
         samples = self._read[source]
-        return (
-            hold_out(samples, self.held_out, split, name=self.name) if self.held_out and source == "train" else samples
-        )
+        if not self.held_out or source != "train":
+            return samples
+        return hold_out(samples, self.held_out, split, name=self.name, faults=self.faults)
 
-    def _check_apart(self, split: str) -> None:
-        own = {sample.image for sample in self._read[split]}
-        for other, samples in self._read.items():
-            both = own & {sample.image for sample in samples}
-            if other != split and both:
-                raise ValueError(
-                    f"{self.name}: {len(both)} images are in {other} and in {split}: {first_five(sorted(both))}"
-                )
+    def _apart(self, samples: list[Sample], split: str) -> list[Sample]:
+        """Those whose images are not in a split that was read before."""
+        own = {sample.image for sample in samples}
+        for other, known in self._read.items():
+            both = own & {sample.image for sample in known}
+            if both:
+                message = f"{self.name}: {len(both)} images are in {other} and in {split}: {first_five(sorted(both))}"
+                self.faults.error("image in two splits", message, count=len(both))
+                samples = [sample for sample in samples if sample.image not in both]
+        return samples
 
     def _from(self, split: str) -> list[Sample]:
-        captions: dict[str, Sample] = {}  # by image
+        captions: dict[Path, tuple[int, list[str]]] = {}  # by image, with the photo's number
         questions: list[Sample] = []
         for name in self.files[split]:
-            path = with_gzip(self.root / name)
-            rows = read_json(path, what=f"the list of {self.name}")
-            if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
-                raise ValueError(f"{path}: expected a list of objects")
-            for number, row in enumerate(rows):
-                place = f"{path}: [{number}]"
-                if "question" in row:
-                    questions.append(self._question(row, number, place=place))
-                elif "caption" in row:
-                    self._add_captions(captions, row, place=place, training=split == "train")
-                else:
-                    raise ValueError(f"{place}: neither caption nor question in it")
+            with self.faults.each(), LeftOut(self.faults, self.root / name) as left_out:
+                rows = flat_rows(self.root / name, what=f"the list of {self.name}", faults=self.faults)
+                for number, (place, row) in enumerate(rows):
+                    with self.faults.each():
+                        if "question" in row:
+                            questions.append(self._question(row, number, place=place))
+                        else:
+                            self._add_captions(captions, row, left_out, place=place, training=split == "train")
         if captions and questions:
-            raise ValueError(f"{split} files of {self.name} hold captions and questions: make two data sources of them")
-        if split != "train":
-            counts = Counter(sample.sample for sample in questions)
-            twice = [question for question, count in counts.items() if count > 1]
-            if twice:
-                raise ValueError(
-                    f"{split} questions of {self.name}: question_ids that are not unique: {first_five(twice)}"
-                )
-        return questions or list(captions.values())
+            message = f"{split} files of {self.name} hold captions and questions: make two data sources of them"
+            self.faults.error("captions and questions mixed", message)
+        samples = [
+            Sample(id=photo, sample=position, image=image, captions=tuple(texts))
+            for position, (image, (photo, texts)) in enumerate(captions.items())
+        ]
+        return samples + (questions if split == "train" else self._distinct(questions, split))
+
+    def _distinct(self, questions: list[Sample], split: str) -> list[Sample]:
+        first: dict[int, Sample] = {}
+        twice = [sample.sample for sample in questions if first.setdefault(sample.sample, sample) is not sample]
+        if twice:
+            message = f"{split} questions of {self.name}: question_ids that are not unique: {first_five(dict.fromkeys(twice))}"
+            self.faults.error("duplicate question id", message, count=len(twice))
+        return list(first.values())
 
     def _image(self, row: dict[str, Any], *, place: str) -> tuple[str, Path]:
         """The path as the file tells it, prefix replaced, and where it lies."""
-        path = row.get("image")
-        if not isinstance(path, str):
-            raise ValueError(f"{place}: no image in it")
+        told_path, data_set = row_image(row, place=place), str(row.get("dataset"))
+        if (told_path, data_set) not in self._placed:
+            self._placed[told_path, data_set] = self._place_image(told_path, row, place=place)
+        return self._placed[told_path, data_set]
+
+    def _place_image(self, path: str, row: dict[str, Any], *, place: str) -> tuple[str, Path]:
         for told, meant in self.prefixes.items():
             if path.startswith(told):
                 path = meant + path.removeprefix(told)
                 break
         folder = self.images
         if not isinstance(folder, str):
-            if row.get("dataset") not in folder:
-                raise ValueError(
-                    f"{place}: data.images has no folder for the dataset {row.get('dataset')!r}: {', '.join(folder)}"
-                )
+            if row.get("dataset") not in list(folder):
+                known = ", ".join(folder)
+                message = f"{place}: data.images has no folder for the dataset {row.get('dataset')!r}: {known}"
+                raise DataError("unknown data set", message)
             folder = folder[row["dataset"]]
         if path.startswith("/"):
-            raise ValueError(f"{place}: {path!r} is a path of another machine: map its beginning with data.prefixes")
+            message = f"{place}: {path!r} is a path of another machine: map its beginning with data.prefixes"
+            raise DataError("path outside the root", message)
         return path, self.inside(self.root / folder, path, place=place)
 
-    def _add_captions(self, found: dict[str, Sample], row: dict[str, Any], *, place: str, training: bool) -> None:
-        told = row["caption"]
-        texts = clean_captions(told if isinstance(told, list) else [told], place=place, training=training)
+    def _add_captions(
+        self,
+        found: dict[Path, tuple[int, list[str]]],
+        row: dict[str, Any],
+        left_out: LeftOut,
+        *,
+        place: str,
+        training: bool,
+    ) -> None:
+        told = row_captions(row)
+        if told is None:
+            raise DataError("neither caption nor question", f"{place}: neither caption nor question in it")
+        if is_false(row):
+            return left_out.add("caption false of its image", place)
+        texts = clean_captions(told, place=place, training=training, left_out=left_out)
         path, file = self._image(row, place=place)
-        known = found.get(str(file))
-        if known is not None:
-            found[str(file)] = replace(known, captions=(*known.captions, *texts))
-        elif texts:
-            found[str(file)] = Sample(id=photo_of_file(path), sample=len(found), image=file, captions=texts)
+        if file in found:
+            found[file][1].extend(texts)
+        elif texts or (not told and not left_out.without_caption(place, training=training)):
+            found[file] = photo_of_file(path), list(texts)
 
     def _question(self, row: dict[str, Any], number: int, *, place: str) -> Sample:
-        told = row.get("answer", [])
-        answers = told if isinstance(told, list) else [told]
-        question = row["question"]
-        if not isinstance(question, str) or not question.strip() or not all(isinstance(a, str) for a in answers):
-            raise ValueError(f"{place}: expected a text question and an answer that is a text or a list of texts")
-        asked = row.get("question_id", number)
-        if not isinstance(asked, int):
-            raise ValueError(f"{place}: question_id must be a whole number, not {asked!r}")
+        question, answers = row_question(row, place=place)
+        choices, right = row_choices(row, place=place)
+        # A-OKVQA's ids are letters
+        asked = number if "choices" in row else whole(row.get("question_id", number), what="question_id", place=place)
         path, file = self._image(row, place=place)
         return Sample(
             id=photo_of_file(path),
             sample=asked,
             image=file,
-            question=" ".join(question.split()),
-            answers=tuple(answers),
+            question=question,
+            answers=answers,
             answer_weight=float(self.answer_weights.get(str(row.get("dataset")), 1.0)),
+            choices=choices,
+            label=right,
         )

@@ -1,7 +1,7 @@
 """Caption data in the layout of Karpathy's `dataset_{coco,flickr30k,flickr8k}.json`, the split that papers report.
 
-    {"images": [{"split": "train" | "restval" | "val" | "test", "filepath": "val2014", "filename": "x.jpg",
-                 "imgid": 0, "cocoid": 1, "sentids": [..], "sentences": [{"raw": "..", "sentid": 0}, ..]}, ..]}
+    {"dataset": "coco", "images": [{"split": "train" | "restval" | "val" | "test", "filepath": "val2014",
+     "filename": "x.jpg", "imgid": 0, "cocoid": 1, "sentids": [..], "sentences": [{"raw": "..", "sentid": 0}, ..]}, ..]}
 
 COCO's train 82,783 + restval 30,504 = 113,287 images, val 5,000, test 5,000; Flickr30k 29,000 / 1,014 / 1,000.
 Karpathy and Fei-Fei, "Deep Visual-Semantic Alignments", CVPR 2015; cs.stanford.edu/people/karpathy/deepimagesent.
@@ -9,11 +9,15 @@ Karpathy and Fei-Fei, "Deep Visual-Semantic Alignments", CVPR 2015; cs.stanford.
 
 from __future__ import annotations
 
-from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
-from vlp.data.base import DataModule
-from vlp.data.files import clean_captions, existing, first_five, read_json, records
+from vlp.data.base import SPLITS, DataModule
+from vlp.data.faults import DataError
+from vlp.data.files import clean_captions, existing, first_five, read_json, records, whole
+from vlp.data.left_out import LeftOut
+from vlp.data.photo_ids import flickr_photo
 from vlp.structures import Sample
 
 
@@ -23,45 +27,76 @@ class Karpathy(DataModule):
     def __init__(self, *, annotations: str, images: str, restval: bool = False, **loading: Any) -> None:
         super().__init__(**loading)
         self.annotations, self.images, self.restval = annotations, images, restval
-        self._listed: list[dict[str, Any]] | None = None
+        self._listed: list[tuple[str, dict[str, Any]]] | None = None  # with "images[number]"
+        self._of_flickr = False
 
-    def _records(self) -> list[dict[str, Any]]:
+    def _records(self) -> list[tuple[str, dict[str, Any]]]:
         if self._listed is None:
+            self._listed, told = [], []
             path = self.root / self.annotations
-            self._listed = records(read_json(path, what=f"the annotations of {self.name}"), "images", place=path)
-            for number, record in enumerate(self._listed):
-                missing = [key for key in ("split", "filename", "sentences") if key not in record]
-                if missing or not ("cocoid" in record or "imgid" in record):
-                    raise ValueError(f"{path}: images[{number}] lacks {', '.join(missing) or 'cocoid or imgid'}")
-            for what, keys in (("id", map(image_id, self._listed)), ("file", map(relative_path, self._listed))):
-                twice = [key for key, count in Counter(keys).items() if count > 1]
-                if twice:
-                    raise ValueError(
-                        f"{path}: image {what} listed more than once, so splits may overlap: {first_five(twice)}"
-                    )
+            with self.faults.each():
+                existing(self.root / self.images, what=f"the images of {self.name}")
+            with self.faults.each():
+                content = read_json(path, what=f"the annotations of {self.name}")
+                told = records(content, "images", place=path)
+                self._of_flickr = str(content.get("dataset")).startswith("flickr")
+            with LeftOut(self.faults, path) as left_out:
+                for number, record in enumerate(told):
+                    with self.faults.each():
+                        self._check_record(record, f"{path}: images[{number}]", left_out)
+                        self._listed.append((f"images[{number}]", record))
+            self._listed = self._once("duplicate image id", "id", image_id, path)
+            self._listed = self._once("file listed twice", "file", relative_path, path)
         return self._listed
 
+    def _check_record(self, record: dict[str, Any], place: str, left_out: LeftOut) -> None:
+        missing = [key for key in ("split", "filename", "sentences") if key not in record]
+        if missing or not ("cocoid" in record or "imgid" in record):
+            raise DataError("missing key", f"{place} lacks {', '.join(missing) or 'cocoid or imgid'}")
+        if not isinstance(record["filename"], str):
+            raise DataError("not a file name", f"{place}: {str(record['filename'])[:80]!r} is no file name")
+        whole(image_id(record), what="cocoid or imgid", place=place)
+        if record["split"] not in (*SPLITS, "restval"):
+            left_out.add("unknown split", place)
+
+    def _once(
+        self, kind: str, what: str, key: Callable[[dict[str, Any]], object], path: Path
+    ) -> list[tuple[str, dict[str, Any]]]:
+        """The records, the first of those that share a key."""
+        first: dict[object, tuple[str, dict[str, Any]]] = {}
+        twice = []
+        for place, record in self._listed or ():
+            if first.setdefault(key(record), (place, record))[1] is not record:
+                twice.append(key(record))
+        if twice:
+            message = (
+                f"{path}: image {what} listed more than once, so splits may overlap: {first_five(dict.fromkeys(twice))}"
+            )
+            self.faults.error(kind, message, count=len(twice))
+        return list(first.values())
+
     def samples(self, split: str) -> list[Sample]:
-        path, folder = (
-            self.root / self.annotations,
-            existing(self.root / self.images, what=f"the images of {self.name}"),
-        )
-        wanted = ("train", "restval") if split == "train" and self.restval else (split,)
+        path, folder, training = self.root / self.annotations, self.root / self.images, split == "train"
+        wanted = ("train", "restval") if training and self.restval else (split,)
         found: list[Sample] = []
-        for number, record in enumerate(self._records()):
-            if record["split"] not in wanted:
-                continue
-            place = f"{path}: images[{number}]"
-            sentences = records(record, "sentences", place=path)
-            captions = clean_captions((s.get("raw") for s in sentences), place=place, training=split == "train")
-            if captions or split != "train":
-                image = self.inside(folder, relative_path(record), place=place)
-                found.append(Sample(id=image_id(record), sample=len(found), image=image, captions=captions))
+        with LeftOut(self.faults, path) as left_out:
+            for where, record in self._records():
+                if record["split"] not in wanted:
+                    continue
+                with self.faults.each():
+                    place = f"{path}: {where}"
+                    raw = (sentence.get("raw") for sentence in records(record, "sentences", place=place))
+                    captions = clean_captions(raw, place=place, training=training, left_out=left_out)
+                    if not captions and left_out.without_caption(place, training=training):
+                        continue
+                    image = self.inside(folder, relative_path(record), place=place)
+                    number = flickr_photo(record["filename"]) if self._of_flickr else int(image_id(record))
+                    found.append(Sample(id=number, sample=len(found), image=image, captions=captions))
         return found
 
 
-def image_id(record: dict[str, Any]) -> int:
-    return int(record["cocoid"] if "cocoid" in record else record["imgid"])
+def image_id(record: dict[str, Any]) -> Any:
+    return record["cocoid"] if "cocoid" in record else record["imgid"]
 
 
 def relative_path(record: dict[str, Any]) -> str:

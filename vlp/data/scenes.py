@@ -14,6 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from vlp.data.faults import DataError
 from vlp.data.files import read_json
 from vlp.data.generate.formats import PARTS
 from vlp.data.generate.write import generate
@@ -49,28 +50,35 @@ class Scenes(Karpathy):
         draw(self.root, **self.drawn)
 
     def samples(self, split: str) -> list[Sample]:
-        also_true = read_json(self.root / "also_true" / f"{split}.json", what="what captions are also true of")
-        samples = [
-            replace(sample, also_true=tuple(map(tuple, also_true[sample.image.name])))
-            for sample in super().samples(split)
-        ]
-        if split == "train":
-            return samples
-        path = self.root / "sugarcrepe" / f"swap_{split}.json"
-        pairs = {pair["filename"]: pair for pair in read_json(path, what="the exchanged captions").values()}
-        lacking = next((sample.image for sample in samples if sample.image.name not in pairs), None)
-        if lacking is not None:
-            raise ValueError(f"{path} has no pair of captions for {lacking.name}; delete {self.root} to draw it anew")
-        cloze = read_json(self.root / "cloze" / f"{split}.json", what="the words that pictures decide")
-        return [
-            replace(
-                sample,
-                choices=(pairs[sample.image.name]["caption"], pairs[sample.image.name]["negative_caption"]),
-                label=0,
-                blanks=tuple(_blanks(cloze[sample.image.name])),
-            )
-            for sample in samples
-        ]
+        also_true = self._beside("also_true", split, what="what captions are also true of")
+        exchanged, cloze = {}, {}
+        if split != "train":
+            exchanged = self._beside("sugarcrepe", f"swap_{split}", what="the exchanged captions")
+            exchanged = {pair["filename"]: pair for pair in exchanged.values()}
+            cloze = self._beside("cloze", split, what="the words that pictures decide")
+        found = []
+        for sample in super().samples(split):
+            with self.faults.each():
+                name = sample.image.name
+                if name not in also_true or (split != "train" and not (name in exchanged and name in cloze)):
+                    message = f"{self.root} lacks what else is told of {name}; delete it to draw it anew"
+                    raise DataError("missing key", message)
+                sample = replace(sample, also_true=tuple(map(tuple, also_true[name])))
+                if split != "train":
+                    pair = exchanged[name]
+                    choices = (pair["caption"], pair["negative_caption"])
+                    sample = replace(sample, choices=choices, label=0, blanks=tuple(_blanks(cloze[name])))
+                found.append(sample)
+        return found
+
+    def _beside(self, folder: str, name: str, *, what: str) -> dict[str, Any]:
+        path = self.root / folder / f"{name}.json"
+        with self.faults.each():
+            content = read_json(path, what=what)
+            if not isinstance(content, dict):
+                raise DataError("unexpected structure", f"{path}: expected an object with an entry for each image")
+            return content
+        return {}
 
 
 def _blanks(captions: list[list[dict[str, Any]]]) -> Iterator[Blank]:

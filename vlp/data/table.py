@@ -9,14 +9,16 @@ Rows of the same image are joined. In JSONL the caption may be a list.
 from __future__ import annotations
 
 import csv
-import json
+import io
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from vlp.data.base import SPLITS, DataModule
-from vlp.data.files import clean_captions, first_five, read_lines, read_text
+from vlp.data.faults import DataError, Faults
+from vlp.data.files import clean_captions, first_five, json_lines, read_text
+from vlp.data.left_out import LeftOut
 from vlp.structures import Sample
 
 
@@ -55,72 +57,88 @@ class Table(DataModule):
         files = [(None, self.files)] if isinstance(self.files, str) else list(self.files.items())
         entries: dict[str, dict[str, _Entry]] = {split: {} for split in SPLITS}
         for split, file in files:
-            for place, row in rows(self.root / file) if file else ():
-                needed = [c for role, c in self.columns.items() if c is not None and (role != "split" or split is None)]
-                lacking = [column for column in needed if row.get(column) is None]
-                if lacking:
-                    fix = "name your columns with data.image, data.caption, …, or give one file a split in data.table"
-                    raise ValueError(
-                        f"{place}: no value for {', '.join(lacking)} (there is {', '.join(map(str, row))}); {fix}"
-                    )
-                name = row[self.columns["split"]] if split is None else split
-                if name not in entries:
-                    raise ValueError(f"{place}: {name!r} is no split; use {', '.join(SPLITS)}")
-                entry = entries[name].setdefault(row[self.columns["image"]], _Entry(place))
-                if self.columns["caption"]:
-                    value = row[self.columns["caption"]]
-                    entry.captions += value if isinstance(value, list) else [value]
-                if self.columns["label"]:
-                    label = str(row[self.columns["label"]])
-                    if entry.label not in (None, label):
-                        raise ValueError(
-                            f"{place}: the image has the label {label!r} here and {entry.label!r} in {entry.place}"
-                        )
-                    entry.label = label
+            with self.faults.each():
+                for place, row in rows(self.root / file, self.faults) if file else ():
+                    with self.faults.each():
+                        self._add(entries, row, split, place)
         for first, second in (("train", "val"), ("train", "test"), ("val", "test")):
             both = [image for image in entries[first] if image in entries[second]]
             if both:
-                raise ValueError(f"{self.root}: {len(both)} images are in {first} and in {second}: {first_five(both)}")
+                message = f"{self.root}: {len(both)} images are in {first} and in {second}: {first_five(both)}"
+                self.faults.error("image in two splits", message, count=len(both))
+            for image in both:
+                del entries[second][image]
         return entries
+
+    def _add(self, entries: dict[str, dict[str, _Entry]], row: dict[str, Any], split: str | None, place: str) -> None:
+        needed = [c for role, c in self.columns.items() if c is not None and (role != "split" or split is None)]
+        lacking = [column for column in needed if row.get(column) is None]
+        if lacking:
+            fix = "name your columns with data.image, data.caption, …, or give one file a split in data.table"
+            message = f"{place}: no value for {', '.join(lacking)} (there is {', '.join(map(str, row))}); {fix}"
+            raise DataError("missing key", message)
+        name, image = row[self.columns["split"]] if split is None else split, row[self.columns["image"]]
+        if name not in SPLITS:
+            raise DataError("unknown split", f"{place}: {name!r} is no split; use {', '.join(SPLITS)}")
+        if not isinstance(image, str):
+            raise DataError("not a file name", f"{place}: {str(image)[:80]!r} is no file name")
+        entry = entries[name].setdefault(image, _Entry(place))
+        if self.columns["label"]:
+            label = str(row[self.columns["label"]])
+            if entry.label not in (None, label):
+                message = f"{place}: the image has the label {label!r} here and {entry.label!r} in {entry.place}"
+                raise DataError("image with two labels", message)
+            entry.label = label
+        if self.columns["caption"]:
+            value = row[self.columns["caption"]]
+            entry.captions += value if isinstance(value, list) else [value]
 
     def samples(self, split: str) -> list[Sample]:
         if self._entries is None:
             self._entries = self._read()
         labels = sorted({e.label for group in self._entries.values() for e in group.values() if e.label is not None})
         self.class_names = tuple(labels) or None
-        found = []
+        found: list[Sample] = []
+        training = split == "train"
         first_id = SPLITS.index(split) << 40  # ids must differ between splits
-        for number, (file, entry) in enumerate(self._entries[split].items()):
-            captions = clean_captions(entry.captions, place=entry.place, training=split == "train")
-            if not captions and entry.label is None and split == "train":
-                continue
-            image = self.inside(self.root / self.images, file, place=entry.place)
-            label = None if entry.label is None else labels.index(entry.label)
-            found.append(Sample(id=first_id + number, sample=number, image=image, captions=captions, label=label))
+        with LeftOut(self.faults, self.root) as left_out:
+            for number, (file, entry) in enumerate(self._entries[split].items()):
+                with self.faults.each():
+                    captions = clean_captions(entry.captions, place=entry.place, training=training, left_out=left_out)
+                    bare = not captions and entry.label is None
+                    if bare and left_out.without_caption(entry.place, training=training):
+                        continue
+                    image = self.inside(self.root / self.images, file, place=entry.place)
+                    label = None if entry.label is None else labels.index(entry.label)
+                    found.append(
+                        Sample(id=first_id + number, sample=number, image=image, captions=captions, label=label)
+                    )
         return found
 
 
-def rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+def rows(path: Path, faults: Faults | None = None) -> Iterator[tuple[str, dict[str, Any]]]:
     """Each row with "file, line n"."""
     if path.suffix == ".csv":
-        reader = csv.DictReader(read_text(path, what="the table").splitlines(keepends=True), strict=True)
-        try:
-            for row in reader:
-                if None in row:
-                    raise ValueError(
-                        f"{path}, line {reader.line_num}: more values than columns; quote values with commas"
-                    )
-                yield f"{path}, line {reader.line_num}", row
-        except csv.Error as error:
-            raise ValueError(f"{path}, line {reader.line_num}: {error}") from error
+        yield from _csv_rows(path, faults or Faults())
     elif path.suffix in (".jsonl", ".ndjson"):
-        for number, line in read_lines(path, what="the table"):
-            try:
-                row = json.loads(line)
-            except (json.JSONDecodeError, RecursionError) as error:
-                raise ValueError(f"{path}, line {number}: not valid JSON ({error})") from error
-            if not isinstance(row, dict):
-                raise ValueError(f'{path}, line {number}: expected an object such as {{"image": …, "caption": …}}')
-            yield f"{path}, line {number}", row
+        yield from json_lines(path, what="the table", faults=faults or Faults())
     else:
-        raise ValueError(f"{path}: a table is a .csv or a .jsonl file")
+        raise DataError("not a table", f"{path}: a table is a .csv or a .jsonl file")
+
+
+def _csv_rows(path: Path, faults: Faults) -> Iterator[tuple[str, dict[str, Any]]]:
+    # not splitlines(): captions may hold characters such as U+2028 that it takes for line ends
+    reader = csv.DictReader(io.StringIO(read_text(path, what="the table"), newline=""), strict=True)
+    while True:
+        row: dict[str, Any] | None = None
+        try:
+            row = next(reader)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            faults.error("malformed line", f"{path}, line {reader.line_num}: {error}")
+        place = f"{path}, line {reader.line_num}"
+        if row is not None and None in row:
+            faults.error("malformed line", f"{place}: more values than columns; quote values with commas")
+        elif row is not None:
+            yield place, row

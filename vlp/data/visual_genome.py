@@ -1,33 +1,50 @@
-"""Visual Genome in its official files, v1.0 and v1.2: region phrases as captions, or its questions and answers.
+"""Visual Genome in its official files, v1.0 to v1.4: phrases about parts of its photos, or questions and answers.
 
-    image_data.json           [{"image_id", "url": "…/VG_100K_2/1.jpg", "coco_id", "flickr_id"}, ..]
-    region_descriptions.json  [{"id", "regions": [{"phrase", "region_id" (v1.0: "id"), "x", "y", "width", "height"}, ..]}, ..]
+    image_data.json           [{"image_id", "url": "…/VG_100K_2/1.jpg", "width", "height", "coco_id", "flickr_id"}, ..]
+    region_descriptions.json  [{"id", "regions": [{"phrase", "region_id", "x", "y", "width", "height"}, ..]}, ..]
     question_answers.json     [{"id", "qas": [{"question", "answer", "qa_id"}, ..]}, ..]
+    objects.json, attributes.json, relationships.json      see vlp/data/visual_genome_phrases.py
     VG_100K/*.jpg             VG_100K_2/*.jpg
 
 108,077 photos (v1.2), about half of them COCO's, with 5.4 million phrases and 1.7 million questions; no official split.
-A phrase stands for the whole photo, as in ALBEF's pre-training; a question has one answer, which weighs 0.5 in ALBEF's.
-Krishna et al., "Visual Genome", arXiv 1602.07332; homes.cs.washington.edu/~ranjay/visualgenome.
+A phrase stands for the whole photo, as in ALBEF's pre-training, or for its region; a question has one answer, which
+weighs 0.5 in ALBEF's. Of v1.2's 5,408,689 regions 5,654 begin outside their photos: they are cut at its edge, and left
+out where nothing is left. Krishna et al., arXiv 1602.07332; homes.cs.washington.edu/~ranjay/visualgenome.
 """
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from vlp.data.answers import read_answers
 from vlp.data.base import DataModule, hold_out
-from vlp.data.files import clean_captions, existing, first_five, read_json
+from vlp.data.boxes import BOX_FAULTS, Corners, Size, cut, photo_size
+from vlp.data.faults import DataError
+from vlp.data.files import clean_captions, existing, first_five, listed, read_json
+from vlp.data.left_out import LeftOut
 from vlp.data.photo_ids import genome_photo, listed_photos
+from vlp.data.visual_genome_phrases import PHRASES, Phrases, numbered, plain_answer
 from vlp.structures import Sample
 
-FILES = {"regions": ("region_descriptions.json", "regions"), "questions": ("question_answers.json", "qas")}
+FILES = {
+    "regions": ("region_descriptions.json", "regions"),
+    "questions": ("question_answers.json", "qas"),
+    **{content: (f"{content}.json", content) for content in ("objects", "attributes", "relationships")},
+}
+
+
+@dataclass(frozen=True)
+class _Photo:
+    sample: Sample  # without captions
+    size: Size | None
 
 
 class VisualGenome(DataModule):
-    """content: "regions": a sample is a photo with its different phrases; "questions": a sample is a question.
+    """content: "questions": a sample is a question; "regions", "objects", "attributes", "relationships": a sample is a
+    photo with its different phrases of that kind, and with `boxes` the box of each; with `crop` it is a region.
     annotations, images: folders under root, of the JSON files and of VG_100K and VG_100K_2.  held_out: how many photos
     form val; there is no test split.
 
@@ -40,6 +57,8 @@ class VisualGenome(DataModule):
         self,
         *,
         content: str = "regions",
+        crop: bool = False,
+        boxes: bool = False,
         annotations: str = ".",
         images: str = ".",
         held_out: int = 0,
@@ -51,8 +70,11 @@ class VisualGenome(DataModule):
     ) -> None:
         super().__init__(**loading)
         if content not in FILES:
-            raise ValueError(f"data.content={content!r}: choose {' or '.join(FILES)}")
-        self.content, self.annotations, self.images = content, annotations, images
+            raise ValueError(f"data.content={content!r}: choose {', '.join(FILES)}")
+        if content == "questions" and (crop or boxes):
+            raise ValueError("data.content=questions is about whole photos: set data.crop=false and data.boxes=false")
+        self.content, self.crop, self.boxes = content, crop, boxes
+        self.annotations, self.images = annotations, images
         self.held_out, self.answer_weight, self.answer_vocabulary = held_out, answer_weight, answer_vocabulary
         self.exclude = {"coco_id": exclude_coco, "flickr_id": exclude_flickr}
         self._listed: list[Sample] | None = None
@@ -60,95 +82,157 @@ class VisualGenome(DataModule):
     def samples(self, split: str) -> list[Sample]:
         if split == "test" or (split == "val" and not self.held_out):
             return []
-        return hold_out(self.listed(), self.held_out, split, name=self.name) if self.held_out else self.listed()
+        samples = self.listed()
+        if not self.held_out:
+            return samples
+        return hold_out(samples, self.held_out, split, name=self.name, faults=self.faults)
 
     def listed(self) -> list[Sample]:
         """All samples; read once."""
         if self._listed is None:
             if self.answer_vocabulary is not None:
-                self.answer_names = read_answers(self.root / self.answer_vocabulary)
-            self._listed = list(self._read())
+                with self.faults.each():
+                    self.answer_names = read_answers(self.root / self.answer_vocabulary)
+            file, key = FILES[self.content]
+            path = self.root / self.annotations / file
+            with LeftOut(self.faults, path) as left_out:
+                self._listed = list(self._read(path, key, left_out))
+            if self.crop or self.content == "questions":
+                self._listed = self._distinct(self._listed, path)
         return self._listed
 
-    def _read(self) -> Iterator[Sample]:
-        photos, left_out = self._photos()
-        file, key = FILES[self.content]
-        path = self.root / self.annotations / file
-        unknown: list[object] = []
-        for number, record in enumerate(entries(path)):
-            photo, place = numbered(record, "image_id", "id"), f"{path}: [{number}]"
-            if photo in left_out:
-                continue
-            if photo is None or photo not in photos:
-                unknown.append(photo)
-                continue
-            told = record.get(key)
-            if not isinstance(told, list) or not all(isinstance(item, dict) for item in told):
-                raise ValueError(f"{place}: expected a list of objects under {key!r}")
-            yield from self._of_photo(photos[photo], told, place=place)
-        if unknown:
-            warnings.warn(
-                f"{path}: annotations of {len(unknown)} unknown images are left out: {first_five(unknown)}",
-                stacklevel=2,
-            )
+    def _distinct(self, samples: list[Sample], path: Path) -> list[Sample]:
+        first: dict[int, Sample] = {}
+        twice = [sample.sample for sample in samples if first.setdefault(sample.sample, sample) is not sample]
+        if not twice or self.content in ("objects", "attributes"):  # an object may be there with several attributes
+            return samples
+        message = f"{path}: ids that are not unique: {first_five(dict.fromkeys(twice))}"
+        self.faults.error("duplicate annotation id", message, count=len(twice))
+        return list(first.values())
 
-    def _photos(self) -> tuple[dict[int, Sample], set[int]]:
-        """By image_id, a bare sample of each photo to use; and the image_ids of those that are excluded."""
-        path = self.root / self.annotations / "image_data.json"
-        folder = existing(self.root / self.images, what=f"the images of {self.name}")
-        excluded = {key: listed_photos(self.root / file) for key, file in self.exclude.items() if file is not None}
-        photos: dict[int, Sample] = {}
-        left_out: set[int] = set()
-        for number, record in enumerate(entries(path)):
+    def _read(self, path: Path, key: str, left_out: LeftOut) -> Iterator[Sample]:
+        photos, excluded = self._photos()
+        entries: list[dict[str, Any]] = []
+        with self.faults.each():
+            entries = listed(read_json(path, what="Visual Genome's file"), place=path)
+        unknown: list[object] = []
+        seen: set[int] = set()
+        for number, record in enumerate(entries):
             image, place = numbered(record, "image_id", "id"), f"{path}: [{number}]"
-            if image is None or not isinstance(record.get("url"), str):
-                raise ValueError(f"{place}: expected a whole number image_id and a url")
-            if image in photos or image in left_out:
-                raise ValueError(f"{path}: image_id {image} is listed more than once")
-            if any(numbered(record, key) in numbers for key, numbers in excluded.items()):
-                left_out.add(image)
+            if image in excluded:
                 continue
-            file = self.inside(folder, "/".join(record["url"].split("/")[-2:]), place=place)  # VG_100K_2/1.jpg
-            photos[image] = Sample(id=genome_photo(image, numbered(record, "coco_id")), sample=image, image=file)
+            if image is None or image not in photos:
+                unknown.append(image)
+                continue
+            found: list[Sample] = []
+            with self.faults.each():
+                if image in seen:
+                    raise DataError("duplicate image id", f"{place}: image_id {image} is listed more than once")
+                seen.add(image)
+                told = record.get(key)
+                if not isinstance(told, list) or not all(isinstance(item, dict) for item in told):
+                    message = f"{place}: expected a list of objects under {key!r}"
+                    raise DataError("unexpected structure", message)
+                if not told:
+                    left_out.add(f"image without {self.content}", place)
+                of_photo = self._questions if self.content == "questions" else self._phrases
+                found = list(of_photo(photos[image], told, left_out, place=f"{place}.{key}"))
+            yield from found
+        if unknown:
+            message = f"{path}: annotations of {len(unknown)} unknown images are left out: {first_five(unknown)}"
+            self.faults.dropped("annotation of an unknown image", message, count=len(unknown))
+
+    def _photos(self) -> tuple[dict[int, _Photo], set[int]]:
+        """Those to use, by image_id; and the image_ids of those that are excluded."""
+        path, folder = self.root / self.annotations / "image_data.json", self.root / self.images
+        photos: dict[int, _Photo] = {}
+        left_out: set[int] = set()
+        numbers: dict[str, set[int]] = {}
+        entries: list[dict[str, Any]] = []
+        with self.faults.each():
+            existing(folder, what=f"the images of {self.name}")
+        with self.faults.each():
+            numbers = {key: listed_photos(self.root / file) for key, file in self.exclude.items() if file is not None}
+        with self.faults.each():
+            entries = listed(read_json(path, what="Visual Genome's file"), place=path)
+        for number, record in enumerate(entries):
+            with self.faults.each():
+                image, place = numbered(record, "image_id", "id"), f"{path}: [{number}]"
+                if image is None or not isinstance(record.get("url"), str):
+                    raise DataError("missing key", f"{place}: expected a whole number image_id and a url")
+                if image in photos or image in left_out:
+                    raise DataError("duplicate image id", f"{path}: image_id {image} is listed more than once")
+                if any(numbered(record, key) in excluded for key, excluded in numbers.items()):
+                    left_out.add(image)
+                    continue
+                # …/VG_100K_2/1.jpg
+                file = self.inside(folder, "/".join(record["url"].split("/")[-2:]), place=place)
+                known_as = genome_photo(image, numbered(record, "coco_id"), numbered(record, "flickr_id"))
+                photos[image] = _Photo(Sample(id=known_as, sample=image, image=file), photo_size(record))
         return photos, left_out
 
-    def _of_photo(self, photo: Sample, told: list[dict[str, Any]], *, place: str) -> Iterator[Sample]:
-        if self.content == "regions":
-            phrases = clean_captions((region.get("phrase") for region in told), place=place, training=True)
-            if phrases:
-                yield Sample(
-                    id=photo.id, sample=photo.sample, image=photo.image, captions=tuple(dict.fromkeys(phrases))
-                )
-            return
-        for pair in told:
-            question, answer, number = pair.get("question"), pair.get("answer"), numbered(pair, "qa_id")
-            if not isinstance(question, str) or not isinstance(answer, str) or number is None:
-                raise ValueError(f"{place}: expected a whole number qa_id, and texts question and answer")
-            question, answer = " ".join(question.split()), plain_answer(answer)
-            if question and answer:
-                yield Sample(
-                    id=photo.id,
-                    sample=number,
-                    image=photo.image,
+    def _phrases(self, photo: _Photo, told: list[dict[str, Any]], left_out: LeftOut, *, place: str) -> Iterable[Sample]:
+        crops: list[Sample] = []
+        boxes: dict[str, Corners | None] = {}  # of the photo's different phrases, the first of each
+        for number, item in enumerate(told):
+            where = f"{place}[{number}]"
+            with self.faults.each():
+                phrases, box = self._placed(item, photo, left_out, place=where)
+                texts = clean_captions(phrases.texts, place=where, training=True, left_out=left_out)
+                if not texts:
+                    continue
+                if (self.crop or self.boxes) and (photo.size is None or box is None):
+                    message = f"{where} needs a box, and its photo a width and a height"
+                    raise DataError("missing key", message)
+                for text in texts:
+                    boxes.setdefault(text, box)
+                if self.crop:
+                    if phrases.number is None:
+                        raise DataError("missing key", f"{where} needs a whole number as its id")
+                    sample = replace(
+                        photo.sample, sample=phrases.number, captions=tuple(dict.fromkeys(texts)), crop=box
+                    )
+                    crops.append(sample)
+        if self.crop or not boxes:
+            return crops
+        kept = tuple(box for box in boxes.values() if box is not None) if self.boxes else ()
+        return [replace(photo.sample, captions=tuple(boxes), boxes=kept)]
+
+    def _placed(
+        self, item: dict[str, Any], photo: _Photo, left_out: LeftOut, *, place: str
+    ) -> tuple[Phrases, Corners | None]:
+        """The phrases of an annotation, and its box within the photo; without texts where the box is faulty."""
+        try:
+            phrases = PHRASES[self.content](item)
+            box = phrases.box if phrases.box is None or photo.size is None else cut(phrases.box, photo.size)
+            return phrases, box
+        except DataError as error:
+            if error.kind not in BOX_FAULTS:
+                raise DataError(error.kind, f"{place}: {error}") from error
+            left_out.add(error.kind, place)
+            return Phrases(texts=(), number=None, box=None), None
+
+    def _questions(
+        self, photo: _Photo, told: list[dict[str, Any]], left_out: LeftOut, *, place: str
+    ) -> Iterator[Sample]:
+        for number, pair in enumerate(told):
+            question, answer, asked = pair.get("question"), pair.get("answer"), numbered(pair, "qa_id")
+            where = f"{place}[{number}]"
+            found: Sample | None = None
+            with self.faults.each():
+                if not isinstance(question, str) or not isinstance(answer, str) or asked is None:
+                    message = f"{where}: expected a whole number qa_id, and texts question and answer"
+                    raise DataError("missing key", message)
+                question, answer = " ".join(question.split()), plain_answer(answer)
+                if not question or not answer:
+                    left_out.add("empty question" if not question else "empty answer", where)
+                    continue
+                found = replace(
+                    photo.sample,
+                    sample=asked,
                     question=question,
                     answers=(answer,),
                     answer_weight=self.answer_weight,
                 )
-
-
-def plain_answer(answer: str) -> str:
-    """As VQA v2 writes answers: "On the  table." → "on the table"."""
-    return " ".join(answer.split()).removesuffix(".").lower()
-
-
-def entries(path: Path) -> list[dict[str, Any]]:
-    content = read_json(path, what="Visual Genome's file")
-    if not isinstance(content, list) or not all(isinstance(entry, dict) for entry in content):
-        raise ValueError(f"{path}: expected a list of objects")
-    return content
-
-
-def numbered(record: dict[str, Any], *keys: str) -> int | None:
-    """The whole number under the first of the keys that is there: versions name them differently."""
-    value = next((record[key] for key in keys if key in record), None)
-    return int(value) if isinstance(value, int) or (isinstance(value, str) and value.isdecimal()) else None
+            if found is not None:
+                yield found

@@ -11,15 +11,15 @@ Goyal et al., "Making the V in VQA Matter", arXiv 1612.00837; visualqa.org.
 
 from __future__ import annotations
 
-import warnings
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from vlp.data.answers import frequent_answers, normalise_answer, read_answers
 from vlp.data.base import SPLITS, DataModule, hold_out
-from vlp.data.files import first_five, read_json, records, with_gzip
+from vlp.data.faults import DataError
+from vlp.data.files import first_five, is_id, read_json, records, with_gzip
+from vlp.data.left_out import LeftOut
 from vlp.structures import Sample
 
 
@@ -58,109 +58,135 @@ class VQAv2(DataModule):
         self.min_answer_count, self.in_vocabulary_only = min_answer_count, in_vocabulary_only
         self._read: dict[str, list[Sample]] = {}  # by our split
         self._training_answers: list[str] = []
+        self._vocabulary_sought = False
 
     def samples(self, split: str) -> list[Sample]:
         source = "train" if self.held_out and split == "val" else split
         samples = self._from(source)
         self._find_vocabulary()
         if self.held_out and source == "train":
-            samples = hold_out(samples, self.held_out, split, name=self.name)
+            samples = hold_out(samples, self.held_out, split, name=self.name, faults=self.faults)
         if self.in_vocabulary_only and split == "train":
-            if self.answer_names is None:
+            if self.answer_vocabulary is None and self.min_answer_count is None:
                 raise ValueError("data.in_vocabulary_only=true needs data.answer_vocabulary or data.min_answer_count")
-            known = set(self.answer_names)
+            known = set(self.answer_names or ())
             samples = [sample for sample in samples if any(normalise_answer(a) in known for a in sample.answers)]
         return samples
 
     def _find_vocabulary(self) -> None:
-        if self.answer_names is not None:
+        if self._vocabulary_sought:
             return
+        self._vocabulary_sought = True
         if self.answer_vocabulary is not None:
-            self.answer_names = read_answers(self.root / self.answer_vocabulary)
+            with self.faults.each():
+                self.answer_names = read_answers(self.root / self.answer_vocabulary)
         elif self.min_answer_count is not None:
             files = [self._file(self.annotations, official) for official in self.official["train"]]
             if files and all(file.exists() for file in files):  # test data alone have scores only with a label map
                 self._from("train")
                 names = frequent_answers(self._training_answers, at_least=self.min_answer_count)
                 if not names:
-                    raise ValueError(
-                        f"no answer of {self.name} is given {self.min_answer_count} times: set data.min_answer_count lower"
-                    )
-                self.answer_names = names
+                    message = f"no answer of {self.name} is given {self.min_answer_count} times"
+                    self.faults.error("no frequent answer", f"{message}: set data.min_answer_count lower")
+                self.answer_names = names or None
 
     def _file(self, template: str, official: str) -> Path:
         return with_gzip(self.root / template.format(split=official))
 
     def _from(self, split: str) -> list[Sample]:
         if split not in self._read:
-            self._read[split] = [s for official in self.official[split] for s in self._official(official, split)]
-            twice = [key for key, n in Counter(sample.sample for sample in self._read[split]).items() if n > 1]
+            first: dict[int, Sample] = {}
+            every = [sample for official in self.official[split] for sample in self._official(official, split)]
+            twice = [sample.sample for sample in every if first.setdefault(sample.sample, sample) is not sample]
             if twice:
-                raise ValueError(
-                    f"{split} questions of {self.name}: question_ids that are not unique: {first_five(twice)}"
-                )
+                distinct = first_five(dict.fromkeys(twice))
+                message = f"{split} questions of {self.name}: question_ids that are not unique: {distinct}"
+                self.faults.error("duplicate question id", message, count=len(twice))
+            self._read[split] = list(first.values())
         return self._read[split]
 
     def _official(self, official: str, split: str) -> list[Sample]:
         path = self._file(self.questions, official)
-        questions = records(read_json(path, what=f"the questions of {self.name}"), "questions", place=path)
-        annotated = self._annotated(official, split, {record.get("question_id") for record in questions})
+        questions: list[dict[str, Any]] = []
+        annotated: dict[int, dict[str, Any]] | None = {}
+        with self.faults.each():
+            questions = records(read_json(path, what=f"the questions of {self.name}"), "questions", place=path)
+            asked = (record.get("question_id") for record in questions)
+            annotated = self._annotated(official, split, {key for key in asked if isinstance(key, int)})
         found = []
-        for number, record in enumerate(questions):
-            place = f"{path}: questions[{number}]"
-            sample = self._sample(record, annotated, place=place, official=official)
-            if sample.question:
-                found.append(sample)
-            elif split != "train":
-                raise ValueError(f"{place}: empty question in evaluation data, which would change the metric")
+        with LeftOut(self.faults, path) as left_out:
+            for number, record in enumerate(questions):
+                question = record.get("question_id")
+                if annotated is not None and isinstance(question, int) and question not in annotated:
+                    continue  # told with all others that lack answers
+                with self.faults.each():
+                    place = f"{path}: questions[{number}]"
+                    sample = self._sample(record, annotated, place=place, official=official)
+                    if sample.question:
+                        found.append(sample)
+                    elif split == "train":
+                        left_out.add("empty question", place)
+                    else:
+                        message = f"{place}: empty question in evaluation data, which would change the metric"
+                        raise DataError("empty question", message)
         return found
 
-    def _annotated(self, official: str, split: str, known: set[Any]) -> dict[int, dict[str, Any]] | None:
+    def _annotated(self, official: str, split: str, known: set[int]) -> dict[int, dict[str, Any]] | None:
         """The annotations by question; None where those of a test split are not public."""
         path = self._file(self.annotations, official)
         if split == "test" and not path.exists():
-            warnings.warn(
-                f"{self.name}: there is no {path}, so test questions can be answered, not measured", stacklevel=2
-            )
+            message = f"{self.name}: there is no {path}, so test questions can be answered, not measured"
+            self.faults.dropped("no public answers", message, count=len(known))
             return None
         listed = records(read_json(path, what=f"the answers of {self.name}"), "annotations", place=path)
-        annotated = {record.get("question_id"): record for record in listed}
-        if len(annotated) < len(listed) or None in annotated:
-            raise ValueError(f"{path}: annotations whose question_id is missing or not unique")
+        annotated: dict[int, dict[str, Any]] = {}
+        twice = 0
+        for record in listed:
+            question = record.get("question_id")
+            twice += not isinstance(question, int) or annotated.setdefault(question, record) is not record
+        if twice:
+            message = f"{path}: annotations whose question_id is missing or not unique"
+            self.faults.error("duplicate annotation id", message, count=twice)
         lacking = [question for question in known if question not in annotated]
         if lacking:
-            raise ValueError(f"{path}: {len(lacking)} questions have no answers there: {first_five(lacking)}")
+            message = f"{path}: {len(lacking)} questions have no answers there: {first_five(lacking)}"
+            self.faults.error("question without answers", message, count=len(lacking))
         unknown = [question for question in annotated if question not in known]
         if unknown:
-            warnings.warn(
-                f"{path}: answers to {len(unknown)} unknown questions are left out: {first_five(unknown)}", stacklevel=2
-            )
+            message = f"{path}: answers to {len(unknown)} unknown questions are left out: {first_five(unknown)}"
+            self.faults.dropped("annotation of an unknown question", message, count=len(unknown))
         if split == "train" and self.answer_vocabulary is None and self.min_answer_count is not None:
-            chosen = texts(record.get("multiple_choice_answer") for record in listed)
-            if chosen is None:
-                raise ValueError(f"{path}: annotations without multiple_choice_answer; give data.answer_vocabulary")
-            self._training_answers += chosen
-        return annotated  # type: ignore[return-value]
+            chosen = [record.get("multiple_choice_answer") for record in listed]
+            bare = sum(not isinstance(answer, str) for answer in chosen)
+            if bare:
+                message = f"{path}: annotations without multiple_choice_answer; give data.answer_vocabulary"
+                self.faults.error("missing key", message, count=bare)
+            self._training_answers += [answer for answer in chosen if isinstance(answer, str)]
+        return annotated
 
     def _sample(
         self, record: dict[str, Any], annotated: dict[int, dict[str, Any]] | None, *, place: str, official: str
     ) -> Sample:
         question, image, text = (record.get(key) for key in ("question_id", "image_id", "question"))
-        if not isinstance(question, int) or not isinstance(image, int) or not isinstance(text, str):
-            raise ValueError(f"{place}: expected whole numbers question_id and image_id, and a text question")
+        if not is_id(question) or not is_id(image) or not isinstance(text, str):
+            message = f"{place}: expected whole numbers question_id and image_id, and a text question"
+            raise DataError("missing key", message)
         file = self.images.format(split=official.replace("test-dev", "test"), id=image)
         told = {} if annotated is None else annotated[question]
-        answers = texts(item.get("answer") if isinstance(item, dict) else None for item in told.get("answers") or ())
+        listed = told.get("answers")
+        listed = listed if isinstance(listed, list) else []
+        answers = texts(item.get("answer") if isinstance(item, dict) else None for item in listed)
         if answers is None or (annotated is not None and not answers):
-            raise ValueError(f"{place}: the annotation of question {question} needs answers [{{answer: text}}, …]")
+            message = f"{place}: the annotation of question {question} needs answers [{{answer: text}}, …]"
+            raise DataError("question without answers", message)
         return Sample(
             id=image,
             sample=question,
             image=self.inside(self.root, file, place=place),
             question=" ".join(text.split()),
             answers=tuple(answers),
-            question_type=told.get("question_type"),
-            answer_type=told.get("answer_type"),
+            question_type=kind if isinstance(kind := told.get("question_type"), str) else None,
+            answer_type=kind if isinstance(kind := told.get("answer_type"), str) else None,
         )
 
 
