@@ -418,3 +418,27 @@ def test_scenes(tmp_path: Path, loading: Loading) -> None:
     (train, val, test), errors, others = told(data, "train", "val", "test")
     assert (len(train), [sample.image.name for sample in val], test) == (4, list(kept), [])
     assert (errors, others) == ({"missing key": 3, "not valid JSON": 1}, {})
+
+
+def test_what_cannot_be_read_is_an_error_each_time(tmp_path: Path, loading: Loading) -> None:
+    """An error that someone caught does not leave empty data behind."""
+    pictures(tmp_path, "a.jpg")
+    put(tmp_path / "d.json", {"images": [{}]})
+    put(tmp_path / "map.json", "[")
+    put(tmp_path / "vqa/v2_OpenEnded_mscoco_train_questions.json", {"questions": []})
+    put(tmp_path / "vqa/v2_mscoco_train_annotations.json", {"annotations": []})
+    splits = dict.fromkeys(("train", "val", "test"), "d.json")
+    whole = {**loading, "root": tmp_path}
+    for data in (
+        Karpathy(annotations="d.json", images=".", **whole),
+        Flickr(captions_file="d.json", images=".", splits=splits, **whole),
+        ClassFolders(splits={"train": "none"}, **whole),
+        VQAv2(splits={"train": "train"}, answer_vocabulary="map.json", **whole),
+        VisualGenome(answer_vocabulary="map.json", **whole),
+        COCO(**whole),
+        FlatJSON(files={"train": "d.json"}, **whole),
+        Table(table="d.json", **whole),
+    ):
+        for _ in range(2):
+            with pytest.raises((DataError, FileNotFoundError)):
+                data.samples("train")

@@ -52,7 +52,7 @@ class ClassFolders(DataModule):
                 if self.splits[split]:
                     with self.faults.each():
                         found |= set(self._folders(split))
-            folders, self._folders_of_classes = sorted(found), []
+            folders = sorted(found)
             with self.faults.each():
                 if not folders:
                     raise MissingFile(

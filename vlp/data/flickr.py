@@ -58,7 +58,7 @@ class Flickr(DataModule):
     def _listed(self) -> dict[str, list[str]]:
         """The file names of each split, each once; the captions are read with them."""
         if self._lists is None:
-            self._lists = {split: [] for split in self.splits}
+            lists: dict[str, list[str]] = {split: [] for split in self.splits}
             with self.faults.each():
                 existing(self.root / self.images, what=f"the images of {self.name}")
             with self.faults.each():
@@ -67,8 +67,8 @@ class Flickr(DataModule):
                 with self.faults.each():
                     lines = read_lines(self.root / file, what=f"the {split} list of {self.name}")
                     names = (line.strip() for _, line in lines)
-                    self._lists[split] = [name if Path(name).suffix else f"{name}.jpg" for name in names]
-            self._lists = self._apart(self._lists)
+                    lists[split] = [name if Path(name).suffix else f"{name}.jpg" for name in names]
+            self._lists = self._apart(lists)
         return self._lists
 
     def _apart(self, lists: dict[str, list[str]]) -> dict[str, list[str]]:

@@ -32,7 +32,8 @@ class Karpathy(DataModule):
 
     def _records(self) -> list[tuple[str, dict[str, Any]]]:
         if self._listed is None:
-            self._listed, told = [], []
+            told: list[dict[str, Any]] = []
+            kept: list[tuple[str, dict[str, Any]]] = []
             path = self.root / self.annotations
             with self.faults.each():
                 existing(self.root / self.images, what=f"the images of {self.name}")
@@ -44,9 +45,9 @@ class Karpathy(DataModule):
                 for number, record in enumerate(told):
                     with self.faults.each():
                         self._check_record(record, f"{path}: images[{number}]", left_out)
-                        self._listed.append((f"images[{number}]", record))
-            self._listed = self._once("duplicate image id", "id", image_id, path)
-            self._listed = self._once("file listed twice", "file", relative_path, path)
+                        kept.append((f"images[{number}]", record))
+            kept = self._once(kept, "duplicate image id", "id", image_id, path)
+            self._listed = self._once(kept, "file listed twice", "file", relative_path, path)
         return self._listed
 
     def _check_record(self, record: dict[str, Any], place: str, left_out: LeftOut) -> None:
@@ -60,12 +61,17 @@ class Karpathy(DataModule):
             left_out.add("unknown split", place)
 
     def _once(
-        self, kind: str, what: str, key: Callable[[dict[str, Any]], object], path: Path
+        self,
+        told: list[tuple[str, dict[str, Any]]],
+        kind: str,
+        what: str,
+        key: Callable[[dict[str, Any]], object],
+        path: Path,
     ) -> list[tuple[str, dict[str, Any]]]:
         """The records, the first of those that share a key."""
         first: dict[object, tuple[str, dict[str, Any]]] = {}
         twice = []
-        for place, record in self._listed or ():
+        for place, record in told:
             if first.setdefault(key(record), (place, record))[1] is not record:
                 twice.append(key(record))
         if twice:

@@ -76,7 +76,6 @@ class VQAv2(DataModule):
     def _find_vocabulary(self) -> None:
         if self._vocabulary_sought:
             return
-        self._vocabulary_sought = True
         if self.answer_vocabulary is not None:
             with self.faults.each():
                 self.answer_names = read_answers(self.root / self.answer_vocabulary)
@@ -89,6 +88,7 @@ class VQAv2(DataModule):
                     message = f"no answer of {self.name} is given {self.min_answer_count} times"
                     self.faults.error("no frequent answer", f"{message}: set data.min_answer_count lower")
                 self.answer_names = names or None
+        self._vocabulary_sought = True
 
     def _file(self, template: str, official: str) -> Path:
         return with_gzip(self.root / template.format(split=official))
