@@ -56,9 +56,9 @@ class DataModule(L.LightningDataModule):
         num_workers: int = 0,
         captions: str | int = "one",
         max_train_samples: int | None = None,
-        max_bad_fraction: float = 0.01,
+        max_bad_fraction: int | float = 0.01,
         follow_symlinks: bool = False,
-        timeout: float = 0.0,
+        timeout: int | float = 0,
     ) -> None:
         super().__init__()
         if captions not in ("one", "all") and not (isinstance(captions, int) and captions > 0):

@@ -63,7 +63,7 @@ class Examples(torch.utils.data.Dataset[Example]):
         training: bool,
         seed: int = 0,
         captions: int | str = 1,
-        max_bad_fraction: float = 0.01,
+        max_bad_fraction: int | float = 0.01,
         issues_path: Path | None = None,
         expect: Callable[[int, int], None] | None = None,
     ) -> None:

@@ -195,7 +195,7 @@ class VisualGenome(DataModule):
                     crops.append(sample)
         if self.crop or not boxes:
             return crops
-        kept = tuple(box for box in boxes.values() if box is not None) if self.boxes else ()
+        kept = tuple(box for box in boxes.values() if box is not None) if self.boxes else None
         return [replace(photo.sample, captions=tuple(boxes), boxes=kept)]
 
     def _placed(

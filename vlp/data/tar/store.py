@@ -116,16 +116,22 @@ class ShardStore:
         for number in range(TRIES):
             try:
                 return action()
-            except FileNotFoundError:
-                raise
+            except FileNotFoundError as error:
+                if _really_missing(error):
+                    raise
+                self._wait(number, name, error.__cause__ or error)
             except PermissionError as error:
                 raise DataError("no access", f"{self.where(name)}: access is denied ({error})") from error
             except Exception as error:  # each file system has errors of its own
-                if number == TRIES - 1:
-                    told = f"{self.where(name)}: not readable after {TRIES} tries ({type(error).__name__}: {error})"
-                    raise DataError("shard not readable", told) from error
-                time.sleep(WAIT * 2**number)
+                self._wait(number, name, error)
         raise AssertionError("the last try returns or raises")
+
+    def _wait(self, number: int, name: str, error: BaseException) -> None:
+        """Before the next try; after the last one the error is told."""
+        if number == TRIES - 1:
+            told = f"{self.where(name)}: not readable after {TRIES} tries ({type(error).__name__})"
+            raise DataError("shard not readable", told) from error
+        time.sleep(WAIT * 2**number)
 
     def _fetch(self, shard: Shard, path: Path) -> None:
         part = path.with_name(path.name + ".part")
@@ -181,6 +187,12 @@ class ShardStore:
             raise DataError(
                 "cache too small", f"a shard of {needed} bytes does not fit into data.cache_bytes={self.cache_bytes}"
             )
+
+
+def _really_missing(error: FileNotFoundError) -> bool:
+    """fsspec's http says so of a server that cannot be reached, too, and names the reason as the cause."""
+    cause = error.__cause__
+    return cause is None or isinstance(cause, FileNotFoundError) or getattr(cause, "status", 0) in (403, 404, 410)
 
 
 def _touched(path: Path) -> bool:

@@ -1,0 +1,50 @@
+"""A real S3 server on this machine (moto), as a process of its own, and one of plain HTTP that also breaks connections."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from tests.processes import free_port
+
+BUCKET = "photos"
+
+
+@contextmanager
+def s3_server(folder: Path) -> Iterator[dict[str, str]]:
+    """The files of a folder in a bucket; the environment in which s3fs finds them at s3://photos/."""
+    import botocore.session
+
+    port = free_port()
+    address = f"http://127.0.0.1:{port}"
+    environment = {
+        "AWS_ENDPOINT_URL": address, "AWS_ACCESS_KEY_ID": "nobody", "AWS_SECRET_ACCESS_KEY": "nothing",
+        "AWS_DEFAULT_REGION": "us-east-1",
+    }  # fmt: skip
+    server = subprocess.Popen(
+        [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        env={**os.environ, **environment},
+    )
+    try:
+        client = botocore.session.get_session().create_client(
+            "s3", endpoint_url=address, region_name="us-east-1", aws_access_key_id="nobody", aws_secret_access_key="nothing"
+        )
+        for _ in range(100):
+            try:
+                client.create_bucket(Bucket=BUCKET)
+                break
+            except Exception:
+                time.sleep(0.2)
+        for path in folder.iterdir():
+            client.put_object(Bucket=BUCKET, Key=path.name, Body=path.read_bytes())
+        yield environment
+    finally:
+        server.kill()
+        server.wait()
