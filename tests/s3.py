@@ -34,7 +34,11 @@ def s3_server(folder: Path) -> Iterator[dict[str, str]]:
     )
     try:
         client = botocore.session.get_session().create_client(
-            "s3", endpoint_url=address, region_name="us-east-1", aws_access_key_id="nobody", aws_secret_access_key="nothing"
+            "s3",
+            endpoint_url=address,
+            region_name="us-east-1",
+            aws_access_key_id="nobody",
+            aws_secret_access_key="nothing",
         )
         for _ in range(100):
             try:

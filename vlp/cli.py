@@ -101,7 +101,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
         return launch(arguments[0], arguments[1:])
     top = parser()
-    options = top.parse_args(arguments)
+    options, rest = top.parse_known_args(arguments)
+    if hasattr(options, "overrides"):  # argparse takes those before an option alone
+        options.overrides += [word for word in rest if "=" in word and not word.startswith("-")]
+        rest = [word for word in rest if word not in options.overrides]
+    if rest:
+        top.error(f"unrecognized arguments: {' '.join(rest)}")
     try:
         return COMMANDS[options.command](options) or 0
     except KeyboardInterrupt:

@@ -138,7 +138,9 @@ class Sample:
     categories: tuple[int, ...] = ()  # every class that the image shows (COCO), as indices into the class names
     # left, top, right and bottom in pixels of the upright photo
     crop: tuple[int | float, ...] | None = None  # the part of it that the sample is about
-    boxes: tuple[tuple[int | float, ...], ...] | None = None  # of objects, or of captions where they have no labels; None = no boxes
+    boxes: tuple[tuple[int | float, ...], ...] | None = (
+        None  # of objects, or of captions where they have no labels; None = no boxes
+    )
     box_labels: tuple[int, ...] = ()  # class of each box
     panoptic: Path | None = None  # a picture of segments, see vlp/data/coco_panoptic.py
     segments: tuple[tuple[int, int], ...] = ()  # (id in that picture, class)

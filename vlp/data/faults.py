@@ -27,7 +27,10 @@ class DataError(ValueError):
         self.kind = kind
 
     def __reduce__(self) -> tuple[type[DataError], tuple[str, str]]:
-        return type(self), (self.kind, str(self))  # exceptions are pickled with one argument, on their way out of workers
+        return type(self), (
+            self.kind,
+            str(self),
+        )  # exceptions are pickled with one argument, on their way out of workers
 
 
 @dataclass

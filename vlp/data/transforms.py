@@ -8,6 +8,7 @@ Boxes follow the view; RandAugment, which also shears and turns, is refused for 
 from __future__ import annotations
 
 import math
+import random
 from collections.abc import Sequence
 from contextlib import nullcontext
 
@@ -18,7 +19,7 @@ from torchvision.transforms import v2
 from torchvision.transforms.v2.functional import pil_to_tensor, to_pil_image
 
 from vlp.data.images import ImageError, Photo, eight_bit, load, to_rgb
-from vlp.data.view import BICUBIC, DECODERS, View, see, see_image, torchcodec_decoder
+from vlp.data.view import BICUBIC, DECODERS, View, reduction, see, see_image, torchcodec_decoder
 from vlp.random import seeded
 
 LONGEST = 16  # sides of an image above this ratio are cut first: 1 x 4000 would become 224 x 896,000
@@ -27,7 +28,7 @@ LONGEST = 16  # sides of an image above this ratio are cut first: 1 x 4000 would
 class Transform:
     """From a photo to uint8 pixels [3 h w]; whatever is random in it is a function of a seed."""
 
-    def view(self, width: int, height: int, generator: torch.Generator) -> View:
+    def view(self, width: int, height: int, draws: random.Random) -> View:
         """What is seen of a photo of so many pixels."""
         raise NotImplementedError
 
@@ -69,27 +70,26 @@ class TrainTransform(Transform):
             steps.append(v2.ColorJitter(*colour_jitter))
         self.augment = v2.Compose(steps) if steps else None
 
-    def view(self, width: int, height: int, generator: torch.Generator) -> View:
-        left, top, crop_width, crop_height = self._crop(width, height, generator)
-        mirrored = self.flip and bool(torch.rand(1, generator=generator) < 0.5)
+    def view(self, width: int, height: int, draws: random.Random) -> View:
+        left, top, crop_width, crop_height = self._crop(width, height, draws)
+        mirrored = self.flip and draws.random() < 0.5
+        if self.reduce:  # whole pixels of the photo as it may be decoded
+            part = reduction(crop_width, crop_height, (self.image_size,) * 2)
+            left, top = left // part * part, top // part * part
+            crop_width, crop_height = crop_width // part * part, crop_height // part * part
         return View(
             left=left, top=top, width=crop_width, height=crop_height, size=(self.image_size,) * 2, mirrored=mirrored
         )
 
-    def _crop(self, width: int, height: int, generator: torch.Generator) -> tuple[int, int, int, int]:
-        """Left, top, width and height: the draws of torchvision's RandomResizedCrop from the same generator."""
-
-        def draw(low: float, high: float) -> float:
-            return float(torch.empty(1).uniform_(low, high, generator=generator))
-
+    def _crop(self, width: int, height: int, draws: random.Random) -> tuple[int, int, int, int]:
+        """Left, top, width and height, by torchvision's rule (`RandomResizedCrop.get_params`)."""
         low, high = self.crop_ratio
         for _ in range(10):
-            area = width * height * draw(*self.crop_scale)
-            ratio = math.exp(draw(math.log(low), math.log(high)))
+            area = width * height * draws.uniform(*self.crop_scale)
+            ratio = math.exp(draws.uniform(math.log(low), math.log(high)))
             w, h = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
             if 0 < w <= width and 0 < h <= height:
-                top = int(torch.randint(0, height - h + 1, (1,), generator=generator))
-                return int(torch.randint(0, width - w + 1, (1,), generator=generator)), top, w, h
+                return draws.randint(0, width - w), draws.randint(0, height - h), w, h
         w, h = width, height  # too narrow for any draw: the largest middle part of an allowed shape
         if width / height < low:
             h = round(width / low)
@@ -98,18 +98,13 @@ class TrainTransform(Transform):
         return (width - w) // 2, (height - h) // 2, w, h
 
     def look(self, photo: Photo, seed: int) -> tuple[UInt8[torch.Tensor, "3 h w"], View]:
-        if self.augment is None:
-            view = self.view(*photo.size, torch.Generator().manual_seed(seed))
-            return see(photo, view, decoder=self.decoder, reduce=self.reduce), view
-        with seeded(seed):  # torchvision's operations draw from the global generators
-            view = self.view(*photo.size, torch.default_generator)
-            pixels = see(photo, view, decoder=self.decoder, reduce=self.reduce)
-            return pil_to_tensor(self.augment(to_pil_image(pixels))), view
+        view = self.view(*photo.size, random.Random(seed))
+        return augmented(see(photo, view, decoder=self.decoder, reduce=self.reduce), self.augment, seed), view
 
     def __call__(self, image: PIL.Image.Image) -> UInt8[torch.Tensor, "3 h w"]:
-        """Of a decoded image, by Pillow, with draws from torch's global generator."""
+        """Of a decoded image, by Pillow, with draws from the global generators."""
         image = to_rgb(image)
-        seen = see_image(image, self.view(*image.size, torch.default_generator))
+        seen = see_image(image, self.view(*image.size, random.Random(int(torch.randint(1 << 62, ())))))
         return pil_to_tensor(seen if self.augment is None else self.augment(seen))
 
 
@@ -126,7 +121,7 @@ class EvalTransform(Transform):
         clip = [v2.Resize(image_size, interpolation=v2.InterpolationMode.BICUBIC), v2.CenterCrop(image_size)]
         self.steps = v2.Compose(clip if mode == "clip" else squash)
 
-    def view(self, width: int, height: int, generator: torch.Generator) -> View:
+    def view(self, width: int, height: int, draws: random.Random) -> View:
         square = (self.image_size,) * 2
         if self.mode == "squash":
             return View(left=0, top=0, width=width, height=height, size=square)
@@ -134,7 +129,7 @@ class EvalTransform(Transform):
         return View(left=(width - side) / 2, top=(height - side) / 2, width=side, height=side, size=square)
 
     def look(self, photo: Photo, seed: int) -> tuple[UInt8[torch.Tensor, "3 h w"], View]:
-        return self(load(photo)), self.view(*photo.size, torch.default_generator)
+        return self(load(photo)), self.view(*photo.size, random.Random(seed))
 
     def __call__(self, image: PIL.Image.Image) -> UInt8[torch.Tensor, "3 h w"]:
         image = eight_bit(image)
@@ -173,7 +168,7 @@ class MinMaxTransform(Transform):
                 num_ops=operations, magnitude=magnitude, interpolation=v2.InterpolationMode.BILINEAR
             )
 
-    def view(self, width: int, height: int, generator: torch.Generator) -> View:
+    def view(self, width: int, height: int, draws: random.Random) -> View:
         """Raises ImageError where the shorter side would vanish."""
         shorter = min(width, height)
         scale = self.image_size / shorter
@@ -190,23 +185,28 @@ class MinMaxTransform(Transform):
         return View(left=0, top=0, width=width, height=height, size=(rows, columns))
 
     def look(self, photo: Photo, seed: int) -> tuple[UInt8[torch.Tensor, "3 h w"], View]:
+        view = self.view(*photo.size, random.Random(seed))
         if self.decoder == "pillow" and not self.reduce:
             with seeded(seed) if self.augment is not None else nullcontext():
-                return self(load(photo)), self.view(*photo.size, torch.default_generator)
-        view = self.view(*photo.size, torch.default_generator)
-        pixels = see(photo, view, decoder=self.decoder, reduce=self.reduce)
-        if self.augment is not None:
-            with seeded(seed):
-                pixels = pil_to_tensor(self.augment(to_pil_image(pixels)))
-        return pixels, view
+                return self(load(photo)), view
+        return augmented(see(photo, view, decoder=self.decoder, reduce=self.reduce), self.augment, seed), view
 
     def __call__(self, image: PIL.Image.Image) -> UInt8[torch.Tensor, "3 h w"]:
         """Raises ImageError where the shorter side would vanish."""
         image = to_rgb(image)
-        height, width = self.view(*image.size, torch.default_generator).size
+        height, width = self.view(*image.size, random.Random(0)).size
         if self.augment is not None:
             image = self.augment(image)
         return pil_to_tensor(image.resize((width, height), BICUBIC))
+
+
+def augmented(
+    pixels: UInt8[torch.Tensor, "3 h w"], augment: torch.nn.Module | None, seed: int
+) -> UInt8[torch.Tensor, "3 h w"]:
+    if augment is None:
+        return pixels
+    with seeded(seed):  # torchvision's operations draw from the global generators
+        return pil_to_tensor(augment(to_pil_image(pixels)))
 
 
 def checked(decoder: str) -> str:

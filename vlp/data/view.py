@@ -36,6 +36,16 @@ class View:
     size: tuple[int, int]
     mirrored: bool = False
 
+    @property
+    def whole_pixels(self) -> bool:
+        return all(float(value).is_integer() for value in (self.left, self.top, self.width, self.height))
+
+    def reduced(self, part: int) -> View:
+        """The same of a photo whose sides were divided by `part`."""
+        return replace(
+            self, left=self.left / part, top=self.top / part, width=self.width / part, height=self.height / part
+        )
+
     def boxes(self, corners: Sequence[Sequence[int | float]]) -> tuple[Float[Tensor, "m 4"], list[int]]:
         """Boxes (left, top, right, bottom in pixels of the photo) in [0, 1] of the view, cut off at its border; and which
         of them are to be seen in it at all."""
@@ -57,36 +67,42 @@ def torchcodec_decoder() -> Callable[[bytes], Tensor]:
         ) from error
 
 
+def reduction(width: int | float, height: int | float, size: tuple[int, int]) -> int:
+    """The largest of 8, 4, 2 and 1 by which a part of a photo can be made smaller and still has the size that is asked for."""
+    return next((p for p in (8, 4, 2) if min(width / size[1], height / size[0]) >= p), 1)
+
+
 def see(photo: Photo, view: View, *, decoder: str = "pillow", reduce: bool = True) -> UInt8[Tensor, "3 h w"]:
-    """reduce: whether JPEGs may be decoded at a part of their size.  Raises ImageError."""
+    """reduce: whether JPEGs may be decoded at a part of their size, which Pillow alone can, in less time than it takes
+    TorchCodec to decode all of them.  Raises ImageError."""
     if photo.region is not None:
         view = replace(view, left=view.left + photo.region[0], top=view.top + photo.region[1])
-    if decoder == "torchcodec" and photo.image.format == "JPEG" and photo.image.mode in ("RGB", "L"):
+    jpeg = photo.image.format == "JPEG"
+    part = reduction(view.width, view.height, view.size) if reduce and jpeg else 1
+    if decoder == "torchcodec" and part == 1 and jpeg and photo.image.mode in ("RGB", "L"):
         with told(photo.place):  # CMYK and all other formats are Pillow's
-            pixels = torchcodec_decoder()(photo.data)
-        return resized(_part(pixels, view), view)
-    part = next((p for p in (8, 4, 2) if min(view.width / view.size[1], view.height / view.size[0]) >= p), 1)
-    image = to_rgb(decode(photo, reduced=part if reduce else 1))
-    if image.size == photo.whole:
-        return resized(_part(torch.from_numpy(np.array(image)).permute(2, 0, 1), view), view)
-    return pil_to_tensor(see_image(image, view, photo.whole))
+            return resized(torchcodec_decoder()(photo.data), view)
+    image = to_rgb(decode(photo, reduced=part))
+    if image.size != photo.whole:
+        view = view.reduced(part)
+    if not view.whole_pixels:
+        return pil_to_tensor(see_image(image, view))
+    return resized(torch.from_numpy(np.array(image)).permute(2, 0, 1), view)
 
 
-def see_image(image: PIL.Image.Image, view: View, size: tuple[int, int] | None = None) -> PIL.Image.Image:
-    """The same of an RGB image, by Pillow alone.  size: width and height that the view speaks of, by default the image's."""
-    across, down = (own / meant for own, meant in zip(image.size, size or image.size, strict=True))
-    right, bottom = view.left + view.width, view.top + view.height
-    box = (view.left * across, view.top * down, min(right * across, image.width), min(bottom * down, image.height))
+def see_image(image: PIL.Image.Image, view: View) -> PIL.Image.Image:
+    """The same of an RGB image, by Pillow alone."""
+    box = (
+        view.left, view.top, min(view.left + view.width, image.width), min(view.top + view.height, image.height)
+    )  # fmt: skip
     seen = image.resize((view.size[1], view.size[0]), BICUBIC, box=box)
     return seen.transpose(PIL.Image.Transpose.FLIP_LEFT_RIGHT) if view.mirrored else seen
 
 
-def _part(pixels: UInt8[Tensor, "3 h w"], view: View) -> UInt8[Tensor, "3 _ _"]:
-    top, left = round(view.top), round(view.left)
-    return pixels[:, top : top + round(view.height), left : left + round(view.width)]
-
-
 def resized(pixels: UInt8[Tensor, "3 _ _"], view: View) -> UInt8[Tensor, "3 h w"]:
+    """Of a whole photo, what is seen."""
+    top, left = int(view.top), int(view.left)
+    pixels = pixels[:, top : top + int(view.height), left : left + int(view.width)]
     if pixels.shape[-2:] != view.size:
         pixels = F.interpolate(pixels[None], view.size, mode="bicubic", antialias=True)[0]
     return pixels.flip(-1) if view.mirrored else pixels.contiguous()
