@@ -113,7 +113,7 @@ class Member:
         return found and cls(archive=Path(found[1]), name=found[4], offset=int(found[2]), size=int(found[3]))
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class Sample:
     """One raw example as a data set lists it; the image is a file, opened only when the sample is loaded.
 

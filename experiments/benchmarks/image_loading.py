@@ -132,47 +132,49 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as temporary:
-        folder = Path(temporary)
-        prepare(options.photos, folder, options.count)
+        prepare(options.photos, Path(temporary), options.count)
         for kind, told in (("large", "640×480"), ("small", "224×224")):
-            common = {
-                "name": kind, "root": folder / kind, "batch_size": 16, "num_workers": 2,
-                "transform": {"train": transform("pillow"), "eval": transform("pillow")}, "tokenizer": tokens,
-            }  # fmt: skip
-            data = Photos(**common)
-            samples = list(data.samples("train"))
-            rival = open_clip_side()
-            pillow, codec = vlp_side("pillow"), vlp_side("torchcodec")
-            for name, side in (("pillow", pillow), ("torchcodec", codec)):
-                difference = (levels(rival(samples)) - side(samples).float()).abs()
-                print(f"{told}, {name}: mean absolute difference {difference.mean():.2f} levels of 255", flush=True)
-            sides = {
-                "open_clip": lambda: rival(samples),
-                "vlp, Pillow": lambda: pillow(samples),
-                "vlp, TorchCodec": lambda: codec(samples),
-            }
-            compare(f"{told}, folder", sides, len(samples), options.rounds)
-            pack({"train": samples}, folder / f"{kind}-shards", PackOptions(shuffle=False))
-            shards = Shards(**{**common, "root": folder / f"{kind}-shards", "cache": folder / "cache"})
-            packed = shards.split("train")
-            theirs = open_clip.image_transform(SIZE, is_train=True)
-            stream = webdataset.WebDataset(str(folder / f"{kind}-shards" / "train-00000.tar"), shardshuffle=False)
-            decoded = stream.decode("pilrgb").to_tuple("jpg")
-            sides = {
-                "open_clip, webdataset": lambda: torch.stack([theirs(image) for (image,) in decoded]),
-                "vlp, Pillow": lambda: pillow([packed[n] for n in range(len(packed))]),
-                "vlp, TorchCodec": lambda: codec([packed[n] for n in range(len(packed))]),
-            }
-            compare(f"{told}, shards", sides, len(samples), options.rounds)
-            begin = time.perf_counter()
-            pillow(samples)
-            bare = len(samples) / (time.perf_counter() - begin)
-            rates = (loader_rate(data, 8), loader_rate(shards, 8))
-            print(
-                f"{told}: {bare:.0f} photos/s of the bare decoder on one core; loader with two workers {rates[0]:.0f} from a "
-                f"folder, {rates[1]:.0f} from shards",
-                flush=True,
-            )
+            measure(Path(temporary), kind, told, options.rounds)
+
+
+def measure(folder: Path, kind: str, told: str, rounds: int) -> None:
+    common = {
+        "name": kind, "root": folder / kind, "batch_size": 16, "num_workers": 2,
+        "transform": {"train": transform("pillow"), "eval": transform("pillow")}, "tokenizer": tokens,
+    }  # fmt: skip
+    data = Photos(**common)
+    samples = list(data.samples("train"))
+    rival, pillow, codec = open_clip_side(), vlp_side("pillow"), vlp_side("torchcodec")
+    for name, side in (("pillow", pillow), ("torchcodec", codec)):
+        difference = (levels(rival(samples)) - side(samples).float()).abs()
+        print(f"{told}, {name}: mean absolute difference {difference.mean():.2f} levels of 255", flush=True)
+    sides = {
+        "open_clip": lambda: rival(samples),
+        "vlp, Pillow": lambda: pillow(samples),
+        "vlp, TorchCodec": lambda: codec(samples),
+    }
+    compare(f"{told}, folder", sides, len(samples), rounds)
+    pack({"train": samples}, folder / f"{kind}-shards", PackOptions(shuffle=False))
+    shards = Shards(**{**common, "root": folder / f"{kind}-shards", "cache": folder / "cache"})
+    packed = shards.split("train")
+    theirs = open_clip.image_transform(SIZE, is_train=True)
+    stream = webdataset.WebDataset(str(folder / f"{kind}-shards" / "train-00000.tar"), shardshuffle=False)
+    decoded = stream.decode("pilrgb").to_tuple("jpg")
+    sides = {
+        "open_clip, webdataset": lambda: torch.stack([theirs(image) for (image,) in decoded]),
+        "vlp, Pillow": lambda: pillow([packed[n] for n in range(len(packed))]),
+        "vlp, TorchCodec": lambda: codec([packed[n] for n in range(len(packed))]),
+    }
+    compare(f"{told}, shards", sides, len(samples), rounds)
+    begin = time.perf_counter()
+    pillow(samples)
+    bare = len(samples) / (time.perf_counter() - begin)
+    rates = (loader_rate(data, 8), loader_rate(shards, 8))
+    print(
+        f"{told}: {bare:.0f} photos/s of the bare decoder on one core; loader with two workers {rates[0]:.0f} from a "
+        f"folder, {rates[1]:.0f} from shards",
+        flush=True,
+    )
 
 
 def tokens(texts: Sequence[str], *, kind: str = "caption") -> object:

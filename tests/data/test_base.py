@@ -12,8 +12,8 @@ import pytest
 import torch
 
 from vlp.data.base import DataModule, finish_epoch
-from vlp.data.dataset import PackedSamples
 from vlp.data.images import ImageError
+from vlp.data.packed import PackedSamples
 from vlp.structures import Batch, Sample
 
 Toy = Callable[..., DataModule]

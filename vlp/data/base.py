@@ -8,10 +8,12 @@ Order, resumption and randomness: vlp/data/sampler.py. Images that cannot be rea
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import os
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +21,11 @@ import lightning as L
 import torch
 
 from vlp.data.collate import Collate
-from vlp.data.dataset import Examples, ImageTransform, PackedSamples
+from vlp.data.dataset import Examples, ImageTransform
 from vlp.data.faults import Faults
-from vlp.data.files import existing, first_five, inside
+from vlp.data.files import Folders, existing, first_five, inside
 from vlp.data.loader import Loader, prepare_worker
+from vlp.data.packed import PackedSamples
 from vlp.data.sampler import EpochOrder, EvalSampler, TrainSampler
 from vlp.random import permutation
 from vlp.structures import Sample
@@ -71,6 +74,7 @@ class DataModule(L.LightningDataModule):
         self.max_train_samples, self.max_bad_fraction = max_train_samples, max_bad_fraction
         self.follow_symlinks, self.timeout = follow_symlinks, timeout
         self.faults = Faults()  # `vlp data check` puts one here that collects them
+        self._listings = Folders()
         self.issues_path: Path | None = None
         self.allow_zero_length_dataloader_with_multiple_devices = True  # fewer evaluation samples than ranks
         self.sampler: TrainSampler | None = None
@@ -90,7 +94,7 @@ class DataModule(L.LightningDataModule):
     # -- what it may use -------------------------------------------------------------------------------------------
 
     def inside(self, folder: Path, relative: object, *, place: str) -> Path:
-        return inside(folder, relative, place=place, follow_symlinks=self.follow_symlinks)
+        return inside(folder, relative, place=place, follow_symlinks=self.follow_symlinks, folders=self._listings)
 
     @property
     def sources(self) -> dict[str, DataModule]:
@@ -113,12 +117,18 @@ class DataModule(L.LightningDataModule):
     def load(self, split: str) -> Sequence[Sample]:
         """What `samples` lists, checked and packed."""
         existing(self.root, what=f"the folder of {self.name}", fix="set data.root, or data_root for all data sets")
-        samples = list(self.samples(split))
+        with without_collection():
+            return self._load(split)
+
+    def _load(self, split: str) -> Sequence[Sample]:
+        samples = self.samples(split)
         if split == "train" and self.max_train_samples is not None:
             kept = permutation(len(samples), 0)[: self.max_train_samples].sort().values
             samples = [samples[index] for index in kept.tolist()]
-        self._check(split, samples)
-        return PackedSamples(samples)
+        packed = PackedSamples(samples)
+        del samples  # objects of ten times the size, before others are made of them
+        self._check(split, packed)
+        return packed
 
     def _check(self, split: str, samples: Sequence[Sample]) -> None:
         bare = [
@@ -130,8 +140,8 @@ class DataModule(L.LightningDataModule):
             raise ValueError(
                 f"{len(bare)} {split} images of {self.name} have no caption, no question and no class: {first_five(bare)}"
             )
-        images = dict.fromkeys(sample.image for sample in samples)  # several questions may be about one
-        missing = [image for image in images if not os.path.isfile(image)]
+        images = dict.fromkeys(str(sample.image) for sample in samples)  # several questions may be about one
+        missing = [image for image in images if not self._listings.is_file(image)]
         if not missing:
             return
         message = (
@@ -267,6 +277,18 @@ def unused_batches(trainer: L.Trainer | None) -> int:
     # Lightning's own counts are not the position, for they are one too low after a second resumption
     progress = trainer.fit_loop.epoch_loop.batch_progress.current
     return progress.ready - progress.processed  # type: ignore[attr-defined]
+
+
+@contextmanager
+def without_collection() -> Iterator[None]:
+    """Millions of objects that live on make Python look through all of them again and again for cycles that they lack."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 def hold_out(

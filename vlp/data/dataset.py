@@ -8,13 +8,11 @@ from __future__ import annotations
 
 import json
 import os
-import pickle
 import random
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import numpy as np
 import PIL.Image
 import torch
 from torch import Tensor
@@ -28,23 +26,6 @@ from vlp.random import mix, seeded
 from vlp.structures import Boxes, Sample
 
 ImageTransform = Callable[[PIL.Image.Image], Tensor]  # those of vlp also take a file, and decode no more than they need
-
-
-class PackedSamples(Sequence[Sample]):
-    """Samples pickled into one array: data workers share its memory, where a list of objects would be copied."""
-
-    def __init__(self, samples: Iterable[Sample]) -> None:
-        packed = [pickle.dumps(sample, protocol=pickle.HIGHEST_PROTOCOL) for sample in samples]
-        self._bytes = np.frombuffer(b"".join(packed), dtype=np.uint8)
-        self._ends = np.cumsum([0, *map(len, packed)])
-
-    def __len__(self) -> int:
-        return len(self._ends) - 1
-
-    def __getitem__(self, index: int) -> Sample:  # type: ignore[override]
-        if not 0 <= index < len(self):  # iteration ends by it
-            raise IndexError(index)
-        return pickle.loads(self._bytes[self._ends[index] : self._ends[index + 1]].data)
 
 
 class Examples(torch.utils.data.Dataset[Example]):

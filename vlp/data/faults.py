@@ -12,8 +12,6 @@ lets a check go on with the next one.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 EXAMPLES = 5  # of a kind are kept
@@ -63,15 +61,18 @@ class Faults:
         else:
             self.add(kind, message, fatal=False, count=count)
 
-    @contextmanager
-    def each(self) -> Iterator[None]:
+    def each(self) -> Faults:
         """An error inside, on the way of one record, is one fault and leaves that record out, where faults are collected."""
-        try:
-            yield
-        except (ValueError, OSError) as error:
-            if not self.collect:
-                raise
-            self.add(getattr(error, "kind", type(error).__name__), str(error), fatal=True)
+        return self  # and no generator: there may be millions of records
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> bool:
+        if not self.collect or not isinstance(error, (ValueError, OSError)):
+            return False
+        self.add(getattr(error, "kind", type(error).__name__), str(error), fatal=True)
+        return True
 
     def add(self, kind: str, message: str, *, fatal: bool, count: int = 1) -> None:
         finding = self.findings.setdefault((kind, fatal), Finding(kind, fatal))

@@ -12,7 +12,7 @@ import os
 import zlib
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any, TypeGuard
 
 from vlp.data.faults import DataError, Faults
@@ -36,25 +36,65 @@ def _real(folder: str) -> str:
     return os.path.realpath(folder)
 
 
-def inside(root: Path, relative: object, *, place: str, follow_symlinks: bool = False) -> Path:
+class Folders:
+    """What lies in folders, each listed once: of a million files, none is asked for by a call of its own."""
+
+    def __init__(self) -> None:
+        self._listed: dict[str, dict[str, bool]] = {}  # by folder, whether each name is a symbolic link
+
+    def _names(self, folder: str) -> dict[str, bool]:
+        names = self._listed.get(folder)
+        if names is None:
+            try:
+                with os.scandir(folder) as entries:
+                    names = {entry.name: entry.is_symlink() for entry in entries}
+            except OSError:
+                names = {}
+            self._listed[folder] = names
+        return names
+
+    def is_link(self, folder: str, name: str) -> bool:
+        names = self._names(folder)
+        # a file system may find a name that is written otherwise
+        return names[name] if name in names else bool(names) and os.path.islink(f"{folder}/{name}")
+
+    def is_file(self, path: str) -> bool:
+        """A name that is listed may still be that of a folder, which is found when it is opened."""
+        folder, _, name = path.rpartition("/")
+        return self._names(folder).get(name) is False or os.path.isfile(path)
+
+
+@lru_cache(maxsize=1 << 14)
+def _within(folder: str, root: str) -> Path | None:
+    """The folder, if it lies in root also after symbolic links. Its parts are found once for all of its files."""
+    real, top = _real(folder), _real(root)
+    return Path(folder) if real == top or real.startswith(top.rstrip(os.sep) + os.sep) else None
+
+
+def inside(
+    root: Path, relative: object, *, place: str, follow_symlinks: bool = False, folders: Folders | None = None
+) -> Path:
     """`root/relative`, or a DataError that names `place` when it is no plain relative path or leads out of `root`."""
     if not isinstance(relative, str) or not relative or "\0" in relative or "\\" in relative or len(relative) > 1024:
         message = f"{place}: {str(relative)[:80]!r} is no file name; give a relative path with forward slashes"
         raise DataError("not a file name", message)
-    if relative.startswith("/") or relative[1:2] == ":" or ".." in PurePosixPath(relative).parts:
+    if relative[0] == "/" or relative[1:2] == ":" or (".." in relative and ".." in relative.split("/")):
         message = f"{place}: the path {relative!r} leads out of {root}; give one relative to it, without '..'"
         raise DataError("path outside the root", message)
-    joined = os.path.join(root, relative)
-    if not follow_symlinks:
-        # the folder's real path is cached, so that a million files cost one lstat each
-        real = os.path.realpath(joined) if os.path.islink(joined) else _real(os.path.dirname(joined))
-        top = _real(str(root))
-        if real != top and not real.startswith(top.rstrip(os.sep) + os.sep):
-            message = (
-                f"{place}: {relative!r} is a symbolic link out of {root}; if you trust it set data.follow_symlinks=true"
-            )
-            raise DataError("symbolic link out of the root", message)
-    return Path(joined)
+    top = str(root)
+    folder, _, name = f"{top}/{relative}".rpartition("/")
+    if follow_symlinks:
+        return Path(folder, name)
+    found = _within(folder, top)
+    if folders.is_link(folder, name) if folders is not None else os.path.islink(f"{folder}/{name}"):
+        real = _real(top).rstrip(os.sep) + os.sep
+        found = found if os.path.realpath(f"{folder}/{name}").startswith(real) else None
+    if found is None:
+        message = (
+            f"{place}: {relative!r} is a symbolic link out of {root}; if you trust it set data.follow_symlinks=true"
+        )
+        raise DataError("symbolic link out of the root", message)
+    return found / name
 
 
 def existing(path: Path, *, what: str, fix: str = "see the comments in conf/data for the expected layout") -> Path:

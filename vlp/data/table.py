@@ -22,7 +22,7 @@ from vlp.data.left_out import LeftOut
 from vlp.structures import Sample
 
 
-@dataclass
+@dataclass(slots=True)
 class _Entry:
     place: str
     captions: list[object] = field(default_factory=list)
@@ -57,10 +57,11 @@ class Table(DataModule):
         files = [(None, self.files)] if isinstance(self.files, str) else list(self.files.items())
         entries: dict[str, dict[str, _Entry]] = {split: {} for split in SPLITS}
         for split, file in files:
+            needed = [c for role, c in self.columns.items() if c is not None and (role != "split" or split is None)]
             with self.faults.each():
                 for place, row in rows(self.root / file, self.faults) if file else ():
                     with self.faults.each():
-                        self._add(entries, row, split, place)
+                        self._add(entries, row, needed, split, place)
         for first, second in (("train", "val"), ("train", "test"), ("val", "test")):
             both = [image for image in entries[first] if image in entries[second]]
             if both:
@@ -70,8 +71,14 @@ class Table(DataModule):
                 del entries[second][image]
         return entries
 
-    def _add(self, entries: dict[str, dict[str, _Entry]], row: dict[str, Any], split: str | None, place: str) -> None:
-        needed = [c for role, c in self.columns.items() if c is not None and (role != "split" or split is None)]
+    def _add(
+        self,
+        entries: dict[str, dict[str, _Entry]],
+        row: dict[str, Any],
+        needed: list[str],
+        split: str | None,
+        place: str,
+    ) -> None:
         lacking = [column for column in needed if row.get(column) is None]
         if lacking:
             fix = "name your columns with data.image, data.caption, …, or give one file a split in data.table"
@@ -82,7 +89,9 @@ class Table(DataModule):
             raise DataError("unknown split", f"{place}: {name!r} is no split; use {', '.join(SPLITS)}")
         if not isinstance(image, str):
             raise DataError("not a file name", f"{place}: {str(image)[:80]!r} is no file name")
-        entry = entries[name].setdefault(image, _Entry(place))
+        entry = entries[name].get(image)
+        if entry is None:
+            entry = entries[name][image] = _Entry(place)
         if self.columns["label"]:
             label = str(row[self.columns["label"]])
             if entry.label not in (None, label):
@@ -101,6 +110,7 @@ class Table(DataModule):
         found: list[Sample] = []
         training = split == "train"
         first_id = SPLITS.index(split) << 40  # ids must differ between splits
+        folder = self.root / self.images
         with LeftOut(self.faults, self.root) as left_out:
             for number, (file, entry) in enumerate(self._entries[split].items()):
                 with self.faults.each():
@@ -108,7 +118,7 @@ class Table(DataModule):
                     bare = not captions and entry.label is None
                     if bare and left_out.without_caption(entry.place, training=training):
                         continue
-                    image = self.inside(self.root / self.images, file, place=entry.place)
+                    image = self.inside(folder, file, place=entry.place)
                     label = None if entry.label is None else labels.index(entry.label)
                     found.append(
                         Sample(id=first_id + number, sample=number, image=image, captions=captions, label=label)

@@ -334,10 +334,12 @@ def test_two_hundred_mutated_annotation_files_end_in_samples_or_a_sentence(tmp_p
     names = [f"{number}.jpg" for number in range(6)]
     hostile = ["../secret.jpg", "/etc/passwd", "a/../../secret.jpg"]
     captions = [{"image": name, "captions": ["a dog", "two"], "split": "train"} for name in names + hostile]
+    listed = [
+        {"split": "train", "filename": name, "imgid": number, "sentences": [{"raw": "a dog"}]}
+        for number, name in enumerate(names + hostile)
+    ]
     originals = {
-        "karpathy": json.dumps({"images": [
-            {"split": "train", "filename": name, "imgid": n, "sentences": [{"raw": "a dog"}]} for n, name in enumerate(names + hostile)
-        ]}),
+        "karpathy": json.dumps({"images": listed}),
         "table": "\n".join(map(json.dumps, captions)),
         "flat": json.dumps([{"image": name, "caption": "a dog"} for name in names + hostile]),
         "flickr": "\n".join(f"{name}#0\ta dog ." for name in names + hostile),

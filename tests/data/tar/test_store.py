@@ -23,7 +23,6 @@ Build = Callable[..., Shards]
 class Files(http.server.SimpleHTTPRequestHandler):
     """Serves a folder, breaking off every other answer; without ranges."""
 
-    broken: dict[str, int] = {}
     faults = 0
 
     def log_message(self, *arguments: Any) -> None:
