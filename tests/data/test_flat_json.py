@@ -179,3 +179,20 @@ def test_evaluation_data_may_not_lose_a_caption_or_share_an_image(tmp_path: Path
     data.split("train")
     with pytest.raises(ValueError, match="1 images are in train and in val"):
         data.split("val")
+
+
+def test_a_photo_of_two_lists_has_one_id(tmp_path: Path, loading: dict[str, Any]) -> None:
+    """Visual Genome calls photos by numbers of its own; its image_data tells which of them are COCO's."""
+    rows = [
+        {"image": "train2014/COCO_train2014_000000000123.jpg", "caption": "a cat"},
+        {"image": "VG_100K/7.jpg", "caption": "the cat's ear"},
+        {"image": "VG_100K_2/8.jpg", "caption": "a road"},
+    ]
+    (tmp_path / "list.json").write_text(json.dumps(rows))
+    photos = [{"image_id": 7, "coco_id": 123, "flickr_id": 1}, {"image_id": 8, "coco_id": None, "flickr_id": None}]
+    (tmp_path / "image_data.json").write_text(json.dumps(photos))
+    files = {"train": "list.json", "val": None, "test": None}
+    apart = FlatJSON(**{**loading, "root": tmp_path, "files": files}).samples("train")
+    joined = FlatJSON(**{**loading, "root": tmp_path, "files": files, "image_data": "image_data.json"}).samples("train")
+    assert len({sample.id for sample in apart}) == 3
+    assert [sample.id for sample in joined] == [123, 123, apart[2].id]

@@ -156,9 +156,10 @@ class DataModule(L.LightningDataModule):
         on any machine."""
         digest = hashlib.sha256()
         for sample in self.split(split):
-            name = os.path.relpath(sample.image, self.root)
+            name = os.path.relpath(str(sample.image), str(self.root))
             asked = () if sample.question is None else (sample.question, *sample.answers)
-            digest.update("\0".join([name, str(sample.label), *sample.captions, *asked]).encode() + b"\n")
+            parts = () if sample.crop is None else (str(sample.crop),)
+            digest.update("\0".join([name, str(sample.label), *sample.captions, *asked, *parts]).encode() + b"\n")
         return digest.hexdigest()
 
     def train_captions(self) -> Iterator[str]:

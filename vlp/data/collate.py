@@ -14,6 +14,7 @@ from torch import Tensor
 from vlp.data.answers import soft_scores
 from vlp.structures import Batch, Boxes, Image, Sample, Text
 
+IGNORED = 255  # class of a pixel that has none
 Tokenizer = Callable[..., Text]  # of a list of texts and their kind
 
 
@@ -27,6 +28,7 @@ class Example:
     captions: tuple[str, ...]
     also_true: tuple[tuple[int, ...], ...] = ()  # of each of these captions
     boxes: Boxes | None = None  # what the pixels show of the sample's
+    segmentation: Int[Tensor, "h w"] | None = None  # class of each pixel
 
 
 def tokenize_rows(tokenizer: Tokenizer, rows: Sequence[Sequence[str]], *, kind: str = "caption") -> Text | None:
@@ -62,6 +64,16 @@ def pad_images(pixels: Sequence[Tensor]) -> Image:
         return Image(pixels=torch.stack(list(pixels)))
     padded = [F.pad(image, (0, width - image.shape[-1], 0, height - image.shape[-2])) for image in pixels]
     return Image(pixels=torch.stack(padded), size=sizes)
+
+
+def pad_maps(maps: Sequence[Tensor | None]) -> Int[Tensor, "b h w"] | None:
+    """Classes [h w] of pixels as one batch, ignored in the padding; None where a sample has none."""
+    known = [grid for grid in maps if grid is not None]
+    if len(known) < len(maps):
+        return None
+    height, width = (max(grid.shape[side] for grid in known) for side in (0, 1))
+    padded = [F.pad(grid, (0, width - grid.shape[1], 0, height - grid.shape[0]), value=IGNORED) for grid in known]
+    return torch.stack(padded)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,5 +151,6 @@ class Collate:
             label=torch.tensor(labels) if any(label >= 0 for label in labels) else None,
             categories=categories,
             boxes=boxes if len(boxes) == len(samples) else None,
+            segmentation=pad_maps([example.segmentation for example in examples]),
             raw=None if self.training else tuple(samples),
         )

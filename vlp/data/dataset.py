@@ -12,16 +12,20 @@ import random
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import PIL.Image
 import torch
 from torch import Tensor
 
 from vlp import distributed
+from vlp.data.coco_panoptic import class_map
 from vlp.data.collate import Example
 from vlp.data.images import ImageError, load, open_photo
 from vlp.data.sampler import Key
 from vlp.data.transforms import Transform
+from vlp.data.view import in_whole
 from vlp.random import mix, seeded
 from vlp.structures import Boxes, Sample
 
@@ -76,7 +80,7 @@ class Examples(torch.utils.data.Dataset[Example]):
         for place in range(position, position + len(self.samples)):
             try:
                 sample = self.samples[place % len(self.samples)]
-                pixels, boxes = self._look(sample, seed)
+                seen = self._look(sample, seed)
             except ImageError as error:
                 self._report(place % len(self.samples), error)
                 continue
@@ -85,34 +89,43 @@ class Examples(torch.utils.data.Dataset[Example]):
             return Example(
                 sample=sample,
                 seed=seed,
-                pixels=pixels,
                 captions=tuple(sample.captions[place] for place in chosen),
                 also_true=tuple(sample.also_true[place] for place in chosen) if sample.also_true else (),
-                boxes=boxes,
+                **seen,
             )
         raise ValueError(f"no image of {self.name} can be read; the first is {self._place(position)}")
 
-    def _look(self, sample: Sample, seed: int) -> tuple[Tensor, Boxes | None]:
-        """Raises ImageError."""
+    def _look(self, sample: Sample, seed: int) -> dict[str, Any]:
+        """The pixels, and what the data know of places in them.  Raises ImageError."""
         photo = open_photo(sample.image)
         if sample.crop is not None:
             photo = photo.within(sample.crop)
+        placed = sample.boxes is not None or sample.panoptic is not None
         if not isinstance(self.transform, Transform):  # any function of a decoded image
-            if sample.boxes is not None:
-                raise ValueError(f"{self.name} has boxes, which {self.transform} does not move: use a Transform of vlp")
+            if placed:
+                raise ValueError(f"{self.name} has boxes or segments, which {self.transform} does not move")
             with seeded(seed):
-                return self.transform(load(photo)), None
+                return {"pixels": self.transform(load(photo))}
+        if placed and self.transform.shears:
+            raise ValueError(
+                f"{self.name} has boxes or segments, and RandAugment shears and turns photos without them: set "
+                "transform.train.rand_augment=null"
+            )
         try:
             pixels, view = self.transform.look(photo, seed)
         except ImageError as error:  # of a transform, which knows no path
             if str(error).startswith(photo.place):
                 raise
             raise ImageError(f"{photo.place}: {str(error).replace(': ', ', ')}") from error
-        if sample.boxes is None:
-            return pixels, None
-        corners, seen = view.boxes(sample.boxes)
-        labels = [sample.box_labels[i] for i in seen] if sample.box_labels else [-1] * len(seen)
-        return pixels, Boxes(xyxy=corners, label=torch.tensor(labels, dtype=torch.int64))
+        seen: dict[str, Any] = {"pixels": pixels}
+        view = in_whole(photo, view)
+        if sample.boxes is not None:
+            corners, kept = view.boxes(sample.boxes)
+            labels = [sample.box_labels[i] for i in kept] if sample.box_labels else [-1] * len(kept)
+            seen["boxes"] = Boxes(xyxy=corners, label=torch.tensor(labels, dtype=torch.int64))
+        if sample.panoptic is not None:
+            seen["segmentation"] = view.classes(torch.from_numpy(class_map(sample, photo.whole).astype(np.int64)))
+        return seen
 
     def _place(self, position: int) -> str:
         try:

@@ -22,7 +22,7 @@ from vlp.data.faults import DataError
 from vlp.data.files import clean_captions, first_five, whole
 from vlp.data.flat_rows import flat_rows, is_false, row_captions, row_choices, row_image, row_question
 from vlp.data.left_out import LeftOut
-from vlp.data.photo_ids import photo_of_file
+from vlp.data.photo_ids import genome_photos, photo_of_file
 from vlp.structures import Sample
 
 
@@ -32,7 +32,8 @@ class FlatJSON(DataModule):
     that folder.  held_out: how many training images form val.
 
     answer_weights: of all answers of a question together, by the rows' "dataset"; 1 where none is given.
-    answer_vocabulary: a label map under root; null = no classification of answers.
+    answer_vocabulary: a label map under root; null = no classification of answers.  image_data: Visual Genome's file of that
+    name under root, by which its photos are known to be COCO's or Flickr's.
     """
 
     def __init__(
@@ -44,6 +45,7 @@ class FlatJSON(DataModule):
         held_out: int = 0,
         answer_weights: Mapping[str, int | float] | None = None,
         answer_vocabulary: str | None = None,
+        image_data: str | None = None,
         **loading: Any,
     ) -> None:
         super().__init__(**loading)
@@ -55,6 +57,8 @@ class FlatJSON(DataModule):
             raise ValueError("data.held_out is for data without a val file: set it to 0, or data.files.val=null")
         self.images, self.prefixes, self.held_out = images, dict(prefixes or {}), held_out
         self.answer_weights, self.answer_vocabulary = dict(answer_weights or {}), answer_vocabulary
+        self.image_data = image_data
+        self._known_as: dict[int, int] | None = None
         self._read: dict[str, list[Sample]] = {}
         self._placed: dict[tuple[str, str], tuple[str, Path]] = {}  # most images are in several rows
 
@@ -71,13 +75,20 @@ class FlatJSON(DataModule):
             return samples
         return hold_out(samples, self.held_out, split, name=self.name, faults=self.faults)
 
+    def _photo(self, path: str) -> int:
+        """The id of a photo, which is the same wherever it is listed."""
+        if self._known_as is None:
+            self._known_as = {} if self.image_data is None else genome_photos(self.root / self.image_data)
+        number = photo_of_file(path)
+        return self._known_as.get(number, number)
+
     def _apart(self, samples: list[Sample], split: str) -> list[Sample]:
         """Those whose images are not in a split that was read before."""
         own = {sample.image for sample in samples}
         for other, known in self._read.items():
             both = own & {sample.image for sample in known}
             if both:
-                message = f"{self.name}: {len(both)} images are in {other} and in {split}: {first_five(sorted(both))}"
+                message = f"{self.name}: {len(both)} images are in {other} and in {split}: {first_five(sorted(map(str, both)))}"
                 self.faults.error("image in two splits", message, count=len(both))
                 samples = [sample for sample in samples if sample.image not in both]
         return samples
@@ -154,7 +165,7 @@ class FlatJSON(DataModule):
         if file in found:
             found[file][1].extend(texts)
         elif texts or (not told and not left_out.without_caption(place, training=training)):
-            found[file] = photo_of_file(path), list(texts)
+            found[file] = self._photo(path), list(texts)
 
     def _question(self, row: dict[str, Any], number: int, *, place: str) -> Sample:
         question, answers = row_question(row, place=place)
@@ -163,7 +174,7 @@ class FlatJSON(DataModule):
         asked = number if "choices" in row else whole(row.get("question_id", number), what="question_id", place=place)
         path, file = self._image(row, place=place)
         return Sample(
-            id=photo_of_file(path),
+            id=self._photo(path),
             sample=asked,
             image=file,
             question=question,

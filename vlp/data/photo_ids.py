@@ -12,7 +12,7 @@ import re
 from pathlib import Path, PurePosixPath
 
 from vlp.data.faults import DataError
-from vlp.data.files import read_json, read_lines, records
+from vlp.data.files import is_id, listed, read_json, read_lines, records
 
 GENOME = 1 << 44  # + Visual Genome's image_id
 FLICKR = 1 << 45  # + Flickr's own number of the photo, which begins its file name: 1000268201_693b08cb0e.jpg
@@ -50,6 +50,21 @@ def photo_of_file(path: str) -> int:
 def hashed(text: str) -> int:
     """61 bits."""
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") % (1 << 61)
+
+
+def genome_photos(path: Path) -> dict[int, int]:
+    """From Visual Genome's `image_data.json`: what its photos are called here where COCO or Flickr have a number for them,
+    by what they would be called by their file names."""
+    found = {}
+    for number, record in enumerate(listed(read_json(path, what="Visual Genome's photos"), place=path)):
+        image = record.get("image_id", record.get("id"))
+        if not is_id(image):
+            raise DataError("missing key", f"{path}: [{number}]: expected a whole number image_id")
+        coco, flickr = record.get("coco_id"), record.get("flickr_id")
+        known = genome_photo(image, coco if is_id(coco) else None, flickr if is_id(flickr) else None)
+        if known != genome_photo(image):
+            found[genome_photo(image)] = known
+    return found
 
 
 def listed_photos(path: Path) -> set[int]:

@@ -112,4 +112,4 @@ class SceneGenome(VisualGenome):
         draw(self.root, **self.drawn)
 
     def samples(self, split: str) -> list[Sample]:
-        return [sample for sample in self.listed() if sample.image.parent.name in PARTS[split]]
+        return [sample for sample in self.listed() if Path(str(sample.image)).parent.name in PARTS[split]]

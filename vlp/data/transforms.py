@@ -28,6 +28,8 @@ LONGEST = 16  # sides of an image above this ratio are cut first: 1 x 4000 would
 class Transform:
     """From a photo to uint8 pixels [3 h w]; whatever is random in it is a function of a seed."""
 
+    shears = False  # whether things may end up where `view` does not tell
+
     def view(self, width: int, height: int, draws: random.Random) -> View:
         """What is seen of a photo of so many pixels."""
         raise NotImplementedError
@@ -61,6 +63,7 @@ class TrainTransform(Transform):
         self.crop_scale, self.crop_ratio = tuple(crop_scale), tuple(crop_ratio)
         self.decoder, self.reduce = checked(decoder), reduce
         steps: list[torch.nn.Module] = []
+        self.shears = rand_augment is not None
         if rand_augment is not None:
             operations, magnitude = rand_augment
             steps.append(
@@ -162,6 +165,7 @@ class MinMaxTransform(Transform):
         self.decoder, self.reduce = checked(decoder), reduce
         self.longest = int(1333 / 800 * image_size) if longest is None else longest
         self.augment: torch.nn.Module | None = None
+        self.shears = rand_augment is not None
         if rand_augment is not None:
             operations, magnitude = rand_augment
             self.augment = v2.RandAugment(

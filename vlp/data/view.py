@@ -15,7 +15,7 @@ import numpy as np
 import PIL.Image
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 from torchvision.transforms.v2.functional import pil_to_tensor
 
@@ -46,6 +46,15 @@ class View:
             self, left=self.left / part, top=self.top / part, width=self.width / part, height=self.height / part
         )
 
+    def classes(self, grid: Int[Tensor, "_ _"]) -> Int[Tensor, "h w"]:
+        """A class for each pixel of the photo as one for each pixel of the view: that of the nearest."""
+        rows, columns = (
+            (first + (torch.arange(count) + 0.5) * side / count).long()
+            for first, side, count in ((self.top, self.height, self.size[0]), (self.left, self.width, self.size[1]))
+        )
+        seen = grid[rows][:, columns]
+        return seen.flip(1) if self.mirrored else seen
+
     def boxes(self, corners: Sequence[Sequence[int | float]]) -> tuple[Float[Tensor, "m 4"], list[int]]:
         """Boxes (left, top, right, bottom in pixels of the photo) in [0, 1] of the view, cut off at its border; and which
         of them are to be seen in it at all."""
@@ -67,6 +76,12 @@ def torchcodec_decoder() -> Callable[[bytes], Tensor]:
         ) from error
 
 
+def in_whole(photo: Photo, view: View) -> View:
+    """A view of the photo's region as one of the whole photo."""
+    left, top = (0, 0) if photo.region is None else photo.region[:2]
+    return replace(view, left=view.left + left, top=view.top + top)
+
+
 def reduction(width: int | float, height: int | float, size: tuple[int, int]) -> int:
     """The largest of 8, 4, 2 and 1 by which a part of a photo can be made smaller and still has the size that is asked for."""
     return next((p for p in (8, 4, 2) if min(width / size[1], height / size[0]) >= p), 1)
@@ -75,8 +90,7 @@ def reduction(width: int | float, height: int | float, size: tuple[int, int]) ->
 def see(photo: Photo, view: View, *, decoder: str = "pillow", reduce: bool = True) -> UInt8[Tensor, "3 h w"]:
     """reduce: whether JPEGs may be decoded at a part of their size, which Pillow alone can, in less time than it takes
     TorchCodec to decode all of them.  Raises ImageError."""
-    if photo.region is not None:
-        view = replace(view, left=view.left + photo.region[0], top=view.top + photo.region[1])
+    view = in_whole(photo, view)
     jpeg = photo.image.format == "JPEG"
     part = reduction(view.width, view.height, view.size) if reduce and jpeg else 1
     if decoder == "torchcodec" and part == 1 and jpeg and photo.image.mode in ("RGB", "L"):

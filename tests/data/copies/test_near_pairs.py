@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from vlp.data import near_pairs as module
+from vlp.data.copies import near_pairs as module
 from vlp.data.copies.near_pairs import near_pairs
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from vlp.data import caption_filters as form
+from vlp.data.cleaning import filters as form
 from vlp.data.cleaning.boilerplate import Boilerplate, find_boilerplate
 from vlp.data.cleaning.options import CleanOptions
 from vlp.data.cleaning.report import CleanReport

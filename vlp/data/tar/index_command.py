@@ -26,7 +26,7 @@ def run(options: argparse.Namespace) -> None:
     import sys
 
     from vlp.data.shards import Shards
-    from vlp.data.tar.manifest import NAME, Manifest, write_atomically
+    from vlp.data.tar.manifest import NAME, Manifest, Shard, write_atomically
     from vlp.data.tar.pack import describe
 
     remote = "://" in options.root
@@ -42,7 +42,7 @@ def run(options: argparse.Namespace) -> None:
         cache_bytes=options.cache_bytes,
         transform={"train": len, "eval": len},
     )
-    found = {}
+    found: dict[str, list[Shard]] = {}
     for split in data.splits or {}:
         listed = data.shards(split)
         found[split] = []

@@ -83,7 +83,7 @@ def _names(value: Any) -> tuple[str, ...] | None:
 def _shards(listed: Any, *, place: str) -> list[Shard]:
     shards = []
     for number, entry in enumerate(listed if isinstance(listed, list) else [None]):
-        known = {"name": str, "samples": int, "bytes": (int, type(None)), "sha256": (str, type(None))}
+        known: dict[str, Any] = {"name": str, "samples": int, "bytes": (int, type(None)), "sha256": (str, type(None))}
         if not isinstance(entry, dict) or not all(isinstance(entry.get(key), kind) for key, kind in known.items()):
             raise DataError("no manifest", f"{place}[{number}]: expected name, samples, bytes and sha256 of a shard")
         shards.append(Shard(**{key: entry[key] for key in known}))

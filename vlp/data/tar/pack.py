@@ -82,7 +82,7 @@ def pack(
     done: dict[str, list[Packed]] = {}
     for split, samples in splits.items():
         order = permutation(len(samples), 0).tolist() if options.shuffle and split == "train" else range(len(samples))
-        jobs = [
+        jobs: list[tuple[str, Sequence[int]]] = [
             (f"{split}-{number:05d}.tar", order[start : start + options.samples_per_shard])
             for number, start in enumerate(range(0, len(samples), options.samples_per_shard))
         ]
@@ -169,9 +169,9 @@ def pack_shard(name: str, samples: Sequence[Sample], *, folder: Path, options: P
                 member.size = len(content)
                 archive.addfile(member, io.BytesIO(content))
             count += 1
-    with part.open("rb") as raw:
-        os.fsync(raw.fileno())
-        digest = hashlib.file_digest(raw, "sha256").hexdigest()
+    with part.open("rb") as written:
+        os.fsync(written.fileno())
+        digest = hashlib.file_digest(written, "sha256").hexdigest()
     packed.shard = Shard(name=name, samples=count, bytes=part.stat().st_size, sha256=digest)
     os.replace(part, folder / name)
     told = {"key": key, "left_out": packed.left_out, "examples": packed.examples, **vars(packed.shard)}
