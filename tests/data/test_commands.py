@@ -1,0 +1,71 @@
+"""`vlp data pack`, `index` and `clean` as they are typed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from vlp.cli import main
+
+Write = Callable[..., Path]
+
+
+def typed(root: Path) -> list[str]:
+    return ["data=coco_karpathy", f"data.root={root}", "data.annotations=dataset.json", "data.images=images"]
+
+
+def test_packed_data_are_listed_in_a_manifest_and_can_be_checked(
+    write_toy: Write, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "shards"
+    assert main(["data", "pack", str(out), *typed(write_toy()), "--samples", "5", "data.seed=0"]) == 2
+    assert "data.seed" in capfd.readouterr().err
+    assert main(["data", "pack", str(out), "--samples", "5", *typed(write_toy())]) == 0
+    assert "train: 13 samples in 3 shards" in capfd.readouterr().out
+    cache = f"data.cache={tmp_path / 'cache'}"
+    assert main(["data", "check", "data=shards", f"data.root={out}", cache, "--workers", "0"]) == 0
+    shard = out / "train-00001.tar"
+    shard.write_bytes(shard.read_bytes()[:-1500])
+    capfd.readouterr()
+    assert main(["data", "check", "data=shards", f"data.root={out}", cache, "--workers", "0", "--no-pixels"]) == 1
+    assert "shard" in capfd.readouterr().out
+
+
+def test_shards_of_another_origin_get_a_manifest(
+    write_toy: Write, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "shards"
+    main(["data", "pack", str(out), *typed(write_toy()), "--samples", "5"])
+    before = json.loads((out / "manifest.json").read_text())["splits"]
+    (out / "manifest.json").unlink()
+    cache = ["--cache", str(tmp_path / "cache")]
+    assert main(["data", "index", str(out), "--train", "train-*.tar", "--val", "val-00000.tar", *cache]) == 0
+    after = json.loads((out / "manifest.json").read_text())["splits"]
+    assert after == {split: before[split] for split in ("train", "val")}
+    assert main(["data", "index", "s3://bucket", *cache]) == 2
+    assert "--out" in capfd.readouterr().err
+
+
+def test_what_is_cleaned_can_be_trained_on(write_toy: Write, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    root = write_toy()
+    told = json.loads((root / "dataset.json").read_text())
+    told["images"][0]["sentences"].append({"raw": "see www.example.org/page.html"})
+    (root / "dataset.json").write_text(json.dumps(told))
+    out, report = root / "clean.jsonl", tmp_path / "report.json"
+    settings = ["--set", "min_side=0", "--set", "min_letters=0", "--set", "max_digits=1", "--set", "phrase_share=0"]
+    assert (
+        main(["data", "clean", str(out), *typed(root), *settings, "--set", "workers=1", "--report", str(report)]) == 0
+    )
+    rows = [json.loads(line) for line in out.read_text().splitlines()]
+    assert {row["split"] for row in rows} == {"train", "val", "test"}
+    assert not any("www" in caption for row in rows for caption in row["captions"])
+    assert any("address" in reason for reason in json.loads(report.read_text())["dropped"])
+    overrides = ["data=table", f"data.root={root}", "data.table=clean.jsonl", "data.caption=captions"]
+    assert main(["data", "check", *overrides, "--workers", "0"]) == 0
+    assert main(["data", "clean", str(out), *typed(root), "--set", "min_word=3"]) == 2
+    assert "did you mean min_words" in capfd.readouterr().err
+    assert main(["data", "clean", str(out), "--set", "help"]) == 0
+    assert "max_aspect" in capfd.readouterr().out
