@@ -12,7 +12,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ from vlp.random import permutation
 from vlp.structures import Sample
 
 CACHE = "~/.cache/vlp/shards"
+REQUESTS = 16  # at the same time
 
 
 class Shards(DataModule):
@@ -58,6 +60,7 @@ class Shards(DataModule):
         folder = Path(cache or os.environ.get("VLP_CACHE") or CACHE)
         self.store = ShardStore(str(root), cache=folder, cache_bytes=cache_bytes, follow_symlinks=self.follow_symlinks)
         self._manifest: Manifest | None = None
+        self._known: dict[str, list[Shard]] = {}
         self._held: BlockOrder | None = None
 
     def manifest(self) -> Manifest:
@@ -116,8 +119,19 @@ class Shards(DataModule):
 
     def _counted(self, split: str) -> list[Shard]:
         """The shards with their numbers of samples, from the manifest, from img2dataset's statistics, or by counting."""
+        if split not in self._known or self.faults.collect:
+            self._known[split] = self._look_up(split)
+        return self._known[split]
+
+    def _look_up(self, split: str) -> list[Shard]:
         shards = self.shards(split)
-        sizes = {shard.name: self.store.size(shard.name) for shard in shards}
+        sizes = dict(
+            zip(
+                [shard.name for shard in shards],
+                self._all(lambda shard: self.store.size(shard.name), shards),
+                strict=True,
+            )
+        )
         missing = [name for name, size in sizes.items() if size is None]
         if missing:
             told = f"{len(missing)} of {len(shards)} {split} shards of {self.name} are not there: "
@@ -125,7 +139,7 @@ class Shards(DataModule):
         empty = [name for name, size in sizes.items() if size == 0]
         if empty:
             raise DataError("empty shard", f"{split} shards of 0 bytes: {first_five(map(self.store.where, empty))}")
-        expected = [self._expected(shard, split) for shard in shards]
+        expected = self._all(self._expected, shards)
         counted = []
         for shard, samples in zip(shards, expected, strict=True):
             whole = shard.bytes in (None, sizes[shard.name])
@@ -142,15 +156,21 @@ class Shards(DataModule):
             counted.append(replace(shard, samples=samples))
         return counted
 
-    def _expected(self, shard: Shard, split: str) -> int | None:
+    def _all(self, ask: Callable[[Any], Any], shards: Sequence[Shard]) -> list[Any]:
+        """The answers for all of many shards; each may be a request to a server."""
+        with ThreadPoolExecutor(REQUESTS if self.store.remote else 1) as pool:
+            return list(pool.map(ask, shards))
+
+    def _expected(self, shard: Shard) -> int | None:
         if shard.samples is not None:
             return shard.samples
-        statistics = self.store.read_text(f"{shard.name.removesuffix('.tar')}_stats.json")
+        name = f"{shard.name.removesuffix('.tar')}_stats.json"
+        statistics = self.store.read_text(name)
         if statistics is not None:
             try:
                 return int(json.loads(statistics)["successes"])
             except (ValueError, KeyError, TypeError) as error:
-                place = self.store.where(f"{shard.name.removesuffix('.tar')}_stats.json")
+                place = self.store.where(name)
                 raise DataError(
                     "no statistics", f"{place}: expected img2dataset's file with successes in it"
                 ) from error
