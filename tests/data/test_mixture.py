@@ -15,6 +15,8 @@ from tests.mixtures import Pictures, Words, mixture
 from tests.processes import run_processes
 from vlp.data.base import DataModule, finish_epoch
 from vlp.data.mixture import Mixture
+from vlp.data.transforms import EvalTransform
+from vlp.launch.compose import Composer, conf_folder
 from vlp.structures import Batch
 
 Stream = list[dict[str, tuple[list[int], int]]]
@@ -248,3 +250,25 @@ def test_bad_images_of_all_sources_are_listed_in_one_file(tmp_path: Path) -> Non
     assert {source.issues_path for source in data.sources.values()} == {data.issues_path}
     data.setup("fit")
     assert data.bad_samples == 0
+
+
+def test_a_source_may_have_a_transform_of_its_own(tmp_path: Path) -> None:
+    own = {"train": EvalTransform(image_size=4), "eval": EvalTransform(image_size=4)}
+    common = {"train": EvalTransform(image_size=8), "eval": EvalTransform(image_size=8)}
+    make = {
+        "usual": functools.partial(Pictures, count=4, root=tmp_path, batch_size=2),
+        "small": functools.partial(Pictures, count=4, root=tmp_path, batch_size=2, transform=own),
+    }
+    data = Mixture(name="both", sources=make, transform=common, tokenizer=Words())
+    data.prepare_data()
+    data.setup("fit")
+    batch = next(iter(data.train_dataloader()))
+    assert {name: part.image.pixels.shape[-1] for name, part in batch.items()} == {"usual": 8, "small": 4}
+
+
+def test_the_command_line_gives_a_source_its_transform() -> None:
+    told = Composer(conf=conf_folder(), config_name="train").compose(
+        ["data=mixture", "+transform@data.sources.scenes.transform=photos", "task=[vqa]", "objective=[itc]"]
+    )
+    assert told.data.sources.scenes.transform.train.flip is True
+    assert told.transform.train.flip is False

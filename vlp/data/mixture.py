@@ -77,7 +77,7 @@ class MixtureLoader:
 
 class Mixture(L.LightningDataModule):
     """sources: makes each source's data module, by its name; None leaves one out. What all of them share (tokenizer,
-    transform, seed) is added here.
+    transform, seed) is added here; a source may have a transform of its own.
 
     epoch: the source whose epoch is the mixture's, or a number of steps; None = the first source.  batch_size, ratios:
     training samples a step of all sources and processes together, and each source's share; None = their own sizes.
@@ -109,7 +109,9 @@ class Mixture(L.LightningDataModule):
             sizes = {key: {"batch_size": size} for key, size in shares(batch_size, ratios, list(makers)).items()}
         self.name, self.tokenizer = name, tokenizer
         common = {"tokenizer": tokenizer, "transform": transform, "seed": seed}
-        self.sources = {key: make(name=key, **common, **sizes[key]) for key, make in makers.items()}
+        self.sources = {
+            key: make(name=key, **_unless_given(common, make), **sizes[key]) for key, make in makers.items()
+        }
         self.allow_zero_length_dataloader_with_multiple_devices = True
         self._loader: MixtureLoader | None = None
 
@@ -221,6 +223,12 @@ class Mixture(L.LightningDataModule):
         for name, sampler in self._loader.samplers.items():
             sampler.load_state_dict(state_dict["sources"][name])
         self._loader.start(state_dict["epoch"], state_dict["step"])
+
+
+def _unless_given(common: Mapping[str, Any], make: Callable[..., DataModule]) -> dict[str, Any]:
+    """What a source does not bring itself: `data.sources.NAME.transform` is its own way to look at photos."""
+    own = getattr(make, "keywords", {})
+    return {key: value for key, value in common.items() if own.get(key) is None}
 
 
 def loaders(made: Loader | list[Loader]) -> list[Loader]:
