@@ -97,12 +97,16 @@ class Blank:
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Member:
     """A file inside a tar: `size` bytes from byte `offset` of `archive`, a file of this machine. Its text form,
-    `shard.tar!512+2048/photo.jpg`, is read back by `parse`, so it goes where paths go."""
+    `shard.tar!512+2048/photo.jpg`, is read back by `parse`, so it goes where paths go.
+
+    fetch: brings the archive back where it has been removed from a cache.
+    """
 
     archive: Path
     name: str
     offset: int
     size: int
+    fetch: Callable[[], Path] | None = dataclasses.field(default=None, compare=False, repr=False)
 
     def __str__(self) -> str:
         return f"{self.archive}!{self.offset}+{self.size}/{self.name}"

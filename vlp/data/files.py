@@ -9,6 +9,7 @@ from __future__ import annotations
 import gzip
 import json
 import os
+import re
 import zlib
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
@@ -19,6 +20,7 @@ from vlp.data.faults import DataError, Faults
 from vlp.data.left_out import LeftOut
 
 MAX_JSON_BYTES = 4 << 30
+_MEMBER = re.compile(r"!\d+\+\d+/")  # reads as a file within a tar
 MAX_ID = 1 << 62  # a batch holds ids as int64
 
 
@@ -40,28 +42,32 @@ class Folders:
     """What lies in folders, each listed once: of a million files, none is asked for by a call of its own."""
 
     def __init__(self) -> None:
-        self._listed: dict[str, dict[str, bool]] = {}  # by folder, whether each name is a symbolic link
+        # by folder, whether each name is a symbolic link; None = there is no such folder
+        self._listed: dict[str, dict[str, bool] | None] = {}
 
-    def _names(self, folder: str) -> dict[str, bool]:
-        names = self._listed.get(folder)
-        if names is None:
+    def _names(self, folder: str) -> dict[str, bool] | None:
+        if folder not in self._listed:
             try:
                 with os.scandir(folder) as entries:
-                    names = {entry.name: entry.is_symlink() for entry in entries}
-            except OSError:
-                names = {}
-            self._listed[folder] = names
-        return names
+                    self._listed[folder] = {entry.name: entry.is_symlink() for entry in entries}
+            except FileNotFoundError:
+                self._listed[folder] = None
+            except OSError:  # it may not be listed, and its files may yet be opened
+                self._listed[folder] = {}
+        return self._listed[folder]
 
     def is_link(self, folder: str, name: str) -> bool:
         names = self._names(folder)
+        if names is None:
+            return False
         # a file system may find a name that is written otherwise
-        return names[name] if name in names else bool(names) and os.path.islink(f"{folder}/{name}")
+        return names[name] if name in names else os.path.islink(f"{folder}/{name}")
 
     def is_file(self, path: str) -> bool:
         """A name that is listed may still be that of a folder, which is found when it is opened."""
         folder, _, name = path.rpartition("/")
-        return self._names(folder).get(name) is False or os.path.isfile(path)
+        names = self._names(folder)
+        return names is not None and (names.get(name) is False or os.path.isfile(path))
 
 
 @lru_cache(maxsize=1 << 14)
@@ -75,7 +81,13 @@ def inside(
     root: Path, relative: object, *, place: str, follow_symlinks: bool = False, folders: Folders | None = None
 ) -> Path:
     """`root/relative`, or a DataError that names `place` when it is no plain relative path or leads out of `root`."""
-    if not isinstance(relative, str) or not relative or "\0" in relative or "\\" in relative or len(relative) > 1024:
+    if (
+        not isinstance(relative, str)
+        or not 0 < len(relative) <= 1024
+        or "\0" in relative
+        or "\\" in relative
+        or ("!" in relative and _MEMBER.search(relative))
+    ):
         message = f"{place}: {str(relative)[:80]!r} is no file name; give a relative path with forward slashes"
         raise DataError("not a file name", message)
     if relative[0] == "/" or relative[1:2] == ":" or (".." in relative and ".." in relative.split("/")):

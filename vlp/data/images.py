@@ -11,6 +11,7 @@ import hashlib
 import io
 import math
 import os
+import stat
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -47,6 +48,7 @@ class Photo:
     place: str
     data: bytes
     image: PIL.Image.Image
+    kind: str  # one of FORMATS
     turned: bool
     size: tuple[int, int]
     whole: tuple[int, int]
@@ -82,17 +84,37 @@ def read_bytes(source: str | os.PathLike[str] | Member, *, max_bytes: int = MAX_
     """Of a file, of a file inside a tar, or of what the text form of one names."""
     if isinstance(source, (str, Path)) and "!" in str(source) and not os.path.lexists(source):
         source = Member.parse(str(source)) or source
-    member = source if isinstance(source, Member) else None
-    with told(source), open(member.archive if member else source, "rb") as file:  # type: ignore[arg-type]
-        size = member.size if member else os.fstat(file.fileno()).st_size
-        if size == 0:
+    if isinstance(source, Member):
+        return _read_member(source, max_bytes)
+    with told(source), open(source, "rb", opener=_not_waiting) as file:
+        status = os.fstat(file.fileno())
+        if not stat.S_ISREG(status.st_mode):
+            raise ImageError(f"{source}: not a file")
+        if status.st_size == 0:
             raise ImageError(f"{source}: empty file")
-        if size > max_bytes:
+        if status.st_size > max_bytes:
             raise ImageError(f"{source}: file above the limit of {max_bytes} bytes")
-        data = os.pread(file.fileno(), size, member.offset) if member else file.read(size)
-        if len(data) < size:
-            raise ImageError(f"{source}: cut off")
-        return data
+        return file.read(status.st_size)
+
+
+def _read_member(member: Member, max_bytes: int) -> bytes:
+    if member.size == 0:
+        raise ImageError(f"{member}: empty file")
+    if member.size > max_bytes:
+        raise ImageError(f"{member}: file above the limit of {max_bytes} bytes")
+    with told(member):
+        if member.fetch is not None and not member.archive.exists():
+            member.fetch()
+        with open(member.archive, "rb") as file:
+            data = os.pread(file.fileno(), member.size, member.offset)
+    if len(data) < member.size:
+        raise ImageError(f"{member}: cut off")
+    return data
+
+
+def _not_waiting(path: str, flags: int) -> int:
+    """A named pipe would else be waited for."""
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
 
 
 def open_photo(
@@ -104,11 +126,12 @@ def open_photo(
         image = PIL.Image.open(io.BytesIO(data), formats=FORMATS)
         if image.width * image.height > max_pixels:
             raise ImageError(f"{source}: image above the limit of {max_pixels} pixels")
-        if image.format in ("PNG", "TIFF"):
+        kind = "JPEG" if image.format == "MPO" else str(image.format)  # several JPEGs in one file, as phones write them
+        if kind in ("PNG", "TIFF"):
             image.load()  # their orientation may be told behind the pixels
-        orientation = _orientation(image) if image.format != "JPEG" or "exif" in image.info else 1
+        orientation = _orientation(image) if kind != "JPEG" or {"exif", "xmp"} & image.info.keys() else 1
         size = (image.height, image.width) if orientation >= 5 else image.size
-        return Photo(place=str(source), data=data, image=image, turned=orientation != 1, size=size, whole=size)
+        return Photo(str(source), data, image, kind, turned=orientation != 1, size=size, whole=size)
 
 
 def _orientation(image: PIL.Image.Image) -> int:

@@ -49,7 +49,7 @@ def photo_of_file(path: str) -> int:
 
 def hashed(text: str) -> int:
     """61 bits."""
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") % (1 << 61)
+    return int.from_bytes(hashlib.sha256(text.encode(errors="backslashreplace")).digest()[:8], "big") % (1 << 61)
 
 
 def genome_photos(path: Path) -> dict[int, int]:

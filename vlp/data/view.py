@@ -91,8 +91,10 @@ def see(photo: Photo, view: View, *, decoder: str = "pillow", reduce: bool = Tru
     """reduce: whether JPEGs may be decoded at a part of their size, which Pillow alone can, in less time than it takes
     TorchCodec to decode all of them.  Raises ImageError."""
     view = in_whole(photo, view)
-    jpeg = photo.image.format == "JPEG"
+    jpeg = photo.kind == "JPEG"
     part = reduction(view.width, view.height, view.size) if reduce and jpeg else 1
+    if photo.turned and any(side % part for side in photo.whole):
+        part = 1  # the incomplete pixels of the reduced photo lie at its own right and bottom, wherever these are turned to
     if decoder == "torchcodec" and part == 1 and jpeg and photo.image.mode in ("RGB", "L"):
         with told(photo.place):  # CMYK and all other formats are Pillow's
             return resized(torchcodec_decoder()(photo.data), view)

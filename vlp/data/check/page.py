@@ -15,7 +15,7 @@ from vlp.data.check.check import CheckReport, SplitReport
 from vlp.data.check.texts import Lengths
 from vlp.data.images import ImageError, open_image, to_rgb
 from vlp.data.printable import printable
-from vlp.data.tar.manifest import write_atomically
+from vlp.data.whole_files import write_whole
 from vlp.structures import Sample
 
 SIDE = 160  # pixels of a thumbnail
@@ -31,7 +31,7 @@ figure { margin: 0 } figcaption { font-size: 13px; overflow-wrap: anywhere } img
 
 
 def write_page(report: CheckReport, path: Path) -> None:
-    write_atomically(path, "\n".join(_page(report)))
+    write_whole(path, "\n".join(_page(report)))
 
 
 def shown(text: object, width: int = 400) -> str:

@@ -43,8 +43,9 @@ def run(options: argparse.Namespace) -> None:
     from vlp.data.base import SPLITS
     from vlp.data.cleaning.clean import clean
     from vlp.data.cleaning.options import chosen, listing
-    from vlp.data.cleaning.report import write_cleaned, write_whole
+    from vlp.data.cleaning.report import write_cleaned
     from vlp.data.composed import compose_data, compose_others
+    from vlp.data.whole_files import write_whole
 
     if "help" in options.set:
         print(listing(), end="")

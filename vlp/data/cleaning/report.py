@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -14,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from vlp.data.printable import printable
+from vlp.data.whole_files import write_whole
 from vlp.structures import Sample
 
 EXAMPLES = 5  # of a reason are kept
@@ -90,26 +90,3 @@ def _rows(kept: Mapping[str, Iterable[Sample]], root: Path) -> Iterator[str]:
                 raise ValueError(f"{sample.image}: is not below {root}; give as root a folder that holds all images")
             row = {"image": image.replace(os.sep, "/"), "captions": list(sample.captions), "split": split}
             yield json.dumps(row, ensure_ascii=False) + "\n"
-
-
-def write_whole(path: Path, lines: Iterable[str]) -> None:
-    """All lines or, if anything goes wrong on the way, the file as it was before."""
-    if not path.parent.is_dir():
-        raise FileNotFoundError(f"{path}: there is no folder {path.parent}; create it first")
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with open(handle, "w", encoding="utf-8") as file:
-            file.writelines(lines)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o666 & ~_umask())  # mkstemp's files are private
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

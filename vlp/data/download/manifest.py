@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from vlp.data.download.catalogue import DOWNLOADS, RemoteFile, public
-from vlp.data.download.partial import write_whole
+from vlp.data.whole_files import write_whole
 
 
 class Manifest:

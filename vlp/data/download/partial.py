@@ -11,6 +11,8 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from vlp.data.whole_files import sync_folder, write_whole
+
 
 @dataclass(frozen=True, kw_only=True)
 class Origin:
@@ -68,24 +70,3 @@ class Partial:
         os.replace(self.path, self.target)
         sync_folder(self.target.parent)
         self.description.unlink(missing_ok=True)
-
-
-def write_whole(path: Path, text: str) -> None:
-    """The old text or the new one, whatever happens in between."""
-    temporary = path.with_name(f".{path.name}.new")
-    with temporary.open("w", encoding="utf-8") as stream:
-        stream.write(text)
-        stream.flush()
-        os.fsync(stream.fileno())
-    os.replace(temporary, path)
-    sync_folder(path.parent)
-
-
-def sync_folder(folder: Path) -> None:
-    if os.name == "nt":  # folders cannot be opened there
-        return
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

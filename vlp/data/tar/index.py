@@ -1,8 +1,9 @@
 """Where the files of each sample lie in a tar: webdataset's convention, read by the headers alone.
 
 Files next to each other whose paths agree up to the first dot of the file's name are one sample: `a/1.jpg a/1.json
-a/1.txt`. Only plain files count: links, devices and paths that lead upwards are refused, and nothing is ever unpacked.
-A tar that ends in the middle of a file gives the samples before it.
+a/1.txt`; what follows that dot is the kind, so `a/1.depth.png` is none of these. Only plain files count: links, devices
+and paths that lead upwards are refused, and nothing is ever unpacked. A tar that ends in the middle of a file, or is damaged
+in its middle, gives the samples before that.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import tarfile
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -21,6 +23,8 @@ IMAGES = ("jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff")
 TEXTS = ("json", "txt", "cls")  # what tells of an image: at least one of them must be there
 PARTS = ("image", *TEXTS)
 MAX_TEXT = 16 << 20  # bytes of a json or txt file
+
+Parts = dict[str, tuple[int, int, str]]  # offset, bytes and path of each part of a sample
 
 
 @dataclass
@@ -49,17 +53,17 @@ def read_index(path: Path) -> ShardIndex:
     size = os.stat(path).st_size
     if size == 0:
         raise DataError("empty shard", f"{path}: a shard of 0 bytes; download or pack it again")
-    samples: dict[str, dict[str, tuple[int, int, str]]] = {}
+    samples: dict[str, Parts] = {}
     try:
-        with tarfile.open(path, "r:", errorlevel=1) as archive:
+        with path.open("rb") as stream, tarfile.open(fileobj=stream, mode="r:", errorlevel=1) as archive:
             _read_members(archive, samples, index, size=size, place=str(path))
-            if archive.offset + tarfile.BLOCKSIZE > size and not index.faults["shard cut off"]:
-                index.fault("shard cut off", f"{path}: the end that every tar has is missing")
-    except tarfile.TarError as error:
+            if not index.faults["shard cut off"]:
+                _check_end(stream, archive.offset, index, size=size, place=str(path))
+    except (tarfile.TarError, ValueError, OverflowError) as error:  # tarfile lets numbers of damaged headers pass
         if not samples:
             raise DataError("not a tar", f"{path}: not a tar file ({error}); download or pack it again") from error
         index.fault("shard cut off", f"{path}: {error}")
-    rows = []
+    rows: list[Any] = []
     for key, parts in samples.items():
         if "image" not in parts:
             index.fault("sample without image", f"{path}: {key}")
@@ -73,12 +77,7 @@ def read_index(path: Path) -> ShardIndex:
 
 
 def _read_members(
-    archive: tarfile.TarFile,
-    samples: dict[str, dict[str, tuple[int, int, str]]],
-    index: ShardIndex,
-    *,
-    size: int,
-    place: str,
+    archive: tarfile.TarFile, samples: dict[str, Parts], index: ShardIndex, *, size: int, place: str
 ) -> None:
     current = None
     for member in archive:
@@ -89,21 +88,31 @@ def _read_members(
         if not member.isreg() or member.name.startswith("/") or ".." in path.parts or "\\" in member.name:
             index.fault("refused member", f"{place}: {member.name[:80]!r} is no plain file below the shard")
             continue
-        stem, _, extension = path.name.partition(".")
-        key, extension = (path.parent / stem).as_posix(), extension.rpartition(".")[2].lower()
+        stem, _, kind = path.name.partition(".")
+        key, kind = (path.parent / stem).as_posix(), kind.lower()
         if member.offset_data + member.size > size:
             index.fault("shard cut off", f"{place}: ends within {member.name}")
             samples.pop(key, None)  # what is there of the sample is not all of it
             return
-        part = "image" if extension in IMAGES else extension
+        part = "image" if kind in IMAGES else kind
         if part not in PARTS:
-            continue  # other tools keep more there, a .npy with features or a segmentation
+            continue  # other tools keep more there, features, depths or segments
         if part != "image" and member.size > MAX_TEXT:
             index.fault("refused member", f"{place}: {member.name} has {member.size} bytes of text")
-            continue
-        if (key != current and key in samples) or part in samples.get(key, ()):
+        elif (key != current and key in samples) or part in samples.get(key, ()):
             index.fault("duplicate key", f"{place}: {member.name}")
-            current = None
-            continue
-        samples.setdefault(key, {})[part] = (member.offset_data, member.size, member.name)
-        current = key
+        else:
+            samples.setdefault(key, {})[part] = (member.offset_data, member.size, member.name)
+            current = key
+
+
+def _check_end(stream: BinaryIO, offset: int, index: ShardIndex, *, size: int, place: str) -> None:
+    """A tar ends with blocks of zeros. tarfile takes a damaged header for the end, and the samples behind it are lost."""
+    if offset + tarfile.BLOCKSIZE > size:
+        index.fault("shard cut off", f"{place}: the end that every tar has is missing")
+        return
+    stream.seek(offset)
+    while rest := stream.read(1 << 20):
+        if rest.strip(b"\0"):
+            index.fault("shard cut off", f"{place}: damaged at byte {offset}, or another tar is joined to it there")
+            return

@@ -26,8 +26,9 @@ def run(options: argparse.Namespace) -> None:
     import sys
 
     from vlp.data.shards import Shards
-    from vlp.data.tar.manifest import NAME, Manifest, Shard, write_atomically
+    from vlp.data.tar.manifest import NAME, Manifest, Shard
     from vlp.data.tar.pack import describe
+    from vlp.data.whole_files import write_whole
 
     remote = "://" in options.root
     out = options.out or (None if remote else Path(options.root) / NAME)
@@ -51,5 +52,5 @@ def run(options: argparse.Namespace) -> None:
             found[split].append(described)
             told = "".join(f"; {count} × {kind}" for kind, count in faults.items())
             print(f"{number}/{len(listed)} {shard.name}: {described.samples} samples{told}", file=sys.stderr)
-    write_atomically(out, Manifest(splits=found).text())
+    write_whole(out, Manifest(splits=found).text())
     print(out)

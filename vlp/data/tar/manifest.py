@@ -11,14 +11,13 @@ samples is what img2dataset's `00000_stats.json` beside it tells, or, for files 
 from __future__ import annotations
 
 import json
-import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Any
 
 from vlp.data.faults import DataError
+from vlp.data.files import is_id
 
 NAME = "manifest.json"
 VERSION = 1
@@ -72,7 +71,7 @@ def parse_manifest(text: str, *, place: str) -> Manifest:
         splits=splits,
         class_names=_names(content.get("class_names")),
         answer_names=_names(content.get("answer_names")),
-        left_out={str(key): int(value) for key, value in (content.get("left_out") or {}).items()},
+        left_out=left_out if isinstance(left_out := content.get("left_out"), dict) else {},
     )
 
 
@@ -81,14 +80,19 @@ def _names(value: Any) -> tuple[str, ...] | None:
 
 
 def _shards(listed: Any, *, place: str) -> list[Shard]:
-    shards = []
+    shards: dict[str, Shard] = {}
     for number, entry in enumerate(listed if isinstance(listed, list) else [None]):
-        known: dict[str, Any] = {"name": str, "samples": int, "bytes": (int, type(None)), "sha256": (str, type(None))}
-        if not isinstance(entry, dict) or not all(isinstance(entry.get(key), kind) for key, kind in known.items()):
-            raise DataError("no manifest", f"{place}[{number}]: expected name, samples, bytes and sha256 of a shard")
-        shards.append(Shard(**{key: entry[key] for key in known}))
-        check_name(shards[-1].name, place=f"{place}[{number}]")
-    return shards
+        told = entry if isinstance(entry, dict) else {}
+        name, samples, size, digest = (told.get(key) for key in ("name", "samples", "bytes", "sha256"))
+        sound = isinstance(name, str) and is_id(samples) and (size is None or is_id(size))
+        if not sound or not (digest is None or isinstance(digest, str)):
+            message = f"{place}[{number}]: expected name, samples, bytes and sha256 of a shard"
+            raise DataError("no manifest", message)
+        check_name(name, place=f"{place}[{number}]")
+        if name in shards:
+            raise DataError("file listed twice", f"{place}: {name} is listed more than once")
+        shards[name] = Shard(name=name, samples=samples, bytes=size, sha256=digest)
+    return list(shards.values())
 
 
 def check_name(name: str, *, place: str) -> None:
@@ -119,13 +123,3 @@ def _expand(pattern: str) -> list[str]:
     else:
         return [pattern]
     return [name for choice in choices for name in _expand(pattern[: found.start()] + choice + pattern[found.end() :])]
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """All of it or nothing, also when the machine stops in the middle."""
-    part = path.with_name(f".{path.name}.part")
-    with part.open("w", encoding="utf-8") as stream:
-        stream.write(text)
-        stream.flush()
-        os.fsync(stream.fileno())
-    os.replace(part, path)

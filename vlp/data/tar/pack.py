@@ -27,17 +27,15 @@ import PIL.Image
 from vlp.data.faults import EXAMPLES
 from vlp.data.images import ImageError, load, open_photo, to_rgb
 from vlp.data.tar.index import read_index
-from vlp.data.tar.manifest import NAME, Manifest, Shard, write_atomically
+from vlp.data.tar.manifest import NAME, Manifest, Shard
+from vlp.data.tar.record import record_of
 from vlp.data.tar.store import ShardStore
 from vlp.data.view import View
+from vlp.data.whole_files import write_whole
 from vlp.random import permutation
-from vlp.structures import Sample
+from vlp.structures import Member, Sample
 
 EXTENSIONS = {"JPEG": "jpg", "PNG": "png", "WEBP": "webp", "GIF": "gif", "BMP": "bmp", "TIFF": "tif"}
-FIELDS = (
-    "id", "sample", "captions", "question", "answers", "answer_weight", "question_type", "answer_type", "label",
-    "choices", "categories", "boxes", "box_labels",
-)  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,6 +77,8 @@ def pack(
     if options.samples_per_shard < 1 or options.workers < 1:
         raise ValueError("samples per shard and workers must be above 0")
     folder.mkdir(parents=True, exist_ok=True)
+    if any(sample.panoptic is not None for samples in splits.values() for sample in samples[:1]):
+        raise ValueError("shards do not hold panoptic segmentations: set data.panoptic=false")
     done: dict[str, list[Packed]] = {}
     for split, samples in splits.items():
         order = permutation(len(samples), 0).tolist() if options.shuffle and split == "train" else range(len(samples))
@@ -102,7 +102,7 @@ def pack(
         answer_names=answer_names,
         left_out={split: sum(packed.left_out for packed in shards) for split, shards in done.items()},
     )
-    write_atomically(folder / NAME, manifest.text())
+    write_whole(folder / NAME, manifest.text())
     for shards in done.values():
         for packed in shards:
             _note(folder, packed.shard.name).unlink(missing_ok=True)
@@ -175,7 +175,7 @@ def pack_shard(name: str, samples: Sequence[Sample], *, folder: Path, options: P
     packed.shard = Shard(name=name, samples=count, bytes=part.stat().st_size, sha256=digest)
     os.replace(part, folder / name)
     told = {"key": key, "left_out": packed.left_out, "examples": packed.examples, **vars(packed.shard)}
-    write_atomically(_note(folder, name), json.dumps(told))
+    write_whole(_note(folder, name), json.dumps(told))
     return packed
 
 
@@ -184,7 +184,21 @@ def _note(folder: Path, name: str) -> Path:
 
 
 def _key(samples: Sequence[Sample], options: PackOptions) -> str:
-    return hashlib.sha256(f"{options.side} {options.quality} {list(samples)}".encode()).hexdigest()
+    digest = hashlib.sha256(f"{options.side} {options.quality}".encode())
+    for sample in samples:
+        digest.update(f"{sample} {_version(sample)}\n".encode(errors="backslashreplace"))
+    return digest.hexdigest()
+
+
+def _version(sample: Sample) -> str:
+    """What changes when a photo is replaced."""
+    if isinstance(sample.image, Member):
+        return ""
+    try:
+        status = os.stat(sample.image)
+    except OSError:
+        return "missing"
+    return f"{status.st_size} {status.st_mtime_ns}"
 
 
 def _packed_before(folder: Path, name: str, key: str) -> Packed | None:
@@ -207,7 +221,7 @@ def _photo(sample: Sample, options: PackOptions) -> tuple[str, bytes, Sample]:
     larger = options.side is not None and min(photo.size) > options.side
     image = load(photo)  # decoded in any case: what cannot be read is found now
     if not larger and sample.crop is None:
-        return EXTENSIONS[str(photo.image.format)], photo.data, sample
+        return EXTENSIONS[photo.kind], photo.data, sample
     scale = options.side / min(photo.size) if larger and options.side is not None else 1.0
     width, height = (max(1, round(side * scale)) for side in photo.size)
     stream = io.BytesIO()
@@ -223,8 +237,7 @@ def _photo(sample: Sample, options: PackOptions) -> tuple[str, bytes, Sample]:
 
 
 def _texts(sample: Sample) -> Iterator[tuple[str, bytes]]:
-    told = {name: value for name in FIELDS if (value := getattr(sample, name)) is not None and value != ()}
-    yield "json", json.dumps(told, ensure_ascii=False).encode()
+    yield "json", record_of(sample).encode()
     if sample.captions:
         yield "txt", sample.captions[0].encode()
 
