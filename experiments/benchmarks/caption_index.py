@@ -21,9 +21,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from vlp.data.base import DataModule, without_collection
+from vlp.data.base import DataModule
 from vlp.data.karpathy import Karpathy
-from vlp.data.packed import PackedSamples
+from vlp.data.packed import PackedSamples, without_collection
 from vlp.data.table import Table
 from vlp.data.transforms import EvalTransform
 

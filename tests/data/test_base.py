@@ -11,9 +11,10 @@ import PIL.Image
 import pytest
 import torch
 
-from vlp.data.base import DataModule, finish_epoch
+from vlp.data.base import DataModule
 from vlp.data.images import ImageError
 from vlp.data.packed import PackedSamples
+from vlp.data.resumption import finish_epoch
 from vlp.structures import Batch, Sample
 
 Toy = Callable[..., DataModule]

@@ -13,8 +13,9 @@ import torch
 
 from tests.mixtures import Pictures, Words, mixture
 from tests.processes import run_processes
-from vlp.data.base import DataModule, finish_epoch
+from vlp.data.base import DataModule
 from vlp.data.mixture import Mixture
+from vlp.data.resumption import finish_epoch
 from vlp.data.transforms import EvalTransform
 from vlp.launch.compose import Composer, conf_folder
 from vlp.structures import Batch

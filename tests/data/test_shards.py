@@ -130,17 +130,17 @@ def test_broken_shards_are_told_before_training(packed: Packed, shards: Build) -
     shard = root / "train-00001.tar"
     content = shard.read_bytes()
     shard.write_bytes(content[: len(content) // 2])
-    with pytest.raises(DataError, match=r"train-00001\.tar: \d of its 7 samples are lost"):
+    with pytest.raises(DataError, match=r"\d of 37 train samples of toy are lost.*train-00001\.tar"):
         shards(root).split("train")
     data = shards(root, max_bad_fraction=0.5)
-    with pytest.warns(UserWarning, match=r"train-00001\.tar: \d of its 7 samples are lost"):
+    with pytest.warns(UserWarning, match=r"\d of 37 train samples of toy are lost"):
         data.setup("fit")
     assert 30 < len(data.split("train")) < 37
     assert len(list(data.train_dataloader())) == data.steps_per_epoch
     shard.write_bytes(b"")
     with pytest.raises(DataError, match=r"0 bytes: .*train-00001\.tar"):
         shards(root).split("train")
-    shard.write_bytes(b"<html>" * 2000)
+    shard.write_bytes(b"<html>" * 200)
     with pytest.raises(DataError, match=r"train-00001\.tar: not a tar"):
         shards(root).split("train")
     (root / "manifest.json").write_text("{")

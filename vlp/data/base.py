@@ -8,12 +8,10 @@ Order, resumption and randomness: vlp/data/sampler.py. Images that cannot be rea
 
 from __future__ import annotations
 
-import gc
 import hashlib
 import os
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +23,8 @@ from vlp.data.dataset import Examples, ImageTransform
 from vlp.data.faults import Faults
 from vlp.data.files import Folders, existing, first_five, inside
 from vlp.data.loader import Loader, prepare_worker
-from vlp.data.packed import PackedSamples
+from vlp.data.packed import PackedSamples, without_collection
+from vlp.data.resumption import unused_batches
 from vlp.data.sampler import EpochOrder, EvalSampler, TrainSampler
 from vlp.random import permutation
 from vlp.structures import Sample
@@ -87,9 +86,13 @@ class DataModule(L.LightningDataModule):
         """The raw samples of "train", "val" or "test"; empty where the data set has none."""
         raise NotImplementedError
 
-    # a data set with an order of its own for training gives the samples of an epoch, and is told (epoch, sample) beforehand
-    order: Callable[[int], EpochOrder] | None = None
-    expect: Callable[[int, int], None] | None = None
+    def training_order(self) -> Callable[[int], EpochOrder] | None:
+        """The samples of each epoch, for data that are not to be read in any order."""
+        return None
+
+    def reading_ahead(self) -> Callable[[int, int], None] | None:
+        """Told (epoch, sample) before it is read."""
+        return None
 
     # -- what it may use -------------------------------------------------------------------------------------------
 
@@ -165,10 +168,7 @@ class DataModule(L.LightningDataModule):
     def train_captions(self) -> Iterator[str]:
         """All that a tokenizer can learn from: captions, questions, and each question's different answers."""
         for sample in self.split("train"):
-            yield from sample.captions
-            if sample.question is not None:
-                yield sample.question
-                yield from dict.fromkeys(sample.answers)
+            yield from texts_of(sample)
 
     # -- Lightning -------------------------------------------------------------------------------------------------
 
@@ -191,7 +191,7 @@ class DataModule(L.LightningDataModule):
             batch_size=self.batch_size,
             seed=self.seed,
             owner=self._train.owner,
-            order=self.order,
+            order=self.training_order(),
         )
 
     @property
@@ -215,7 +215,7 @@ class DataModule(L.LightningDataModule):
             seed=self.seed,
             captions=self.captions,
             max_bad_fraction=self.max_bad_fraction,
-            expect=self.expect if training else None,
+            expect=self.reading_ahead() if training else None,
         )
 
     def _loader(self, examples: Examples, sampler: TrainSampler | EvalSampler) -> Loader:
@@ -271,51 +271,8 @@ class DataModule(L.LightningDataModule):
             self._train_loader = None
 
 
-def unused_batches(trainer: L.Trainer | None) -> int:
-    """1 after an exception in the middle of a step, whose batch was handed out and not used; else 0."""
-    if trainer is None:
-        return 0
-    # Lightning's own counts are not the position, for they are one too low after a second resumption
-    progress = trainer.fit_loop.epoch_loop.batch_progress.current
-    return progress.ready - progress.processed  # type: ignore[attr-defined]
-
-
-@contextmanager
-def without_collection() -> Iterator[None]:
-    """Millions of objects that live on make Python look through all of them again and again for cycles that they lack."""
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
-
-
-def hold_out(
-    samples: list[Sample], count: int, split: str, *, name: str | None, faults: Faults | None = None
-) -> list[Sample]:
-    """val: all samples of `count` of the images, drawn once and for all; train: the others."""
-    images = list(dict.fromkeys(sample.id for sample in samples))
-    if count >= len(images) > 0:
-        faults = faults or Faults()
-        if split == "val" or not faults.collect:  # else it would be told twice
-            message = f"cannot hold out {count} of the {len(images)} training images of {name}: set data.held_out lower"
-            faults.error("too few images to hold out", message)
-        return samples if split == "train" else []
-    chosen = {images[index] for index in permutation(len(images), 0)[:count].tolist()}
-    return [sample for sample in samples if (sample.id in chosen) == (split == "val")]
-
-
-def finish_epoch(checkpoint: dict[str, Any]) -> None:
-    """For `on_load_checkpoint`: a checkpoint of an epoch's last batch becomes one of the epoch's end.
-
-    Lightning 2.6 resumes from the former without counting the epoch that follows, and what that run saves makes a
-    second resumption train an epoch twice.
-    """
-    loops = checkpoint["loops"]["fit_loop"]
-    batches, epochs = loops["epoch_loop.batch_progress"], loops["epoch_progress"]
-    if batches["is_last_batch"] and epochs["current"]["processed"] == epochs["current"]["ready"] - 1:
-        for span in ("total", "current"):
-            batches[span]["completed"] = batches[span]["processed"]
-            epochs[span]["processed"] += 1
+def texts_of(sample: Sample) -> Iterator[str]:
+    yield from sample.captions
+    if sample.question is not None:
+        yield sample.question
+        yield from dict.fromkeys(sample.answers)

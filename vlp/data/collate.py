@@ -69,8 +69,10 @@ def pad_images(pixels: Sequence[Tensor]) -> Image:
 def pad_maps(maps: Sequence[Tensor | None]) -> Int[Tensor, "b h w"] | None:
     """Classes [h w] of pixels as one batch, ignored in the padding; None where a sample has none."""
     known = [grid for grid in maps if grid is not None]
-    if len(known) < len(maps):
+    if not known:
         return None
+    if len(known) < len(maps):
+        raise ValueError("a batch has samples with and without a segmentation; make two data sources of them")
     height, width = (max(grid.shape[side] for grid in known) for side in (0, 1))
     padded = [F.pad(grid, (0, width - grid.shape[1], 0, height - grid.shape[0]), value=IGNORED) for grid in known]
     return torch.stack(padded)
@@ -136,6 +138,8 @@ class Collate:
                 row[list(sample.categories)] = True
         answer, answer_weight = self._answer(samples)
         boxes = [example.boxes for example in examples if example.boxes is not None]
+        if 0 < len(boxes) < len(examples):
+            raise ValueError("a batch has samples with and without boxes; make two data sources of them")
         return Batch(
             id=torch.tensor([sample.id for sample in samples]),
             sample=torch.tensor([sample.sample for sample in samples]),
@@ -150,7 +154,7 @@ class Collate:
             choices=None if not any(choices) or self.tokenizer is None else tokenize_rows(self.tokenizer, choices),
             label=torch.tensor(labels) if any(label >= 0 for label in labels) else None,
             categories=categories,
-            boxes=boxes if len(boxes) == len(samples) else None,
+            boxes=boxes or None,
             segmentation=pad_maps([example.segmentation for example in examples]),
             raw=None if self.training else tuple(samples),
         )

@@ -22,6 +22,7 @@ from torch import Tensor
 from vlp import distributed
 from vlp.data.coco_panoptic import class_map
 from vlp.data.collate import Example
+from vlp.data.faults import DataError
 from vlp.data.images import ImageError, load, open_photo
 from vlp.data.sampler import Key
 from vlp.data.transforms import Transform
@@ -124,7 +125,11 @@ class Examples(torch.utils.data.Dataset[Example]):
             labels = [sample.box_labels[i] for i in kept] if sample.box_labels else [-1] * len(kept)
             seen["boxes"] = Boxes(xyxy=corners, label=torch.tensor(labels, dtype=torch.int64))
         if sample.panoptic is not None:
-            seen["segmentation"] = view.classes(torch.from_numpy(class_map(sample, photo.whole).astype(np.int64)))
+            try:
+                classes = class_map(sample, photo.whole)
+            except DataError as error:
+                raise ImageError(str(error)) from error
+            seen["segmentation"] = view.classes(torch.from_numpy(classes.astype(np.int64)))
         return seen
 
     def _place(self, position: int) -> str:

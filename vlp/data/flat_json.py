@@ -17,10 +17,11 @@ from pathlib import Path
 from typing import Any
 
 from vlp.data.answers import read_answers
-from vlp.data.base import SPLITS, DataModule, hold_out
+from vlp.data.base import SPLITS, DataModule
 from vlp.data.faults import DataError
 from vlp.data.files import clean_captions, first_five, whole
 from vlp.data.flat_rows import flat_rows, is_false, row_captions, row_choices, row_image, row_question
+from vlp.data.held_out import hold_out
 from vlp.data.left_out import LeftOut
 from vlp.data.photo_ids import genome_photos, photo_of_file
 from vlp.structures import Sample

@@ -15,9 +15,10 @@ from typing import Any
 import lightning as L
 from torch.utils.data import ConcatDataset
 
-from vlp.data.base import DataModule, unused_batches
+from vlp.data.base import DataModule
 from vlp.data.dataset import ImageTransform
 from vlp.data.loader import Loader
+from vlp.data.resumption import unused_batches
 from vlp.data.sampler import TrainSampler
 from vlp.structures import Batch, Sample
 

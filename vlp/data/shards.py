@@ -12,18 +12,22 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from vlp.data.base import DataModule
+from vlp.data.base import DataModule, texts_of
 from vlp.data.faults import DataError
 from vlp.data.files import first_five
-from vlp.data.tar.manifest import NAME, Manifest, Shard, expand, parse_manifest
-from vlp.data.tar.order import BlockOrder
-from vlp.data.tar.samples import ShardSamples, kept_index
+from vlp.data.images import ImageError
+from vlp.data.tar.kept_index import kept_index
+from vlp.data.tar.manifest import NAME, Manifest, Shard, check_name, expand, parse_manifest
+from vlp.data.tar.order import BlockOrders
+from vlp.data.tar.samples import ReadingAhead, ShardSamples
 from vlp.data.tar.store import ShardStore
 from vlp.random import permutation
 from vlp.structures import Sample
@@ -61,7 +65,6 @@ class Shards(DataModule):
         self.store = ShardStore(str(root), cache=folder, cache_bytes=cache_bytes, follow_symlinks=self.follow_symlinks)
         self._manifest: Manifest | None = None
         self._known: dict[str, list[Shard]] = {}
-        self._held: BlockOrder | None = None
 
     def manifest(self) -> Manifest:
         """That of the root; an empty one where there is none. Read once."""
@@ -86,8 +89,10 @@ class Shards(DataModule):
             names = self.store.matching(name) if set(name) & set("*?[") else [name]
             if not names:
                 raise DataError("no shard", f"no shard is called {self.store.where(name)}; correct data.splits.{split}")
-            found += [listed.get(name, Shard(name=name)) for name in names]
-        twice = [shard.name for number, shard in enumerate(found) if shard in found[:number]]
+            for name in names:
+                check_name(name, place=f"data.splits.{split}")
+                found.append(listed.get(name, Shard(name=name)))
+        twice = [name for name, count in Counter(shard.name for shard in found).items() if count > 1]
         if twice:
             raise DataError("file listed twice", f"shards of {split} given more than once: {first_five(twice)}")
         return found
@@ -103,19 +108,16 @@ class Shards(DataModule):
     def load(self, split: str) -> Sequence[Sample]:
         return self.samples(split)  # what is wrong with one of them is found when it is read
 
-    def order(self, epoch: int) -> BlockOrder:
-        if self._held is None or self._held.epoch != epoch:
-            samples = self.split("train")
-            assert isinstance(samples, ShardSamples)
-            self._held = BlockOrder(samples.counts, block=self.block, seed=self.seed, epoch=epoch)
-        return self._held
-
-    def expect(self, epoch: int, position: int) -> None:
-        """A worker is about to read this sample: the shards after its own are fetched meanwhile."""
+    def _train_samples(self) -> ShardSamples:
         samples = self.split("train")
         assert isinstance(samples, ShardSamples)
-        if self.store.remote:
-            samples.expect(self.order(epoch), position)
+        return samples
+
+    def training_order(self) -> BlockOrders:
+        return BlockOrders(self._train_samples().counts, block=self.block, seed=self.seed)
+
+    def reading_ahead(self) -> ReadingAhead | None:
+        return ReadingAhead(self._train_samples(), self.training_order()) if self.store.remote else None
 
     def _counted(self, split: str) -> list[Shard]:
         """The shards with their numbers of samples, from the manifest, from img2dataset's statistics, or by counting."""
@@ -124,37 +126,38 @@ class Shards(DataModule):
         return self._known[split]
 
     def _look_up(self, split: str) -> list[Shard]:
-        shards = self.shards(split)
-        sizes = dict(
-            zip(
-                [shard.name for shard in shards],
-                self._all(lambda shard: self.store.size(shard.name), shards),
-                strict=True,
-            )
-        )
-        missing = [name for name, size in sizes.items() if size is None]
-        if missing:
-            told = f"{len(missing)} of {len(shards)} {split} shards of {self.name} are not there: "
-            raise DataError("missing shard", f"{told}{first_five(map(self.store.where, missing))}")
-        empty = [name for name, size in sizes.items() if size == 0]
-        if empty:
-            raise DataError("empty shard", f"{split} shards of 0 bytes: {first_five(map(self.store.where, empty))}")
+        shards = self._there(self.shards(split), split)
         expected = self._all(self._expected, shards)
-        counted = []
+        manifest = {shard.name: shard for listed in self.manifest().splits.values() for shard in listed}
+        counted, lost = [], Counter[str]()
         for shard, samples in zip(shards, expected, strict=True):
-            whole = shard.bytes in (None, sizes[shard.name])
-            if samples is None or not (whole or self.store.remote):
-                found = self._count(shard, samples, split)
-                self._tell_lost(shard, found, samples, sum(number or 0 for number in expected), split)
-                samples = found
-            elif not whole:
+            told = manifest[shard.name].bytes if shard.name in manifest else None
+            shorter = told is not None and shard.bytes is not None and shard.bytes < told and not self.store.remote
+            if told not in (None, shard.bytes) and not shorter:
                 raise DataError(
                     "shard changed",
-                    f"{self.store.where(shard.name)}: {sizes[shard.name]} bytes, the manifest says {shard.bytes}; put the right "
+                    f"{self.store.where(shard.name)}: {shard.bytes} bytes, the manifest says {told}; put the right "
                     "file there, or write its manifest anew with `vlp data index`",
                 )
+            if samples is None or shorter:
+                found = self._count(shard, split)
+                lost[shard.name] = max(0, (samples or 0) - found)
+                samples = found if samples is None else min(found, samples)
             counted.append(replace(shard, samples=samples))
+        self._tell_lost(+lost, sum(number or 0 for number in expected), split)
         return counted
+
+    def _there(self, shards: list[Shard], split: str) -> list[Shard]:
+        """Those that are there, with their sizes as they are."""
+        sizes = self._all(lambda shard: self.store.size(shard.name), shards)
+        missing = [shard.name for shard, size in zip(shards, sizes, strict=True) if size is None]
+        empty = [shard.name for shard, size in zip(shards, sizes, strict=True) if size == 0]
+        for kind, told, names in (("missing shard", "are not there", missing), ("empty shard", "have 0 bytes", empty)):
+            if names:
+                where = first_five(map(self.store.where, names))
+                message = f"{len(names)} of {len(shards)} {split} shards of {self.name} {told}: {where}"
+                self.faults.error(kind, f"{message}; complete the data, or correct data.root", count=len(names))
+        return [replace(shard, bytes=size) for shard, size in zip(shards, sizes, strict=True) if size]
 
     def _all(self, ask: Callable[[Any], Any], shards: Sequence[Shard]) -> list[Any]:
         """The answers for all of many shards; each may be a request to a server."""
@@ -179,43 +182,52 @@ class Shards(DataModule):
             raise DataError("no manifest", f"{told}; `vlp data index` reads the shards once and writes manifest.json")
         return None
 
-    def _count(self, shard: Shard, expected: int | None, split: str) -> int:
-        index = kept_index(self.store.local(shard), self.store.index_file(shard))
+    def _count(self, shard: Shard, split: str) -> int:
+        path = self.store.local(shard)
+        index = kept_index(path, self.store.index_file(shard), self.store.stamp(path))
         for kind, count in index.faults.items():
-            self.faults.dropped(kind, f"{count} × {kind}: {first_five(index.examples[kind])}", count=count)
-        return len(index) if expected is None else min(len(index), expected)
+            told = f"{count} × {kind}: {first_five(index.examples[kind])}"
+            if split == "train":
+                self.faults.dropped(kind, told, count=count)
+            else:
+                message = f"{told}; leaving them out of {split} would change the metric: pack the data again"
+                self.faults.error(kind, message, count=count)
+        return len(index)
 
-    def _tell_lost(self, shard: Shard, found: int, expected: int | None, of_all: int, split: str) -> None:
-        """A shard that is shorter than its manifest says: named, and too much for a run above the accepted share."""
-        lost = 0 if expected is None else expected - found
-        if lost <= 0:
+    def _tell_lost(self, lost: Counter[str], of_all: int, split: str) -> None:
+        """Shards that are shorter than the manifest says: named, and too much for a run above the accepted share."""
+        if not lost:
             return
-        told = f"{self.store.where(shard.name)}: {lost} of its {expected} samples are lost, the file is not what was packed"
-        if split != "train" or lost > self.max_bad_fraction * of_all:
-            self.faults.error("samples lost", f"{told}; put the right file there", count=lost)
+        count = lost.total()
+        told = (
+            f"{count} of {of_all} {split} samples of {self.name} are lost, as shards are cut off: "
+            f"{first_five(map(self.store.where, lost))}"
+        )
+        if split != "train" or count > self.max_bad_fraction * of_all:
+            self.faults.error("samples lost", f"{told}; put the right files there", count=count)
         else:
-            self.faults.dropped("samples lost", told, count=lost)
+            self.faults.dropped("samples lost", told, count=count)
 
     def _some(self, shards: list[Shard], count: int) -> list[Shard]:
         """Shards drawn once and for all until they have so many samples, the last of them not used whole."""
         chosen: list[Shard] = []
+        left = count
         for number in permutation(len(shards), 0).tolist():
-            used = min(count - sum(shard.samples or 0 for shard in chosen), shards[number].samples or 0)
+            used = min(left, shards[number].samples or 0)
             if used > 0:
                 chosen.append(replace(shards[number], samples=used))
+                left -= used
         return chosen
 
     def fingerprint(self, split: str) -> str:
         """sha256 over names, sizes and checksums of the shards, as the manifest has them."""
         digest = hashlib.sha256()
         for shard in self._counted(split):
-            digest.update(f"{shard.name}\0{shard.samples}\0{shard.sha256 or self.store.size(shard.name)}\n".encode())
+            digest.update(f"{shard.name}\0{shard.samples}\0{shard.sha256 or shard.bytes}\n".encode())
         return digest.hexdigest()
 
     def train_captions(self) -> Iterator[str]:
         samples = self.split("train")
         for number in range(len(samples)):
-            sample = samples[number]
-            yield from sample.captions
-            if sample.question is not None:
-                yield from (sample.question, *dict.fromkeys(sample.answers))
+            with suppress(ImageError):  # which training replaces and counts
+                yield from texts_of(samples[number])

@@ -20,10 +20,11 @@ from pathlib import Path
 from typing import Any
 
 from vlp.data.answers import read_answers
-from vlp.data.base import DataModule, hold_out
+from vlp.data.base import DataModule
 from vlp.data.boxes import BOX_FAULTS, Corners, Size, cut, photo_size
 from vlp.data.faults import DataError
 from vlp.data.files import clean_captions, existing, first_five, listed, read_json
+from vlp.data.held_out import hold_out
 from vlp.data.left_out import LeftOut
 from vlp.data.photo_ids import genome_photo, listed_photos
 from vlp.data.visual_genome_phrases import PHRASES, Phrases, numbered, plain_answer

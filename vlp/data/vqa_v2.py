@@ -16,9 +16,10 @@ from pathlib import Path
 from typing import Any
 
 from vlp.data.answers import frequent_answers, normalise_answer, read_answers
-from vlp.data.base import SPLITS, DataModule, hold_out
+from vlp.data.base import SPLITS, DataModule
 from vlp.data.faults import DataError
 from vlp.data.files import first_five, is_id, read_json, records, with_gzip
+from vlp.data.held_out import hold_out
 from vlp.data.left_out import LeftOut
 from vlp.structures import Sample
 

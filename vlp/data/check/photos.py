@@ -8,8 +8,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from vlp.data.files import Folders
 from vlp.data.images import ImageError, load, open_photo, to_rgb
 from vlp.data.parallel import parallel_map
+from vlp.structures import Member
 
 KINDS = {
     "No such file or directory": "missing image",
@@ -55,6 +57,16 @@ def kind(reason: str) -> str:
 
 def looks(images: Sequence[Any], *, workers: int | None = None) -> list[Look]:
     return list(parallel_map(look, images, workers=workers))
+
+
+def presence(images: Sequence[Any]) -> list[Look]:
+    """Only whether the files are there."""
+    folders = Folders()
+    missing = "No such file or directory"
+    return [
+        Look() if isinstance(image, Member) or folders.is_file(str(image)) else Look(f"{image}: {missing}", missing)
+        for image in images
+    ]
 
 
 def shapes(found: Sequence[Look]) -> dict[str, Any]:

@@ -50,6 +50,8 @@ def run(options: argparse.Namespace) -> None:
     if "help" in options.set:
         print(listing(), end="")
         return
+    if "=" in str(options.out):
+        raise ValueError(f"{options.out}: the first word is the list to write, before any KEY=VALUE")
     settings = chosen(options.set)
     data = compose_data(options.overrides)
     if len(data.sources) > 1:

@@ -6,6 +6,7 @@ import os
 import queue
 import threading
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 from vlp.data.faults import DataError
@@ -38,7 +39,5 @@ class Ahead:
 
     def _work(self, waiting: queue.SimpleQueue[int]) -> None:
         while True:
-            try:
+            with suppress(DataError, OSError):  # it comes again where the shard is needed
                 self.store.local(self.shards[waiting.get()])
-            except (DataError, OSError):
-                pass  # it comes again where the shard is needed

@@ -33,6 +33,8 @@ def run(options: argparse.Namespace) -> None:
     from vlp.data.composed import compose_data
     from vlp.data.tar.pack import PackOptions, pack
 
+    if "=" in str(options.out):
+        raise ValueError(f"{options.out}: the first word is the folder to write, before any KEY=VALUE")
     data = compose_data(options.overrides)
     if len(data.sources) > 1:
         raise ValueError(f"pack one data set at a time: {', '.join(data.sources)} are several")

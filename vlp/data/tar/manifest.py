@@ -84,8 +84,8 @@ def _shards(listed: Any, *, place: str) -> list[Shard]:
     for number, entry in enumerate(listed if isinstance(listed, list) else [None]):
         told = entry if isinstance(entry, dict) else {}
         name, samples, size, digest = (told.get(key) for key in ("name", "samples", "bytes", "sha256"))
-        sound = isinstance(name, str) and is_id(samples) and (size is None or is_id(size))
-        if not sound or not (digest is None or isinstance(digest, str)):
+        sound = is_id(samples) and (size is None or is_id(size)) and (digest is None or isinstance(digest, str))
+        if not sound or not isinstance(name, str):
             message = f"{place}[{number}]: expected name, samples, bytes and sha256 of a shard"
             raise DataError("no manifest", message)
         check_name(name, place=f"{place}[{number}]")

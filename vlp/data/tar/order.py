@@ -58,3 +58,16 @@ class BlockOrder:
         """The shards of the block after that of this shard."""
         number = next(number for number, part in enumerate(self.blocks) if shard in part)
         return self.blocks[number + 1] if number + 1 < len(self.blocks) else []
+
+
+class BlockOrders:
+    """The order of each epoch; a few numbers, which go to any process."""
+
+    def __init__(self, counts: Sequence[int], *, block: int, seed: int) -> None:
+        self.counts, self.block, self.seed = list(counts), block, seed
+        self._latest: BlockOrder | None = None
+
+    def __call__(self, epoch: int) -> BlockOrder:
+        if self._latest is None or self._latest.epoch != epoch:
+            self._latest = BlockOrder(self.counts, block=self.block, seed=self.seed, epoch=epoch)
+        return self._latest

@@ -77,7 +77,7 @@ def pack(
     if options.samples_per_shard < 1 or options.workers < 1:
         raise ValueError("samples per shard and workers must be above 0")
     folder.mkdir(parents=True, exist_ok=True)
-    if any(sample.panoptic is not None for samples in splits.values() for sample in samples[:1]):
+    if any(len(samples) and samples[0].panoptic is not None for samples in splits.values()):
         raise ValueError("shards do not hold panoptic segmentations: set data.panoptic=false")
     done: dict[str, list[Packed]] = {}
     for split, samples in splits.items():

@@ -19,6 +19,7 @@ from vlp.data.tar.ahead import Ahead
 from vlp.data.tar.index import PARTS, ShardIndex
 from vlp.data.tar.kept_index import kept_index
 from vlp.data.tar.manifest import Shard
+from vlp.data.tar.order import BlockOrders
 from vlp.data.tar.record import sample_of
 from vlp.data.tar.store import ShardStore, touched
 from vlp.structures import Member, Sample
@@ -119,3 +120,15 @@ class ShardSamples(Sequence[Sample]):
             return data.decode("utf-8")
         except UnicodeDecodeError as error:
             raise ImageError(f"{opened.path}: text that is not UTF-8") from error
+
+
+@dataclass
+class ReadingAhead:
+    """Told (epoch, number) of a sample that is about to be read, fetches the shards of the block after its own."""
+
+    samples: ShardSamples
+    orders: BlockOrders
+
+    def __call__(self, epoch: int, number: int) -> None:
+        shard, _ = self.samples.place(number)
+        self.samples.ahead.fetch(epoch, self.orders(epoch).next_shards(shard))
