@@ -10,7 +10,7 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from vlp.data.images import ImageError, file_sha256, image_size, open_image, to_rgb
+from vlp.data.images import ImageError, file_sha256, image_size, open_image, open_photo, to_rgb
 from vlp.data.transforms import EvalTransform
 
 RED = (200, 30, 60)
@@ -159,3 +159,27 @@ def test_a_file_is_known_by_its_bytes(tmp_path: Path) -> None:
     assert file_sha256(tmp_path / "a").hex().startswith("ba7816bf8f01cfea")
     with pytest.raises(ImageError, match="No such file"):
         file_sha256(tmp_path / "b")
+
+
+def test_what_would_be_waited_for_is_no_image(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.jpg")
+    with pytest.raises(ImageError, match="not a file"):
+        open_image(tmp_path / "pipe.jpg")
+
+
+def test_a_phone_writes_several_jpegs_into_one_file(tmp_path: Path) -> None:
+    first, second = PIL.Image.new("RGB", (40, 20), "red"), PIL.Image.new("RGB", (40, 20), "blue")
+    first.save(tmp_path / "a.jpg", "MPO", save_all=True, append_images=[second])
+    photo = open_photo(tmp_path / "a.jpg")
+    assert (photo.kind, photo.size) == ("JPEG", (40, 20))
+    assert to_rgb(open_image(tmp_path / "a.jpg")).getpixel((5, 5))[0] > 200
+
+
+def test_an_orientation_told_in_xmp_counts(tmp_path: Path) -> None:
+    xmp = (
+        b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">'
+        b'<rdf:Description xmlns:tiff="http://ns.adobe.com/tiff/1.0/" tiff:Orientation="6"/></rdf:RDF></x:xmpmeta>'
+    )
+    PIL.Image.new("RGB", (40, 20), "red").save(tmp_path / "a.jpg", xmp=xmp)
+    assert open_photo(tmp_path / "a.jpg").size == (20, 40)
+    assert open_image(tmp_path / "a.jpg").size == (20, 40)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import torch
 from vlp.data.faults import DataError
 from vlp.data.images import ImageError
 from vlp.data.shards import Shards
+from vlp.data.tar.samples import ReadingAhead
 from vlp.structures import Batch
 
 Build = Callable[..., Shards]
@@ -197,3 +199,53 @@ def test_what_shards_cannot_do_is_told(packed: Packed, shards: Build) -> None:
         shards(packed(), captions="all")
     with pytest.raises(ValueError, match=r"data\.block=0"):
         shards(packed(), block=0)
+
+
+def test_a_kept_index_that_is_cut_off_is_made_again(packed: Packed, shards: Build, tmp_path: Path) -> None:
+    root = packed()
+    before = [sample.captions for sample in shards(root).split("train")]
+    kept = list((tmp_path / "cache").rglob("*.npz"))
+    assert len(kept) == 6
+    for file, size in zip(kept, (0, 1, 30, 200, 400, 10**6), strict=True):
+        file.write_bytes(file.read_bytes()[:size])
+    assert [sample.captions for sample in shards(root).split("train")] == before
+
+
+def test_damage_that_was_told_once_is_told_again(packed: Packed, shards: Build) -> None:
+    root = packed()
+    (root / "manifest.json").unlink()
+    shard = root / "val-00000.tar"
+    shard.write_bytes(shard.read_bytes()[:-11_000])
+    for _ in range(2):
+        with pytest.raises(DataError, match="leaving them out of val would change the metric"):
+            shards(root, splits={"val": "val-*.tar"}).split("val")
+
+
+def test_a_shard_of_other_content_is_refused(packed: Packed, shards: Build) -> None:
+    root = packed()
+    shard = root / "train-00001.tar"
+    shard.write_bytes(shard.read_bytes() + b"\0" * 1024)
+    with pytest.raises(DataError, match=r"train-00001\.tar: \d+ bytes, the manifest says"):
+        shards(root).split("train")
+
+
+def test_lost_samples_of_all_shards_count_together(packed: Packed, shards: Build) -> None:
+    root = packed()
+    for number in range(4):
+        shard = root / f"train-0000{number}.tar"
+        shard.write_bytes(shard.read_bytes()[:-11_000])
+    with pytest.raises(DataError, match=r"\d of 37 train samples of toy are lost"):
+        shards(root, max_bad_fraction=0.1).split("train")
+
+
+def test_loaders_go_to_processes_that_start_afresh(packed: Packed, shards: Build) -> None:
+    data = shards(packed())
+    ahead = ReadingAhead(data.split("train"), data.training_order())  # type: ignore[arg-type]
+    again = pickle.loads(pickle.dumps(ahead))
+    again(0, 3)
+    assert again.samples[3] == data.split("train")[3]
+
+
+def test_a_name_that_leads_out_of_the_root_is_refused(packed: Packed, shards: Build) -> None:
+    with pytest.raises(DataError, match="no plain path below"):
+        shards(packed(), splits={"train": "../secret.tar"}).split("train")

@@ -138,3 +138,14 @@ def test_a_region_is_a_photo_of_its_own(tmp_path: Path) -> None:
         assert torch.equal(region, alone)
     with pytest.raises(ImageError, match="a region outside the photo of 100 x 80"):
         open_photo(path).within((100, 0, 120, 20))
+
+
+@pytest.mark.parametrize("orientation", [1, 3, 6, 8])
+def test_photos_that_lie_on_their_side_are_seen_at_the_right_place(tmp_path: Path, orientation: int) -> None:
+    exif = PIL.Image.Exif()
+    exif[0x0112] = orientation
+    path = photo(tmp_path / "a.jpg", (1001, 803), quality=95, exif=exif)
+    width, height = open_photo(path).size
+    view = View(left=4, top=8, width=width - 101, height=height - 103, size=(100, 100))
+    full, reduced = see(open_photo(path), view, reduce=False), see(open_photo(path), view)
+    assert difference(full, reduced) < 0.7
