@@ -136,7 +136,11 @@ def _check_shards(source: Shards, split: str) -> None:
     """Each shard's own faults, and its checksum."""
     own = Faults(collect=True)
     with own.each():
-        for shard in source.shards(split):
+        shards = source.shards(split)
+        if 0 < len(shards) < source.num_workers and split == "train":
+            told = f"{len(shards)} shards for data.num_workers={source.num_workers}: each worker reads all of them"
+            own.add("fewer shards than workers", told, fatal=False)
+        for shard in shards:
             with own.each():
                 path = source.store.local(shard)
                 index = read_index(path)
