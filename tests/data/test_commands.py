@@ -69,3 +69,32 @@ def test_what_is_cleaned_can_be_trained_on(write_toy: Write, tmp_path: Path, cap
     assert "did you mean min_words" in capfd.readouterr().err
     assert main(["data", "clean", str(out), "--set", "help"]) == 0
     assert "max_aspect" in capfd.readouterr().out
+
+
+def test_a_data_set_that_is_not_there_is_no_clean_comparison(
+    write_toy: Write, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    against = f"data=flickr30k data.root={tmp_path / 'nowhere'}"
+    assert main(["data", "check", *typed(write_toy()), "--against", against, "--workers", "0"]) == 1
+    assert "flickr30k/train" in capfd.readouterr().out
+
+
+def test_packed_names_tell_their_split(write_toy: Write, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "shards"
+    main(["data", "pack", str(out), *typed(write_toy()), "--samples", "5"])
+    before = (out / "manifest.json").read_text()
+    (out / "manifest.json").unlink()
+    assert main(["data", "index", str(out), "--cache", str(tmp_path / "cache")]) == 0
+    assert json.loads((out / "manifest.json").read_text())["splits"] == json.loads(before)["splits"]
+    assert main(["data", "index", str(tmp_path / "nowhere")]) == 2
+    assert "there is no such folder" in capfd.readouterr().err
+
+
+def test_cleaning_that_leaves_nothing_is_no_success(
+    write_toy: Write, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "clean.jsonl"
+    assert main(["data", "clean", str(out), *typed(write_toy()), "--set", "min_words=50", "--set", "workers=1"]) == 2
+    assert "nothing of train would stay" in capfd.readouterr().err
+    assert not out.exists()
+    assert main(["data", "clean", "--set", "help"]) == 0

@@ -87,7 +87,7 @@ def test_other_shards_are_refused_on_resuming(packed: Packed, shards: Build, tmp
 def test_shards_without_a_manifest_are_counted_or_img2datasets_numbers_taken(packed: Packed, shards: Build) -> None:
     root = packed()
     (root / "manifest.json").unlink()
-    with pytest.raises(DataError, match=r"name the shards, for example data\.splits\.train"):
+    with pytest.raises(DataError, match=r"or name them, for example data\.splits\.train"):
         shards(root).split("train")
     splits = {"train": "train-{00000..00003}.tar", "val": ["val-*.tar"]}
     assert len(shards(root, splits=splits).split("train")) == 28

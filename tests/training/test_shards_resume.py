@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parents[2]
 TINY = (
     "model.vision.channels=2", "model.text.width=16", "model.text.layers=1", "model.projection.width=8", "tokenizer.size=300",
     "trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2", "trainer.precision=32-true", "trainer.max_epochs=3",
-    "trainer.log_every_n_steps=1", "task=[retrieval]", "callbacks=[checkpoint]", "logger=none", "data.batch_size=8",
+    "trainer.log_every_n_steps=1", "task=[retrieval]", "callbacks=[checkpoint,pictures]", "logger=none", "data.batch_size=8",
     "callbacks.checkpoint.every_n_train_steps=1", "data.block=2", "data.eval_batch_size=4",
 )  # fmt: skip
 

@@ -7,6 +7,7 @@ Nothing depends on workers, on the number of processes or on where the run was i
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Callable, Iterator, Mapping
 from itertools import combinations
 from pathlib import Path
@@ -100,6 +101,11 @@ class Mixture(L.LightningDataModule):
         makers = {key: make for key, make in sources.items() if make is not None}
         if not makers:
             raise ValueError("data.sources is empty: give at least one source")
+        unknown = next((key for key, make in makers.items() if not callable(make)), None)
+        if unknown is not None:
+            near = difflib.get_close_matches(unknown, [key for key, make in makers.items() if callable(make)], 1)
+            hint = f": did you mean data.sources.{near[0]}?" if near else ", which a source needs"
+            raise ValueError(f"data.sources.{unknown} has settings and names no data set{hint}")
         self.epoch = next(iter(makers)) if epoch is None else epoch
         if self.epoch not in makers if isinstance(self.epoch, str) else self.epoch < 1:
             raise ValueError(

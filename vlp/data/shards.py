@@ -81,7 +81,9 @@ class Shards(DataModule):
             if not listed:
                 told = f"there is no {self.store.where(NAME)} and data.splits is not given"
                 raise DataError(
-                    "no shard", f"{told}; name the shards, for example data.splits.train='{{00000..00099}}.tar'"
+                    "no shard",
+                    f"{told}; if `vlp data pack` was interrupted run it again, for shards of another origin run `vlp data "
+                    "index`, or name them, for example data.splits.train='{00000..00099}.tar'",
                 )
             return list(self.manifest().splits.get(split, ()))
         found: list[Shard] = []

@@ -17,7 +17,8 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from PIL import Image, ImageOps
+
+from vlp.data.images import open_image, to_rgb
 
 RIGHT, WRONG, INK, SOFT = "#1a9850", "#d73027", "#222222", "#8a8a8a"
 COLOURS = ("#3366cc", "#e6872e", "#1a9850", "#c2185b", "#7b52ab", "#8c6d31", "#17a2b8", "#555555")
@@ -151,10 +152,9 @@ def _smooth(values: Sequence[float]) -> list[float]:
 
 
 def _show(axes: Axes, image: Path | str) -> None:
-    with Image.open(image) as opened:
-        picture = ImageOps.exif_transpose(opened).convert("RGB")
-        picture.thumbnail((256, 256))
-        axes.imshow(picture)
+    picture = to_rgb(open_image(image, decode_side=256))  # of a file, or of a member of a tar by its text form
+    picture.thumbnail((256, 256))
+    axes.imshow(picture)
     axes.set_xticks([])
     axes.set_yticks([])
 

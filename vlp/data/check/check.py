@@ -77,10 +77,12 @@ def check(
     progress: Callable[[str], None] = lambda told: None,
 ) -> CheckReport:
     """pixels: decode every photo.  overlaps: look for photos that splits share, which decodes them as well.  others: data sets
-    that are only compared with.  The sources are changed: they collect faults from now on."""
+    that are only read and compared with.  The sources are changed: they collect faults from now on."""
     report = CheckReport()
     samples = {
-        f"{name}/{split}": found for name, source in sources.items() for split, found in _read(source, report, progress)
+        f"{name}/{split}": found
+        for name, source in sources.items()
+        for split, found in _read(name, source, report, progress)
     }
     seen: dict[str, Look] = {}
     if tokenizer is not None and not tokenizer.trained:
@@ -96,24 +98,24 @@ def check(
         progress("comparing photos")
         compared = dict(samples)
         for name, source in (others or {}).items():
-            compared |= {f"{name}/{split}": found for split, found in _read(source, CheckReport(), progress)}
+            compared |= {f"{name}/{split}": found for split, found in _read(name, source, report, progress)}
         report.overlap = find_overlaps({name: found for name, found in compared.items() if found}, workers=workers)
     return report
 
 
 def _read(
-    source: DataModule, report: CheckReport, progress: Callable[[str], None]
+    name: str, source: DataModule, report: CheckReport, progress: Callable[[str], None]
 ) -> Iterator[tuple[str, PackedSamples]]:
     """The samples of each split that can be read at all."""
     for split in SPLITS:
-        progress(f"reading {source.name}/{split}")
+        progress(f"reading {name}/{split}")
         source.faults = Faults(collect=True)
         found = PackedSamples([])
         with source.faults.each(), without_collection():
             found = PackedSamples(_readable(source.samples(split), source.faults))
         if isinstance(source, Shards):
             _check_shards(source, split)
-        report.splits[f"{source.name}/{split}"] = SplitReport(
+        report.splits[f"{name}/{split}"] = SplitReport(
             samples=len(found),
             images=len({str(sample.image) for sample in found}),
             captions=sum(len(sample.captions) for sample in found),
@@ -143,6 +145,8 @@ def _check_shards(source: Shards, split: str) -> None:
         for shard in shards:
             with own.each():
                 path = source.store.local(shard)
+                if not path.exists():
+                    continue  # reading has told that
                 index = read_index(path)
                 for kind, count in index.faults.items():
                     examples = index.examples[kind]

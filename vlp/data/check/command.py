@@ -39,6 +39,8 @@ def run(options: argparse.Namespace) -> int:
     for path in (options.html, options.json):
         if path is not None and not path.parent.is_dir():
             raise FileNotFoundError(f"{path}: there is no folder {path.parent}; create it first")
+    if not any(word.startswith("data=") for word in options.overrides):
+        print("no data=… is given: checking the generated scenes", file=sys.stderr)
     data = compose_data(options.overrides)
     report = check(
         data.sources,

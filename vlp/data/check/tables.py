@@ -30,14 +30,23 @@ def _sizes(report: CheckReport) -> Table:
 
 
 def _findings(report: CheckReport) -> Table:
-    table = Table("split", "count", "fault", "for example", title="what is wrong", title_style="bold", header_style="")
+    table = Table(
+        "split",
+        "count",
+        "fault",
+        "ends a run",
+        "for example",
+        title="what is wrong",
+        title_style="bold",
+        header_style="",
+    )
     for name, split in report.splits.items():
         for finding in sorted(split.findings, key=lambda finding: (not finding.fatal, -finding.count)):
             kind = Text(finding.kind, style="bold red" if finding.fatal else "")
-            table.add_row(Text(printable(name)), f"{finding.count:,}", kind, Text(printable(finding.examples[0], 300)))
+            row = (Text(printable(name)), f"{finding.count:,}", kind, "yes" if finding.fatal else "")
+            table.add_row(*row, Text(printable(finding.examples[0], 300)))
     if not table.row_count:
-        table.add_row("all", "0", "nothing", "")
-    table.caption = "bold red: a run would end with it" if report.fatal else None
+        table.add_row("all", "0", "nothing", "", "")
     return table
 
 

@@ -13,7 +13,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "Nothing is deleted: OUT.jsonl lists what stays, and data=table data.root=ROOT data.table=OUT.jsonl "
         "data.caption=captions trains on it. --set names what is dropped: `--set help` lists it."
     )
-    parser.add_argument("out", type=Path, metavar="OUT.jsonl", help="the list to write")
+    parser.add_argument("out", nargs="?", type=Path, metavar="OUT.jsonl", help="the list to write")
     add_overrides(parser)
     parser.add_argument(
         "--set",
@@ -45,28 +45,45 @@ def run(options: argparse.Namespace) -> None:
     from vlp.data.cleaning.options import chosen, listing
     from vlp.data.cleaning.report import write_cleaned
     from vlp.data.composed import compose_data, compose_others
+    from vlp.data.faults import Faults
+    from vlp.data.printable import printable
+    from vlp.data.shards import Shards
     from vlp.data.whole_files import write_whole
 
     if "help" in options.set:
         print(listing(), end="")
         return
-    if "=" in str(options.out):
+    if options.out is None or "=" in str(options.out):
         raise ValueError(f"{options.out}: the first word is the list to write, before any KEY=VALUE")
     settings = chosen(options.set)
     data = compose_data(options.overrides)
     if len(data.sources) > 1:
         raise ValueError(f"clean one data set at a time: {', '.join(data.sources)} are several")
     (source,) = data.sources.values()
+    if isinstance(source, Shards):
+        raise ValueError("clean the data that the shards are packed of: a list cannot name files within shards")
     others = {
         f"{name}/{split}": other.split(split)
         for name, other in compose_others(options.evaluation).items()
         for split in SPLITS
     }
-    kept, report = clean({split: source.split(split) for split in SPLITS}, settings, evaluation=others)
-    write_cleaned(kept, options.out, root=options.root or source.root)
-    if options.report is not None:
-        write_whole(options.report, [report.json()])
+    source.faults = Faults(collect=True)  # what cannot be read is not there to be cleaned
+    kept, report = clean({split: list(source.samples(split)) for split in SPLITS}, settings, evaluation=others)
     console = Console()
     for table in report.tables():
         console.print(table)
-    print(f"written: {options.out}", file=sys.stderr)
+    for finding in source.faults.findings.values():
+        print(f"{finding.count} × {printable(finding.kind)}: {printable(finding.examples[0], 200)}", file=sys.stderr)
+    for split, after in report.after.items():
+        if report.before[split]["images"] and not after["images"]:
+            raise ValueError(
+                f"nothing of {split} would stay: switch off with --set what drops too much (`--set help` lists it), such as "
+                f"--set phrase_share=0; {options.out} is not written"
+            )
+    write_cleaned(kept, options.out, root=options.root or source.root)
+    if options.report is not None:
+        write_whole(options.report, [report.json()])
+    told = (
+        f"data=table data.root={options.root or source.root} data.table={options.out.resolve()} data.caption=captions"
+    )
+    print(f"written: {options.out}; to train on it: {told}", file=sys.stderr)

@@ -31,12 +31,15 @@ class Patience:
     timeout: float = 60.0
 
 
-class TryAgain(OSError):
-    """A failure that may pass.  wait: seconds that the server asked for."""
+NAME_RETRIES = 2  # where a host's name is not known: most often there is no network at all
 
-    def __init__(self, sentence: str, wait: float | None = None) -> None:
+
+class TryAgain(OSError):
+    """A failure that may pass.  wait: seconds that the server asked for.  retries: at most, for what seldom passes."""
+
+    def __init__(self, sentence: str, wait: float | None = None, retries: int | None = None) -> None:
         super().__init__(sentence)
-        self.wait = wait
+        self.wait, self.retries = wait, retries
 
 
 class _Anonymous(AuthBase):
@@ -93,6 +96,9 @@ class Connection:
         except requests.exceptions.Timeout as error:
             raise TryAgain(f"no answer in {self.timeout:g} seconds") from error
         except requests.exceptions.ConnectionError as error:
+            if "NameResolutionError" in repr(error):
+                sentence = f"the name {address.hostname} is not found: is there a network, or a --mirror?"
+                raise TryAgain(sentence, retries=NAME_RETRIES) from error
             raise TryAgain(f"{address.hostname} cannot be reached, or broke the connection") from error
         except requests.exceptions.RequestException as error:
             raise ValueError(f"{public(url)}: cannot be asked for ({type(error).__name__})") from error

@@ -60,7 +60,8 @@ class Transfer:
                 return
             except TryAgain as error:
                 failures = 1 if self.tally.received - before >= PROGRESS else failures + 1
-                if failures > self.patience.retries:
+                limit = self.patience.retries if error.retries is None else min(error.retries, self.patience.retries)
+                if failures > limit:
                     raise OSError(
                         f"{self.name}: {error}; given up after {failures} attempts without progress. The same command "
                         "goes on from here"

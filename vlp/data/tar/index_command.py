@@ -25,24 +25,32 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> None:
     import sys
 
+    from vlp.data.base import SPLITS
     from vlp.data.shards import Shards
     from vlp.data.tar.manifest import NAME, Manifest, Shard
     from vlp.data.tar.pack import describe
     from vlp.data.whole_files import write_whole
 
     remote = "://" in options.root
+    if not remote and not Path(options.root).is_dir():
+        raise FileNotFoundError(f"{options.root}: there is no such folder")
     out = options.out or (None if remote else Path(options.root) / NAME)
     if out is None:
         raise ValueError(f"{options.root} is an address: say with --out where the manifest is to be written")
-    splits = {split: getattr(options, split) for split in ("train", "val", "test") if getattr(options, split)}
+    splits = {split: getattr(options, split) for split in SPLITS if getattr(options, split)}
     data = Shards(
         name="shards",
         root=options.root,
-        splits=splits or {"train": "*.tar"},
+        splits=splits,
         cache=options.cache,
         cache_bytes=options.cache_bytes,
         transform={"train": len, "eval": len},
     )
+    if not splits:  # as `vlp data pack` names them, else all of them are training shards
+        named = {split: f"{split}-*.tar" for split in SPLITS if data.store.matching(f"{split}-*.tar")}
+        data.splits = splits = named or {"train": "*.tar"}
+        told = "; ".join(f"{split}: {pattern}" for split, pattern in splits.items())
+        print(f"taken as {told}", file=sys.stderr)
     found: dict[str, list[Shard]] = {}
     for split in data.splits or {}:
         listed = data.shards(split)
