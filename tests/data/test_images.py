@@ -1,36 +1,17 @@
 from __future__ import annotations
 
-import io
 import os
-import struct
-import zlib
 from pathlib import Path
 
 import numpy as np
 import PIL.Image
 import pytest
 
+from tests.data.image_files import encoded, png_header
 from vlp.data.images import ImageError, file_sha256, image_size, open_image, open_photo, to_rgb
 from vlp.data.transforms import EvalTransform
 
 RED = (200, 30, 60)
-
-
-def png_header(width: int, height: int) -> bytes:
-    """A PNG that declares a size and holds nothing of it."""
-    chunks = [
-        (b"IHDR", struct.pack(">IIBBBBB", width, height, 1, 0, 0, 0, 0)),
-        (b"IDAT", zlib.compress(b"")),
-        (b"IEND", b""),
-    ]
-    packed = [struct.pack(">I", len(d)) + kind + d + struct.pack(">I", zlib.crc32(kind + d)) for kind, d in chunks]
-    return b"\x89PNG\r\n\x1a\n" + b"".join(packed)
-
-
-def encoded(image: PIL.Image.Image, kind: str, **options: object) -> bytes:
-    stream = io.BytesIO()
-    image.save(stream, kind, **options)
-    return stream.getvalue()
 
 
 @pytest.mark.parametrize("mode", ["RGB", "RGBA", "P", "CMYK", "L", "LA", "1", "I;16", "I", "F", "YCbCr", "HSV"])

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import io
 import random
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import torch
 from torchvision.transforms import v2
 from torchvision.transforms.v2.functional import pil_to_tensor
 
+from tests.data.image_files import encoded
 from vlp.data.images import ImageError, open_photo
 from vlp.data.transforms import EvalTransform, MinMaxTransform, TrainTransform
 from vlp.data.view import View, see
@@ -83,12 +83,6 @@ def test_torchcodec_gives_the_same_pixels(tmp_path: Path) -> None:
         assert codec.look(open_photo(tmp_path / name), 0)[0].shape == (3, 160, 160)
     with pytest.raises(ImageError, match=r"cut\.jpg"):
         codec.look(open_photo(tmp_path / "cut.jpg"), 0)
-
-
-def encoded(image: PIL.Image.Image) -> bytes:
-    stream = io.BytesIO()
-    image.save(stream, "JPEG")
-    return stream.getvalue()
 
 
 def test_an_unknown_decoder_is_refused() -> None:

@@ -128,10 +128,8 @@ class DataModule(L.LightningDataModule):
         if split == "train" and self.max_train_samples is not None:
             kept = permutation(len(samples), 0)[: self.max_train_samples].sort().values
             samples = [samples[index] for index in kept.tolist()]
-        packed = PackedSamples(samples)
-        del samples  # objects of ten times the size, before others are made of them
-        self._check(split, packed)
-        return packed
+        self._check(split, samples)  # before they are packed: each look at a packed one makes it anew
+        return PackedSamples(samples)
 
     def _check(self, split: str, samples: Sequence[Sample]) -> None:
         bare = [

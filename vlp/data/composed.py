@@ -22,6 +22,12 @@ class ComposedData:
     tokenizer: Any
     data: Any
 
+    def only(self, verb: str) -> DataModule:
+        """The one source, for what is done to one data set."""
+        if len(self.sources) > 1:
+            raise ValueError(f"{verb} one data set at a time: {', '.join(self.sources)} are several")
+        return next(iter(self.sources.values()))
+
 
 def compose_data(overrides: Sequence[str]) -> ComposedData:
     """Raises ConfigError for overrides that `vlp train` would refuse too."""

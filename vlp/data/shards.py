@@ -74,9 +74,13 @@ class Shards(DataModule):
             self.class_names, self.answer_names = self._manifest.class_names, self._manifest.answer_names
         return self._manifest
 
+    def _by_name(self) -> dict[str, Shard]:
+        """All shards of the manifest."""
+        return {shard.name: shard for shards in self.manifest().splits.values() for shard in shards}
+
     def shards(self, split: str) -> list[Shard]:
         """Those of a split with what the manifest knows of them.  Raises DataError for one that is not there."""
-        listed = {shard.name: shard for shards in self.manifest().splits.values() for shard in shards}
+        listed = self._by_name()
         if self.splits is None:
             if not listed:
                 told = f"there is no {self.store.where(NAME)} and data.splits is not given"
@@ -130,10 +134,10 @@ class Shards(DataModule):
     def _look_up(self, split: str) -> list[Shard]:
         shards = self._there(self.shards(split), split)
         expected = self._all(self._expected, shards)
-        manifest = {shard.name: shard for listed in self.manifest().splits.values() for shard in listed}
+        listed = self._by_name()
         counted, lost = [], Counter[str]()
         for shard, samples in zip(shards, expected, strict=True):
-            told = manifest[shard.name].bytes if shard.name in manifest else None
+            told = listed[shard.name].bytes if shard.name in listed else None
             shorter = told is not None and shard.bytes is not None and shard.bytes < told and not self.store.remote
             if told not in (None, shard.bytes) and not shorter:
                 raise DataError(

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import io
 import json
 import os
-import struct
 import subprocess
 import sys
-import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,6 +15,7 @@ import PIL.Image
 import pytest
 import torch
 
+from tests.data.image_files import encoded, png_header
 from vlp.cli import main
 from vlp.data.check.check import CheckReport, check
 from vlp.data.check.page import write_page
@@ -33,23 +31,6 @@ def noise(number: int, size: tuple[int, int] = (64, 48)) -> PIL.Image.Image:
     return PIL.Image.fromarray(grid).resize(size, PIL.Image.Resampling.BICUBIC)
 
 
-def encoded(image: PIL.Image.Image, kind: str = "JPEG") -> bytes:
-    stream = io.BytesIO()
-    image.save(stream, kind)
-    return stream.getvalue()
-
-
-def bomb(side: int) -> bytes:
-    """A PNG that declares a size and holds nothing of it."""
-    chunks = [
-        (b"IHDR", struct.pack(">IIBBBBB", side, side, 1, 0, 0, 0, 0)),
-        (b"IDAT", zlib.compress(b"")),
-        (b"IEND", b""),
-    ]
-    packed = [struct.pack(">I", len(d)) + kind + d + struct.pack(">I", zlib.crc32(kind + d)) for kind, d in chunks]
-    return b"\x89PNG\r\n\x1a\n" + b"".join(packed)
-
-
 PHOTO, PNG = encoded(noise(1)), encoded(noise(2), "PNG")
 BROKEN = {
     "empty.jpg": (b"", "empty image file"),
@@ -57,8 +38,8 @@ BROKEN = {
     "half.jpg": (PHOTO[: len(PHOTO) // 2], "damaged image"),
     "almost.jpg": (PHOTO[:-2], "damaged image"),
     "flipped.png": (PNG[:1500] + bytes([PNG[1500] ^ 255]) + PNG[1501:], "damaged image"),
-    "large.png": (bomb(12000), "image above the limit"),
-    "huge.png": (bomb(30000), "image above the limit"),
+    "large.png": (png_header(12000, 12000), "image above the limit"),
+    "huge.png": (png_header(30000, 30000), "image above the limit"),
 }
 GOOD: dict[str, PIL.Image.Image] = {
     "grey.png": noise(3).convert("L"),

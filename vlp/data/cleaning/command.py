@@ -56,10 +56,7 @@ def run(options: argparse.Namespace) -> None:
     if options.out is None or "=" in str(options.out):
         raise ValueError(f"{options.out}: the first word is the list to write, before any KEY=VALUE")
     settings = chosen(options.set)
-    data = compose_data(options.overrides)
-    if len(data.sources) > 1:
-        raise ValueError(f"clean one data set at a time: {', '.join(data.sources)} are several")
-    (source,) = data.sources.values()
+    source = compose_data(options.overrides).only("clean")
     if isinstance(source, Shards):
         raise ValueError("clean the data that the shards are packed of: a list cannot name files within shards")
     others = {

@@ -35,10 +35,7 @@ def run(options: argparse.Namespace) -> None:
 
     if "=" in str(options.out):
         raise ValueError(f"{options.out}: the first word is the folder to write, before any KEY=VALUE")
-    data = compose_data(options.overrides)
-    if len(data.sources) > 1:
-        raise ValueError(f"pack one data set at a time: {', '.join(data.sources)} are several")
-    (source,) = data.sources.values()
+    source = compose_data(options.overrides).only("pack")
     splits = {split: found for split in SPLITS if len(found := source.split(split))}
     columns = (
         TextColumn("{task.description}"),

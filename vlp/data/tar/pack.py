@@ -30,7 +30,7 @@ from vlp.data.tar.index import read_index
 from vlp.data.tar.manifest import NAME, Manifest, Shard
 from vlp.data.tar.record import record_of
 from vlp.data.tar.store import ShardStore
-from vlp.data.view import View
+from vlp.data.view import View, in_whole
 from vlp.data.whole_files import write_whole
 from vlp.random import permutation
 from vlp.structures import Member, Sample
@@ -229,9 +229,8 @@ def _photo(sample: Sample, options: PackOptions) -> tuple[str, bytes, Sample]:
     made.save(stream, "JPEG", quality=options.quality, subsampling=0)
     if sample.boxes is not None:
         view = View(left=0, top=0, width=photo.size[0], height=photo.size[1], size=(height, width))
-        left, top = photo.region[:2] if photo.region is not None else (0, 0)
-        corners, seen = view.boxes([(b[0] - left, b[1] - top, b[2] - left, b[3] - top) for b in sample.boxes])
-        boxes = tuple(tuple((corners * corners.new_tensor([width, height] * 2))[i].tolist()) for i in range(len(seen)))
+        corners, seen = in_whole(photo, view).boxes(sample.boxes)
+        boxes = tuple(map(tuple, (corners * corners.new_tensor([width, height] * 2)).tolist()))
         sample = replace(sample, boxes=boxes, box_labels=tuple(sample.box_labels[i] for i in seen if sample.box_labels))
     return "jpg", stream.getvalue(), sample
 
