@@ -14,9 +14,10 @@ from pathlib import Path
 from hydra._internal.utils import get_args_parser
 from omegaconf import DictConfig, OmegaConf
 
+from vlp.launch.changes import changes
 from vlp.launch.compose import Composer, conf_folder
 from vlp.launch.errors import ConfigError
-from vlp.launch.process import command_line, process
+from vlp.launch.process import command_line, process, shown
 from vlp.launch.run_folder import create, freeze, parent_folder, read, settle
 
 
@@ -70,30 +71,80 @@ def _main(command: str, arguments: list[str], conf: Path | None) -> int:
 
 
 def run(command: str, composer: Composer, overrides: list[str]) -> int:
-    config = composer.compose(overrides)
-    container = settle(config, Path("run"))  # everything is checked before a folder appears
-    parent = parent_folder(container)
-    folder = unfinished(config, parent) if container.get("resume") == "auto" else None
+    """Freeze the config in a new run folder, or in that of `resume`, and become the run."""
+    folder = named_folder(composer, overrides)
     if folder is None:
-        folder = create(parent)
+        config = composer.compose(overrides)
+        container = settle(config, Path("run"))  # everything is checked before a folder appears
+        parent = parent_folder(container)
         if container.get("resume") == "auto":
-            print(f"resume=auto: no unfinished run of this config in {parent}; starting a new one", file=sys.stderr)
+            folder = unfinished(config, parent)
             config.resume = None
-    file = freeze(folder, settle(config, folder), command_line(command, overrides))
+            told = (
+                f"going on in {folder}"
+                if folder
+                else f"no unfinished run of this config in {parent}; starting a new one"
+            )
+            print(f"resume=auto: {told}", file=sys.stderr)
+        if folder is None:
+            folder = create(parent)
+            freeze(folder, settle(config, folder), command_line(command, overrides))
+    else:
+        again(folder, composer, [line for line in overrides if not line.startswith("resume=")])
+    return start(command, folder / "config.yaml")
+
+
+def start(command: str, file: Path) -> int:
     arguments, environment = process(command, file)
     sys.stdout.flush()
     sys.stderr.flush()
     os.execve(arguments[0], arguments, environment)
 
 
+def named_folder(composer: Composer, overrides: list[str]) -> Path | None:
+    """The run folder that resume=FOLDER names."""
+    for override in composer.parse(overrides):
+        if override.key_or_group == "resume" and isinstance(override.value(), str):
+            folder = Path(str(override.value())).expanduser()
+            if folder.is_dir():
+                if not (folder / "config.yaml").is_file():
+                    raise ConfigError(f"resume={folder}: it holds no config.yaml, so it is no run folder")
+                return folder
+    return None
+
+
+def again(folder: Path, composer: Composer, overrides: list[str]) -> None:
+    """A run's own config with some values changed; the config that it had is kept beside it."""
+    file = folder / "config.yaml"
+    frozen = read(file)
+    for override in composer.parse(overrides):
+        key = override.key_or_group
+        if OmegaConf.select(frozen, key, throw_on_missing=False) is None and key != "force":
+            raise ConfigError(
+                f"{override.input_line}: {folder} goes on with its own config, which has no {key}: set one of its values, "
+                "such as trainer.devices=2"
+            )
+        OmegaConf.update(frozen, key, override.value(), force_add=True)
+    then, now = (OmegaConf.to_container(config, resolve=False) for config in (read(file), frozen))
+    differing = changes(then, now)  # type: ignore[arg-type]
+    if differing and not frozen.get("force"):
+        raise ConfigError(
+            f"resume={folder}: {'; '.join(differing)}: that would change what is trained; leave it, or add force=true"
+        )
+    if then != now:
+        count = len(list(folder.glob("config.*.yaml"))) + 1
+        os.link(file, folder / f"config.{count}.yaml")
+        header = [line[2:] for line in file.read_text(encoding="utf-8").splitlines() if line.startswith("# ")]
+        freeze(folder, now, "\n".join([*header[:1], f"gone on with: {' '.join(shown(overrides))}"]))  # type: ignore[arg-type]
+
+
 def unfinished(config: DictConfig, parent: Path) -> Path | None:
     """The newest run of the same config that has a checkpoint and no results."""
     for file in sorted(parent.glob("*/config.yaml"), key=lambda file: file.stat().st_mtime, reverse=True):
         folder = file.parent
-        if (folder / "results.json").exists() or not (folder / "checkpoints" / "last.ckpt").exists():
+        if (folder / "results.json").exists() or not any((folder / "checkpoints").glob("*.ckpt")):
             continue
         here, there = settle(config, folder), OmegaConf.to_container(read(file), resolve=False)
-        if {**here, "resume": None} == {**there, "resume": None}:  # type: ignore[dict-item]
-            config.resume = str(folder / "checkpoints" / "last.ckpt")
+        if not changes(there, here):  # type: ignore[arg-type]
             return folder
     return None

@@ -21,6 +21,7 @@ from vlp.data.mixture import Mixture
 from vlp.launch.run_folder import read
 from vlp.predictor import load
 from vlp.training.loggers import JsonLines
+from vlp.training.nonfinite import Guard
 from vlp.training.module import VisionLanguageModule, set_vocabulary_size
 
 
@@ -67,6 +68,7 @@ def assemble(config: dict[str, Any], folder: Path, stored: dict[str, Any] | None
         freeze=config["freeze"],
         gradient_cache=config["gradient_cache"],
         momentum=config["momentum"],
+        guard=Guard(policy=config["nonfinite"], limit=config["nonfinite_limit"], folder=folder / "checkpoints"),
         seed=config["seed"],
         config=stored or config,
     )

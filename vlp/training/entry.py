@@ -1,31 +1,91 @@
-"""The last frame of a run's process: a mistake in data or settings ends in one sentence, its traceback in the run folder."""
+"""The last frame of a run's process: a mistake in data or settings ends in one sentence, its traceback in the run folder.
+
+Exit codes: 0 finished, 1 a defect or a lost process, 2 a mistake in settings or data, 4 training diverged, 130 and 143
+stopped by SIGINT and SIGTERM after a checkpoint was written.
+"""
 
 from __future__ import annotations
 
+import ctypes
+import os
+import signal
 import sys
 import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from vlp.launch.errors import ConfigError
+from vlp.training.nonfinite import NotFinite
+from vlp.training.signals import SIGNALS, Stopped
+
 PACKAGE = Path(__file__).resolve().parent.parent
-EXPECTED = (ValueError, OSError, ArithmeticError)
+EXPECTED = (ValueError, OSError, ArithmeticError, ConfigError)
+DIVERGED = 4
 
 
 def enter(name: str, function: Callable[[Path], Any]) -> None:
     """`function` of the config file on the command line.
 
-    What vlp itself raises for a user to read is printed and the process exits with 2; anything else is a defect, of vlp or
-    of a library, and keeps its traceback.
+    What vlp itself raises for a user to read is printed and the process exits with 2 (4 where training diverged); anything
+    else is a defect, of vlp or of a library, and keeps its traceback.
     """
     config = Path(sys.argv[1])
+    rank = int(os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0")))
+    end_with_parent()
+    SIGNALS.install()
     try:
         function(config)
+    except Stopped as stopped:
+        if rank == 0:
+            print(f"{name}: {stopped}; go on with resume={config.parent}", file=sys.stderr, flush=True)
+        _exit(stopped.code)
     except EXPECTED as error:
+        _note(config, rank)
         last = Path(traceback.extract_tb(error.__traceback__)[-1].filename).resolve()
         if PACKAGE not in last.parents:
             raise
-        file = config.parent / "error.txt"
-        file.write_text(traceback.format_exc(), encoding="utf-8")
-        print(f"{name}: {error} (traceback: {file})", file=sys.stderr)
-        sys.exit(2)
+        whose = f"rank {rank}: " if rank else ""
+        print(f"{name}: {whose}{error} (traceback: {_file(config, rank)})", file=sys.stderr, flush=True)
+        _exit(DIVERGED if isinstance(error, NotFinite) else 2)
+    except Exception as error:
+        _note(config, rank)
+        first = _first(config)
+        if first is not None and first[0] != rank:  # this one only lost its partner
+            print(f"{name}: rank {first[0]} failed first: {first[1]}", file=sys.stderr, flush=True)
+        elif "onnection" in str(error):
+            print(f"{name}: rank {rank} lost another rank, which was killed: {error}", file=sys.stderr, flush=True)
+        raise
+
+
+def end_with_parent() -> None:
+    """A rank that was started by another ends when that one does, also when it was killed (Linux)."""
+    if sys.platform == "linux" and int(os.environ.get("LOCAL_RANK", "0")) and "TORCHELASTIC_RUN_ID" not in os.environ:
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+
+
+def _file(config: Path, rank: int) -> Path:
+    return config.parent / ("error.txt" if rank == 0 else f"error_rank_{rank}.txt")
+
+
+def _note(config: Path, rank: int) -> None:
+    try:
+        _file(config, rank).write_text(traceback.format_exc(), encoding="utf-8")
+    except OSError:  # a full disk must not hide what happened
+        traceback.print_exc()
+
+
+def _first(config: Path) -> tuple[int, str] | None:
+    """The rank that failed first, and its last line."""
+    files = [config.parent / "error.txt", *config.parent.glob("error_rank_*.txt")]
+    files = sorted((file for file in files if file.exists()), key=lambda file: file.stat().st_mtime)
+    if not files:
+        return None
+    number = files[0].stem.removeprefix("error_rank_")
+    return (int(number) if number.isdigit() else 0), files[0].read_text(encoding="utf-8").strip().splitlines()[-1]
+
+
+def _exit(code: int) -> None:
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code) if int(os.environ.get("WORLD_SIZE", "1")) > 1 else sys.exit(code)

@@ -43,6 +43,12 @@ class JsonLines(Logger):
         with self.path.open("a") as file:
             file.write(json.dumps({"step": step, "time": round(time.time(), 3)} | metrics) + "\n")
 
+    @rank_zero_only
+    def rewind(self, size: int | None) -> None:
+        """Cuts off what was logged after a checkpoint, when there were so many bytes; the steps are done again."""
+        if size is not None and self.path.exists() and self.path.stat().st_size > size:
+            os.truncate(self.path, size)
+
     def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:
         """The run folder already holds config.yaml."""
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from vlp.data.resumption import finish_epoch
+from vlp.injector import inject
 from vlp.models.features import compute_features
 from vlp.models.momentum import MomentumCopy
 from vlp.models.vlm import VisionLanguageModel
@@ -26,6 +26,8 @@ from vlp.random import mix
 from vlp.structures import Batch
 from vlp.tasks.base import Task
 from vlp.training.measurement import Measurement
+from vlp.training.nonfinite import Guard
+from vlp.training.restart import between_steps
 
 
 class VisionLanguageModule(L.LightningModule):
@@ -33,6 +35,7 @@ class VisionLanguageModule(L.LightningModule):
 
     freeze: regexes of parameter names that are not trained; modules left without any trainable parameter stay in
     evaluation mode (batch norms keep their statistics).  gradient_cache: rows per chunk, None = off.
+    guard: what follows when a gradient is not finite; None = an error.
     momentum: the share m that the slowly moving copy of model and heads keeps at each step (ALBEF: 0.995); None = no copy.
     config: the resolved config as plain data; it travels in every checkpoint, with the tokenizer, so that the file
     alone rebuilds the model.
@@ -49,6 +52,7 @@ class VisionLanguageModule(L.LightningModule):
         freeze: Sequence[str] = (),
         gradient_cache: int | None = None,
         momentum: float | None = None,
+        guard: Guard | None = None,
         seed: int = 0,
         config: Mapping[str, Any] | None = None,
     ) -> None:
@@ -59,6 +63,7 @@ class VisionLanguageModule(L.LightningModule):
         self.momentum = None if momentum is None else MomentumCopy(model, dict(self.objectives.items()), decay=momentum)
         self.make_optimizer, self.make_schedule = optimizer, schedule
         self.gradient_cache = gradient_cache
+        self.guard = guard or Guard()
         self.seed = seed
         self.config = dict(config or {})
         self.samples_seen = 0
@@ -127,6 +132,8 @@ class VisionLanguageModule(L.LightningModule):
         # dropout depends on (seed, step, rank) alone, so a resumed run draws what the straight run would have drawn
         part = index % self.trainer.accumulate_grad_batches
         torch.manual_seed(mix(self.seed, self.global_step, self.global_rank, *([part] if part else [])))
+        if not part:
+            self.guard.before_step(self)
 
     def training_step(self, batch: Batch | dict[str, Batch], index: int) -> Tensor:
         if self.momentum is not None and index % self.trainer.accumulate_grad_batches == 0:
@@ -137,7 +144,11 @@ class VisionLanguageModule(L.LightningModule):
             # several processes need a gradient of every parameter: what waits for its objective gets one of 0, which is
             # taken away before the optimiser sees it
             losses += [0 * parameter.sum() for parameter in self.parameters() if parameter.requires_grad]
-        return torch.stack(losses).sum()
+        loss = torch.stack(losses).sum()
+        if inject("before_backward", step=self.global_step, rank=self.global_rank):
+            loss = loss * torch.nan
+        self._latest = loss.detach(), [part.sample for part in self._by_source(batch).values()]
+        return loss
 
     def weights(self) -> dict[str, float]:
         """Of the objectives whose schedule gives them one at this step."""
@@ -182,6 +193,10 @@ class VisionLanguageModule(L.LightningModule):
                 )
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
+        if not self._may_step():
+            for parameter in self.parameters():
+                parameter.grad = None  # an optimiser leaves what has no gradient as it is
+            return
         if len(self.weights()) < len(self.trained):
             for parameter in self.parameters():
                 if parameter.grad is not None and not parameter.grad.any():
@@ -189,13 +204,16 @@ class VisionLanguageModule(L.LightningModule):
 
     def on_train_batch_end(self, outputs: Any, batch: Any, index: int) -> None:
         self.model.constrain()
+
+    def _may_step(self) -> bool:
+        if getattr(self.trainer.precision_plugin, "scaler", None) is not None:
+            return True  # which leaves out steps by itself, as a part of its search for a scale
         every: int = self.trainer.log_every_n_steps  # type: ignore[attr-defined]  # set by Lightning's logger connector
-        if index % every == 0 and not torch.isfinite(outputs["loss"]):
-            samples = [part.sample.tolist() for part in self._by_source(batch).values()]
-            raise ArithmeticError(
-                f"the loss is {float(outputs['loss'])} at step {self.global_step}, on samples {samples}: "
-                "lower optimizer.lr, raise schedule.warmup, or set trainer.gradient_clip_val=1"
-            )
+        if self.guard.policy == "raise" and self.device.type != "cpu" and self.global_step % every:
+            return True  # to look is to wait for the accelerator
+        gradients = [parameter.grad for parameter in self.parameters() if parameter.grad is not None]
+        loss, samples = self._latest
+        return self.guard.check(self, gradients, [rows.tolist() for rows in samples], loss)
 
     def configure_optimizers(self) -> Any:
         assert self.make_optimizer is not None, "this module was built without an optimizer"
@@ -261,7 +279,7 @@ class VisionLanguageModule(L.LightningModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.samples_seen = checkpoint["samples_seen"]
         if "loops" in checkpoint:
-            finish_epoch(checkpoint)
+            between_steps(checkpoint)
 
 
 def portable(

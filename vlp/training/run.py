@@ -1,51 +1,94 @@
 """One run from its frozen config: `python -m vlp.training.run RUN/config.yaml` builds the parts, fits, tests the best
 checkpoint and writes `results.json`. Lightning starts further ranks with the same command line, so every rank reads
-the same file.
+the same file, and they compare what they read.
+
+Where RUN/checkpoints holds a checkpoint, the run goes on from it: whoever starts the same command again, a person, a
+sweep, SLURM or torchrun, continues the run.
 """
 
 from __future__ import annotations
 
+import hashlib
+import os
+import sys
 import time
 from pathlib import Path
 from typing import Any
 
 import lightning as L
 import torch
-from lightning.pytorch.callbacks import ProgressBar, Timer
+from lightning.pytorch.callbacks import Callback, Checkpoint, ProgressBar, Timer
 
 from vlp.build import build
+from vlp.distributed import gather_objects
+from vlp.injector import inject
+from vlp.launch.changes import changes
+from vlp.launch.lock import locked
 from vlp.training.assemble import assemble, build_loggers, check_monitor, quiet, read_config
+from vlp.training.checkpoint_files import BEST, WholeFiles, clear, fault, newest, read
 from vlp.training.entry import enter
+from vlp.training.loggers import JsonLines
 from vlp.training.results import print_table, write_results
+from vlp.training.signals import SIGNALS, replace_lightnings
+
+
+class SameConfig(Callback):
+    """Every process must have read the same config; on several machines each reads its own copy of the file."""
+
+    def __init__(self, file: Path) -> None:
+        self.digest = hashlib.sha256(file.read_bytes()).hexdigest()
+
+    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        digests = gather_objects(self.digest)
+        others = [rank for rank, digest in enumerate(digests) if digest != digests[0]]
+        if others:
+            raise ValueError(
+                f"ranks {', '.join(map(str, others))} read another config.yaml than rank 0: put the run folder on a file "
+                "system that all machines share, with runs=DIR"
+            )
 
 
 def run(config_path: Path) -> dict[str, Any]:
     """Fits and tests; returns the flat results that are also in results.json."""
+    with locked(config_path.parent):
+        return _run(config_path)
+
+
+def _run(config_path: Path) -> dict[str, Any]:
     start = time.perf_counter()
     config, stored = read_config(config_path)
     check_monitor(config)
     folder = config_path.parent
     quiet()
     L.seed_everything(config["seed"], workers=True, verbose=False)
+    begin, content = _beginning(folder, config, stored)
+    inject("build")
     parts = assemble(config, folder, stored)
     timer = Timer()
-    callbacks = [build(node) for node in config["callbacks"].values() if node] + [timer]
+    callbacks = [SameConfig(config_path)] + [build(node) for node in config["callbacks"].values() if node] + [timer]
+    files = WholeFiles()
     trainer: L.Trainer = build(
         config["trainer"],
         logger=build_loggers(config, folder),
         callbacks=callbacks,
+        enable_checkpointing=any(isinstance(callback, Checkpoint) for callback in callbacks),
         enable_progress_bar=any(isinstance(callback, ProgressBar) for callback in callbacks),
         default_root_dir=folder,
         use_distributed_sampler=False,
         enable_model_summary=False,
+        plugins=[files],
     )
-    trainer.fit(parts.module, parts.data, ckpt_path=config["resume"], weights_only=True)
-    figures = {k: float(v) for k, v in trainer.callback_metrics.items() if k.startswith("val/")}
-    best = getattr(trainer.checkpoint_callback, "best_model_path", "")
-    if best and not config["trainer"].get("fast_dev_run"):
-        content = torch.load(best, map_location="cpu", weights_only=True)
-        parts.module.load_state_dict(content["state_dict"])
-        figures = content["figures"]
+    replace_lightnings(trainer)
+    trainer.fit(parts.module, parts.data, ckpt_path=begin, weights_only=True)
+    SIGNALS.training = False
+    figures = {k: float(v) for k, v in trainer.callback_metrics.items() if k.startswith("val/")} or (content or {}).get(
+        "figures", {}
+    )
+    best = folder / "checkpoints" / BEST
+    if best.exists() and not config["trainer"].get("fast_dev_run"):
+        chosen = read(best)
+        parts.module.load_state_dict(chosen["state_dict"])
+        figures = chosen["figures"]
     if len(parts.data.split("test")):
         trainer.test(parts.module, parts.data, verbose=False)
         figures |= {k: float(v) for k, v in trainer.callback_metrics.items() if k.startswith("test/")}
@@ -58,7 +101,44 @@ def run(config_path: Path) -> dict[str, Any]:
     if trainer.is_global_zero:
         results = write_results(folder, results, stored, parts.data)
         print_table(results, folder)
+    inject("teardown")
     return results
+
+
+def _beginning(
+    folder: Path, config: dict[str, Any], stored: dict[str, Any]
+) -> tuple[Path | None, dict[str, Any] | None]:
+    """The checkpoint to go on from, and its content: this run's own newest whole one, or that of `resume`."""
+    checkpoints = folder / "checkpoints"
+    main = int(os.environ.get("LOCAL_RANK", "0")) == 0
+    if main:
+        clear(checkpoints)
+    path, passed = newest(checkpoints)
+    for sentence in passed if main else ():
+        print(f"warning: {sentence}; going on from {path or 'the beginning'}", file=sys.stderr, flush=True)
+    own = path is not None
+    if path is None and config["resume"]:
+        path = Path(config["resume"])
+        if path.is_dir():
+            path = newest(path / "checkpoints")[0] or path / "checkpoints" / "last.ckpt"
+        wrong = fault(path)
+        if wrong is not None:
+            raise ValueError(f"resume={path}: it {wrong}")
+    if path is None:
+        if main:
+            JsonLines(folder=folder).rewind(0)
+        return None, None
+    content = read(path)
+    differing = changes(content.get("config", {}), stored)
+    if differing and not config.get("force"):
+        raise ValueError(
+            f"resume={path}: settings differ from the checkpoint's that change what is trained: {'; '.join(differing)}; "
+            "use the run's own, or go on all the same with force=true"
+        )
+    if main and own:
+        JsonLines(folder=folder).rewind(content.get("logged_bytes"))
+        print(f"going on from {path}, step {content['global_step']}", file=sys.stderr, flush=True)
+    return path, content
 
 
 if __name__ == "__main__":

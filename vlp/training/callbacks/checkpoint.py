@@ -1,21 +1,213 @@
-"""checkpoints/best.ckpt and checkpoints/last.ckpt of a run folder."""
+"""checkpoints/last.ckpt and checkpoints/best.ckpt of a run folder, from which the run goes on to the bit.
+
+A checkpoint is written between two steps, when every figure of the steps before it is in the log: at the start of the
+next step, before a validation (which a run that goes on then does first), and at the end of an epoch. All processes take
+part in each decision, so a signal to one, or a disk that is full for one, is the same event for all.
+"""
 
 from __future__ import annotations
 
+import math
+import sys
+import time
 from pathlib import Path
+from typing import Any
 
-from lightning.pytorch.callbacks import ModelCheckpoint
+import lightning as L
+from lightning.pytorch.callbacks import Checkpoint
+
+from vlp.distributed import gather_objects
+from vlp.injector import inject
+from vlp.training.checkpoint_files import BEST, LAST, WholeFiles, copy
+from vlp.training.nonfinite import NotFinite
+from vlp.training.signals import SIGNALS, Stopped
+
+FULL_DISK = ("stop", "continue")
 
 
-def checkpoint(*, folder: str | Path, monitor: str, every_n_train_steps: int | None = None) -> ModelCheckpoint:
-    """best: the highest `monitor`.  last: written with it, and at the end."""
-    return ModelCheckpoint(
-        dirpath=folder,
-        filename="best",
-        monitor=monitor,
-        mode="max",
-        save_last=True,
-        every_n_train_steps=every_n_train_steps,
-        enable_version_counter=False,
-        auto_insert_metric_name=False,
-    )
+class RunCheckpoint(Checkpoint):
+    """folder: of the files.  monitor, mode: the figure that selects best.ckpt, and whether "max" or "min" is better; a figure
+    that is no number is never best, and of equal ones the first stays.  every_n_train_steps, every_n_minutes, every_n_epochs:
+    when last.ckpt is due, whichever comes first; None = not by this. It is also written at the end, and on a signal.
+    full_disk: what follows when a checkpoint cannot be written: "stop" the run (exit 1; the last checkpoint is intact) or
+    "continue" and try again when the next is due.
+    """
+
+    def __init__(
+        self,
+        *,
+        folder: str | Path,
+        monitor: str,
+        mode: str = "max",
+        every_n_train_steps: int | None = None,
+        every_n_minutes: float | None = None,
+        every_n_epochs: int | None = 1,
+        full_disk: str = "stop",
+    ) -> None:
+        if mode not in ("max", "min"):
+            raise ValueError(f'callbacks.checkpoint.mode={mode}: choose "max" or "min"')
+        if full_disk not in FULL_DISK:
+            raise ValueError(f"callbacks.checkpoint.full_disk={full_disk}: choose from {', '.join(FULL_DISK)}")
+        for name, value in (
+            ("train_steps", every_n_train_steps),
+            ("minutes", every_n_minutes),
+            ("epochs", every_n_epochs),
+        ):
+            if value is not None and value <= 0:
+                raise ValueError(f"callbacks.checkpoint.every_n_{name}={value}: give a number above 0, or null")
+        self.folder, self.monitor, self.mode, self.full_disk = Path(folder), monitor, mode, full_disk
+        self.steps, self.minutes, self.epochs = every_n_train_steps, every_n_minutes, every_n_epochs
+        self.best_score: float | None = None
+        self.saved_step, self.saved_at = 0, time.monotonic()
+        self.validation_due = False  # the checkpoint stands before a validation
+        self.stopping = False  # the trainer had decided to stop (early stopping)
+        self._restored = False  # until the first step after a checkpoint was loaded
+        self._measured = False  # a validation ended that was not yet compared with the best
+        self._again = False  # within a validation that a checkpoint stood before
+
+    @property
+    def best_model_path(self) -> str:
+        """Empty until there is one."""
+        return "" if self.best_score is None else str(self.folder / BEST)
+
+    # -- what a checkpoint knows of itself ---------------------------------------------------------------------------
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"best_score": self.best_score, "validation_due": self.validation_due, "stopping": self.stopping}
+
+    def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
+        metrics = self.folder.parent / "metrics.jsonl"
+        checkpoint["logged_bytes"] = metrics.stat().st_size if metrics.exists() else 0
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.best_score = state_dict.get("best_score")
+        self.validation_due = state_dict.get("validation_due", False)
+        self.stopping = state_dict.get("stopping", False)
+        self._restored = True
+
+    # -- when ----------------------------------------------------------------------------------------------------------
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self.saved_step, self.saved_at = trainer.global_step, time.monotonic()
+        SIGNALS.training = True
+        inject("fit", step=trainer.global_step, rank=trainer.global_rank)
+        if self.stopping:
+            trainer.should_stop = True
+        if self.validation_due:
+            self._again = True
+            validate_again(trainer)
+            self._again = False
+
+    def on_train_batch_start(self, trainer: L.Trainer, module: L.LightningModule, batch: Any, batch_idx: int) -> None:
+        if self._restored:  # Lightning counts some restarts as a step
+            trainer.fit_loop.epoch_loop._batches_that_stepped = trainer.global_step
+            self._restored = False
+        if batch_idx % trainer.accumulate_grad_batches == 0:
+            self._between_steps(trainer)
+        inject("batch", step=trainer.global_step, rank=trainer.global_rank)
+
+    def on_train_batch_end(self, trainer: L.Trainer, *args: Any) -> None:
+        inject("step", step=trainer.global_step, rank=trainer.global_rank)
+
+    def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if trainer.state.fn == "fit" and not trainer.sanity_checking and not self._again:
+            self.validation_due = True
+            self._between_steps(trainer, due=True)  # a long validation that is cut off then costs nothing but itself
+
+    def on_validation_batch_end(self, trainer: L.Trainer, *args: Any) -> None:
+        if trainer.state.fn == "fit" and not trainer.sanity_checking:
+            inject("validation", step=trainer.global_step, rank=trainer.global_rank)
+            _stop_if_told()  # alone: ranks have different numbers of batches, and what was trained is on the disk
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if trainer.state.fn == "fit" and not trainer.sanity_checking:
+            self.validation_due, self._measured = False, True
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self.stopping = trainer.should_stop
+        every = self.epochs is not None and trainer.current_epoch % self.epochs == 0  # that was counted already
+        self._between_steps(trainer, due=every or trainer.should_stop)
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._between_steps(trainer, due=trainer.global_step > self.saved_step)
+        SIGNALS.training = False
+
+    def on_test_batch_end(self, trainer: L.Trainer, *args: Any) -> None:
+        inject("test", rank=trainer.global_rank)
+
+    def _between_steps(self, trainer: L.Trainer, *, due: bool = False) -> None:
+        due = due or (self.steps is not None and trainer.global_step - self.saved_step >= self.steps)
+        late = self.minutes is not None and time.monotonic() - self.saved_at >= 60 * self.minutes
+        stop, save, late = SIGNALS.agreed(int(late))
+        if self._again:  # on the way back into a validation; nothing is new
+            due = late = save = False
+        if self._measured and self._is_best(trainer):
+            self.best_score = float(trainer.callback_metrics[self.monitor])
+            self.save(trainer, best=True)
+        elif due or late or save or (stop and trainer.global_step > self.saved_step):
+            self.save(trainer)
+        self._measured = False
+        if stop:
+            raise Stopped(stop)
+
+    def _is_best(self, trainer: L.Trainer) -> bool:
+        score = float(trainer.callback_metrics.get(self.monitor, math.nan))
+        if math.isnan(score):
+            return False
+        if self.best_score is None:
+            return True
+        return score > self.best_score if self.mode == "max" else score < self.best_score
+
+    # -- how -----------------------------------------------------------------------------------------------------------
+
+    def save(self, trainer: L.Trainer, *, best: bool = False) -> None:
+        """last.ckpt, and best.ckpt where these weights are the best. Every rank calls it."""
+        weights = {name: value for name, value in trainer.lightning_module.state_dict().items()}
+        spoiled = [name for name, value in weights.items() if value.is_floating_point() and not value.isfinite().all()]
+        if any(gather_objects(bool(spoiled))):
+            raise NotFinite(
+                f"after {trainer.global_step} steps {len(spoiled)} weights hold numbers that are not finite "
+                f"({', '.join(spoiled[:3])}): they are not written over {self.folder / LAST}; lower optimizer.lr, or set "
+                "trainer.gradient_clip_val=1"
+            )
+        files = trainer.strategy.checkpoint_io
+        trainer.save_checkpoint(self.folder / (BEST if best else LAST))
+        error: OSError | None = getattr(files, "error", None)
+        if best and trainer.is_global_zero and error is None:
+            try:
+                copy(self.folder / BEST, self.folder / LAST)
+            except OSError as found:
+                error = found
+        if isinstance(files, WholeFiles):
+            files.error = None
+        told = next((text for text in gather_objects(str(error) if error else None) if text), None)
+        self.saved_at = time.monotonic()
+        if told is None:
+            self.saved_step = trainer.global_step
+            return
+        message = (
+            f"the checkpoint of step {trainer.global_step} could not be written ({told}); the one before is intact"
+        )
+        if self.full_disk == "stop":
+            raise OSError(f"{message}: make room, and go on with resume={self.folder.parent}")
+        if trainer.is_global_zero:
+            print(f"warning: {message}; training goes on", file=sys.stderr, flush=True)
+
+
+def _stop_if_told() -> None:
+    if SIGNALS.stop_code:
+        raise Stopped(SIGNALS.stop_code)
+
+
+def validate_again(trainer: L.Trainer) -> None:
+    """The validation that a checkpoint stands before, with the counters that it would have seen."""
+    loop = trainer.fit_loop
+    epochs, steps = loop.epoch_progress.current, loop.epoch_loop
+    after_epoch = steps.batch_progress.current.ready == 0  # the checkpoint counts as the next epoch's beginning
+    steps._batches_that_stepped = trainer.global_step - 1
+    steps.val_loop.restarting = False
+    epochs.processed -= after_epoch
+    trainer.validating = True
+    steps.val_loop.run()
+    trainer.training = True
+    epochs.processed += after_epoch

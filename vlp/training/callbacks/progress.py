@@ -35,6 +35,11 @@ class Bar(RichProgressBar):
         super().__init__(leave=False)
         self.rate = _Rate()
 
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        super().on_train_start(trainer, pl_module)
+        if trainer.fit_loop.restarted_mid_epoch:  # Lightning then calls no start of the epoch
+            self.on_train_epoch_start(trainer, pl_module)
+
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         super().on_train_epoch_start(trainer, pl_module)
         self.rate.start(pl_module)
@@ -60,6 +65,7 @@ class Lines(Callback):
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self.begin, self.first_step = time.perf_counter(), trainer.global_step
+        self.rate.start(pl_module)  # Lightning calls no start of an epoch that a checkpoint has begun
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self.rate.start(pl_module)

@@ -1,0 +1,38 @@
+"""What differs between the config that a run began with and the one that it is to go on with.
+
+Only what changes the numbers counts. How many processes, devices and workers there are, where data, runs and logs lie, and
+how often something is printed or saved, may change.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+FREE = re.compile(
+    r"^(name|runs|resume|force|sweep|loggers|monitor|compile|checkpoint|nonfinite\w*)(\.|$)"
+    r"|^callbacks\.(checkpoint|progress|pictures|baseline|ranks_agree)(\.|$)"
+    r"|^trainer\.(accelerator|devices|num_nodes|strategy|log_every_n_steps|limit_(val|test)_batches|num_sanity_val_steps"
+    r"|check_val_every_n_epoch|val_check_interval|profiler|enable_\w+|deterministic|benchmark|fast_dev_run)(\.|$)"
+    r"|\.(root|cache|num_workers|worker_restarts|timeout|eval_batch_size|max_bad_fraction|follow_symlinks|issues_path|decoder)$"
+)
+
+
+def changes(then: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    """ "key: old became new", of the keys that both have; a value that was open (null) says nothing."""
+    before, after = dict(flat(then)), dict(flat(now))
+    return [
+        f"{key}: {before[key]} became {value}"
+        for key, value in after.items()
+        if key in before and None not in (before[key], value) and before[key] != value and not FREE.search(key)
+    ]
+
+
+def flat(node: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """Dotted keys and their values; a list is one value."""
+    if isinstance(node, dict) and node:
+        for key, value in node.items():
+            yield from flat(value, f"{path}.{key}" if path else str(key))
+    else:
+        yield path, node

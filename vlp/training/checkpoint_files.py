@@ -1,0 +1,232 @@
+"""Checkpoints on the disk: whole or absent, each with a sidecar that proves it, and the one before kept.
+
+A file is written under a temporary name in its own folder (Lightning's goes through the system's, which may lie on
+another file system: SIGKILL then leaves torn files), synced, and renamed. FILE.json tells its size, sha256, step and
+version. `last.ckpt` is kept as `previous.ckpt` before it is replaced, in an order that leaves one of them whole and
+proven wherever the process is killed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import json
+import os
+import pickle
+import shutil
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.fabric.plugins import CheckpointIO
+
+from vlp.data.whole_files import sync_folder
+from vlp.injector import inject
+
+LAST, PREVIOUS, BEST = "last.ckpt", "previous.ckpt", "best.ckpt"
+
+
+class _Hashed(io.RawIOBase):
+    """A file that is only written to, front to back, with the sha256 of what went in."""
+
+    def __init__(self, path: Path) -> None:
+        self.file, self.hash, self.size = open(path, "xb"), hashlib.sha256(), 0
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any) -> int:
+        self.hash.update(data)
+        self.size += len(data)
+        self.file.write(data)
+        inject("writing", step=None)
+        return len(data)
+
+    def finish(self) -> None:
+        self.file.flush()
+        os.fsync(self.file.fileno())
+        self.close()
+
+    def close(self) -> None:
+        self.file.close()
+        super().close()
+
+
+class WholeFiles(CheckpointIO):
+    """Lightning's way to the disk. A file that cannot be written (a full disk) leaves what was there, and its error here,
+    where the callback finds it: the other processes wait for this one, so it must not raise alone.
+    """
+
+    def __init__(self) -> None:
+        self.error: OSError | None = None
+
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: str | os.PathLike[str], storage_options: Any = None
+    ) -> None:
+        try:
+            write(Path(path), checkpoint)
+        except OSError as error:
+            self.error = error
+
+    def load_checkpoint(
+        self, path: str | os.PathLike[str], map_location: Any = None, weights_only: bool | None = None
+    ) -> dict[str, Any]:
+        return read(Path(path))
+
+    def remove_checkpoint(self, path: str | os.PathLike[str]) -> None:
+        Path(path).unlink(missing_ok=True)
+        sidecar(Path(path)).unlink(missing_ok=True)
+
+
+def write(path: Path, content: dict[str, Any]) -> None:
+    """Raises OSError; the file is then as it was."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.tmp-{os.getpid()}")
+    try:
+        file = _Hashed(temporary)
+        try:
+            torch.save(content, file)  # type: ignore[arg-type]
+            file.finish()
+        except RuntimeError as error:  # torch's writer hides the disk's error
+            raise _of_disk(error) from error
+        finally:
+            file.close()
+        inject("replacing")
+        facts = {
+            "size": file.size,
+            "sha256": file.hash.hexdigest(),
+            "step": content.get("global_step"),
+            "epoch": content.get("epoch"),
+            "written": round(time.time(), 3),
+        }
+        publish(temporary, path, facts)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _of_disk(error: BaseException) -> BaseException:
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, OSError):
+            return cause
+        cause = cause.__cause__ or cause.__context__
+    return error
+
+
+def publish(temporary: Path, path: Path, facts: dict[str, Any]) -> None:
+    """Gives a written file its name, and its sidecar; what was last becomes previous."""
+    if path.name == LAST and path.exists():
+        previous = path.with_name(PREVIOUS)
+        if sidecar(path).exists():
+            _put(sidecar(path), sidecar(previous))
+        _put(path, previous)
+    note = temporary.with_name(f".{path.name}.json.tmp-{os.getpid()}")
+    try:
+        with open(note, "w", encoding="utf-8") as file:
+            file.write(json.dumps(facts) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(note, sidecar(path))
+        os.replace(temporary, path)
+    finally:
+        note.unlink(missing_ok=True)
+    sync_folder(path.parent)
+
+
+def copy(source: Path, target: Path) -> None:
+    """The same file under a second name, without writing it again."""
+    temporary = target.with_name(f".{target.name}.tmp-{os.getpid()}")
+    facts = json.loads(sidecar(source).read_text(encoding="utf-8"))
+    _put(source, temporary)
+    try:
+        publish(temporary, target, facts)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _put(source: Path, target: Path) -> None:
+    """A second name for a file; a copy of it on file systems that have no second names."""
+    temporary = target.with_name(f".{target.name}.tmp-link-{os.getpid()}")
+    temporary.unlink(missing_ok=True)
+    try:
+        os.link(source, temporary)
+    except OSError:
+        shutil.copyfile(source, temporary)
+        with open(temporary, "rb") as file:
+            os.fsync(file.fileno())
+    os.replace(temporary, target)
+
+
+def sidecar(path: Path) -> Path:
+    return path.with_name(path.name + ".json")
+
+
+def fault(path: Path) -> str | None:
+    """What is wrong with a checkpoint file; None = it is what its sidecar says, or it has none and can be read."""
+    if not path.is_file():
+        return "is not there"
+    try:
+        facts = json.loads(sidecar(path).read_text(encoding="utf-8"))
+        size, digest = facts["size"], facts["sha256"]
+    except FileNotFoundError:
+        return None if _readable(path) else "cannot be read"
+    except (ValueError, KeyError, TypeError):
+        return f"cannot be compared with {sidecar(path).name}, which is damaged"
+    if path.stat().st_size != size:
+        return f"has {path.stat().st_size:,} bytes instead of {size:,}"
+    with open(path, "rb") as file:
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+    return None if found == digest else "is not what was written (another sha256)"
+
+
+def _readable(path: Path) -> bool:
+    try:
+        torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except Exception:  # torch raises many kinds
+        return False
+    return True
+
+
+def read(path: Path) -> dict[str, Any]:
+    """Tensors and plain values.  Raises ValueError for a damaged file, and for one that would run code."""
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise ValueError(
+            f"{path} holds more than tensors and plain values, which could run code when it is read: it is refused"
+        ) from error
+    except (RuntimeError, EOFError, KeyError) as error:
+        raise ValueError(f"{path} is damaged and cannot be read: {' '.join(str(error).split())[:200]}") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} is no checkpoint of a run")
+    return content
+
+
+def newest(folder: Path) -> tuple[Path | None, list[str]]:
+    """The newest whole checkpoint of a run to go on from, and a sentence for each that was passed over."""
+    passed = []
+    for name in (LAST, PREVIOUS):
+        path = folder / name
+        if not path.exists():
+            continue
+        wrong = fault(path)
+        if wrong is None:
+            return path, passed
+        passed.append(f"{path} {wrong}")
+    if passed and fault(folder / BEST) is None:
+        return folder / BEST, passed
+    return None, passed
+
+
+def clear(folder: Path) -> None:
+    """Removes what killed processes left half written; for the process that holds the run's lock."""
+    for path in _leftovers(folder):
+        with contextlib.suppress(OSError):
+            path.unlink()
+
+
+def _leftovers(folder: Path) -> Iterator[Path]:
+    return folder.glob(".*.tmp-*")

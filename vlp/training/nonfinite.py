@@ -1,0 +1,97 @@
+"""What happens at a loss or a gradient that is no number: stop, leave the step out, or go back.
+
+raise: stop with exit code 4.  skip: the step is left out as if its batch had not been there: weights, optimiser, queues and
+running statistics stay; the schedule goes on.  rollback: weights, optimiser, moving averages and queues become those of
+the last checkpoint, and training goes on with the data that come next. After `limit` such steps in a row, both stop.
+
+The decision is taken from the gradients after the processes have averaged them, so all of them take the same one, also
+when the number came up in one process alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.pytorch.callbacks import WeightAveraging
+from torch import Tensor, nn
+
+from vlp.training.checkpoint_files import newest, read
+
+POLICIES = ("raise", "skip", "rollback")
+
+
+class NotFinite(ArithmeticError):
+    """Training diverged; the entry point exits with 4."""
+
+
+def finite(gradients: Sequence[Tensor]) -> bool:
+    """Whether all of them hold finite numbers; waits for the accelerator."""
+    if not gradients:
+        return True
+    return bool(torch.stack([norm.float() for norm in torch._foreach_norm(gradients)]).isfinite().all())
+
+
+class Guard:
+    """policy: of those above.  limit: such steps in a row that are borne.  folder: of the run's checkpoints."""
+
+    def __init__(self, *, policy: str = "raise", limit: int = 10, folder: Path | None = None) -> None:
+        if policy not in POLICIES:
+            raise ValueError(f"nonfinite={policy}: choose from {', '.join(POLICIES)}")
+        self.policy, self.limit, self.folder = policy, limit, folder
+        self.in_a_row, self.skipped = 0, 0
+        self._buffers: list[Tensor] = []
+
+    def before_step(self, module: nn.Module) -> None:
+        """Keeps what a forward pass changes: queues, running statistics, counters."""
+        if self.policy == "skip":
+            self._buffers = [buffer.clone() for buffer in module.buffers()]
+
+    def check(self, module: L.LightningModule, gradients: Sequence[Tensor], samples: Any, loss: Tensor | None) -> bool:
+        """Whether the optimiser may step.  Raises NotFinite."""
+        if finite(gradients):
+            self.in_a_row = 0
+            return True
+        self.in_a_row += 1
+        self.skipped += 1
+        said = (
+            f"the loss is {float('nan') if loss is None else float(loss):g} and its gradient not finite at step "
+            f"{module.global_step}, on samples {samples}"
+        )
+        if self.policy == "raise" or self.in_a_row > self.limit:
+            tried = "" if self.policy == "raise" else f", the {self.in_a_row}th in a row"
+            raise NotFinite(
+                f"{said}{tried}: lower optimizer.lr, raise schedule.warmup, set trainer.gradient_clip_val=1, or bear it with "
+                "nonfinite=skip or nonfinite=rollback"
+            )
+        if self.policy == "skip":
+            for buffer, kept in zip(module.buffers(), self._buffers, strict=True):
+                buffer.copy_(kept)
+        else:
+            self._roll_back(module)
+        if module.global_rank == 0:
+            done = "the step is left out" if self.policy == "skip" else "back to the last checkpoint's weights"
+            print(f"warning: {said}: {done}", flush=True)
+        return False
+
+    def _roll_back(self, module: L.LightningModule) -> None:
+        path = newest(self.folder)[0] if self.folder is not None else None
+        if path is None:
+            raise NotFinite(
+                f"the loss is not finite at step {module.global_step} and there is no checkpoint to roll back to yet: set "
+                "callbacks.checkpoint.every_n_train_steps, or nonfinite=skip"
+            )
+        content, trainer = read(path), module.trainer
+        module.load_state_dict(content["state_dict"])
+        for callback in trainer.callbacks:  # type: ignore[attr-defined]
+            if isinstance(callback, WeightAveraging):
+                callback.on_load_checkpoint(trainer, module, content)
+        trainer.strategy.load_optimizer_state_dict(content)
+        schedules = trainer.lr_scheduler_configs
+        for schedule in schedules:  # the optimiser's state brought the learning rates of the checkpoint's step
+            scheduler: Any = schedule.scheduler
+            for group, rate in zip(scheduler.optimizer.param_groups, scheduler.get_last_lr(), strict=True):
+                group["lr"] = rate

@@ -1,0 +1,35 @@
+"""Lightning's counters of a checkpoint, brought into the one state from which it goes on exactly: between two steps.
+
+Lightning 2.6 has a rule for each hook in which a checkpoint may be written; several of them lose an epoch, validate twice or
+number the log's steps wrongly. A checkpoint that is loaded here counts every batch that was begun as either done or not
+begun, and one of an epoch's last batch counts as one of the next epoch's beginning.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+SPANS = ("total", "current")
+
+
+def between_steps(checkpoint: dict[str, Any]) -> None:
+    """For `on_load_checkpoint`; changes checkpoint["loops"] in place."""
+    loops = checkpoint["loops"]["fit_loop"]
+    batches, epochs = loops["epoch_loop.batch_progress"], loops["epoch_progress"]
+    ended = batches["is_last_batch"] and batches["current"]["processed"] == batches["current"]["ready"]
+    batches["is_last_batch"] = False
+    for span in SPANS:
+        _level(batches[span], batches[span]["processed"])
+        validation = loops["epoch_loop.val_loop.batch_progress"][span]
+        _level(validation, validation["completed"])
+    done = epochs["current"]["processed"]
+    if ended:
+        done += done < epochs["current"]["ready"]
+        _level(batches["current"], 0)
+    for span in SPANS:  # the epoch that goes on, or the next one, is begun
+        epochs[span] |= {"ready": done + 1, "started": done + 1, "processed": done, "completed": done}
+
+
+def _level(progress: dict[str, int], count: int) -> None:
+    for key in progress:
+        progress[key] = count

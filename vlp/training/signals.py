@@ -1,0 +1,75 @@
+"""What a run does when it is told to stop: it goes on to the end of its step, writes a checkpoint and exits.
+
+SIGTERM: checkpoint, exit 143.  SIGINT (Ctrl-C): checkpoint, exit 130.  A second one: exit at once.  SIGUSR1: checkpoint, and
+training goes on. The handlers only note what came; processes agree on it between steps, so a signal to one rank is one
+to all. Lightning's own handlers run a collective inside the handler, which hangs when one rank alone is signalled
+(Lightning-AI/pytorch-lightning#21406), and exit with 0; they are not installed.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from types import FrameType
+from typing import Any
+
+import lightning as L
+import torch
+import torch.distributed as dist
+
+STOP = {signal.SIGTERM: 143, signal.SIGINT: 130}
+
+
+class Stopped(BaseException):
+    """The run was told to stop, and what it had done is on the disk."""
+
+    def __init__(self, code: int) -> None:
+        super().__init__(f"stopped by {'SIGINT' if code == 130 else 'SIGTERM'}")
+        self.code = code
+
+
+class Signals:
+    """What came so far. training: whether the loop looks here by itself; before and after it, a signal ends the process."""
+
+    def __init__(self) -> None:
+        self.stop_code, self.save, self.training, self.came = 0, False, False, 0
+        self._group: Any = None
+
+    def install(self) -> None:
+        for number in STOP:
+            signal.signal(number, self._on_stop)
+        signal.signal(signal.SIGUSR1, self._on_save)
+
+    def _on_stop(self, number: int, frame: FrameType | None) -> None:
+        self.came += 1
+        self.stop_code = STOP[signal.Signals(number)]
+        if self.came > 1:
+            sys.stderr.write("stopped at once, by a second signal\n")
+            sys.stderr.flush()
+            os._exit(self.stop_code)
+        if not self.training:
+            raise Stopped(self.stop_code)
+
+    def _on_save(self, number: int, frame: FrameType | None) -> None:
+        self.save = True
+
+    def agreed(self, *wishes: int) -> list[int]:
+        """(stop code, whether to save, further wishes), the largest of all ranks; every rank calls it at the same point."""
+        own = [self.stop_code, int(self.save), *wishes]
+        self.save = False
+        if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
+            if self._group is None:  # over the host's memory: no wait for the accelerator
+                self._group = dist.new_group(backend="gloo")
+            values = torch.tensor(own)
+            dist.all_reduce(values, dist.ReduceOp.MAX, group=self._group)
+            own = values.tolist()
+        return own
+
+
+SIGNALS = Signals()
+
+
+def replace_lightnings(trainer: L.Trainer) -> None:
+    trainer._signal_connector.register_signal_handlers = lambda: None  # type: ignore[method-assign]
+    trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = lambda: None  # type: ignore[method-assign]
