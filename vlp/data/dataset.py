@@ -27,6 +27,7 @@ from vlp.data.images import ImageError, load, open_photo
 from vlp.data.sampler import Key
 from vlp.data.transforms import Transform
 from vlp.data.view import in_whole
+from vlp.injector import inject
 from vlp.random import mix, seeded
 from vlp.structures import Boxes, Sample
 
@@ -74,6 +75,8 @@ class Examples(torch.utils.data.Dataset[Example]):
 
     def __getitem__(self, key: Key) -> Example:
         epoch, index = key
+        if self.training:
+            inject("loading")
         position = index if self.owner is None else int(self.owner[index])
         seed = mix(self.seed, epoch, index)
         if self.expect is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from typing import Any
 
@@ -31,9 +32,22 @@ class Loader(DataLoader[Any]):
             except StopIteration:
                 return
             except RuntimeError as error:
+                if "exited unexpectedly" in str(error) or "is killed by signal" in str(error):
+                    raise ValueError(self._lost(error)) from error
                 if "timed out" not in str(error):
                     raise
                 message = (
                     f"no batch came from {self.num_workers} data workers within data.timeout={self.timeout:g} seconds"
                 )
                 raise RuntimeError(f"{message}: look at the disk, or raise it (0 waits for ever)") from error
+
+    def _lost(self, error: RuntimeError) -> str:
+        """Which batch was waited for; the process that died had it, or one soon after it."""
+        batches: Any = self.batch_sampler
+        awaited = next(itertools.islice(iter(batches), self.delivered, None), [])
+        samples = ", ".join(str(index) for _, index in awaited)
+        why = " ".join(str(error).split())
+        return (
+            f"a data worker died ({why}) while batch {self.delivered}, samples {samples}, was waited for: the system kills what "
+            "takes too much memory, so set data.num_workers to fewer or 0; the run goes on from its checkpoint with resume="
+        )

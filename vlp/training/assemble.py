@@ -21,8 +21,8 @@ from vlp.data.mixture import Mixture
 from vlp.launch.run_folder import read
 from vlp.predictor import load
 from vlp.training.loggers import JsonLines
-from vlp.training.nonfinite import Guard
 from vlp.training.module import VisionLanguageModule, set_vocabulary_size
+from vlp.training.nonfinite import Guard
 
 
 def quiet() -> None:

@@ -33,7 +33,8 @@ class _Hashed(io.RawIOBase):
     """A file that is only written to, front to back, with the sha256 of what went in."""
 
     def __init__(self, path: Path) -> None:
-        self.file, self.hash, self.size = open(path, "xb"), hashlib.sha256(), 0
+        self.file = open(path, "xb")  # noqa: SIM115  # closed by `close`
+        self.hash, self.size = hashlib.sha256(), 0
 
     def writable(self) -> bool:
         return True
@@ -207,7 +208,7 @@ def read(path: Path) -> dict[str, Any]:
 
 def newest(folder: Path) -> tuple[Path | None, list[str]]:
     """The newest whole checkpoint of a run to go on from, and a sentence for each that was passed over."""
-    passed = []
+    passed: list[str] = []
     for name in (LAST, PREVIOUS):
         path = folder / name
         if not path.exists():

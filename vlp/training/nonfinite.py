@@ -32,7 +32,7 @@ def finite(gradients: Sequence[Tensor]) -> bool:
     """Whether all of them hold finite numbers; waits for the accelerator."""
     if not gradients:
         return True
-    return bool(torch.stack([norm.float() for norm in torch._foreach_norm(gradients)]).isfinite().all())
+    return bool(torch.stack([norm.float() for norm in torch._foreach_norm(list(gradients))]).isfinite().all())
 
 
 class Guard:

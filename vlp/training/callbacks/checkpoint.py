@@ -125,7 +125,7 @@ class RunCheckpoint(Checkpoint):
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self.stopping = trainer.should_stop
-        every = self.epochs is not None and trainer.current_epoch % self.epochs == 0  # that was counted already
+        every = self.epochs is not None and (trainer.current_epoch + 1) % self.epochs == 0
         self._between_steps(trainer, due=every or trainer.should_stop)
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -138,13 +138,13 @@ class RunCheckpoint(Checkpoint):
     def _between_steps(self, trainer: L.Trainer, *, due: bool = False) -> None:
         due = due or (self.steps is not None and trainer.global_step - self.saved_step >= self.steps)
         late = self.minutes is not None and time.monotonic() - self.saved_at >= 60 * self.minutes
-        stop, save, late = SIGNALS.agreed(int(late))
+        stop, save, late_for_one = SIGNALS.agreed(int(late))
         if self._again:  # on the way back into a validation; nothing is new
-            due = late = save = False
+            due, save, late_for_one = False, 0, 0
         if self._measured and self._is_best(trainer):
             self.best_score = float(trainer.callback_metrics[self.monitor])
             self.save(trainer, best=True)
-        elif due or late or save or (stop and trainer.global_step > self.saved_step):
+        elif due or late_for_one or save or (stop and trainer.global_step > self.saved_step):
             self.save(trainer)
         self._measured = False
         if stop:
@@ -202,12 +202,15 @@ def _stop_if_told() -> None:
 def validate_again(trainer: L.Trainer) -> None:
     """The validation that a checkpoint stands before, with the counters that it would have seen."""
     loop = trainer.fit_loop
-    epochs, steps = loop.epoch_progress.current, loop.epoch_loop
+    steps = loop.epoch_loop
+    epochs: Any = loop.epoch_progress.current
     after_epoch = steps.batch_progress.current.ready == 0  # the checkpoint counts as the next epoch's beginning
     steps._batches_that_stepped = trainer.global_step - 1
     steps.val_loop.restarting = False
     epochs.processed -= after_epoch
+    epochs.completed -= after_epoch
     trainer.validating = True
     steps.val_loop.run()
     trainer.training = True
     epochs.processed += after_epoch
+    epochs.completed += after_epoch

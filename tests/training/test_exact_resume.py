@@ -1,0 +1,119 @@
+"""A run that is killed and started again, and again, is to the bit the run that nothing happened to (RELIABILITY B.6, 56–62)."""
+
+from __future__ import annotations
+
+import random
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.training.runs import CLIP, TWO, finish, frozen, last, lines, same_runs, start
+
+SMALL = tuple(word for word in CLIP if not word.startswith(("model.", "task=")))
+MODELS = {
+    "clip": (*CLIP, "callbacks=[checkpoint,progress,ema]"),
+    "albef": (
+        *SMALL, "model=albef_tiny", "model/vision=vit_tiny", "objective=[itc,itm,mlm]", "task=[retrieval]", "momentum=0.9",
+        "model.vision.width=24", "model.vision.layers=1", "model.text.width=16", "model.text.layers=1", "model.fusion.width=16",
+        "model.fusion.layers=1", "model.projection.width=8", "objectives.itc.queue_size=13", "objectives.itc.width=8",
+        "objectives.itc.distillation=0.4",
+    ),
+    "vilt": (
+        *SMALL, "model=vilt_tiny", "objective=[itm,mlm]", "task=[matching]", "monitor=val/scenes/matching/accuracy",
+        "model.fusion.layers=1",
+    ),
+}  # fmt: skip
+KILLS = {"clip": 12, "albef": 10, "vilt": 8}
+SITES = ("batch", "before_backward", "step", "validation", "writing", "replacing", "test", "teardown")
+
+
+def kill_at_random(folder: Path, kills: int, draws: random.Random, *, devices: int = 1) -> None:
+    """Each time a few visits of some place further, or at some moment of the clock."""
+    for _ in range(kills):
+        if draws.random() < 0.3:
+            process = start(folder)
+            time.sleep(draws.uniform(4, 9))
+            process.send_signal(signal.SIGKILL)
+            process.communicate(timeout=60)
+            continue
+        site, count = draws.choice(SITES), draws.randint(1, 4)
+        rank = draws.randrange(devices)
+        process = start(folder, VLP_FAULTS=f"site={site},kind=sigkill,count={count},rank={rank}")
+        process.communicate(timeout=120)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1500)
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("model", list(MODELS))
+def test_killed_runs_equal_the_straight_one(model: str, workers: int, tmp_path: Path) -> None:
+    settings = (*MODELS[model], f"data.num_workers={workers}")
+    straight = frozen(tmp_path / "straight", *settings, data=tmp_path / "scenes")
+    finish(straight)
+    killed = frozen(tmp_path / "killed", *settings, data=tmp_path / "scenes")
+    kill_at_random(killed, KILLS[model] // 2, random.Random(workers))
+    finish(killed)
+    same_runs(straight, killed)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_two_processes_that_are_killed(tmp_path: Path) -> None:
+    settings = (*MODELS["clip"], *TWO)
+    straight = frozen(tmp_path / "straight", *settings, data=tmp_path / "scenes")
+    finish(straight)
+    killed = frozen(tmp_path / "killed", *settings, data=tmp_path / "scenes")
+    kill_at_random(killed, 4, random.Random(2), devices=2)
+    finish(killed)
+    same_runs(straight, killed)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_two_then_one_then_two_processes(tmp_path: Path) -> None:
+    """The same global batches: losses to rounding, as sums are taken in another order (C.2, 11)."""
+    straight = frozen(tmp_path / "straight", *CLIP, *TWO, data=tmp_path / "scenes")
+    finish(straight)
+    changed = frozen(tmp_path / "changed", *CLIP, *TWO, data=tmp_path / "scenes")
+    file = changed / "config.yaml"
+    text = file.read_text()
+    for devices, step in ((2, 4), (1, 8), (2, None)):
+        file.write_text(text.replace("devices: 2", f"devices: {devices}"))
+        faults = {} if step is None else {"VLP_FAULTS": f"site=step,kind=sigkill,step={step}"}
+        process = start(changed, **faults)
+        process.communicate(timeout=120)
+    assert process.returncode == 0
+    one, other = lines(straight), lines(changed)
+    assert [line["step"] for line in one] == [line["step"] for line in other]
+    losses = [
+        [line["train/scenes/itc/loss"] for line in told if "train/scenes/itc/loss" in line] for told in (one, other)
+    ]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_kills_while_checkpoints_are_written(tmp_path: Path) -> None:
+    """40 SIGKILLs within the writing, the temporary folder on another file system (B.6, 56)."""
+    from vlp.training.checkpoint_files import newest
+
+    shared = Path("/dev/shm")
+    if not shared.is_dir():
+        pytest.skip("there is no other file system to put the temporary folder on")
+    folder = frozen(tmp_path / "run", *CLIP, "trainer.max_epochs=40", data=tmp_path / "scenes")
+    draws = random.Random(0)
+    steps = []
+    for _ in range(10):
+        site = draws.choice(["writing", "replacing"])
+        count = draws.randint(1, 200) if site == "writing" else draws.randint(1, 3)
+        process = start(folder, TMPDIR=str(shared), VLP_FAULTS=f"site={site},kind=sigkill,count={count}")
+        process.communicate(timeout=120)
+        assert process.returncode == -9
+        path, _ = newest(folder / "checkpoints")
+        told = [line["step"] for line in lines(folder) if "train/scenes/itc/loss" in line]
+        if path is not None:
+            steps.append(last(folder, path.name)["global_step"])
+            assert max(told) + 1 - steps[-1] <= 1
+    assert steps == sorted(steps)
