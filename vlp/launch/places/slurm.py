@@ -38,7 +38,6 @@ class Slurm:
             slurm_array_parallelism=settings["jobs"],
             slurm_signal_delay_s=int(settings["grace"]) + 30,
             slurm_additional_parameters={"requeue": True, **(slurm["more"] or {})},
-            local_signal_delay_s=int(settings["grace"]),
         )
 
     def start(self, jobs: list[Job]) -> list[SlurmTask]:
