@@ -81,6 +81,14 @@ def parser() -> Parser:
     compare.add_argument("--csv", type=Path, metavar="FILE")
     compare.add_argument("--json", action="store_true", help="print JSON")
 
+    sweep = commands.add_parser("sweep", help="go on with a sweep that was stopped or killed, or had jobs that failed")
+    sweeps = sweep.add_subparsers(dest="sweep_command", metavar="COMMAND", required=True, parser_class=Parser)
+    resumed = sweeps.add_parser(
+        "resume", help="run the jobs of a sweep that did not finish, each from its last checkpoint"
+    )
+    resumed.add_argument("folder", type=Path, metavar="FOLDER", help="the sweep's folder, which holds sweep.json")
+    sweep.commands = tuple(sweeps.choices)
+
     listed = commands.add_parser("ls", help="list the options that YAML offers")
     listed.add_argument("kind", nargs="?", choices=LISTED)
     top.commands = tuple(commands.choices)
@@ -114,8 +122,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Exception as error:
         if os.environ.get("HYDRA_FULL_ERROR") == "1" or not is_sentence(error):
             raise
-        command = " ".join(filter(None, [options.command, getattr(options, "data_command", None)]))
-        print(f"vlp {command}: {error}", file=sys.stderr)
+        parts = (getattr(options, name, None) for name in ("command", "data_command", "sweep_command"))
+        print(f"vlp {' '.join(filter(None, parts))}: {error}", file=sys.stderr)
         return 2
 
 
@@ -148,6 +156,12 @@ def compare(options: argparse.Namespace) -> None:
     compare(options.folders, metrics=options.metric, csv_file=options.csv, as_json=options.json)
 
 
+def sweep(options: argparse.Namespace) -> int:
+    from vlp.launch.sweep import resume
+
+    return resume(options.folder)
+
+
 def ls(options: argparse.Namespace) -> None:
     from vlp.launch.compose import conf_folder
 
@@ -176,6 +190,7 @@ COMMANDS: dict[str, Callable[[argparse.Namespace], int | None]] = {
     "data": data_commands.run,
     "convert": convert,
     "compare": compare,
+    "sweep": sweep,
     "ls": ls,
 }
 

@@ -61,7 +61,7 @@ class Composer:
         GlobalHydra.instance().clear()
         self.hydra = Hydra.create_main_hydra2(task_name=config_name, config_search_path=search_path)
         self.loader: Any = self.hydra.config_loader
-        self.config_name = config_name
+        self.config_name, self.conf, self.extra = config_name, conf, list(extra)
         self._bases: dict[tuple[str, ...], tuple[DictConfig, Any]] = {}
 
     def parse(self, lines: Sequence[str]) -> list[Override]:

@@ -1,28 +1,29 @@
-"""-m: every combination of the swept values, each in its own process and run folder.
+"""-m: every combination of the swept values, or those that Optuna suggests, each in its own process and run folder.
 
-All jobs are composed and checked before the first starts. A job that fails does not stop the others. `sweep.json` is
-rewritten after each change, so that the state of a sweep can be read while it runs and after it was cut off.
+The jobs of a grid are all composed and checked before the first starts. A job that fails does not stop the others.
+`sweep.json` (ledger.py) holds the state; `vlp sweep resume FOLDER` runs what is unfinished in it.
 """
 
 from __future__ import annotations
 
 import itertools
 import os
-import signal
-import subprocess
-import sys
-import time
-from collections.abc import Sequence
-from contextlib import nullcontext, suppress
+import re
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from hydra.core.override_parser.types import IntervalSweep, Override
+from omegaconf import OmegaConf
+
 from vlp.launch.compose import Composer
 from vlp.launch.errors import ConfigError
-from vlp.launch.process import command_line, process, shown
-from vlp.launch.run_folder import create, freeze, parent_folder, safe_name, settle, write_json
-
-Job = dict[str, Any]
+from vlp.launch.ledger import Job, Ledger
+from vlp.launch.process import command_line, shown
+from vlp.launch.run_folder import create, freeze, parent_folder, safe_name, settle
+from vlp.launch.runner import Grid, Runner, Source
+from vlp.launch.sweep_settings import check_settings, place_of
 
 
 def expand(composer: Composer, lines: Sequence[str]) -> tuple[list[list[str]], list[str]]:
@@ -35,7 +36,10 @@ def expand(composer: Composer, lines: Sequence[str]) -> tuple[list[list[str]], l
             axes[key] = [override.input_line or key]
             continue
         if not override.is_discrete_sweep():
-            raise ConfigError(f"{override.input_line}: an interval has no end of values; write range(…) or choice(…)")
+            raise ConfigError(
+                f"{override.input_line}: an interval has no end of values; write range(…) or choice(…), "
+                "or search it with sweep=optuna"
+            )
         axes.pop(key, None)
         axes[key] = [f"{key}={value}" for value in override.sweep_string_iterator()]
         if not axes[key]:
@@ -44,124 +48,180 @@ def expand(composer: Composer, lines: Sequence[str]) -> tuple[list[list[str]], l
     return [list(job) for job in itertools.product(*axes.values())], varying
 
 
+def first_values(overrides: Sequence[Override]) -> list[str]:
+    """One job's override list: of each swept key its first value."""
+    lines = []
+    for override in overrides:
+        key, value = override.get_key_element(), override.value()
+        if not override.is_sweep_override():
+            lines.append(override.input_line or key)
+        elif isinstance(value, IntervalSweep):
+            lines.append(f"{key}={value.start!r}")
+        else:
+            lines += [f"{key}={text}" for text in itertools.islice(override.sweep_string_iterator(), 1)]
+    return lines
+
+
 def sweep(command: str, composer: Composer, lines: list[str]) -> int:
-    """Run all jobs, `sweep.jobs` at a time; 0 when all succeeded, 1 when one failed, 130 when interrupted."""
+    """Run all jobs, `sweep.jobs` at a time; 0 when all finished, 1 when one did not, 128 + the signal when interrupted."""
+    overrides = composer.parse(lines)
+    try:
+        first = composer.compose(first_values(overrides))
+        given = OmegaConf.to_container(first.sweep, resolve=True) if "sweep" in first else {}
+    except ConfigError:
+        if any(override.is_interval_sweep() for override in overrides):
+            raise
+        given = {}  # a grid says below which of its jobs is wrong
+    settings = check_settings(given or {})  # type: ignore[arg-type]
+    if "trials" in settings:
+        return search(command, composer, lines, settings)
     configs: list[Any] = []
     combinations, varying = expand(composer, lines)
-    for index, overrides in enumerate(combinations):
+    for index, job_lines in enumerate(combinations):
         try:
-            configs.append(composer.compose(overrides))
-            settled = settle(configs[-1], Path("run"))
-            if settled.get("resume") == "auto":
-                raise ConfigError("resume=auto belongs to one run; name the checkpoint with resume=PATH")
+            configs.append(composer.compose(job_lines))
+            settled = settled_job(configs[-1], Path("run"))
         except ConfigError as error:
-            what = f"job {index} of {len(combinations)} ({' '.join(overrides)})"
+            what = f"job {index} of {len(combinations)} ({' '.join(shown(job_lines))})"
             raise ConfigError(f"no job was started, for {what} is wrong: {error}") from error
     names = {str(config.get("name")) for config in configs}
-    folder = create(parent_folder(settled if len(names) == 1 else {**settled, "name": "sweep"}))
-    jobs: list[Job] = []
-    for index, (overrides, config) in enumerate(zip(combinations, configs, strict=True)):
-        swept = shown([line for line in overrides if line.split("=")[0] in varying])
-        run = folder / safe_name("_".join([str(index), *swept]))
-        freeze(run, settle(config, run), command_line(command, overrides))
-        job = {"index": index, "overrides": " ".join(swept), "status": "pending", "folder": str(run)}
-        jobs.append({**job, "exit_code": None, "seconds": None})
-    ledger = {"command": command_line(command, ["-m", *lines]), "program": command, "jobs": jobs}
-    write_json(folder / "sweep.json", ledger)
-    interrupted = Runner(command, folder, ledger, (settled.get("sweep") or {}).get("jobs") or 1).run()
-    show(folder, jobs)
-    return 130 if interrupted else int(any(job["status"] != "finished" for job in jobs))
+    ledger = new_ledger(command, lines, settled if len(names) == 1 else {**settled, "name": "sweep"}, settings)
+    for job_lines, config in zip(combinations, configs, strict=True):
+        add_job(ledger, config, job_lines, varying)
+    with ledger.held():
+        ledger.write()
+        return run(ledger, Grid(ledger.jobs))
 
 
-class Runner:
-    """Starts the jobs of a ledger, each in a session of its own so that Ctrl-C reaches it once, and through us."""
+def search(command: str, composer: Composer, lines: list[str], settings: dict[str, Any]) -> int:
+    from vlp.launch.search import distributions
 
-    def __init__(self, command: str, folder: Path, ledger: dict[str, Any], at_once: int) -> None:
-        self.command, self.folder, self.ledger, self.at_once = command, folder, ledger, at_once
-        self.jobs: list[Job] = ledger["jobs"]
-        self.running: list[tuple[Job, subprocess.Popen[bytes], float]] = []
-        self.signals = 0
-
-    def run(self) -> bool:
-        """True when a signal ended the sweep before its last job."""
-        previous = {number: signal.signal(number, self.on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
-        try:
-            waiting = iter([job for job in self.jobs if job["status"] == "pending"])
-            job = next(waiting, None)
-            while self.running or (job is not None and not self.signals):
-                while job is not None and not self.signals and len(self.running) < self.at_once:
-                    self.start(job)
-                    job = next(waiting, None)
-                self.collect()
-                time.sleep(0.05)
-        finally:
-            for number, handler in previous.items():
-                signal.signal(number, handler)
-        return self.signals > 0
-
-    def on_signal(self, number: int, frame: Any) -> None:
-        """First: ask the running jobs to stop and start no more. Second: end them."""
-        self.signals += 1
-        for _, running, _ in self.running:
-            with suppress(ProcessLookupError):
-                os.killpg(running.pid, number if self.signals == 1 else signal.SIGKILL)
-
-    def start(self, job: Job) -> None:
-        arguments, environment = process(self.command, Path(job["folder"]) / "config.yaml")
-        print(f"[{job['index'] + 1}/{len(self.jobs)}] {job['overrides']} → {job['folder']}", flush=True)
-        # the terminal shows one job at a time; more than one write to their folders
-        log = Path(job["folder"]) / "output.log" if self.at_once > 1 else None
-        with open(log, "wb") if log else nullcontext() as output:
-            running = subprocess.Popen(
-                arguments,
-                env=environment,
-                stdout=output,
-                stderr=output,
-                stdin=subprocess.DEVNULL,
-                start_new_session=True,
-            )
-        self.running.append((job, running, time.monotonic()))
-        if self.signals:  # it came while the job was being started
-            os.killpg(running.pid, signal.SIGINT)
-        self.update(job, status="running")
-
-    def collect(self) -> None:
-        for entry in list(self.running):
-            job, running, started = entry
-            code = running.poll()
-            if code is None:
-                continue
-            self.running.remove(entry)
-            status = "finished" if code == 0 and not self.signals else "stopped" if self.signals else "failed"
-            self.update(job, status=status, exit_code=code, seconds=round(time.monotonic() - started, 1))
-            if status == "failed":
-                print(
-                    f"job {job['index']} failed with exit code {code} ({job['folder']}); the others go on",
-                    file=sys.stderr,
-                    flush=True,
-                )
-
-    def update(self, job: Job, **changes: Any) -> None:
-        job.update(changes)
-        with suppress(OSError):  # a full disk must not end the jobs that still run
-            write_json(self.folder / "sweep.json", self.ledger)
+    for line, stored in zip(lines, shown(lines), strict=True):
+        if line != stored and "${" not in line:
+            key = line.partition("=")[0]
+            raise ConfigError(f"{key}: a search keeps its command; write the secret as '{key}=${{oc.env:VARIABLE}}'")
+    overrides = composer.parse(lines)
+    distributions(overrides)
+    config = composer.compose(first_values(overrides))
+    settled = settled_job(config, Path("run"))
+    ledger = new_ledger(command, lines, settled, settings)
+    places = {"conf": str(composer.conf.resolve()), "extra": [str(folder.resolve()) for folder in composer.extra]}
+    ledger.content["search"] = {"lines": lines, "config_name": composer.config_name, **places}
+    with ledger.held():
+        ledger.write()
+        return run(ledger, source_of_search(ledger, composer))
 
 
-def show(folder: Path, jobs: list[Job]) -> None:
-    """The table at the end: status, time and main figures of every job."""
-    from rich.markup import escape
-    from rich.table import Table
+def source_of_search(ledger: Ledger, composer: Composer) -> Any:
+    from vlp.launch.search import Search, distributions
 
-    from vlp.launch.compare import load, main_figures, print_table, short, summary
+    overrides = composer.parse(ledger.content["search"]["lines"])
+    space = distributions(overrides)
+    fixed = [str(o.input_line) for o in overrides if not o.is_sweep_override()]
+    return Search(ledger, space, ledger.content["settings"], partial(suggested_job, ledger, composer, fixed))
 
-    figures = [load(Path(job["folder"]) / "config.yaml").figures or {} for job in jobs]
-    metrics = main_figures(dict.fromkeys(name for found in figures for name in found))
-    table = Table("job", "overrides", "status", "seconds", *map(escape, short(metrics)), title=escape(str(folder)))
-    for job, found in zip(jobs, figures, strict=True):
-        status = job["status"] + (f" ({job['exit_code']})" if job["exit_code"] else "")
-        cells = [job["index"], job["overrides"], status, job["seconds"] if job["seconds"] is not None else ""]
-        table.add_row(
-            *(escape(str(cell)) for cell in cells),
-            *(summary((found[m], None) if m in found else None) for m in metrics),
+
+def suggested_job(ledger: Ledger, composer: Composer, fixed: list[str], texts: dict[str, str], trial: int) -> Job:
+    """The job of one suggestion. One whose values do not go together is a failed job, not the end of the search."""
+    lines = [*fixed, *(f"{key}={text}" for key, text in texts.items())]
+    try:
+        job = add_job(ledger, composer.compose(lines), lines, list(texts), trial=trial)
+    except ConfigError as error:
+        print(f"{' '.join(lines)}: {error}")
+        overrides = " ".join(f"{key}={text}" for key, text in texts.items())
+        job = ledger.add(ledger.folder / "none", overrides, status="failed", exit_code=2, trial=trial)
+    ledger.write()
+    return job
+
+
+def settled_job(config: Any, folder: Path) -> dict[str, Any]:
+    settled = settle(config, folder)
+    if settled.get("resume") == "auto":
+        raise ConfigError("resume=auto belongs to one run; name the checkpoint with resume=PATH")
+    return settled
+
+
+def new_ledger(command: str, lines: Sequence[str], settled: dict[str, Any], settings: dict[str, Any]) -> Ledger:
+    folder = create(parent_folder(settled))
+    content = {"command": command_line(command, ["-m", *lines]), "program": command, "cwd": os.getcwd()}
+    metric = settings["metric"] or settled.get("monitor")
+    return Ledger(folder, {**content, "metric": metric, "settings": settings, "jobs": []})
+
+
+def add_job(ledger: Ledger, config: Any, lines: Sequence[str], varying: Sequence[str], **more: Any) -> Job:
+    swept = shown([line for line in lines if line.split("=")[0] in varying])
+    folder = ledger.folder / safe_name("_".join([str(len(ledger.jobs)), *swept]))
+    settled = settled_job(config, folder)
+    for logger in (settled.get("loggers") or {}).values():  # W&B shows the runs of a sweep as one group
+        if isinstance(logger, dict) and "group" in logger and logger["group"] is None:
+            logger["group"] = ledger.folder.name
+    freeze(folder, settled, command_line(ledger.content["program"], lines))
+    return ledger.add(folder, " ".join(swept), **more)
+
+
+def run(ledger: Ledger, source: Source, unfinished: Sequence[Job] = ()) -> int:
+    settings = ledger.content["settings"]
+    place = place_of(ledger.content["program"], settings, ledger.folder)
+    runner = Runner(ledger, source, place, settings["devices"])
+    for job in unfinished:
+        if (running := place.find(job)) is not None:
+            runner.adopt(job, running)
+        else:
+            source.again(job)
+    interrupted = runner.run()
+    ledger.show()
+    best: Callable[[], str | None] | None = getattr(source, "best", None)
+    if best and (line := best()):
+        print(line)
+    if ledger.unfinished():
+        print(f"not all is finished: vlp sweep resume {ledger.folder}")
+    return interrupted or int(bool(ledger.unfinished()))
+
+
+def resume(folder: Path) -> int:
+    """Run again, in their folders, the jobs of a sweep that did not finish; those that still run are waited for."""
+    ledger = Ledger.read(folder.resolve())
+    cwd = Path(ledger.content.get("cwd") or ".")
+    if not cwd.is_dir():
+        raise ConfigError(f"{folder}: its paths are meant from {cwd}, which is gone; make that folder again")
+    with ledger.held():
+        os.chdir(cwd)
+        ledger = Ledger.read(folder if folder.is_absolute() else ledger.folder)  # as the lock's last owner left it
+        ledger.content["settings"] = check_settings(ledger.content.get("settings") or {})
+        unfinished = []
+        for job in ledger.unfinished():
+            check_job(job, ledger.folder)
+            if (Path(job["folder"]) / "results.json").is_file() and place_is_quiet(job):
+                job.update(status="finished", exit_code=0, metric=ledger.metric(job))
+            elif (Path(job["folder"]) / "config.yaml").is_file():
+                job.update(status="pending")
+                unfinished.append(job)
+        ledger.write()
+        source: Any = Grid([])
+        if (stored := ledger.content.get("search")) is not None:
+            extra = [Path(path) for path in stored["extra"]]
+            composer = Composer(conf=Path(stored["conf"]), extra=extra, config_name=stored["config_name"])
+            source = source_of_search(ledger, composer)
+            for job in ledger.jobs:
+                if job["status"] == "finished":  # perhaps since the sweep was killed: the study has not heard
+                    source.ended(job)
+        return run(ledger, source, unfinished)
+
+
+def place_is_quiet(job: Job) -> bool:
+    from vlp.launch.job_process import Process
+
+    return Process.find(Path(job["folder"]), None, 0) is None
+
+
+def check_job(job: Job, folder: Path) -> None:
+    """Its frozen config names its folder, and its secrets by environment variables: both must still be there."""
+    own = Path(job["folder"])
+    if own.name != "none" and own.resolve().parent != folder.resolve():
+        raise ConfigError(
+            f"{folder}: the sweep was moved from {own.resolve().parent}, which its configs name; move it back"
         )
-    print_table(table)
+    file = own / "config.yaml"
+    for name in re.findall(r"\$\{oc\.env:(VLP_SECRET_\w+)\}", file.read_text("utf-8") if file.is_file() else ""):
+        if name not in os.environ:
+            raise ConfigError(f"{file}: its secret is not stored on disk; set it again in the environment as {name}")
