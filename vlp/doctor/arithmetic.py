@@ -39,7 +39,9 @@ def queue(config: dict[str, Any], samples: Mapping[str, int]) -> Iterator[Findin
             continue
         setting = f"objectives.{name}.queue_size"
         if count and length >= count:
-            told = f"{setting}={length} holds every one of the {count} training samples: its images come back as negatives"
+            told = (
+                f"{setting}={length} holds every one of the {count} training samples: its images come back as negatives"
+            )
             yield warning("arithmetic.queue", told, f"vlp train {setting}={max(1, count // 4)}")
         else:
             yield fine("arithmetic.queue", f"{setting}={length} of {count} training samples")

@@ -22,7 +22,9 @@ def devices(config: dict[str, Any], gpus: int, cores: int) -> Finding:
             return error("machine.devices", "trainer.accelerator=gpu, and there is no GPU", "vlp train trainer=cpu")
         if asked > gpus:
             return error(
-                "machine.devices", f"{asked} GPUs are asked for, {gpus} are present", f"vlp train trainer.devices={gpus}"
+                "machine.devices",
+                f"{asked} GPUs are asked for, {gpus} are present",
+                f"vlp train trainer.devices={gpus}",
             )
         return fine("machine.devices", f"{asked} of {gpus} GPUs")
     if asked > cores:
@@ -43,7 +45,9 @@ def backend(config: dict[str, Any], gpus: int, available: list[str]) -> Finding:
     wanted = named or ("nccl" if accelerator(config, gpus) == "gpu" else "gloo")
     if wanted not in available:
         found = ", ".join(available) or "none"
-        return error("machine.backend", f"torch has no {wanted} (it has {found})", "pip install --force-reinstall torch")
+        return error(
+            "machine.backend", f"torch has no {wanted} (it has {found})", "pip install --force-reinstall torch"
+        )
     if wanted == "nccl" and accelerator(config, gpus) == "cpu":
         fix = "vlp train trainer.strategy.process_group_backend=gloo"
         return error("machine.backend", "nccl cannot join processes on a CPU", fix)
