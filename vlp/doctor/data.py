@@ -17,7 +17,8 @@ TEXTS = "text longer than the context"
 def look(config: dict[str, Any], scale: dict[str, float]) -> dict[str, Any]:
     """Facts: of every split its numbers, its faults and the lengths of its texts; of shards how many there are.
 
-    scale: by split, how many times as many samples the run will have (vlp/doctor/stand_in.py). Imports torch, so the doctor has it done by its probe.
+    scale: by split, how many times as many samples the run will have (vlp/doctor/stand_in.py).
+    Imports torch, so the doctor has it done by its probe.
     """
     from vlp.build import build
     from vlp.data.check.check import check

@@ -8,6 +8,7 @@ import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -55,9 +56,11 @@ class Measuring(L.Callback):
         self.memory = counted
         self.in_batch: list[str] = []
         self._kept: dict[int, int] = {}
-        self._before = resident()
+        self._before = 0  # bytes of the process without the model, after its data were read
 
     def setup(self, trainer: L.Trainer, pl_module: Any, stage: str) -> None:
+        self._before = max(0, resident() - self.counted.parameters - self.counted.copies)
+        self.memory = self.counted
         sources = trainer.datamodule.sources  # type: ignore[attr-defined]
         whole = max(max(1, source.sampler.batch_size // self.world) for source in sources.values())
         shares = (min(0.5, SMALL / 2 / whole), min(1.0, SMALL / whole))
@@ -103,12 +106,14 @@ class Measuring(L.Callback):
             self.seconds.append(now - self._start)
             self.batch_bytes = sum(tensor_bytes(part) for part in parts)
             self.peak = max(self.peak, peak() - self._before)
-        if now > self.until or len(self.seconds) >= STEPS:
+        if (self.seconds and now > self.until) or len(self.seconds) >= STEPS:
             trainer.should_stop = True
 
     def _decide(self, trainer: L.Trainer) -> None:
         kept = scaled(self.points, self.rows, bool(self.in_batch))
-        self.memory = Memory(**{**self.counted.__dict__, "activations": kept})
+        small = self.counted.fixed + scaled(self.points, self.points[-1][0], False)
+        beyond = max(0, peak() - self._before - small)
+        self.memory = replace(self.counted, activations=kept, libraries=beyond)
         if not self.allowed(self.memory):
             trainer.should_stop = True
 

@@ -1,7 +1,7 @@
 """How much memory a training process needs: what can be counted, and activations scaled up from two small steps.
 
     fixed       = parameters + gradients + optimiser state + buffers (queues) + momentum and averaged copies
-    activations = what autograd keeps for the backward pass, a line through two small batches, at the full batch
+    activations = what autograd keeps for the backward pass and 30 % more, a line through two small batches, at the full batch
 
 The estimate is compared with the peak of a real full step, see `Memory`. How far off it was is told in
 tests/doctor/test_memory_of_a_step.py.
@@ -16,6 +16,7 @@ from typing import Any
 from vlp.doctor.finding import Finding, error, fine, size, warning
 
 STATES = {"AdamW": 2, "Adam": 2, "Muon": 1, "SGD": 1, "SideBySide": 2}  # values of an optimiser for each parameter
+TRANSIENT = 0.3  # of the kept activations: gradients of activations and scratch space of the backward pass
 TOLERANCE = 0.5  # a real peak further from the estimate than this share is told
 
 
@@ -28,6 +29,7 @@ class Memory:
     optimizer: int
     copies: int  # momentum, averages, queues and other buffers
     activations: int = 0
+    libraries: int = 0  # what a small step took beyond all this: code that is loaded and compiled at the first step
 
     @property
     def fixed(self) -> int:
@@ -35,10 +37,10 @@ class Memory:
 
     @property
     def total(self) -> int:
-        return self.fixed + self.activations
+        return self.fixed + self.activations + self.libraries
 
     def told(self) -> str:
-        names = ("parameters", "gradients", "optimizer", "copies", "activations")
+        names = ("parameters", "gradients", "optimizer", "copies", "activations", "libraries")
         return " + ".join(f"{name} {size(getattr(self, name))}" for name in names)
 
 
@@ -67,7 +69,7 @@ def scaled(points: Sequence[tuple[int, int]], rows: int, in_batch: bool) -> int:
     (few, low), (many, high) = points[0], points[-1]
     slope = (high - low) / (many - few) if many > few else high / many
     pairs = 6 * 4 * rows * rows if in_batch else 0  # logits, mask and softmax of both directions, as floats
-    return int(max(high, low + slope * (rows - few)) + pairs)
+    return int((1 + TRANSIENT) * max(high, low + slope * (rows - few)) + pairs)
 
 
 def estimate(facts: dict[str, Any], free: int, local: int, device: str, fix: str) -> Finding:
