@@ -64,7 +64,7 @@ def test_images_that_are_not_there(visit: Visit, tmp_path: Path) -> None:
 
 
 def test_captions_longer_than_the_context(visit: Visit, tmp_path: Path) -> None:
-    words = " ".join("many words that say nothing".split() * 4)
+    words = " ".join(["many", "words", "that", "say", "nothing"] * 4)
     overrides = [*photos(tmp_path / "coco", captions=words), "tokenizer.context_length=8"]
     code, found = visit(*overrides, tiny=False)
     assert code == 0

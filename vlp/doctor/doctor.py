@@ -141,14 +141,14 @@ def unfinished(config: dict[str, Any], facts: dict[str, Any], ended: str, second
     for name, found in facts.items():
         if "problem" in found:
             yield error(f"step.{name}", found["problem"], "HYDRA_FULL_ERROR=1 vlp train")
-    if ended == "time":
-        first = next((name for name in STAGES if name not in facts), "the end")
+    if ended == "time" and any(name not in facts for name in STAGES):
+        first = next(name for name in STAGES if name not in facts)
         told = f"{first} was not finished within {seconds:g} seconds, what comes after it was not looked at"
         yield warning("step.taken", told, f"vlp doctor --seconds {seconds * 4:g}")
     elif ended == "killed":
         told = "the process that took a step was killed, as happens when the memory is used up"
         yield error("step.taken", told, f"vlp train {key(config, next(iter(batch_sizes(config))), 'batch_size')}=16")
-    elif ended:
+    elif ended and ended != "time":
         yield error("step.taken", f"the trial step failed: {ended}", "HYDRA_FULL_ERROR=1 vlp train")
     elif _good(facts, "fit") and facts["fit"]["seconds"]:
         yield fine("step.taken", f"{len(facts['fit']['seconds'])} full steps on the config's own data")
