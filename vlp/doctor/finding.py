@@ -30,7 +30,7 @@ def error(check: str, what: str, fix: str) -> Finding:
     return Finding(check, "error", what, fix)
 
 
-def size(count: float) -> str:
+def size(count: int | float) -> str:
     """Bytes as a person reads them."""
     for unit in ("B", "kB", "MB"):
         if abs(count) < 1000:
@@ -39,7 +39,7 @@ def size(count: float) -> str:
     return f"{count:.1f} GB"
 
 
-def duration(seconds: float) -> str:
+def duration(seconds: int | float) -> str:
     if seconds < 120:
         return f"{seconds:.1f} s"
     return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
