@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from vlp.data import commands as data_commands
+from vlp.doctor import command as doctor_command
 
 LISTED = {
     "models": "model",
@@ -67,6 +68,9 @@ def parser() -> Parser:
 
     data = commands.add_parser("data", help="fetch, check, clean and pack data sets")
     data.commands = data_commands.add_commands(data)
+
+    doctor = commands.add_parser("doctor", help="what would go wrong with a training, before it starts")
+    doctor_command.add_arguments(doctor)
 
     convert = commands.add_parser("convert", help="turn a checkpoint into another format")
     convert.add_argument("source", type=Path, metavar="SRC")
@@ -188,6 +192,7 @@ def first_comment(file: Path) -> str:
 COMMANDS: dict[str, Callable[[argparse.Namespace], int | None]] = {
     "scenes": scenes,
     "data": data_commands.run,
+    "doctor": doctor_command.run,
     "convert": convert,
     "compare": compare,
     "sweep": sweep,

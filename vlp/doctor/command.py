@@ -1,0 +1,74 @@
+"""`vlp doctor [key=value …]`: what would go wrong with `vlp train` of the same overrides, before it is started."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+from vlp.data.overrides import add_overrides
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from vlp.doctor.finding import Finding
+
+COLOURS = {"fine": "green", "warning": "yellow", "error": "red"}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.epilog = (
+        "Exit code 0: no error; 1: an error that would end or spoil the run; 2: the command itself is wrong."
+    )
+    add_overrides(parser)
+    parser.add_argument("--seconds", type=float, default=30.0, help="time for all checks (%(default)s)")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def run(options: argparse.Namespace) -> int:
+    from vlp.doctor.doctor import examine
+
+    if options.seconds <= 0:
+        raise ValueError(f"--seconds expects a number above 0, got {options.seconds:g}")
+    begin = time.monotonic()
+    findings = examine(options.overrides, seconds=options.seconds)
+    took = time.monotonic() - begin
+    count = {severity: sum(finding.severity == severity for finding in findings) for severity in COLOURS}
+    if options.json:
+        told = {"findings": [asdict(finding) for finding in findings], "counts": count, "seconds": round(took, 1)}
+        print(json.dumps(told, indent=1))
+    else:
+        show(findings)
+        print(f"{count['error']} errors, {count['warning']} warnings, {count['fine']} fine, {took:.1f} s")
+    return 1 if count["error"] else 0
+
+
+def show(findings: Sequence[Finding]) -> None:
+    """A table; where there is no terminal, lines that can be searched."""
+    from rich.console import Console
+
+    worst = sorted(findings, key=lambda finding: ("error", "warning", "fine").index(finding.severity))
+    if Console().is_terminal:
+        Console().print(table(worst))
+        return
+    for finding in worst:
+        print(f"{finding.severity}: {finding.check}: {finding.what}")
+        if finding.fix:
+            print(f"    {finding.fix}")
+    sys.stdout.flush()
+
+
+def table(findings: Sequence[Finding]) -> Table:
+    from rich.markup import escape
+    from rich.table import Table
+
+    made = Table("", "check", "what", box=None, pad_edge=False)
+    for finding in findings:
+        colour = COLOURS[finding.severity]
+        what = escape(finding.what) + (f"\n[bold]{escape(finding.fix)}[/]" if finding.fix else "")
+        made.add_row(f"[{colour}]{finding.severity}[/]", finding.check, what)
+    return made

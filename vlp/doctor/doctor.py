@@ -1,0 +1,187 @@
+"""All checks of a command line, in the order of their cost. This process never imports torch: a broken one is a finding."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import signal
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from vlp.doctor import arithmetic, data, machine, memory, packages, storage, tracking
+from vlp.doctor.finding import Finding, error, fine, warning
+from vlp.doctor.memory import Memory
+from vlp.doctor.pace import finish
+from vlp.doctor.plan import accelerator, batch_sizes, key, local_processes, processes
+from vlp.launch.compose import Composer, conf_folder
+from vlp.launch.errors import ConfigError
+from vlp.launch.process import process
+from vlp.launch.run_folder import freeze, parent_folder, settle
+
+STAGES = ("torch", "data", "model", "fit", "validation")
+GRACE = 3.0  # seconds beyond the limit until the probe is ended
+
+
+def examine(overrides: Sequence[str], *, seconds: float = 30.0) -> list[Finding]:
+    """Everything that is found about `vlp train OVERRIDES`. Leaves no run folder and no change of this process."""
+    begin, environment = time.monotonic(), dict(os.environ)
+    try:
+        with tempfile.TemporaryDirectory(prefix="vlp-doctor-") as folder:
+            try:
+                composer = Composer(conf=conf_folder(), config_name="train")
+                config = settle(composer.compose(list(overrides)), Path(folder))
+            except ConfigError as problem:
+                return [error("config.composes", str(problem), "vlp train --help")]
+            found = [fine("config.composes", "the overrides are understood"), *at_once(config)]
+            left = max(1.0, seconds - (time.monotonic() - begin))
+            facts, ended = probe(config, Path(folder), left)
+            found += measured(config, facts, overrides)
+            found += unfinished(config, facts, ended, seconds)
+    finally:
+        os.environ.clear()
+        os.environ.update(environment)
+    return [Finding(f.check, f.severity, f.what, complete(f.fix, overrides)) for f in found]
+
+
+def at_once(config: dict[str, Any]) -> Iterator[Finding]:
+    """What needs neither torch nor data."""
+    python, required = packages.bounds()
+    yield packages.python(python)
+    yield from packages.versions(required)
+    yield from packages.optional(config)
+    yield storage.run_folder(parent_folder(config))
+    yield data.context(config)
+
+
+def probe(config: dict[str, Any], folder: Path, seconds: float) -> tuple[dict[str, Any], str]:
+    """Facts by stage, and how the probe ended: its last words, or "" after a good end."""
+    file, out, words = freeze(folder, config, "vlp doctor"), folder / "facts.jsonl", folder / "stderr.txt"
+    arguments, environment = process("train", file)
+    command = [arguments[0], "-m", "vlp.doctor.probe", str(file), str(out), str(seconds)]
+    with words.open("wb") as stream:
+        child = subprocess.Popen(
+            command, env=environment, stdin=subprocess.DEVNULL, stdout=stream, stderr=stream, start_new_session=True
+        )
+        try:
+            code: int | None = child.wait(seconds + GRACE)
+        except subprocess.TimeoutExpired:
+            code = None
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(child.pid, signal.SIGKILL)  # its loading processes too
+            child.wait()
+    lines = [json.loads(line) for line in out.read_text().splitlines()] if out.exists() else []
+    last = (words.read_text(errors="replace").strip().splitlines() or [""])[-1]
+    ended = "" if code == 0 else "time" if code is None else f"{'killed' if code == -9 else last or code}"
+    return {line.pop("stage"): line for line in lines}, ended
+
+
+def measured(config: dict[str, Any], facts: dict[str, Any], overrides: Sequence[str]) -> Iterator[Finding]:
+    """Findings from the stages that gave facts."""
+    if not _good(facts, "torch"):
+        return
+    gpus, cores = facts["torch"]["gpus"], machine.cores()
+    world = processes(config, gpus)
+    yield machine.devices(config, gpus, cores)
+    yield machine.backend(config, gpus, facts["torch"]["backends"])
+    yield machine.open_files(config, gpus)
+    yield machine.threads(config, gpus, cores, facts["torch"]["threads"])
+    yield tracking.wandb(config, facts["torch"]["wandb_key"])
+    samples: dict[str, int] = {}
+    in_batch = facts["model"]["in_batch"] if _good(facts, "model") else []
+    if _good(facts, "data"):
+        yield from data.against_images(facts["data"], overrides)
+        yield from data.text_lengths(facts["data"], bool(config["tokenizer"].get("truncate", True)))
+        yield from data.splits(facts["data"], config)
+        splits = facts["data"]["splits"]
+        samples = {name.rpartition("/")[0]: s["samples"] for name, s in splits.items() if name.endswith("/train")}
+        counts = {name: (count, samples[name]) for name, count in facts["data"]["shards"].items()}
+        yield from arithmetic.shards(config, world, counts)
+    yield from arithmetic.batch(config, world, samples, in_batch)
+    yield from arithmetic.queue(config, samples)
+    yield arithmetic.accumulation(config, in_batch)
+    if samples:
+        total = arithmetic.total_steps(config, _per_epoch(config, facts, samples))
+        yield arithmetic.warmup(config, total)
+        yield arithmetic.log_interval(config, total)
+    yield tracking.monitor(config, facts["validation"]["figures"] if _good(facts, "validation") else None)
+    yield from of_the_model(config, facts, gpus)
+
+
+def of_the_model(config: dict[str, Any], facts: dict[str, Any], gpus: int) -> Iterator[Finding]:
+    """Storage, memory and time, which depend on how large the model is and on real steps."""
+    if not _good(facts, "model"):
+        return
+    taken = facts["fit"] if _good(facts, "fit") else {"memory": facts["model"]["memory"], "rows": 1}
+    needed = Memory(**taken["memory"])
+    checkpoint = needed.parameters + needed.optimizer + needed.copies
+    yield storage.disk(parent_folder(config), checkpoint)
+    yield storage.temporary(parent_folder(config), checkpoint)
+    local, free = local_processes(config, gpus), facts["torch"]["free"]
+    device = "the GPU" if accelerator(config, gpus) == "gpu" else "memory"
+    sharing = 1 if device == "the GPU" else local
+    setting = key(config, next(iter(batch_sizes(config))), "batch_size")
+    contrast = bool(facts["model"]["in_batch"])
+    yield memory.estimate(taken, free, sharing, device, memory.smaller(config, taken, free, sharing, contrast, setting))
+    if taken.get("seconds"):
+        yield machine.shared_memory(config, gpus, taken["batch_bytes"])
+        yield memory.step(needed, taken["peak"])
+        timed = facts["validation"] if _good(facts, "validation") else {}
+        yield finish(config, taken | timed)
+
+
+def unfinished(config: dict[str, Any], facts: dict[str, Any], ended: str, seconds: float) -> Iterator[Finding]:
+    """Stages that failed, and the one at which the probe stopped."""
+    for name, found in facts.items():
+        if "problem" in found:
+            yield error(f"step.{name}", found["problem"], "HYDRA_FULL_ERROR=1 vlp train")
+    if ended == "time" and any(name not in facts for name in STAGES):
+        first = next(name for name in STAGES if name not in facts)
+        told = f"{first} was not finished within {seconds:g} seconds, what comes after it was not looked at"
+        yield warning("step.taken", told, f"vlp doctor --seconds {seconds * 4:g}")
+    elif ended == "killed":
+        told = "the process that took a step was killed, as happens when the memory is used up"
+        yield error("step.taken", told, f"vlp train {key(config, next(iter(batch_sizes(config))), 'batch_size')}=16")
+    elif ended and ended != "time":
+        yield error("step.taken", f"the trial step failed: {ended}", "HYDRA_FULL_ERROR=1 vlp train")
+    elif _good(facts, "fit") and facts["fit"]["seconds"]:
+        yield fine("step.taken", f"{len(facts['fit']['seconds'])} full steps on the config's own data")
+    elif not any("problem" in found for found in facts.values()):
+        yield warning(
+            "step.taken", "no full step was taken, because of what is told above", "vlp doctor    # again, later"
+        )
+
+
+def _good(facts: dict[str, Any], stage: str) -> bool:
+    return stage in facts and "problem" not in facts[stage]
+
+
+def _per_epoch(config: dict[str, Any], facts: dict[str, Any], samples: dict[str, int]) -> int:
+    """From the sampler where a step was taken, else by division."""
+    if _good(facts, "fit"):
+        return int(facts["fit"]["per_epoch"])
+    epoch = config["data"].get("epoch")
+    if isinstance(epoch, int):
+        return epoch
+    name = epoch or next(iter(samples))
+    return samples[name] // max(1, batch_sizes(config)[name])
+
+
+def complete(fix: str, overrides: Sequence[str]) -> str:
+    """`vlp train key=value` with the other overrides of the command line, so that it can be pasted."""
+    for begin in ("HYDRA_FULL_ERROR=1 vlp train", "vlp train"):
+        if fix.startswith(begin) and "--help" not in fix:
+            command, _, comment = fix[len(begin) :].partition("    #")
+            new = command.split()
+            keys = {word.partition("=")[0].lstrip("+") for word in new}
+            kept = [shlex.quote(word) for word in overrides if word.partition("=")[0].lstrip("+") not in keys]
+            return " ".join([begin, *kept, *new]) + (f"    #{comment}" if comment else "")
+    if fix.startswith("vlp doctor"):
+        return fix.replace("vlp doctor", shlex.join(["vlp", "doctor", *overrides]), 1)
+    return fix

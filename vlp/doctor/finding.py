@@ -1,0 +1,45 @@
+"""What a check says: how bad it is, what it saw, and the command that mends it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Severity = Literal["fine", "warning", "error"]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """check: a stable id, "<subject>.<what>".  fix: what the user can paste; empty where nothing is wrong."""
+
+    check: str
+    severity: Severity
+    what: str
+    fix: str = ""
+
+
+def fine(check: str, what: str) -> Finding:
+    return Finding(check, "fine", what)
+
+
+def warning(check: str, what: str, fix: str) -> Finding:
+    return Finding(check, "warning", what, fix)
+
+
+def error(check: str, what: str, fix: str) -> Finding:
+    return Finding(check, "error", what, fix)
+
+
+def size(count: int | float) -> str:
+    """Bytes as a person reads them."""
+    for unit in ("B", "kB", "MB"):
+        if abs(count) < 1000:
+            return f"{count:.0f} {unit}"
+        count /= 1000
+    return f"{count:.1f} GB"
+
+
+def duration(seconds: int | float) -> str:
+    if seconds < 120:
+        return f"{seconds:.1f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"

@@ -1,0 +1,102 @@
+"""Devices, process groups, shared memory, open files and threads, against what the config asks for."""
+
+from __future__ import annotations
+
+import os
+import resource
+import shutil
+from pathlib import Path
+from typing import Any
+
+from vlp.doctor.finding import Finding, error, fine, size, warning
+from vlp.doctor.plan import accelerator, local_processes, processes, workers
+
+AHEAD = 2  # batches that each worker of a DataLoader keeps ready (prefetch_factor)
+TENSORS = 12  # of a batch that lie in shared memory, each with an open file
+
+
+def devices(config: dict[str, Any], gpus: int, cores: int) -> Finding:
+    asked, kind = local_processes(config, gpus), accelerator(config, gpus)
+    if kind == "gpu":
+        if not gpus:
+            return error("machine.devices", "trainer.accelerator=gpu, and there is no GPU", "vlp train trainer=cpu")
+        if asked > gpus:
+            return error(
+                "machine.devices",
+                f"{asked} GPUs are asked for, {gpus} are present",
+                f"vlp train trainer.devices={gpus}",
+            )
+        return fine("machine.devices", f"{asked} of {gpus} GPUs")
+    if asked > cores:
+        return error(
+            "machine.devices",
+            f"{asked} processes are asked for, which share {cores} processors",
+            f"vlp train trainer.devices={cores}",
+        )
+    return fine("machine.devices", f"{asked} processes on {cores} processors")
+
+
+def backend(config: dict[str, Any], gpus: int, available: list[str]) -> Finding:
+    """available: the process group backends that this torch was built with."""
+    if processes(config, gpus) == 1:
+        return fine("machine.backend", "one process needs none")
+    strategy = config["trainer"].get("strategy")
+    named = strategy.get("process_group_backend") if isinstance(strategy, dict) else None
+    wanted = named or ("nccl" if accelerator(config, gpus) == "gpu" else "gloo")
+    if wanted not in available:
+        found = ", ".join(available) or "none"
+        return error(
+            "machine.backend", f"torch has no {wanted} (it has {found})", "pip install --force-reinstall torch"
+        )
+    if wanted == "nccl" and accelerator(config, gpus) == "cpu":
+        fix = "vlp train trainer.strategy.process_group_backend=gloo"
+        return error("machine.backend", "nccl cannot join processes on a CPU", fix)
+    return fine("machine.backend", wanted)
+
+
+def shared_memory(config: dict[str, Any], gpus: int, batch_bytes: int, folder: Path = Path("/dev/shm")) -> Finding:
+    """batch_bytes: of one process's training batch, as its workers hand it over."""
+    count = workers(config) * local_processes(config, gpus)
+    if not count or not folder.is_dir():
+        return fine("machine.shared_memory", "no loading processes" if not count else f"no {folder} on this system")
+    need, free = count * AHEAD * batch_bytes, shutil.disk_usage(folder).free
+    told = f"{count} loading processes keep {size(need)} ready, {folder} has {size(free)} free"
+    if need > free:
+        enough = max(0, int(free // max(1, AHEAD * batch_bytes * local_processes(config, gpus))))
+        return error("machine.shared_memory", told, f"vlp train data.num_workers={min(enough, workers(config) - 1)}")
+    return fine("machine.shared_memory", told)
+
+
+def open_files(config: dict[str, Any], gpus: int) -> Finding:
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    need = 256 + workers(config) * AHEAD * TENSORS
+    told = f"a process may open {limit} files, training opens up to about {need}"
+    if limit != resource.RLIM_INFINITY and limit < need:
+        return error("machine.open_files", told, f"ulimit -n {max(4096, need)}")
+    return fine("machine.open_files", told)
+
+
+def threads(config: dict[str, Any], gpus: int, cores: int, used: int) -> Finding:
+    """used: torch's threads in one process."""
+    count = local_processes(config, gpus)
+    told = f"{count} processes × {used} threads on {cores} processors"
+    if count > 1 and accelerator(config, gpus) == "cpu" and count * used > cores:
+        return warning("machine.threads", told, f"export OMP_NUM_THREADS={max(1, cores // count)}")
+    return fine("machine.threads", told)
+
+
+def cores() -> int:
+    """Those that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def free_memory(files: Path = Path("/")) -> int:
+    """Bytes that can still be had: what the kernel says, within the limit of the container."""
+    lines = (files / "proc/meminfo").read_text().splitlines()
+    free = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
+    group = files / "sys/fs/cgroup"
+    try:
+        limit, current = (int((group / name).read_text()) for name in ("memory.max", "memory.current"))
+    except (OSError, ValueError):  # no group, or its limit is "max"
+        return free
+    return min(free, limit - current)

@@ -1,0 +1,35 @@
+"""How long the run will take: a few real steps and validation batches, timed and scaled up."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from statistics import median
+from typing import Any
+
+from vlp.doctor.arithmetic import total_steps
+from vlp.doctor.finding import Finding, duration, fine, warning
+
+DAYS = 7 * 86_400  # a run longer than this is worth a second look
+
+
+def finish(config: dict[str, Any], facts: dict[str, Any]) -> Finding:
+    """facts: {"seconds": of each full step, "per_epoch": steps, "val_seconds": of a batch, "val_batches"}."""
+    steps = total_steps(config, facts["per_epoch"])
+    one, whole = typical(facts["seconds"]), facts["val_seconds"] * facts["val_batches"]
+    limit = config["trainer"].get("limit_train_batches")
+    per_epoch = min(facts["per_epoch"], limit) if isinstance(limit, int) else int(facts["per_epoch"] * (limit or 1))
+    validations = max(1, round(steps / max(1, per_epoch)))
+    every = int(config["trainer"].get("check_val_every_n_epoch") or 1)
+    left = one * steps + whole * (validations // every)
+    told = (
+        f"{duration(one)} a step, {duration(one * per_epoch)} an epoch of {per_epoch} steps, {duration(whole)} a "
+        f"validation: {duration(left)} to finish ({len(facts['seconds'])} steps of one process alone were timed)"
+    )
+    if left > DAYS:
+        return warning("time.finish", told, f"vlp train trainer.max_steps={max(1, int(DAYS / one))}")
+    return fine("time.finish", told)
+
+
+def typical(seconds: Sequence[float]) -> float:
+    """The median, without the first where there are others: it warms up."""
+    return median(seconds[1:] or seconds)
