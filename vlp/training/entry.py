@@ -8,6 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from vlp.launch.secrets import hide_in_tracebacks, redact, values
+
 PACKAGE = Path(__file__).resolve().parent.parent
 EXPECTED = (ValueError, OSError, ArithmeticError)
 
@@ -19,6 +21,8 @@ def enter(name: str, function: Callable[[Path], Any]) -> None:
     of a library, and keeps its traceback.
     """
     config = Path(sys.argv[1])
+    secrets = values(config)
+    hide_in_tracebacks(secrets)
     try:
         function(config)
     except EXPECTED as error:
@@ -26,6 +30,6 @@ def enter(name: str, function: Callable[[Path], Any]) -> None:
         if PACKAGE not in last.parents:
             raise
         file = config.parent / "error.txt"
-        file.write_text(traceback.format_exc(), encoding="utf-8")
-        print(f"{name}: {error} (traceback: {file})", file=sys.stderr)
+        file.write_text(redact(traceback.format_exc(), secrets), encoding="utf-8")
+        print(redact(f"{name}: {error} (traceback: {file})", secrets), file=sys.stderr)
         sys.exit(2)

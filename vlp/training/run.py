@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
-import torch
 from lightning.pytorch.callbacks import ProgressBar, Timer
 
 from vlp.build import build
+from vlp.checkpoints import files
 from vlp.training.assemble import assemble, build_loggers, check_monitor, quiet, read_config
 from vlp.training.entry import enter
+from vlp.training.loggers import log_results
 from vlp.training.results import print_table, write_results
 
 
@@ -43,7 +44,7 @@ def run(config_path: Path) -> dict[str, Any]:
     figures = {k: float(v) for k, v in trainer.callback_metrics.items() if k.startswith("val/")}
     best = getattr(trainer.checkpoint_callback, "best_model_path", "")
     if best and not config["trainer"].get("fast_dev_run"):
-        content = torch.load(best, map_location="cpu", weights_only=True)
+        content = files.read(Path(best))
         parts.module.load_state_dict(content["state_dict"])
         figures = content["figures"]
     if len(parts.data.split("test")):
@@ -57,6 +58,7 @@ def run(config_path: Path) -> dict[str, Any]:
     }
     if trainer.is_global_zero:
         results = write_results(folder, results, stored, parts.data)
+        log_results(trainer.loggers, results)
         print_table(results, folder)
     return results
 
