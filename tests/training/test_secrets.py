@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -20,8 +21,10 @@ TINY = (
 )  # fmt: skip
 
 
-def train(folder: Path, *overrides: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "train.py", f"runs={folder / 'runs'}", *TINY, *overrides]
+def train(
+    folder: Path, *overrides: str, words: Sequence[str] = TINY, **environment: str
+) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "train.py", f"runs={folder / 'runs'}", *words, *overrides]
     if not any(word.startswith("data.root=") for word in overrides):
         command.append(f"data.root={folder / 'scenes'}")
     own = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "WANDB_MODE": "offline", **environment}
@@ -53,15 +56,22 @@ def test_a_key_is_nowhere_in_a_run(tmp_path: Path, literal: bool) -> None:
 @pytest.mark.slow
 def test_a_secret_in_a_mistake_is_hidden(tmp_path: Path) -> None:
     """The root of the data is a secret, and it does not exist: the sentence and error.txt name it."""
-    done = train(
-        tmp_path, "data=coco", "tokenizer=trained", "monitor=val/coco/retrieval/rsum", "data.root=${oc.env:STORAGE_KEY}",
-        STORAGE_KEY=f"/nowhere/{PLANTED}",
-    )  # fmt: skip
+    words = [word for word in TINY if not word.startswith("data.images")]
+    root = "data.root=${oc.env:STORAGE_KEY}"
+    done = train(tmp_path, "data=coco", "transform=photos", root, words=words, STORAGE_KEY=f"/nowhere/{PLANTED}")
     assert done.returncode == 2, done.stdout + done.stderr
     assert "<hidden>" in done.stderr
     assert PLANTED not in done.stdout + done.stderr
     assert holders(tmp_path, PLANTED) == []
     assert "<hidden>" in next(tmp_path.rglob("error.txt")).read_text()
+
+
+@pytest.mark.parametrize("key", ["loggers.wandb.token", "+loggers.wandb.token", "data.password"])
+def test_a_mistyped_place_of_a_secret_does_not_print_it(tmp_path: Path, key: str) -> None:
+    done = train(tmp_path, f"{key}={PLANTED}")
+    assert done.returncode == 2
+    assert key.rpartition(".")[2] in done.stderr
+    assert PLANTED not in done.stdout + done.stderr
 
 
 CRASH = """

@@ -11,9 +11,11 @@ import re
 import sys
 import threading
 import traceback
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from types import TracebackType
+
+from vlp.launch.run_folder import SECRET
 
 HIDDEN = "<hidden>"
 _NAME = re.compile(r"token|key|secret|passw(or)?d|credential", re.I)
@@ -29,6 +31,13 @@ def values(config: Path) -> list[str]:
         named = set()
     found = {value for name, value in os.environ.items() if _NAME.search(name) or name in named}
     return sorted((value for value in found if len(value) >= SHORTEST), key=len, reverse=True)
+
+
+def of_overrides(lines: Iterable[str]) -> list[str]:
+    """Values that stand on the command line after a key that looks secret."""
+    parts = [line.partition("=") for line in lines]
+    found = {value for key, _, value in parts if SECRET.match(key.rpartition(".")[2].lstrip("+")) and value}
+    return sorted(found, key=len, reverse=True)
 
 
 def redact(text: str, secrets: Collection[str]) -> str:

@@ -100,10 +100,14 @@ class FSDP(ModelParallelStrategy):
         module, mesh = self.module, self.device_mesh["data_parallel"]
         copy_from_first([*module.parameters(), *module.buffers()])
         self._scalars = lengthen_scalars(module)
-        halved = MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32, output_dtype=torch.float32)
+        halved = MixedPrecisionPolicy(
+            param_dtype=torch.bfloat16, reduce_dtype=torch.float32, output_dtype=torch.float32
+        )
         for unit in units(module):
             normed = any(isinstance(part, _BatchNorm) for part in unit.modules())
-            fully_shard(unit, mesh=mesh, mp_policy=halved if self.bfloat16_blocks and not normed else MixedPrecisionPolicy())
+            fully_shard(
+                unit, mesh=mesh, mp_policy=halved if self.bfloat16_blocks and not normed else MixedPrecisionPolicy()
+            )
         fully_shard(module, mesh=mesh)
         register_fsdp_forward_method(module, "training_step")
         module._get_fsdp_state()._lazy_init()  # else the block that runs first, in an evaluation, would be the root
