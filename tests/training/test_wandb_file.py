@@ -187,7 +187,7 @@ def wait_for_lines(process: subprocess.Popen[str], folder: Path, count: int) -> 
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="finds the service among the processes of Linux")
 def test_training_goes_on_when_the_service_of_wandb_is_killed(tmp_path: Path) -> None:
     folder = tmp_path / "run"
-    process = begin(frozen(folder, "trainer.max_epochs=12"))
+    process = begin(frozen(folder, "trainer.max_epochs=12", "callbacks=[checkpoint]"))
     wait_for_lines(process, folder, 5)
     services = [number for number, name in children(process.pid).items() if name.startswith("wandb-core")]
     assert services
@@ -204,7 +204,7 @@ def test_training_goes_on_when_the_service_of_wandb_is_killed(tmp_path: Path) ->
 @pytest.mark.slow
 def test_a_killed_run_keeps_its_metrics(tmp_path: Path) -> None:
     folder = tmp_path / "run"
-    process = begin(frozen(folder, "trainer.max_epochs=1000"))
+    process = begin(frozen(folder, "trainer.max_epochs=1000", "callbacks=[checkpoint]"))
     wait_for_lines(process, folder, 40)
     process.send_signal(signal.SIGKILL)
     process.communicate()
