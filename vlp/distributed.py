@@ -7,6 +7,7 @@ process on the joined batch (tests/test_distributed.py compares every parameter)
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -111,6 +112,13 @@ def total(x: Tensor) -> Tensor:
     if world_size() > 1:
         dist.all_reduce(x)
     return x
+
+
+def copy_from_first(tensors: Iterable[Tensor]) -> None:
+    """Every rank's tensors become those of rank 0, in place."""
+    if world_size() > 1:
+        for tensor in tensors:
+            dist.broadcast(tensor.detach(), 0)
 
 
 def joint_mean(own_sum: Float[Tensor, ""], count: int | Tensor) -> Float[Tensor, ""]:

@@ -7,7 +7,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from vlp.checkpoints import albef, blip, clip, hugging_face, hugging_face_blip, hugging_face_vilt, load, vilt
+import torch
+
+from vlp.checkpoints import albef, blip, clip, hugging_face, hugging_face_blip, hugging_face_vilt, load, shards, vilt
 from vlp.checkpoints.checkpoint import Checkpoint
 
 WRITERS = {"albef": albef.write, "blip": blip.write, "vilt": vilt.write}
@@ -24,6 +26,8 @@ def convert(source: Path, destination: Path, format: str, **architecture: Any) -
     checkpoint = load.read(source, architecture)
     load.build_model(checkpoint)  # nothing is written that does not load
     destination.parent.mkdir(parents=True, exist_ok=True)
+    if format == "vlp" and shards.matches(source):
+        return torch.save(shards.read(source), destination)  # with all that a run needs to go on
     if format == "vlp":
         return load.save(checkpoint, destination)
     checkpoint.heads.pop("retrieval.mix", None)  # how it was measured, of which other formats know nothing

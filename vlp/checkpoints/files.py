@@ -15,11 +15,15 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from vlp.checkpoints import shards
 from vlp.checkpoints.keys import State
 
 
 def read(path: Path) -> Any:
-    """What a `torch.save` file holds (weights only), or the state dict of a safetensors file or TorchScript archive."""
+    """What a `torch.save` file or a folder of shards holds (weights only), or the state dict of a safetensors file or
+    TorchScript archive."""
+    if path.is_dir():
+        return shards.read(path)
     if path.suffix == ".safetensors":
         return load_file(path)
     if zipfile.is_zipfile(path):

@@ -30,6 +30,7 @@ from vlp.checkpoints import (
     hugging_face_blip,
     hugging_face_vilt,
     open_clip,
+    shards,
     vilt,
 )
 from vlp.checkpoints.checkpoint import Checkpoint, eval_transform
@@ -55,7 +56,7 @@ def read(path: Path, architecture: dict[str, Any]) -> Checkpoint:
     if not path.exists():
         raise FileNotFoundError(f"{path}: there is no such checkpoint")
     told = {key: value for key, value in architecture.items() if key != "image_size"}
-    checkpoint = _read_folder(path, told) if path.is_dir() else _read_file(path, told)
+    checkpoint = _read_folder(path, told) if path.is_dir() and not shards.matches(path) else _read_file(path, told)
     if "image_size" in architecture:
         _resize(checkpoint, architecture["image_size"])
     return checkpoint
@@ -75,7 +76,7 @@ def build_model(checkpoint: Checkpoint) -> Any:
 
 def _read_folder(path: Path, told: dict[str, Any]) -> Checkpoint:
     runs = [path / "checkpoints" / f"{name}.ckpt" for name in ("best", "last")]
-    run = next((file for file in runs if file.is_file()), None)
+    run = next((file for file in runs if file.is_file() or shards.matches(file)), None)
     if run is not None:
         return _read_file(run, told)
     if (path / open_clip.CONFIG).is_file():

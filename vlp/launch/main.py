@@ -19,6 +19,7 @@ from vlp.launch.compose import Composer, conf_folder
 from vlp.launch.errors import ConfigError
 from vlp.launch.process import command_line, process, shown
 from vlp.launch.run_folder import create, freeze, parent_folder, read, settle
+from vlp.launch.secrets import of_overrides, redact
 
 
 def main(command: str, arguments: Sequence[str], *, conf: Path | None = None) -> int:
@@ -28,7 +29,7 @@ def main(command: str, arguments: Sequence[str], *, conf: Path | None = None) ->
     except ConfigError as error:
         if os.environ.get("HYDRA_FULL_ERROR") == "1":
             raise
-        print(f"{command}: {error}", file=sys.stderr)
+        print(redact(f"{command}: {error}", of_overrides(arguments)), file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         return 130

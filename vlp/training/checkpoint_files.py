@@ -23,6 +23,7 @@ from typing import Any
 import torch
 from lightning.fabric.plugins import CheckpointIO
 
+from vlp.checkpoints import shards
 from vlp.data.whole_files import sync_folder
 from vlp.injector import inject
 
@@ -167,6 +168,8 @@ def sidecar(path: Path) -> Path:
 
 def fault(path: Path) -> str | None:
     """What is wrong with a checkpoint file; None = it is what its sidecar says, or it has none and can be read."""
+    if path.is_dir():
+        return None if shards.matches(path) else "is a folder without shards"
     if not path.is_file():
         return "is not there"
     try:
@@ -193,6 +196,8 @@ def _readable(path: Path) -> bool:
 
 def read(path: Path) -> dict[str, Any]:
     """Tensors and plain values.  Raises ValueError for a damaged file, and for one that would run code."""
+    if path.is_dir():
+        return shards.read(path)
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from vlp.launch.errors import ConfigError
+from vlp.launch.secrets import hide_in_tracebacks, redact, values
 from vlp.training.nonfinite import NotFinite
 from vlp.training.signals import SIGNALS, Stopped
 
@@ -34,6 +35,8 @@ def enter(name: str, function: Callable[[Path], Any]) -> None:
     rank = int(os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0")))
     end_with_parent()
     SIGNALS.install()
+    secrets = values(config)
+    hide_in_tracebacks(secrets)
     try:
         function(config)
     except Stopped as stopped:
@@ -41,18 +44,20 @@ def enter(name: str, function: Callable[[Path], Any]) -> None:
             print(f"{name}: {stopped}; go on with resume={config.parent}", file=sys.stderr, flush=True)
         _exit(stopped.code)
     except EXPECTED as error:
-        _note(config, rank)
+        _note(config, rank, secrets)
         last = Path(traceback.extract_tb(error.__traceback__)[-1].filename).resolve()
         if PACKAGE not in last.parents:
             raise
         whose = f"rank {rank}: " if rank else ""
-        print(f"{name}: {whose}{error} (traceback: {_file(config, rank)})", file=sys.stderr, flush=True)
+        print(
+            redact(f"{name}: {whose}{error} (traceback: {_file(config, rank)})", secrets), file=sys.stderr, flush=True
+        )
         _exit(DIVERGED if isinstance(error, NotFinite) else 2)
     except Exception as error:
-        _note(config, rank)
+        _note(config, rank, secrets)
         first = _first(config)
         if first is not None and first[0] != rank:  # this one only lost its partner
-            print(f"{name}: rank {first[0]} failed first: {first[1]}", file=sys.stderr, flush=True)
+            print(f"{name}: rank {first[0]} failed first: {redact(first[1], secrets)}", file=sys.stderr, flush=True)
         elif "onnection" in str(error):
             print(f"{name}: rank {rank} lost another rank, which was killed: {error}", file=sys.stderr, flush=True)
         raise
@@ -68,9 +73,9 @@ def _file(config: Path, rank: int) -> Path:
     return config.parent / ("error.txt" if rank == 0 else f"error_rank_{rank}.txt")
 
 
-def _note(config: Path, rank: int) -> None:
+def _note(config: Path, rank: int, secrets: Any) -> None:
     try:
-        _file(config, rank).write_text(traceback.format_exc(), encoding="utf-8")
+        _file(config, rank).write_text(redact(traceback.format_exc(), secrets), encoding="utf-8")
     except OSError:  # a full disk must not hide what happened
         traceback.print_exc()
 

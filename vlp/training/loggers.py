@@ -12,12 +12,17 @@ import netrc
 import os
 import time
 from argparse import Namespace
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger, WandbLogger
-from lightning.pytorch.utilities.rank_zero import rank_zero_only
+from lightning.pytorch.utilities.rank_zero import rank_zero_only, rank_zero_warn
+from omegaconf import OmegaConf
 from wandb import Settings
+
+from vlp.launch.run_folder import read
 
 log = logging.getLogger(__name__)
 
@@ -61,6 +66,93 @@ def tensorboard(*, folder: str | Path) -> TensorBoardLogger:
     return TensorBoardLogger(save_dir=folder, name="tensorboard", version="")
 
 
+class Wandb(WandbLogger):
+    """Lightning's, for a run folder that several processes in turn may write to as one W&B run.
+
+    Where W&B's own service process dies, W&B is given up with one warning and training goes on: metrics.jsonl has it all.
+    """
+
+    def __init__(self, *, folder: Path, artifact: bool, **arguments: Any) -> None:
+        super().__init__(save_dir=folder, **arguments)
+        self._wandb_init.pop("anonymous", None)  # Lightning always passes it on, and wandb warns that it has no effect
+        self.folder, self.artifact = folder, artifact
+        self.lost = False
+        self._best: ModelCheckpoint | None = None
+        self._told: tuple[str, float] | None = None  # the file that is an artifact already, and its time
+        # offline a process does not know how far an earlier one has counted, and W&B drops what it has counted already:
+        # one row for each line of metrics.jsonl and at most one for each picture or table
+        lines = sum(1 for _ in (folder / "metrics.jsonl").open("rb")) if (folder / "metrics.jsonl").is_file() else 0
+        self._first_row = lines + sum(file.is_file() for file in (folder / "wandb").glob("*/files/media/**/*"))
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
+        row = dict(metrics) if step is None else {**metrics, "trainer/global_step": step}
+
+        def send() -> None:
+            run: Any = self.experiment
+            run.log(row, step=max(run.step, self._first_row), commit=True)
+
+        self._attempt(send)
+
+    @rank_zero_only
+    def log_image(self, key: str, images: list[Any], step: int | None = None, **kwargs: Any) -> None:
+        self._attempt(lambda: super(Wandb, self).log_image(key, images, step, **kwargs))
+
+    @rank_zero_only
+    def log_table(self, key: str, *args: Any, **kwargs: Any) -> None:
+        self._attempt(lambda: super(Wandb, self).log_table(key, *args, **kwargs))
+
+    def after_save_checkpoint(self, checkpoint_callback: ModelCheckpoint) -> None:
+        self._best = checkpoint_callback
+
+    @rank_zero_only
+    def finalize(self, status: str) -> None:
+        path = Path(self._best.best_model_path) if self._best is not None and self._best.best_model_path else None
+        if status != "success" or not self.artifact or path is None or not path.exists():
+            return
+        key = (str(path), path.stat().st_mtime)
+        if key != self._told:  # at the end of training, and again of testing
+            self._told = key
+            self._attempt(lambda: self._log_best(path))
+
+    def _log_best(self, path: Path) -> None:
+        from wandb import Artifact
+
+        run: Any = self.experiment
+        artifact = Artifact(name=f"best-{run.id}", type="model", metadata={"folder": self.folder.name})
+        if path.is_dir():
+            artifact.add_dir(str(path), name=path.name)
+        else:
+            artifact.add_file(str(path), name=path.name)
+        run.log_artifact(artifact, aliases=["best"])
+
+    def _attempt(self, send: Callable[[], None]) -> None:
+        if self.lost:
+            return
+        try:
+            send()
+        except Exception as error:
+            self.lost = True
+            rank_zero_warn(
+                f"W&B is lost ({type(error).__name__}: {error}); training goes on, and {self.folder / 'metrics.jsonl'} "
+                "has every figure"
+            )
+            _forget_wandb()
+
+
+def _forget_wandb() -> None:
+    """Nothing waits at exit for a service that is gone."""
+    import wandb as package
+    from wandb.sdk import wandb_setup
+
+    try:
+        package.teardown(exit_code=1)
+    except Exception:  # which is how it answers without its service
+        log.debug("wandb teardown", exc_info=True)
+    wandb_setup._singleton = None
+    package.run = None
+
+
 def wandb(
     *,
     folder: str | Path,
@@ -69,21 +161,31 @@ def wandb(
     group: str | None = None,
     tags: tuple[str, ...] = (),
     mode: str | None = None,
-) -> WandbLogger:
+    api_key: str | None = None,
+    log_model: bool = False,
+) -> Wandb:
     """mode: online, offline, disabled; None = $WANDB_MODE, else online when a key is found, else offline.
+    log_model: best.ckpt as an artifact, at the end.
 
-    Each run folder is one W&B run, named after the folder.
+    Each run folder is one W&B run, named after the folder, of which every process that goes on with it finds the id there.
+    Its config is the frozen one, in which secrets are names of environment variables.
     """
     os.environ.setdefault("WANDB_SILENT", "true")
-    mode = mode or os.environ.get("WANDB_MODE") or ("online" if _has_wandb_key() else "offline")
+    mode = mode or os.environ.get("WANDB_MODE") or ("online" if api_key or _has_wandb_key() else "offline")
     folder = Path(folder)
-    parts = folder.resolve().parts[-2:]
-    logger = WandbLogger(
-        save_dir=folder, project=project, entity=entity, group=group, tags=list(tags), mode=mode, name="/".join(parts),
-        settings=Settings(silent=True, console="off"),
+    frozen = folder / "config.yaml"
+    return Wandb(
+        folder=folder, artifact=log_model, project=project, entity=entity, group=group, tags=list(tags), mode=mode,
+        name="/".join(folder.resolve().parts[-2:]), id=_run_id(folder),
+        config=OmegaConf.to_container(read(frozen), resolve=False) if frozen.is_file() else None,
+        settings=Settings(silent=True, console="off", api_key=api_key),
     )  # fmt: skip
-    logger._wandb_init.pop("anonymous", None)  # Lightning always passes it on, and wandb warns that it has no effect
-    return logger
+
+
+def _run_id(folder: Path) -> str | None:
+    """Of the W&B run that an earlier process began in this folder."""
+    earlier = sorted(path for path in (folder / "wandb").glob("*run-*-*") if path.is_dir() and not path.is_symlink())
+    return earlier[-1].name.rpartition("-")[2] if earlier else None
 
 
 def _has_wandb_key() -> bool:
@@ -94,6 +196,14 @@ def _has_wandb_key() -> bool:
         return netrc.netrc().authenticators(host) is not None
     except (OSError, netrc.NetrcParseError):
         return False
+
+
+def log_results(loggers: list[Logger], results: Mapping[str, Any]) -> None:
+    """The numbers of results.json as a table of W&B."""
+    rows = [[name, float(value)] for name, value in results.items() if isinstance(value, (int, float))]
+    for logger in loggers:
+        if isinstance(logger, Wandb):
+            logger.log_table(key="results", columns=["figure", "value"], data=rows, step=results.get("steps"))
 
 
 def log_pictures(loggers: list[Logger], step: int, pictures: dict[str, Path]) -> None:

@@ -132,12 +132,12 @@ class VisionLanguageModule(L.LightningModule):
         # dropout depends on (seed, step, rank) alone, so a resumed run draws what the straight run would have drawn
         part = index % self.trainer.accumulate_grad_batches
         torch.manual_seed(mix(self.seed, self.global_step, self.global_rank, *([part] if part else [])))
+        if self.momentum is not None and not part:
+            self.momentum.step()
         if not part:
             self.guard.before_step(self)
 
     def training_step(self, batch: Batch | dict[str, Batch], index: int) -> Tensor:
-        if self.momentum is not None and index % self.trainer.accumulate_grad_batches == 0:
-            self.momentum.step()
         weights = self.weights()
         losses = [self._source_loss(source, part, weights) for source, part in self._by_source(batch).items()]
         if len(weights) < len(self.trained):

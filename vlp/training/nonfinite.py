@@ -18,7 +18,9 @@ import lightning as L
 import torch
 from lightning.pytorch.callbacks import WeightAveraging
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
+from vlp.distributed import total
 from vlp.training.checkpoint_files import newest, read
 
 POLICIES = ("raise", "skip", "rollback")
@@ -28,11 +30,12 @@ class NotFinite(ArithmeticError):
     """Training diverged; the entry point exits with 4."""
 
 
-def finite(gradients: Sequence[Tensor]) -> bool:
-    """Whether all of them hold finite numbers; waits for the accelerator."""
-    if not gradients:
-        return True
-    return bool(torch.stack([norm.float() for norm in torch._foreach_norm(list(gradients))]).isfinite().all())
+def finite(tensors: Sequence[Tensor]) -> bool:
+    """Whether all of them hold finite numbers; waits for the accelerator. Integers do, and of a sharded tensor each process
+    looks at its own rows."""
+    own: list[Tensor] = [getattr(value, "_local_tensor", value) for value in tensors if value.is_floating_point()]
+    own = [value for value in own if value.numel()]
+    return not own or bool(torch.stack([norm.float() for norm in torch._foreach_norm(own)]).isfinite().all())
 
 
 class Guard:
@@ -52,7 +55,10 @@ class Guard:
 
     def check(self, module: L.LightningModule, gradients: Sequence[Tensor], samples: Any, loss: Tensor | None) -> bool:
         """Whether the optimiser may step.  Raises NotFinite."""
-        if finite(gradients):
+        right = finite(gradients)
+        if any(isinstance(gradient, DTensor) for gradient in gradients):  # each process holds some of the rows
+            right = not total(torch.tensor(float(not right), device=module.device))
+        if right:
             self.in_a_row = 0
             return True
         self.in_a_row += 1

@@ -12,19 +12,25 @@ from typing import Any
 SPANS = ("total", "current")
 
 
+def epochs_done(loops: dict[str, Any]) -> int:
+    """Whole epochs behind a checkpoint's counters, wherever it was written."""
+    batches, epochs = loops["epoch_loop.batch_progress"], loops["epoch_progress"]["current"]
+    ended = batches["is_last_batch"] and batches["current"]["processed"] == batches["current"]["ready"]
+    return epochs["processed"] + int(ended and epochs["processed"] < epochs["ready"])
+
+
 def between_steps(checkpoint: dict[str, Any]) -> None:
     """For `on_load_checkpoint`; changes checkpoint["loops"] in place."""
     loops = checkpoint["loops"]["fit_loop"]
     batches, epochs = loops["epoch_loop.batch_progress"], loops["epoch_progress"]
     ended = batches["is_last_batch"] and batches["current"]["processed"] == batches["current"]["ready"]
+    done = epochs_done(loops)
     batches["is_last_batch"] = False
     for span in SPANS:
         _level(batches[span], batches[span]["processed"])
         validation = loops["epoch_loop.val_loop.batch_progress"][span]
         _level(validation, validation["completed"])
-    done = epochs["current"]["processed"]
     if ended:
-        done += done < epochs["current"]["ready"]
         _level(batches["current"], 0)
     for span in SPANS:  # the epoch that goes on, or the next one, is begun
         epochs[span] |= {"ready": done + 1, "started": done + 1, "processed": done, "completed": done}

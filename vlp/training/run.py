@@ -19,6 +19,7 @@ import lightning as L
 from lightning.pytorch.callbacks import Callback, Checkpoint, ProgressBar, Timer
 
 from vlp.build import build
+from vlp.checkpoints.files import read as read_any
 from vlp.distributed import gather_objects
 from vlp.injector import inject
 from vlp.launch.changes import changes
@@ -26,7 +27,7 @@ from vlp.launch.lock import locked
 from vlp.training.assemble import assemble, build_loggers, check_monitor, quiet, read_config
 from vlp.training.checkpoint_files import BEST, WholeFiles, clear, fault, newest, read
 from vlp.training.entry import enter
-from vlp.training.loggers import JsonLines
+from vlp.training.loggers import JsonLines, log_results
 from vlp.training.results import print_table, write_results
 from vlp.training.signals import SIGNALS, replace_lightnings
 
@@ -85,7 +86,7 @@ def _run(config_path: Path) -> dict[str, Any]:
     )
     best = folder / "checkpoints" / BEST
     if best.exists() and not config["trainer"].get("fast_dev_run"):
-        chosen = read(best)
+        chosen = read_any(best)
         parts.module.load_state_dict(chosen["state_dict"])
         figures = chosen["figures"]
     if len(parts.data.split("test")):
@@ -99,6 +100,7 @@ def _run(config_path: Path) -> dict[str, Any]:
     }
     if trainer.is_global_zero:
         results = write_results(folder, results, stored, parts.data)
+        log_results(trainer.loggers, results)
         print_table(results, folder)
     inject("teardown")
     return results

@@ -19,7 +19,8 @@ from lightning.pytorch.callbacks import Checkpoint
 from vlp.distributed import gather_objects
 from vlp.injector import inject
 from vlp.training.checkpoint_files import BEST, LAST, WholeFiles, copy
-from vlp.training.nonfinite import NotFinite
+from vlp.training.nonfinite import NotFinite, finite
+from vlp.training.restart import epochs_done
 from vlp.training.signals import SIGNALS, Stopped
 
 FULL_DISK = ("stop", "continue")
@@ -76,6 +77,7 @@ class RunCheckpoint(Checkpoint):
         return {"best_score": self.best_score, "validation_due": self.validation_due, "stopping": self.stopping}
 
     def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
+        checkpoint["epoch"] = epochs_done(checkpoint["loops"]["fit_loop"])
         metrics = self.folder.parent / "metrics.jsonl"
         checkpoint["logged_bytes"] = metrics.stat().st_size if metrics.exists() else 0
 
@@ -162,8 +164,7 @@ class RunCheckpoint(Checkpoint):
 
     def save(self, trainer: L.Trainer, *, best: bool = False) -> None:
         """last.ckpt, and best.ckpt where these weights are the best. Every rank calls it."""
-        weights = {name: value for name, value in trainer.lightning_module.state_dict().items()}
-        spoiled = [name for name, value in weights.items() if value.is_floating_point() and not value.isfinite().all()]
+        spoiled = [name for name, value in trainer.lightning_module.state_dict().items() if not finite([value])]
         if any(gather_objects(bool(spoiled))):
             raise NotFinite(
                 f"after {trainer.global_step} steps {len(spoiled)} weights hold numbers that are not finite "
@@ -173,7 +174,9 @@ class RunCheckpoint(Checkpoint):
         files = trainer.strategy.checkpoint_io
         trainer.save_checkpoint(self.folder / (BEST if best else LAST))
         error: OSError | None = getattr(files, "error", None)
-        if best and trainer.is_global_zero and error is None:
+        if best and (self.folder / BEST).is_dir():  # shards of several processes
+            trainer.save_checkpoint(self.folder / LAST)
+        elif best and trainer.is_global_zero and error is None:
             try:
                 copy(self.folder / BEST, self.folder / LAST)
             except OSError as found:

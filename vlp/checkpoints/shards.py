@@ -1,0 +1,52 @@
+"""A checkpoint in several files, one a process: a folder of `shard_<rank>_of_<processes>.pt`.
+
+Each is a plain `torch.save` file of the rows that its process holds, beside the shape of the whole, so reading them runs
+no code of theirs (torch's own format of distributed checkpoints is a pickle) and any number of processes can.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+_NAME = re.compile(r"shard_(\d+)_of_(\d+)\.pt")
+
+
+def matches(path: Path) -> bool:
+    return path.is_dir() and any(_NAME.fullmatch(file.name) for file in path.iterdir())
+
+
+def rows(part: Tensor, shape: tuple[int, ...]) -> dict[str, Any]:
+    """What stands in a shard in place of a tensor of that shape: consecutive rows of it, in order of the ranks."""
+    return {"rows": part, "shape": list(shape)}
+
+
+def write(folder: Path, content: dict[str, Any], *, rank: int, processes: int) -> None:
+    torch.save(content, folder / f"shard_{rank}_of_{processes}.pt")
+
+
+def read(folder: Path) -> dict[str, Any]:
+    """The whole content, as one file would hold it."""
+    found = sorted(file.name for file in folder.iterdir() if _NAME.fullmatch(file.name))
+    processes = int(_NAME.fullmatch(found[0])[2])  # type: ignore[index]
+    names = [f"shard_{rank}_of_{processes}.pt" for rank in range(processes)]
+    if set(found) != set(names):
+        lacking = sorted(set(names) - set(found)) or sorted(set(found) - set(names))
+        raise ValueError(f"{folder} is not one whole checkpoint: {lacking[0]} is missing, or one too many")
+    shards = [torch.load(folder / name, map_location="cpu", weights_only=True, mmap=True) for name in names]
+    return {key: _joined([shard[key] for shard in shards if key in shard]) for key in shards[0]}
+
+
+def _joined(values: list[Any]) -> Any:
+    first = values[0]
+    if isinstance(first, dict) and first.keys() == {"rows", "shape"}:
+        return torch.cat([value["rows"] for value in values]).reshape(first["shape"])
+    if isinstance(first, dict) and len(values) > 1:
+        return {key: _joined([value[key] for value in values]) for key in first}
+    if isinstance(first, list) and len(values) > 1:
+        return [_joined(list(items)) for items in zip(*values, strict=True)]
+    return first

@@ -1,0 +1,77 @@
+"""What FSDP2 needs to know of any model: which parts are gathered together, and parameters that can be cut into rows.
+
+Names no model. A unit is gathered before its own forward and let go after it; everything else is one last unit, gathered
+for the whole step.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor, distribute_tensor
+
+
+def units(module: nn.Module) -> list[nn.Module]:
+    """The blocks of every stack (ModuleList, Sequential) in `module`, innermost ones.
+
+    Left out: blocks that share parameters with something else, as a unit's parameters are there only during its own
+    forward. Of a block that is also asked from outside (`remember`: the keys and values of a cross-attention), only the
+    parts that are not.
+    """
+    places = Counter(id(parameter) for _, parameter in module.named_parameters(remove_duplicate=False))
+
+    def alone(part: nn.Module) -> bool:
+        inside = Counter(id(parameter) for _, parameter in part.named_parameters(remove_duplicate=False))
+        return bool(inside) and all(places[key] == count for key, count in inside.items())
+
+    def found(part: nn.Module, block: bool) -> list[nn.Module]:
+        stack = isinstance(part, (nn.ModuleList, nn.Sequential))
+        inner = [
+            unit for child in part.children() for unit in found(child, stack and any(True for _ in child.children()))
+        ]
+        if inner or not block:
+            return inner
+        if any(hasattr(inside, "remember") for inside in part.modules()):
+            return [unit for child in part.children() for unit in found(child, any(True for _ in child.children()))]
+        return [part] if alone(part) else []
+
+    return list(dict.fromkeys(found(module, False)))
+
+
+def lengthen_scalars(module: nn.Module) -> set[str]:
+    """Stores each parameter without dimensions as one row, which can be dealt out; code that reads it still sees a number.
+
+    Returns their names.
+    """
+    names = {name for name, p in module.named_parameters(remove_duplicate=False) if p.ndim == 0}
+    rows: dict[int, nn.Parameter] = {}  # a shared one stays shared
+    for part in module.modules():
+        scalars = [name for name, p in part._parameters.items() if p is not None and p.ndim == 0]
+        for name in scalars:
+            scalar: Any = part._parameters[name]
+            row = nn.Parameter(scalar.detach().reshape(1), requires_grad=scalar.requires_grad)
+            part._parameters[name] = rows.setdefault(id(scalar), row)
+        if scalars:
+            kind = type(part)
+            part.__class__ = type(kind.__name__, (kind,), {name: property(_reader(name)) for name in scalars})
+    return names
+
+
+def _reader(name: str) -> Any:
+    def read(part: nn.Module) -> Tensor:
+        row: Any = part._parameters[name]
+        return (
+            row if isinstance(row, DTensor) else row.reshape(())
+        )  # dealt out it can be changed in place only as it is
+
+    return read
+
+
+def part_of(value: Tensor, parameter: Tensor) -> Tensor:
+    """This process's share of a whole tensor, dealt out as `parameter` is; every process already has the whole."""
+    if not isinstance(parameter, DTensor) or isinstance(value, DTensor):
+        return value
+    whole = value.reshape(parameter.shape).to(parameter.device)
+    return distribute_tensor(whole, parameter.device_mesh, parameter.placements, src_data_rank=None)
