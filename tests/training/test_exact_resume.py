@@ -18,10 +18,11 @@ MODELS = {
         *SMALL, "model=albef_tiny", "model/vision=vit_tiny", "objective=[itc,itm,mlm]", "task=[retrieval]", "momentum=0.9",
         "model.vision.width=24", "model.vision.layers=1", "model.text.width=16", "model.text.layers=1", "model.fusion.width=16",
         "model.fusion.layers=1", "model.projection.width=8", "objectives.itc.queue_size=13", "objectives.itc.width=8",
-        "objectives.itc.distillation=0.4",
+        "objectives.itc.distillation=0.4", "model.text.dropout=0.1",
     ),
     "vilt": (
         *SMALL, "model=vilt_tiny", "objective=[itm,mlm]", "task=[matching]", "monitor=val/scenes/matching/accuracy",
+        "objectives.itm.contrastive=false", "tasks.matching.contrastive=false", "model.text.dropout=0.1", "model.fusion.dropout=0.1",
         "model.fusion.layers=1",
     ),
 }  # fmt: skip

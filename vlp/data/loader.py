@@ -44,7 +44,7 @@ class Loader(DataLoader[Any]):
     def _lost(self, error: RuntimeError) -> str:
         """Which batch was waited for; the process that died had it, or one soon after it."""
         batches: Any = self.batch_sampler
-        awaited = next(itertools.islice(iter(batches), self.delivered, None), [])
+        awaited: list[tuple[int, int]] = next(itertools.islice(iter(batches), self.delivered, None), [])
         samples = ", ".join(str(index) for _, index in awaited)
         why = " ".join(str(error).split())
         return (

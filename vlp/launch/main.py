@@ -14,12 +14,14 @@ from pathlib import Path
 from hydra._internal.utils import get_args_parser
 from omegaconf import DictConfig, OmegaConf
 
+from vlp.launch import torchrun
 from vlp.launch.changes import changes
 from vlp.launch.compose import Composer, conf_folder
 from vlp.launch.errors import ConfigError
 from vlp.launch.process import command_line, process, shown
 from vlp.launch.run_folder import create, freeze, parent_folder, read, settle
 from vlp.launch.secrets import of_overrides, redact
+from vlp.launch.supervise import supervise
 
 
 def main(command: str, arguments: Sequence[str], *, conf: Path | None = None) -> int:
@@ -39,6 +41,12 @@ def _main(command: str, arguments: list[str], conf: Path | None) -> int:
     parser = get_args_parser()
     parser.prog = command
     parser.usage = f"{command} [--help] [--cfg job] [--info] [-m] [key=value …]"
+    parser.add_argument(
+        "--max-restarts",
+        type=int,
+        default=0,
+        help="start a run again, from its last checkpoint, when its process was lost",
+    )
     options = parser.parse_intermixed_args(arguments)
     if options.experimental_rerun:
         raise ConfigError(
@@ -67,14 +75,18 @@ def _main(command: str, arguments: list[str], conf: Path | None) -> int:
 
         return sweep(command, composer, options.overrides)
     else:
-        return run(command, composer, options.overrides)
+        return run(command, composer, options.overrides, restarts=options.max_restarts)
     return 0
 
 
-def run(command: str, composer: Composer, overrides: list[str]) -> int:
+def run(command: str, composer: Composer, overrides: list[str], restarts: int = 0) -> int:
     """Freeze the config in a new run folder, or in that of `resume`, and become the run."""
     folder = named_folder(composer, overrides)
-    if folder is None:
+    rank = torchrun.rank()
+    if rank is not None and (rank or torchrun.restarted()):
+        parent = parent_folder(settle(composer.compose(overrides), Path("run")))
+        folder = folder or torchrun.told(parent)
+    elif folder is None:
         config = composer.compose(overrides)
         container = settle(config, Path("run"))  # everything is checked before a folder appears
         parent = parent_folder(container)
@@ -90,15 +102,19 @@ def run(command: str, composer: Composer, overrides: list[str]) -> int:
         if folder is None:
             folder = create(parent)
             freeze(folder, settle(config, folder), command_line(command, overrides))
+        if rank is not None:
+            torchrun.tell(parent, folder)
     else:
         again(folder, composer, [line for line in overrides if not line.startswith("resume=")])
-    return start(command, folder / "config.yaml")
+    return start(command, folder / "config.yaml", restarts)
 
 
-def start(command: str, file: Path) -> int:
+def start(command: str, file: Path, restarts: int = 0) -> int:
     arguments, environment = process(command, file)
     sys.stdout.flush()
     sys.stderr.flush()
+    if restarts:
+        return supervise(arguments, environment, restarts)
     os.execve(arguments[0], arguments, environment)
 
 
