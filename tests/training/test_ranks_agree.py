@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 import torch
 from lightning.pytorch.plugins.environments import LightningEnvironment
 from lightning.pytorch.strategies import DDPStrategy
+from torch.utils.data import DataLoader
 
 from tests.processes import run_processes
 from tests.towers import toy_batch, toy_model
@@ -22,9 +24,9 @@ from vlp.training.optimizer import AdamW
 class Data(L.LightningDataModule):
     name, steps_per_epoch, tokenizer = "toy", 4, None
 
-    def train_dataloader(self) -> list[Any]:
+    def train_dataloader(self) -> DataLoader[Any]:
         rank = torch.distributed.get_rank()
-        return [toy_batch(slice(6 * rank, 6 * rank + 6))] * 4
+        return DataLoader([toy_batch(slice(6 * rank, 6 * rank + 6))] * 4, batch_size=None)
 
 
 class Environment(LightningEnvironment):
@@ -64,8 +66,6 @@ def fit(*callbacks: L.Callback, rank: int) -> str:
 
 
 def ranks_train(rank: int, world: int) -> list[str]:
-    import os
-
     os.environ |= {"LOCAL_RANK": str(rank), "NODE_RANK": "0"}
     weight = "model.text.net.weight"
     return [
