@@ -15,6 +15,9 @@ from vlp.models.vlm import VisionLanguageModel
 from vlp.structures import Batch, Features, Tokens
 
 
+KINDS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)  # of the towers' states
+
+
 class Gallery:
     """tokens: the towers' states are kept too, for a second stage."""
 
@@ -75,7 +78,9 @@ def _everywhere(text: Packed, device: torch.device) -> Packed:
     lengths = distributed.gather(text.lengths().to(device)).cpu()
     width = int(distributed.gather(torch.tensor([text.states.shape[1]], device=device)).max())
     known = bool(distributed.gather(torch.tensor([text.ids is not None or not len(text)], device=device)).all())
-    states = text.states if len(text) else torch.zeros(0, width)
+    own = KINDS.index(text.states.dtype) if len(text) else -1  # which a rank without texts learns from the others
+    kind = KINDS[int(distributed.gather(torch.tensor([own], device=device)).max())]
+    states = text.states if len(text) else torch.zeros(0, width, dtype=kind)
     ids = text.ids if text.ids is not None else torch.zeros(0, dtype=torch.int64)
     return Packed(
         states=distributed.gather(states.to(device)).cpu(),
@@ -87,7 +92,7 @@ def _everywhere(text: Packed, device: torch.device) -> Packed:
 def _join(parts: list[Float[Tensor, "_ e"]], device: torch.device) -> Float[Tensor, "n e"]:
     """All ranks' rows; a rank that saw no batch learns the width from the others, since gathering needs it."""
     width = distributed.gather(torch.tensor([parts[0].shape[1] if parts else 0], device=device)).max()
-    own = torch.cat(parts) if parts else torch.zeros(0, int(width))
+    own = torch.cat(parts) if parts else torch.zeros(0, int(width), dtype=torch.float32)
     return distributed.gather(own.to(device))
 
 

@@ -92,6 +92,7 @@ class Captioning(Task):
         references: dict[int, tuple[str, ...]] = {}
         for part in distributed.gather_objects(self._references):
             references |= {image: references.get(image, ()) + told for image, told in part.items()}
+        captions = dict(sorted(captions.items()))  # by id, or the file would tell how many ranks wrote it
         if self.results_file is not None and distributed.rank() == 0:
             self.results_file.parent.mkdir(parents=True, exist_ok=True)
             records = [{"image_id": image, "caption": caption} for image, caption in captions.items()]

@@ -72,6 +72,6 @@ def choice_scores(
     rows, owner = choices.real_rows()
     text_embed = model.embed_text(model.encode_text(rows))
     real = choices.mask.any(-1)
-    scores = torch.full(real.shape, -math.inf, device=text_embed.device)
+    scores = torch.full(real.shape, -math.inf, dtype=torch.float32, device=text_embed.device)
     scores[real] = reduce(image_embed[owner].float() * text_embed.float(), "r e -> r", "sum")
     return scores, real

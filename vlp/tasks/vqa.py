@@ -196,8 +196,9 @@ class VQA(Task):
     def compute(self, model: VisionLanguageModel) -> dict[str, float]:
         """accuracy and accuracy_<answer type>, and those of the best answer prior; without people's answers (test
         servers) only the number of questions."""
-        asked = list(chain.from_iterable(distributed.gather_objects(self._asked)))
-        answered = list(chain.from_iterable(distributed.gather_objects(self._answered)))
+        given = [zip(*part, strict=True) for part in distributed.gather_objects((self._asked, self._answered))]
+        pairs = sorted(chain.from_iterable(given), key=lambda pair: pair[0].sample)  # the same for any number of ranks
+        asked, answered = [sample for sample, _ in pairs], [answer for _, answer in pairs]
         if self.results_file is not None and distributed.rank() == 0:
             self.results_file.parent.mkdir(parents=True, exist_ok=True)
             records = [{"question_id": s.sample, "answer": a} for s, a in zip(asked, answered, strict=True)]

@@ -85,4 +85,7 @@ class CrossFusion(nn.Module):
             return states[:, 0]
         if self.pool == "mean":
             return masked_mean(states, mask)
-        return (states if mask is None else states.masked_fill(~mask[..., None], -torch.inf)).amax(1)
+        if mask is None:
+            return states.amax(1)
+        greatest = states.masked_fill(~mask[..., None], -torch.inf).amax(1)
+        return torch.where(mask.any(1, keepdim=True), greatest, 0.0)  # of a text without tokens, as with the other pools
