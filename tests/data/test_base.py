@@ -14,8 +14,8 @@ import torch
 from vlp.data.base import DataModule
 from vlp.data.images import ImageError
 from vlp.data.packed import PackedSamples
-from vlp.data.resumption import finish_epoch
 from vlp.structures import Batch, Sample
+from vlp.training.restart import between_steps
 
 Toy = Callable[..., DataModule]
 
@@ -226,7 +226,7 @@ class Recorder(L.LightningModule):
         self.seen: list[tuple[list[int], int]] = []
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        finish_epoch(checkpoint)
+        between_steps(checkpoint)
 
     def training_step(self, batch: Batch, index: int) -> torch.Tensor:
         self.seen.append((batch.id.tolist(), int(batch.seed.sum())))

@@ -15,10 +15,10 @@ from tests.mixtures import Pictures, Words, mixture
 from tests.processes import run_processes
 from vlp.data.base import DataModule
 from vlp.data.mixture import Mixture
-from vlp.data.resumption import finish_epoch
 from vlp.data.transforms import EvalTransform
 from vlp.launch.compose import Composer, conf_folder
 from vlp.structures import Batch
+from vlp.training.restart import between_steps
 
 Stream = list[dict[str, tuple[list[int], int]]]
 
@@ -86,7 +86,7 @@ class Recorder(L.LightningModule):
         self.fail_at = fail_at
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        finish_epoch(checkpoint)
+        between_steps(checkpoint)
 
     def training_step(self, batch: dict[str, Batch], index: int) -> torch.Tensor:
         if self.global_step == self.fail_at:

@@ -18,6 +18,8 @@ from vlp.data.transforms import EvalTransform
 from vlp.doctor.machine import shared_memory
 from vlp.doctor.packages import versions
 
+pytestmark = pytest.mark.slow  # whole processes, several minutes in all
+
 Visit = Callable[..., tuple[int, dict[str, Any]]]
 
 

@@ -12,6 +12,8 @@ import pytest
 
 from tests.launch.stand_in_sweeps import finish, jobs_of, lines, sweep_folder, wait_until
 
+pytestmark = pytest.mark.slow  # whole processes, several minutes in all
+
 LOCAL = ("sweep.on=slurm", "sweep.slurm.cluster=local", "sweep.jobs=2", "sweep.grace=5")
 
 

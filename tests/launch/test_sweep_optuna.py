@@ -9,6 +9,8 @@ import pytest
 
 from tests.launch.stand_in_sweeps import finish, jobs_of, lines, sweep_folder, wait_until
 
+pytestmark = pytest.mark.slow  # whole processes, several minutes in all
+
 optuna = pytest.importorskip("optuna")
 
 SPACE = (

@@ -12,6 +12,8 @@ import pytest
 
 from vlp.launch import secrets
 
+pytestmark = pytest.mark.slow  # whole processes, several minutes in all
+
 ROOT = Path(__file__).resolve().parents[2]
 PLANTED = "5ec1e7f0a9b84c6d93e2" * 2  # of the length of a key of W&B
 TINY = (

@@ -19,6 +19,8 @@ from tests.wandb_file import WandbRun, read
 from vlp.launch.compose import Composer, conf_folder
 from vlp.launch.run_folder import freeze, settle
 
+pytestmark = pytest.mark.slow  # whole processes, several minutes in all
+
 ROOT = Path(__file__).resolve().parents[2]
 SETTINGS = (
     "data.images.train=48", "data.images.val=8", "data.images.test=8", "data.batch_size=16", "data.num_workers=0",

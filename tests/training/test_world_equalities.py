@@ -20,6 +20,8 @@ import torch
 from vlp.launch.compose import Composer, conf_folder
 from vlp.launch.run_folder import freeze, settle
 
+pytestmark = pytest.mark.slow  # whole processes, several minutes in all
+
 ROOT = Path(__file__).resolve().parents[2]
 # 27 training images and batches of 8: three steps an epoch, and three samples left out; 11 images are no multiple of
 # 2 ranks × 3, and of one test image the second rank has none
@@ -63,15 +65,30 @@ class Run:
 
 def train(folder: Path, name: str, processes: int, resume: Path | None = None) -> Run:
     overrides = [*SETTINGS, f"data.root={folder / 'scenes'}", f"trainer.devices={processes}"]
-    overrides += [] if resume is None else [f"resume={resume}", "force=true"]  # files of callbacks lie in another folder
+    overrides += (
+        [] if resume is None else [f"resume={resume}", "force=true"]
+    )  # files of callbacks lie in another folder
     own = folder / name
     own.mkdir()
     container = settle(Composer(conf=conf_folder(), config_name="train").compose(overrides), own)
-    stop = {"monitor": container["monitor"], "mode": "max", "patience": 3, "min_delta": 1000.0, "check_on_train_epoch_end": False}
+    stop = {
+        "monitor": container["monitor"],
+        "mode": "max",
+        "patience": 3,
+        "min_delta": 1000.0,
+        "check_on_train_epoch_end": False,
+    }
     middle = {"dirpath": str(own / "checkpoints"), "filename": "middle", "every_n_train_steps": MIDDLE, "save_top_k": 1}
     container["callbacks"] |= {
-        "early": {"_target_": "lightning.pytorch.callbacks.EarlyStopping", **stop},  # an improvement by 1000 never comes
-        "middle": {"_target_": "lightning.pytorch.callbacks.ModelCheckpoint", "enable_version_counter": False, **middle},
+        "early": {
+            "_target_": "lightning.pytorch.callbacks.EarlyStopping",
+            **stop,
+        },  # an improvement by 1000 never comes
+        "middle": {
+            "_target_": "lightning.pytorch.callbacks.ModelCheckpoint",
+            "enable_version_counter": False,
+            **middle,
+        },
         "notes": {"_target_": "tests.training.rank_notes.RankNotes", "folder": str(own)},
     }
     command = [sys.executable, "tests/training/double.py", str(freeze(own, container, "test"))]
@@ -148,7 +165,11 @@ def test_metrics_are_written_once_and_equal(runs: tuple[Run, Run]) -> None:
     assert [line["step"] for line in two if "train/scenes/itc/loss" in line] == list(range(STEPS))
     assert_close(two, one, "metrics", 1e-6)
     figures = {name for line in one for name in line}
-    assert {"val/scenes/retrieval/rsum", "test/scenes/retrieval/rsum", "val/scenes/compositionality/accuracy"} <= figures
+    assert {
+        "val/scenes/retrieval/rsum",
+        "test/scenes/retrieval/rsum",
+        "val/scenes/compositionality/accuracy",
+    } <= figures
     results = [json.loads((run.folder / "results.json").read_text()) for run in runs]
     clocks = {name for name in results[0] if name.endswith("seconds")}
     assert_close(*({k: v for k, v in r.items() if k not in clocks} for r in results[::-1]), "results", 1e-6)

@@ -14,7 +14,6 @@ from vlp.models.cascade import Packed
 from vlp.models.vlm import VisionLanguageModel
 from vlp.structures import Batch, Features, Tokens
 
-
 KINDS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)  # of the towers' states
 
 

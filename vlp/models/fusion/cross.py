@@ -88,4 +88,6 @@ class CrossFusion(nn.Module):
         if mask is None:
             return states.amax(1)
         greatest = states.masked_fill(~mask[..., None], -torch.inf).amax(1)
-        return torch.where(mask.any(1, keepdim=True), greatest, 0.0)  # of a text without tokens, as with the other pools
+        return torch.where(
+            mask.any(1, keepdim=True), greatest, 0.0
+        )  # of a text without tokens, as with the other pools

@@ -164,7 +164,7 @@ class RunCheckpoint(Checkpoint):
 
     def save(self, trainer: L.Trainer, *, best: bool = False) -> None:
         """last.ckpt, and best.ckpt where these weights are the best. Every rank calls it."""
-        spoiled = [name for name, value in trainer.lightning_module.state_dict().items() if not finite([value])]
+        spoiled = [name for name, value in trainer.lightning_module.named_parameters() if not finite([value])]
         if any(gather_objects(bool(spoiled))):
             raise NotFinite(
                 f"after {trainer.global_step} steps {len(spoiled)} weights hold numbers that are not finite "
