@@ -22,7 +22,8 @@ MODELS = {
     ),
     "vilt": (
         *SMALL, "model=vilt_tiny", "objective=[itm,mlm]", "task=[matching]", "monitor=val/scenes/matching/accuracy",
-        "objectives.itm.contrastive=false", "tasks.matching.contrastive=false", "model.text.dropout=0.1", "model.fusion.dropout=0.1",
+        "objectives.itm.contrastive=false", "tasks.matching.contrastive=false", "model.text.dropout=0.1",
+        "model.fusion.dropout=0.1",
         "model.fusion.layers=1",
     ),
 }  # fmt: skip

@@ -44,9 +44,11 @@ def enter(name: str, function: Callable[[Path], Any]) -> None:
             print(f"{name}: {stopped}; go on with resume={config.parent}", file=sys.stderr, flush=True)
         _exit(stopped.code)
     except EXPECTED as error:
-        _note(config, rank, secrets)
         last = Path(traceback.extract_tb(error.__traceback__)[-1].filename).resolve()
-        if PACKAGE not in last.parents:
+        expected = PACKAGE in last.parents
+        if expected or several():
+            _note(config, rank, secrets)
+        if not expected:
             raise
         whose = f"rank {rank}: " if rank else ""
         print(
@@ -54,6 +56,8 @@ def enter(name: str, function: Callable[[Path], Any]) -> None:
         )
         _exit(DIVERGED if isinstance(error, NotFinite) else 2)
     except Exception as error:
+        if not several():
+            raise
         _note(config, rank, secrets)
         first = _first(config)
         if first is not None and first[0] != rank:  # this one only lost its partner
@@ -67,6 +71,11 @@ def end_with_parent() -> None:
     """A rank that was started by another ends when that one does, also when it was killed (Linux)."""
     if sys.platform == "linux" and int(os.environ.get("LOCAL_RANK", "0")) and "TORCHELASTIC_RUN_ID" not in os.environ:
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+
+
+def several() -> bool:
+    """Whether the run has several processes, of which the first that fails is to be told."""
+    return int(os.environ.get("WORLD_SIZE", "1")) > 1
 
 
 def _file(config: Path, rank: int) -> Path:
@@ -93,4 +102,4 @@ def _first(config: Path) -> tuple[int, str] | None:
 def _exit(code: int) -> None:
     sys.stdout.flush()
     sys.stderr.flush()
-    os._exit(code) if int(os.environ.get("WORLD_SIZE", "1")) > 1 else sys.exit(code)
+    os._exit(code) if several() else sys.exit(code)
