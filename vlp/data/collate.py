@@ -127,7 +127,10 @@ class Collate:
                 row[answer] = score
         return scores
 
-    def __call__(self, examples: Sequence[Example]) -> Batch:
+    def __call__(self, examples: Sequence[Example]) -> Batch | None:
+        """None of no example, which a rank without evaluation samples gets."""
+        if not examples:
+            return None
         samples = [example.sample for example in examples]
         choices = [sample.choices for sample in samples]
         labels = [-1 if sample.label is None else sample.label for sample in samples]

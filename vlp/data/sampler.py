@@ -155,7 +155,11 @@ class TrainSampler(Sampler[list[Key]]):
 
 
 class EvalSampler(Sampler[list[Key]]):
-    """Every sample exactly once over all ranks, without padding; a rank may get none.  batch_size: of one rank."""
+    """Every sample exactly once over all ranks, without padding.  batch_size: of one rank.
+
+    A rank without any gets one batch of nothing: Lightning leaves out the whole evaluation of a rank without batches, and
+    the others would wait for it when they gather.
+    """
 
     def __init__(self, *, length: int, batch_size: int, rank: int | None = None, world: int | None = None) -> None:
         rank = distributed.rank() if rank is None else rank
@@ -164,8 +168,8 @@ class EvalSampler(Sampler[list[Key]]):
         self.batch_size = batch_size
 
     def __len__(self) -> int:
-        return -(-len(self.indices) // self.batch_size)
+        return max(1, -(-len(self.indices) // self.batch_size))
 
     def __iter__(self) -> Iterator[list[Key]]:
-        for k in range(0, len(self.indices), self.batch_size):
+        for k in range(0, max(1, len(self.indices)), self.batch_size):
             yield [(0, index) for index in self.indices[k : k + self.batch_size]]

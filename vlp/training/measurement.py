@@ -43,9 +43,12 @@ class Measurement:
         self._measured: set[str] = set()  # tasks that had a batch of it
         self._go_to(0)
 
-    def update(self, batch: Batch, *, source: int, step: int) -> None:
-        """source: its position among the sources, Lightning's dataloader_idx."""
+    def update(self, batch: Batch | None, *, source: int, step: int) -> None:
+        """batch: None = this rank has no sample of the source.  source: its position among the sources, Lightning's
+        dataloader_idx."""
         self._go_to(source)
+        if batch is None:
+            return
         name = self.sources[source][0]
         active = {task: self.tasks[task] for task in self.tasks if self.tasks[task].applies(batch, name)}
         if not active:

@@ -248,10 +248,10 @@ class VisionLanguageModule(L.LightningModule):
             model=self.model, tasks=self.tasks, sources=data.measured(split), tokenizer=data.tokenizer, split=split
         )
 
-    def validation_step(self, batch: Batch, index: int, dataloader_idx: int = 0) -> None:
+    def validation_step(self, batch: Batch | None, index: int, dataloader_idx: int = 0) -> None:
         self.measurement.update(batch, source=dataloader_idx, step=self.global_step)
 
-    def test_step(self, batch: Batch, index: int, dataloader_idx: int = 0) -> None:
+    def test_step(self, batch: Batch | None, index: int, dataloader_idx: int = 0) -> None:
         self.measurement.update(batch, source=dataloader_idx, step=self.global_step)
 
     def on_validation_epoch_end(self) -> None:

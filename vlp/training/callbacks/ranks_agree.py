@@ -12,13 +12,14 @@ from typing import Any
 import lightning as L
 import torch
 from lightning.pytorch.callbacks import Callback
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from vlp.distributed import gather, world_size
 
 
 class RanksAgree(Callback):
-    """every_n_steps: optimiser steps between two looks, each of which reads all weights and buffers once."""
+    """every_n_steps: optimiser steps between two looks, each of which reads all weights and queues once."""
 
     def __init__(self, *, every_n_steps: int = 1) -> None:
         if every_n_steps < 1:
@@ -37,7 +38,7 @@ class RanksAgree(Callback):
         self._looked_at = trainer.global_step
         if world_size() == 1:
             return
-        named = {**dict(module.named_parameters()), **dict(module.named_buffers())}
+        named = compared(module)
         own = torch.stack([fingerprint(value) for value in named.values()]).to(module.device)
         differing = disagreement(gather(own[None]), list(named))
         if differing is not None:
@@ -45,6 +46,19 @@ class RanksAgree(Callback):
                 f"after step {trainer.global_step} {differing}: every rank has to make the same step from the same "
                 "gradients; look for randomness, or for a choice, that depends on the rank"
             )
+
+
+def compared(module: nn.Module) -> dict[str, Tensor]:
+    """Parameters and buffers, but for the running statistics of batch norms: those are of each rank's own share, until
+    DistributedDataParallel replaces them by rank 0's at the next forward pass."""
+    own = {
+        f"{name}.{key}"
+        for name, part in module.named_modules()
+        if isinstance(part, _BatchNorm) and not isinstance(part, nn.SyncBatchNorm)
+        for key, _ in part.named_buffers()
+    }
+    named = {**dict(module.named_parameters()), **dict(module.named_buffers())}
+    return {name: value for name, value in named.items() if name not in own}
 
 
 @torch.no_grad()
