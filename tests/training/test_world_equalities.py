@@ -29,7 +29,8 @@ ROOT = Path(__file__).resolve().parents[2]
 SETTINGS = (
     "data.images.train=27", "data.images.val=11", "data.images.test=1", "data.batch_size=8", "data.eval_batch_size=3",
     "data.num_workers=0", "data.captions=2", "model=clip_tiny", "model/vision=vit_tiny", "model.vision.width=24",
-    "model.vision.layers=1", "model.text.width=16", "model.text.layers=1", "model.projection.width=8", "tokenizer.size=300", "objective=[itc]", "task=[retrieval,compositionality]",
+    "model.vision.layers=1", "model.text.width=16", "model.text.layers=1",
+    "model.projection.width=8", "tokenizer.size=300", "objective=[itc]", "task=[retrieval,compositionality]",
     "optimizer=adamw", "optimizer.lr=0.01", "schedule=warmup_cosine", "schedule.warmup=3",
     "callbacks=[checkpoint,ema,ranks_agree]", "callbacks.ema.decay=0.9", "callbacks.checkpoint.every_n_epochs=null", "logger=none",
     "trainer=ddp", "trainer.accelerator=cpu", "trainer.precision=32-true", "trainer.max_epochs=9",

@@ -59,7 +59,7 @@ def rank_candidates(
     """
     if query.numel() and candidate.numel() and not (query.isfinite().all() and candidate.isfinite().all()):
         raise ValueError("embeddings hold NaN or infinity: the model has diverged")
-    query, candidate = _exact(query, candidate)
+    query, candidate = exact(query, candidate)
     world, rank = distributed.world_size(), distributed.rank()
     share = slice(len(query) * rank // world, len(query) * (rank + 1) // world)
     rows = chunk or max(1, 2**23 // max(1, len(candidate)))
@@ -118,7 +118,7 @@ def summarise(to_text: Int[Tensor, "n 3"], to_image: Int[Tensor, "m 3"], ks: Seq
     return figures
 
 
-def _exact(a: Float[Tensor, "q e"], b: Float[Tensor, "c e"]) -> tuple[Float[Tensor, "q e"], Float[Tensor, "c e"]]:
+def exact(a: Float[Tensor, "q e"], b: Float[Tensor, "c e"]) -> tuple[Float[Tensor, "q e"], Float[Tensor, "c e"]]:
     """Integers in float64 with norms up to 2²⁶: every partial sum of a product stays below 2⁵³, so it is exact."""
     a, b = a.double(), b.double()
 

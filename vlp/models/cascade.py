@@ -120,6 +120,16 @@ def _within(lengths: Int[Tensor, " k"], most: int) -> Iterator[slice]:
         yield slice(first, len(lengths))
 
 
+def _first(similarity: Float[Tensor, "b m"], count: int, order: Int[Tensor, " m"] | None) -> Int[Tensor, "b _"]:
+    """Which are the most similar. All are sorted only in rows with ties at the border of `count`."""
+    order = torch.arange(similarity.shape[1]) if order is None else order
+    order = order.to(similarity.device)
+    value, best = similarity.topk(count, dim=1)
+    tied = ((similarity >= value[:, -1:]).sum(1) > count).nonzero()[:, 0]
+    best[tied] = order[similarity[tied][:, order].sort(dim=1, descending=True, stable=True).indices[:, :count]]
+    return best
+
+
 def places(pairs: Int[Tensor, "p 2"], wanted: Int[Tensor, "w 2"], columns: int) -> Int[Tensor, " w"]:
     """Where the wanted (image, text) pairs stand among sorted ones; columns: how many texts there are."""
     keys = pairs[:, 0] * columns + pairs[:, 1]
@@ -127,12 +137,18 @@ def places(pairs: Int[Tensor, "p 2"], wanted: Int[Tensor, "w 2"], columns: int) 
 
 
 def candidates(
-    similarity: Callable[[int, int], Float[Tensor, "_ m"]], queries: int, count: int, rows: int = 1024
+    similarity: Callable[[int, int], Float[Tensor, "_ m"]],
+    queries: int,
+    count: int,
+    rows: int = 1024,
+    order: Int[Tensor, " m"] | None = None,
 ) -> Int[Tensor, "p 2"]:
-    """(query, candidate) for the `count` most similar candidates of each query.  similarity: of the queries from … to …"""
+    """(query, candidate) for the `count` most similar candidates of each query.  similarity: of the queries from … to …
+    order: the candidates in the order in which equal ones are taken; None = their own.
+    """
     parts = []
     for start in range(0, queries, rows):
-        best = similarity(start, min(start + rows, queries)).float().topk(count, dim=1).indices
+        best = _first(similarity(start, min(start + rows, queries)), count, order)
         owner = torch.arange(start, start + len(best), device=best.device)
         parts.append(torch.stack([owner.repeat_interleave(count), best.flatten()], 1).cpu())
     return torch.cat(parts)

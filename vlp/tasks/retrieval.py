@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from vlp import distributed
 from vlp.metrics.bootstrap import interval, resampled_means
-from vlp.metrics.recall import chance_recall, count_ties, expected_hit, rank_candidates, summarise
+from vlp.metrics.recall import chance_recall, count_ties, exact, expected_hit, rank_candidates, summarise
 from vlp.metrics.retrieval_examples import examples, first_pairs
 from vlp.models.cascade import candidates, places, score_pairs
 from vlp.models.features import caption_rows
@@ -128,7 +128,9 @@ class Retrieval(Task):
         """Recalls of the final ranking, and what it cost."""
         n, m = len(image_id), len(text_id)
         count = max(n, m) if self.rerank == "all" else int(self.rerank or 0)
-        to_texts, to_images = _best(embeds, (n, m), count), _best(embeds and embeds[::-1], (m, n), count)
+        # equal candidates in the order of their ids: that of their coming depends on the number of ranks
+        to_texts = _best(embeds, (n, m), count, text_id.argsort(stable=True))
+        to_images = _best(embeds and embeds[::-1], (m, n), count, image_id.argsort(stable=True))
         pairs = torch.cat([to_texts, to_images.flip(1)]).unique(dim=0)  # sorted by image
         scores, seconds = self._scores(model, pairs, image_id, text_id, device)
         place = {"text": places(pairs, to_texts, m), "image": places(pairs, to_images.flip(1), m)}
@@ -245,14 +247,17 @@ class Retrieval(Task):
 
 
 def _best(
-    embeds: tuple[Float[Tensor, "q e"], Float[Tensor, "c e"]] | None, sizes: tuple[int, int], count: int
+    embeds: tuple[Float[Tensor, "q e"], Float[Tensor, "c e"]] | None,
+    sizes: tuple[int, int],
+    count: int,
+    order: Int[Tensor, " c"],
 ) -> Int[Tensor, "p 2"]:
     """(query, candidate) for the best `count` candidates of each query, all where there are no more."""
     queries, count = sizes[0], min(count, sizes[1])
     if count == sizes[1] or embeds is None:
         return torch.cartesian_prod(torch.arange(queries), torch.arange(sizes[1]))
-    query, candidate = embeds
-    return candidates(lambda first, last: query[first:last] @ candidate.T, queries, count)
+    query, candidate = exact(*embeds)
+    return candidates(lambda first, last: query[first:last] @ candidate.T, queries, count, order=order)
 
 
 def _cosines(image: Float[Tensor, "n e"], text: Float[Tensor, "m e"], pairs: Int[Tensor, "p 2"]) -> Float[Tensor, " p"]:
