@@ -8,8 +8,8 @@ RUN = $(VENV)/bin/python
 train: $(VENV)/.ready ## a small CLIP on generated scenes: minutes on two CPU cores
 	$(RUN) train.py $(ARGS)
 
-test: $(VENV)/.ready ## the whole suite but the slow and GPU tests
-	$(RUN) -m pytest $(ARGS)
+test: $(VENV)/.ready ## the whole suite but the slow and GPU tests, in two processes
+	$(RUN) -m pytest -n 2 $(ARGS)
 
 slow: $(VENV)/.ready ## tests of more than 20 seconds
 	$(RUN) -m pytest -m slow $(ARGS)

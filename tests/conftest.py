@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import socket
 from pathlib import Path
 
 import pytest
 from jaxtyping import install_import_hook
+
+if (
+    "PYTEST_XDIST_WORKER" in os.environ
+):  # processes that share the cores; before torch is imported, for their children too
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # before anything of vlp is imported, so that every jaxtyping annotation in it is checked at each call
 _hook = install_import_hook("vlp", "beartype.beartype")

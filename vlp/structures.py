@@ -163,7 +163,7 @@ class Batch(Record):
     question: Text | None = None
     choices: Text | None = None  # [b k t]
     answer: Text | None = None
-    answer_weight: Float[Tensor, "b k"] | None = None
+    answer_weight: Float[Tensor, "b n"] | None = None  # of each different answer
     scores: Float[Tensor, "b a"] | None = None
     label: Int[Tensor, " b"] | None = None  # -1 where unknown
     categories: Bool[Tensor, "b a"] | None = None

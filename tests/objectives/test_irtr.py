@@ -51,7 +51,7 @@ def test_learns_with_cross_attention_too() -> None:
         toy_model(fused=True).double(),
         IRTR(width=4, negatives=3).double(),
     )
-    optimizer = torch.optim.Adam([*fused.parameters(), *objective.parameters()], lr=0.02)
+    optimizer = torch.optim.Adam([*fused.parameters(), *objective.parameters()], lr=0.01)
     for _ in range(300):
         loss = objective(fused, own, compute_features(fused, own, objective.uses))
         optimizer.zero_grad()

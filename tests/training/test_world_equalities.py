@@ -1,7 +1,7 @@
 """Whole runs by one process and by two gloo processes, in float64 from a frozen config: the same run.
 
 RELIABILITY C.2, items 2, 3, 7, 9, 11, 13, 14 (early stopping) and 15. The others: tests/objectives (1, 5), tests/data (7, 8,
-12) and tests/tasks/test_world_evaluation.py (8, 9, 10).
+12) and tests/training/test_world_evaluation.py (8, 9, 10).
 """
 
 from __future__ import annotations

@@ -23,7 +23,7 @@ from vlp.data.dataset import Examples, ImageTransform
 from vlp.data.faults import Faults
 from vlp.data.files import Folders, existing, first_five, inside
 from vlp.data.loader import Loader, prepare_worker
-from vlp.data.packed import PackedSamples, without_collection
+from vlp.data.packed import PackedSamples, given_fields, without_collection
 from vlp.data.resumption import unused_batches
 from vlp.data.sampler import EpochOrder, EvalSampler, TrainSampler
 from vlp.random import permutation
@@ -220,6 +220,7 @@ class DataModule(L.LightningDataModule):
         examples.issues_path = self.issues_path
         collate = Collate(
             tokenizer=self.tokenizer,
+            given=given_fields(examples.samples),
             classes=len(self.class_names or ()),
             training=examples.training,
             one_caption=examples.training and self.captions in (1, "all"),

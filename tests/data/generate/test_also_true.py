@@ -20,8 +20,8 @@ def test_equals_trying_every_caption_on_every_picture() -> None:
 
 
 def test_batches_hold_the_lists_of_the_chosen_captions() -> None:
-    assert also_true_rows([(), ()]) is None
-    assert also_true_rows([((),), ((),)]).shape == (2, 1, 0)
-    rows = also_true_rows([((3, 4), ()), ((7,),)])
+    assert also_true_rows([(), ()], 3).shape == (2, 3, 0)
+    assert also_true_rows([((),), ((),)], 1).shape == (2, 1, 0)
+    rows = also_true_rows([((3, 4), ()), ((7,),)], 2)
     assert rows.tolist() == [[[3, 4], [-1, -1]], [[7, -1], [-1, -1]]]
     assert rows.dtype == torch.int64
