@@ -9,7 +9,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from tests.objectives.contrast import CASES, assert_reference, assert_two_processes_equal_one
+from tests.objectives.contrast import CASES, Step, assert_reference, assert_two_processes_equal_one, make
 from tests.towers import toy_batch, toy_model
 from vlp.models.features import compute_features
 from vlp.objectives.itc import ITC, info_nce
@@ -42,6 +42,21 @@ def test_a_batch_of_one_image_has_no_loss_and_a_finite_gradient() -> None:
     info_nce(logits, torch.ones(3, 3, dtype=torch.bool)).sum().backward()
     assert logits.grad is not None
     assert torch.equal(logits.grad, torch.zeros(3, 3))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("name", ["itc", "queue", "siglip", "filip"])
+def test_a_temperature_far_too_high_overflows_in_no_precision(name: str, dtype: torch.dtype) -> None:
+    """A scale of 10⁴ at the start; after the first step it is at most 100 (tests/training/test_module.py)."""
+    step, batch = Step(make(name), None).float(), toy_batch()
+    for key, parameter in step.named_parameters():
+        if key.endswith("logit_scale"):
+            torch.nn.init.constant_(parameter, 9.2)
+    with torch.autocast("cpu", dtype=dtype):
+        loss = step(batch)
+    loss.backward()
+    assert loss.isfinite()
+    assert all(p.grad is None or bool(p.grad.isfinite().all()) for p in step.parameters())
 
 
 def test_reference_values(shared: Path) -> None:

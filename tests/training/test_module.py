@@ -97,3 +97,13 @@ def test_two_fits_with_one_seed_are_equal_to_the_bit(chunk: int | None) -> None:
         fit(module(model=toy_model(dropout=0.3), gradient_cache=chunk, seed=4)).state_dict() for _ in range(2)
     )
     assert all(torch.equal(first[name], second[name]) for name in first)
+    third = fit(module(model=toy_model(dropout=0.3), gradient_cache=chunk, seed=5)).state_dict()
+    assert not all(torch.equal(first[name], third[name]) for name in first)
+
+
+def test_deterministic_algorithms_suffice() -> None:
+    try:
+        first, second = (fit(module(model=toy_model(dropout=0.3)), deterministic=True).state_dict() for _ in range(2))
+    finally:
+        torch.use_deterministic_algorithms(False)
+    assert all(torch.equal(first[name], second[name]) for name in first)

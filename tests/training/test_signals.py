@@ -5,14 +5,16 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
+import sys
 import time
 from pathlib import Path
 
 import pytest
 import torch
 
-from tests.training.runs import CLIP, TWO, finish, frozen, last, lines, same_runs, start
+from tests.training.runs import CLIP, ROOT, TWO, environment, finish, frozen, last, lines, same_runs, start
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -188,16 +190,46 @@ def test_a_full_disk(policy: str, straight: Path, tmp_path: Path) -> None:
         subprocess.run(["umount", str(disk)], check=True)
 
 
-def test_a_worker_that_is_killed_is_named(straight: Path, tmp_path: Path) -> None:
+def test_a_worker_that_is_killed_is_named_and_the_run_goes_on(straight: Path, tmp_path: Path) -> None:
     folder = frozen(tmp_path / "run", *CLIP, "data.num_workers=2", data=straight.parent / "scenes")
-    printed = finish(folder, code=2, VLP_FAULTS="site=loading,kind=sigkill,count=12")
-    assert "a data worker" in printed
-    assert "samples" in printed
+    for kind in ("sigkill", "sigsegv", "exit"):
+        printed = finish(folder, code=1, VLP_FAULTS=f"site=loading,kind={kind},count=12")
+        assert "a data worker died" in printed
+        assert "samples" in printed
+        assert "Traceback" not in printed
+    finish(folder)
+    same_runs(straight, folder)
 
 
 def test_a_worker_that_hangs_is_told(straight: Path, tmp_path: Path) -> None:
     folder = frozen(tmp_path / "run", *CLIP, "data.num_workers=2", "data.timeout=5", data=straight.parent / "scenes")
-    assert "data.timeout=5" in finish(folder, code=1, VLP_FAULTS="site=loading,kind=hang,count=12")
+    printed = finish(folder, code=1, VLP_FAULTS="site=loading,kind=hang,count=12")
+    assert "data.timeout=5" in printed
+    assert "Traceback" not in printed
+
+
+def test_shared_memory_that_is_full(straight: Path, tmp_path: Path) -> None:
+    """In a mount namespace of its own, which has a /dev/shm of 64 KB."""
+    folder = frozen(tmp_path / "run", *CLIP, "data.num_workers=2", data=straight.parent / "scenes")
+    small = ("unshare", "--mount", "bash", "-c", 'mount -t tmpfs -o size=64k tmpfs /dev/shm && exec "$@"', "bash")
+    if subprocess.run([*small, "true"], capture_output=True).returncode:
+        pytest.skip("a file system can only be mounted by root")
+    command = [*small, sys.executable, "-m", "vlp.training.run", str(folder / "config.yaml")]
+    done = subprocess.run(command, cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=200)
+    assert done.returncode == 1, done.stderr[-2000:]
+    assert "/dev/shm" in done.stderr
+    assert "data.num_workers=0" in done.stderr
+    finish(folder)
+    same_runs(straight, folder)
+
+
+def test_a_port_that_is_taken(straight: Path, tmp_path: Path) -> None:
+    folder = frozen(tmp_path / "run", *CLIP, *TWO, data=straight.parent / "scenes")
+    with socket.socket() as server:
+        server.bind(("", 0))
+        server.listen()
+        port = server.getsockname()[1]
+        assert f"MASTER_PORT={port} is taken" in finish(folder, MASTER_PORT=str(port))
 
 
 def wait_for(folder: Path, step: int) -> None:

@@ -16,6 +16,10 @@ def prepare_worker(worker: int) -> None:
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
 
+class LostWorker(RuntimeError):
+    """A data worker died or hangs. Nothing is wrong with settings or data: started again, the run goes on."""
+
+
 class Loader(DataLoader[Any]):
     """A DataLoader that counts what it has handed out, and whose timeout says what to do."""
 
@@ -33,13 +37,13 @@ class Loader(DataLoader[Any]):
                 return
             except RuntimeError as error:
                 if "exited unexpectedly" in str(error) or "is killed by signal" in str(error):
-                    raise ValueError(self._lost(error)) from error
+                    raise LostWorker(self._lost(error)) from error
                 if "timed out" not in str(error):
                     raise
                 message = (
                     f"no batch came from {self.num_workers} data workers within data.timeout={self.timeout:g} seconds"
                 )
-                raise RuntimeError(f"{message}: look at the disk, or raise it (0 waits for ever)") from error
+                raise LostWorker(f"{message}: look at the disk, or raise it (0 waits for ever)") from error
 
     def _lost(self, error: RuntimeError) -> str:
         """Which batch was waited for; the process that died had it, or one soon after it."""
@@ -47,7 +51,13 @@ class Loader(DataLoader[Any]):
         awaited: list[tuple[int, int]] = next(itertools.islice(iter(batches), self.delivered, None), [])
         samples = ", ".join(str(index) for _, index in awaited)
         why = " ".join(str(error).split())
+        full = "shared memory" in why
+        cause = (
+            "batches go from workers to training through /dev/shm: enlarge it (docker run --shm-size=8g), or set data.num_workers=0"
+            if full
+            else "the system kills what takes too much memory: set data.num_workers to fewer, or 0"
+        )
         return (
-            f"a data worker died ({why}) while batch {self.delivered}, samples {samples}, was waited for: the system kills what "
-            "takes too much memory, so set data.num_workers to fewer or 0; the run goes on from its checkpoint with resume="
+            f"a data worker died ({why}) while batch {self.delivered}, samples {samples}, was waited for; {cause}; the run goes "
+            "on from its checkpoint with resume=, and by itself with --max-restarts"
         )

@@ -15,14 +15,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from vlp.data.loader import LostWorker
 from vlp.launch.errors import ConfigError
 from vlp.launch.secrets import hide_in_tracebacks, redact, values
 from vlp.training.nonfinite import NotFinite
 from vlp.training.signals import SIGNALS, Stopped
 
 PACKAGE = Path(__file__).resolve().parent.parent
-EXPECTED = (ValueError, OSError, ArithmeticError, ConfigError)
-DIVERGED = 4
+EXPECTED = (ValueError, OSError, ArithmeticError, ConfigError, LostWorker)
 
 
 def enter(name: str, function: Callable[[Path], Any]) -> None:
@@ -54,7 +54,7 @@ def enter(name: str, function: Callable[[Path], Any]) -> None:
         print(
             redact(f"{name}: {whose}{error} (traceback: {_file(config, rank)})", secrets), file=sys.stderr, flush=True
         )
-        _exit(DIVERGED if isinstance(error, NotFinite) else 2)
+        _exit(4 if isinstance(error, NotFinite) else 1 if isinstance(error, LostWorker) else 2)
     except Exception as error:
         if not several():
             raise

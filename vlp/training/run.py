@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import socket
 import sys
 import time
 from pathlib import Path
@@ -61,6 +62,7 @@ def _run(config_path: Path) -> dict[str, Any]:
     folder = config_path.parent
     quiet()
     L.seed_everything(config["seed"], workers=True, verbose=False)
+    free_port()
     begin, content = _beginning(folder, config, stored)
     inject("build")
     parts = assemble(config, folder, stored)
@@ -104,6 +106,20 @@ def _run(config_path: Path) -> dict[str, Any]:
         print_table(results, folder)
     inject("teardown")
     return results
+
+
+def free_port() -> None:
+    """Where this process is to start the others and MASTER_PORT is taken, another port is looked for."""
+    port = os.environ.get("MASTER_PORT")
+    if not port or "LOCAL_RANK" in os.environ or "SLURM_JOB_ID" in os.environ:
+        return
+    with socket.socket() as server:
+        server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as gloo and nccl do
+        try:
+            server.bind(("", int(port)))
+        except OSError:
+            print(f"warning: MASTER_PORT={port} is taken; another port is used", file=sys.stderr, flush=True)
+            del os.environ["MASTER_PORT"]
 
 
 def _beginning(

@@ -6,10 +6,12 @@ checkpoint, and the task is queued again. The array stays when the sweep is kill
 
 from __future__ import annotations
 
+import re
 import signal
 from pathlib import Path
 from typing import Any
 
+from vlp.launch.errors import ConfigError
 from vlp.launch.job_process import STOP, Ended, Process, Task
 from vlp.launch.ledger import Job
 from vlp.launch.process import process
@@ -58,8 +60,11 @@ class Slurm:
         """The task that an earlier sweep submitted, be it waiting, running or finished."""
         import submitit
 
-        if self.cluster == "slurm" and job.get("ticket"):
-            return SlurmTask(Path(job["folder"]), submitit.SlurmJob(self.folder, job["ticket"]))
+        ticket = job.get("ticket")
+        if self.cluster == "slurm" and ticket:
+            if not re.fullmatch(r"\d+(_\d+)?", ticket):  # it goes to Slurm's programs
+                raise ConfigError(f"{self.folder.parent / 'sweep.json'}: ticket {ticket} is no id of a Slurm job")
+            return SlurmTask(Path(job["folder"]), submitit.SlurmJob(self.folder, ticket))
         return Process.find(Path(job["folder"]), self.settings["minutes"], self.settings["grace"])
 
 
