@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 # what they share: a folder with the script of each task, the number of its process, and every call
-PROGRAM = '''#!{python}
+PROGRAM = """#!{python}
 import os, re, signal, subprocess, sys, time
 from pathlib import Path
 spool, name, arguments = Path({spool!r}), Path(sys.argv[0]).name, sys.argv[1:]
@@ -49,7 +49,7 @@ elif name == "scontrol" and arguments[0] == "requeue":
     launch(arguments[1], (spool / arguments[1]).read_text().split(" ", 1)[1])
 elif name == "scontrol" and arguments[:2] == ["show", "hostnames"]:
     print("here")
-'''
+"""
 
 
 def install(folder: Path) -> tuple[Path, Path]:

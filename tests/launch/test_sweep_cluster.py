@@ -41,7 +41,9 @@ def test_a_preempted_task_writes_a_checkpoint_and_is_queued_again(launch: Any) -
     wait_until(lambda: list(launch.folder.glob("runs/*/*/*/begun")))
     wait_until(lambda: list(launch.folder.glob("runs/*/*/*/process.json")))
     (record,) = launch.folder.glob("runs/*/*/*/process.json")
-    os.kill(parent(json.loads(record.read_text())["pid"]), signal.SIGUSR2)  # to the submitted task, as Slurm's warning is
+    os.kill(
+        parent(json.loads(record.read_text())["pid"]), signal.SIGUSR2
+    )  # to the submitted task, as Slurm's warning is
     finish(sweep)
     (job,) = jobs_of(launch)
     assert (job["status"], job["exit_code"]) == ("finished", 0)
@@ -54,7 +56,9 @@ def test_slurm_is_asked_once_to_queue_a_preempted_task_of_the_array_again(launch
     pytest.importorskip("submitit")
     programs, spool = fake_slurm.install(tmp_path)
     path = os.pathsep.join([str(programs), os.environ["PATH"]])
-    sweep = launch("train", "-m", "seed=0,1", "data.root=slow", "sweep.on=slurm", "sweep.jobs=2", "sweep.grace=5", PATH=path)
+    sweep = launch(
+        "train", "-m", "seed=0,1", "data.root=slow", "sweep.on=slurm", "sweep.jobs=2", "sweep.grace=5", PATH=path
+    )
     wait_until(lambda: len(list(launch.folder.glob("runs/*/*/*/begun"))) == 2)
     record = launch.folder / jobs_of(launch)[1]["folder"] / "process.json"
     wait_until(record.exists)
