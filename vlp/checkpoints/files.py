@@ -32,10 +32,12 @@ def read(path: Path) -> Any:
                 return _read_torchscript(archive)
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+    except pickle.UnpicklingError as error:
         raise ValueError(
-            f"{path} is no checkpoint that can be read safely (weights only): {str(error).splitlines()[0]}"
+            f"{path} holds more than tensors and plain values, which could run code when it is read: it is refused"
         ) from error
+    except (RuntimeError, EOFError, KeyError) as error:
+        raise ValueError(f"{path} is damaged and cannot be read: {' '.join(str(error).split())[:200]}") from error
 
 
 _STORAGES = {

@@ -19,6 +19,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from vlp.launch.changes import flat
 from vlp.launch.errors import ConfigError, did_you_mean, listing
 
 MAIN = re.compile(r"^(?!.*chance).*(_r1|accuracy|top1|score)$")
@@ -87,14 +88,6 @@ def load(file: Path) -> Run:
         ) from error
     ignored = {key for key, value in config.items() if key.split(".")[0] in IGNORED or f"/{folder.name}" in str(value)}
     return Run(folder, {key: value for key, value in config.items() if key not in ignored}, figures)
-
-
-def flat(config: Any, path: str = "") -> Iterable[tuple[str, Any]]:
-    if isinstance(config, dict) and config:
-        for key, value in config.items():
-            yield from flat(value, f"{path}.{key}" if path else str(key))
-    else:
-        yield path, config
 
 
 def arrange(runs: Sequence[Run], metrics: Sequence[str]) -> list[Row]:

@@ -8,15 +8,13 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
 from vlp.launch.compare import load, main_figures, print_table, short, summary
 from vlp.launch.errors import ConfigError
+from vlp.launch.lock import held
 from vlp.launch.run_folder import write_json
 
 Job = dict[str, Any]
@@ -40,20 +38,10 @@ class Ledger:
         except (ValueError, KeyError, TypeError) as error:
             raise ConfigError(f"{file}: not readable as the ledger of a sweep: {error}") from error
 
-    @contextmanager
-    def held(self) -> Iterator[None]:
-        """No two processes run one sweep. The lock is the operating system's: it ends with the process, however that ends."""
-        lock = FileLock(self.folder / ".sweep.lock")
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            raise ConfigError(
-                f"{self.folder}: this sweep is running; wait for it, or stop it with Ctrl-C first"
-            ) from None
-        try:
-            yield
-        finally:
-            lock.release()
+    def held(self) -> AbstractContextManager[None]:
+        """No two processes run one sweep."""
+        told = f"{self.folder}: this sweep is running; wait for it, or stop it with Ctrl-C first"
+        return held(self.folder / ".sweep.lock", lambda: told)
 
     def write(self) -> None:
         with suppress(OSError):  # a full disk must not end the jobs that still run

@@ -110,7 +110,7 @@ def read(file: Path | str) -> DictConfig:
 
 def write_text(file: Path, text: str) -> None:
     """All of the text or none of it, also when the machine stops in between."""
-    temporary = file.with_name(f".{file.name}.{os.getpid()}")
+    temporary = file.with_name(f".{file.name}.tmp-{os.getpid()}")
     try:
         with open(temporary, "w", encoding="utf-8") as stream:
             stream.write(text)

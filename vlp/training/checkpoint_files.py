@@ -13,19 +13,18 @@ import hashlib
 import io
 import json
 import os
-import pickle
 import shutil
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning.fabric.plugins import CheckpointIO
 
-from vlp.checkpoints import shards
+from vlp.checkpoints import files, shards
 from vlp.data.whole_files import sync_folder
 from vlp.injector import inject
+from vlp.launch.run_folder import write_text
 
 LAST, PREVIOUS, BEST = "last.ckpt", "previous.ckpt", "best.ckpt"
 
@@ -125,16 +124,8 @@ def publish(temporary: Path, path: Path, facts: dict[str, Any]) -> None:
         if sidecar(path).exists():
             _put(sidecar(path), sidecar(previous))
         _put(path, previous)
-    note = temporary.with_name(f".{path.name}.json.tmp-{os.getpid()}")
-    try:
-        with open(note, "w", encoding="utf-8") as file:
-            file.write(json.dumps(facts) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(note, sidecar(path))
-        os.replace(temporary, path)
-    finally:
-        note.unlink(missing_ok=True)
+    write_text(sidecar(path), json.dumps(facts) + "\n")
+    os.replace(temporary, path)
     sync_folder(path.parent)
 
 
@@ -196,16 +187,7 @@ def _readable(path: Path) -> bool:
 
 def read(path: Path) -> dict[str, Any]:
     """Tensors and plain values.  Raises ValueError for a damaged file, and for one that would run code."""
-    if path.is_dir():
-        return shards.read(path)
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise ValueError(
-            f"{path} holds more than tensors and plain values, which could run code when it is read: it is refused"
-        ) from error
-    except (RuntimeError, EOFError, KeyError) as error:
-        raise ValueError(f"{path} is damaged and cannot be read: {' '.join(str(error).split())[:200]}") from error
+    content = files.read(path)
     if not isinstance(content, dict):
         raise ValueError(f"{path} is no checkpoint of a run")
     return content
@@ -229,10 +211,6 @@ def newest(folder: Path) -> tuple[Path | None, list[str]]:
 
 def clear(folder: Path) -> None:
     """Removes what killed processes left half written; for the process that holds the run's lock."""
-    for path in _leftovers(folder):
+    for path in folder.glob(".*.tmp-*"):
         with contextlib.suppress(OSError):
             path.unlink()
-
-
-def _leftovers(folder: Path) -> Iterator[Path]:
-    return folder.glob(".*.tmp-*")

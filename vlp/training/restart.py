@@ -15,15 +15,14 @@ SPANS = ("total", "current")
 def epochs_done(loops: dict[str, Any]) -> int:
     """Whole epochs behind a checkpoint's counters, wherever it was written."""
     batches, epochs = loops["epoch_loop.batch_progress"], loops["epoch_progress"]["current"]
-    ended = batches["is_last_batch"] and batches["current"]["processed"] == batches["current"]["ready"]
-    return epochs["processed"] + int(ended and epochs["processed"] < epochs["ready"])
+    return epochs["processed"] + int(_ended(batches) and epochs["processed"] < epochs["ready"])
 
 
 def between_steps(checkpoint: dict[str, Any]) -> None:
     """For `on_load_checkpoint`; changes checkpoint["loops"] in place."""
     loops = checkpoint["loops"]["fit_loop"]
     batches, epochs = loops["epoch_loop.batch_progress"], loops["epoch_progress"]
-    ended = batches["is_last_batch"] and batches["current"]["processed"] == batches["current"]["ready"]
+    ended = _ended(batches)
     done = epochs_done(loops)
     batches["is_last_batch"] = False
     for span in SPANS:
@@ -34,6 +33,11 @@ def between_steps(checkpoint: dict[str, Any]) -> None:
         _level(batches["current"], 0)
     for span in SPANS:  # the epoch that goes on, or the next one, is begun
         epochs[span] |= {"ready": done + 1, "started": done + 1, "processed": done, "completed": done}
+
+
+def _ended(batches: dict[str, Any]) -> bool:
+    """Whether the epoch's last batch was trained on."""
+    return batches["is_last_batch"] and batches["current"]["processed"] == batches["current"]["ready"]
 
 
 def _level(progress: dict[str, int], count: int) -> None:
