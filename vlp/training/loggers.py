@@ -16,13 +16,13 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger, WandbLogger
 from lightning.pytorch.utilities.rank_zero import rank_zero_only, rank_zero_warn
 from omegaconf import OmegaConf
 from wandb import Settings
 
 from vlp.launch.run_folder import read
+from vlp.training.checkpoint_files import BEST
 
 log = logging.getLogger(__name__)
 
@@ -77,8 +77,7 @@ class Wandb(WandbLogger):
         self._wandb_init.pop("anonymous", None)  # Lightning always passes it on, and wandb warns that it has no effect
         self.folder, self.artifact = folder, artifact
         self.lost = False
-        self._best: ModelCheckpoint | None = None
-        self._told: tuple[str, float] | None = None  # the file that is an artifact already, and its time
+        self._told: float | None = None  # when the file was written that is an artifact already
         # offline a process does not know how far an earlier one has counted, and W&B drops what it has counted already:
         # one row for each line of metrics.jsonl and at most one for each picture or table
         lines = sum(1 for _ in (folder / "metrics.jsonl").open("rb")) if (folder / "metrics.jsonl").is_file() else 0
@@ -102,17 +101,14 @@ class Wandb(WandbLogger):
     def log_table(self, key: str, *args: Any, **kwargs: Any) -> None:
         self._attempt(lambda: super(Wandb, self).log_table(key, *args, **kwargs))
 
-    def after_save_checkpoint(self, checkpoint_callback: ModelCheckpoint) -> None:
-        self._best = checkpoint_callback
-
     @rank_zero_only
     def finalize(self, status: str) -> None:
-        path = Path(self._best.best_model_path) if self._best is not None and self._best.best_model_path else None
-        if status != "success" or not self.artifact or path is None or not path.exists():
+        path = self.folder / "checkpoints" / BEST
+        if status != "success" or not self.artifact or not path.exists():
             return
-        key = (str(path), path.stat().st_mtime)
-        if key != self._told:  # at the end of training, and again of testing
-            self._told = key
+        written = path.stat().st_mtime
+        if written != self._told:  # at the end of training, and again of testing
+            self._told = written
             self._attempt(lambda: self._log_best(path))
 
     def _log_best(self, path: Path) -> None:
