@@ -126,16 +126,24 @@ def test_a_loss_that_is_no_number(policy: str, straight: Path, tmp_path: Path) -
         same_runs(straight, folder)
 
 
-def test_nan_on_one_rank_and_sigterm_to_one_rank(straight: Path, tmp_path: Path) -> None:
+def test_nan_on_one_rank(straight: Path, tmp_path: Path) -> None:
     folder = frozen(tmp_path / "skip", *CLIP, *TWO, "nonfinite=skip", data=straight.parent / "scenes")
     assert "the step is left out" in finish(folder, VLP_FAULTS="site=before_backward,kind=nan,step=6,rank=1")
-    folder = frozen(tmp_path / "term", *CLIP, *TWO, data=straight.parent / "scenes")
-    begin = time.monotonic()
-    process = start(folder, VLP_FAULTS="site=step,kind=sigterm,step=4,rank=1")
-    process.communicate(timeout=60)
-    assert process.returncode == 143
-    assert time.monotonic() - begin < 60
-    assert last(folder)["global_step"] == 4
+
+
+@pytest.mark.parametrize("where", ["step,step=4", "validation,count=2", "validation,count=3", "test,count=1"])
+def test_sigterm_to_one_rank_stops_both(where: str, straight: Path, tmp_path: Path) -> None:
+    """Three validation batches a rank: after its last one a rank waits for the other in a collective."""
+    settings = (*CLIP, *TWO, "data.eval_batch_size=1")
+    folder = frozen(tmp_path / "term", *settings, data=straight.parent / "scenes")
+    printed = finish(folder, code=143, VLP_FAULTS=f"site={where},kind=sigterm,rank=1")
+    assert time.time() - json.loads((folder / "metrics.jsonl").read_text().splitlines()[-1])["time"] < 10
+    assert f"go on with resume={folder}" in printed
+    assert last(folder)["global_step"] == {"step": 4, "vali": 5, "test": 15}[where[:4]]
+    finish(folder)
+    uninterrupted = frozen(tmp_path / "straight", *settings, data=straight.parent / "scenes")
+    finish(uninterrupted)
+    same_runs(uninterrupted, folder)
 
 
 @pytest.mark.parametrize(("rank", "kind"), [(0, "sigkill"), (1, "sigkill"), (1, "raise")])

@@ -67,9 +67,7 @@ class Run:
 
 def train(folder: Path, name: str, processes: int, resume: Path | None = None) -> Run:
     overrides = [*SETTINGS, f"data.root={folder / 'scenes'}", f"trainer.devices={processes}"]
-    overrides += (
-        [] if resume is None else [f"resume={resume}", "force=true"]
-    )  # files of callbacks lie in another folder
+    overrides += [] if resume is None else [f"resume={resume}"]
     own = folder / name
     own.mkdir()
     container = settle(Composer(conf=conf_folder(), config_name="train").compose(overrides), own)

@@ -40,9 +40,8 @@ def enter(name: str, function: Callable[[Path], Any]) -> None:
     try:
         function(config)
     except Stopped as stopped:
-        if rank == 0:
-            print(f"{name}: {stopped}; go on with resume={config.parent}", file=sys.stderr, flush=True)
-        _exit(stopped.code)
+        SIGNALS.tell()
+        _stopped(name, config, rank, stopped)
     except EXPECTED as error:
         last = Path(traceback.extract_tb(error.__traceback__)[-1].filename).resolve()
         expected = PACKAGE in last.parents
@@ -58,6 +57,8 @@ def enter(name: str, function: Callable[[Path], Any]) -> None:
     except Exception as error:
         if not several():
             raise
+        if code := SIGNALS.told():  # this rank waited for one that was told to stop
+            _stopped(name, config, rank, Stopped(code))
         _note(config, rank, secrets)
         first = _first(config)
         if first is not None and first[0] != rank:  # this one only lost its partner
@@ -65,6 +66,12 @@ def enter(name: str, function: Callable[[Path], Any]) -> None:
         elif "onnection" in str(error):
             print(f"{name}: rank {rank} lost another rank, which was killed: {error}", file=sys.stderr, flush=True)
         raise
+
+
+def _stopped(name: str, config: Path, rank: int, stopped: Stopped) -> None:
+    if rank == 0:
+        print(f"{name}: {stopped}; go on with resume={config.parent}", file=sys.stderr, flush=True)
+    _exit(stopped.code)
 
 
 def end_with_parent() -> None:

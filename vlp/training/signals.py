@@ -11,13 +11,16 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from contextlib import suppress
 from types import FrameType
 from typing import Any
 
 import lightning as L
 import torch
 import torch.distributed as dist
+from torch.distributed import distributed_c10d
 
+TOLD = "vlp/stop"
 STOP = {signal.SIGTERM: 143, signal.SIGINT: 130}
 
 
@@ -65,6 +68,27 @@ class Signals:
             dist.all_reduce(values, dist.ReduceOp.MAX, group=self._group)
             own = values.tolist()
         return own
+
+    def tell(self) -> None:
+        """The other ranks, of a stop that they have no part in deciding: this one ends now."""
+        store = _store()
+        if store is not None and self.stop_code:
+            with suppress(RuntimeError):  # rank 0, which holds the store, has ended
+                store.set(TOLD, str(self.stop_code))
+
+    def told(self) -> int:
+        """The stop code of this rank, or that of one which has ended by it; 0 = none."""
+        store = None if self.stop_code else _store()
+        with suppress(RuntimeError):
+            if store is not None and store.check([TOLD]):
+                self.stop_code = int(store.get(TOLD))
+        return self.stop_code
+
+
+def _store() -> Any:
+    """What the ranks share besides collectives."""
+    several = dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
+    return distributed_c10d._get_default_store() if several else None
 
 
 SIGNALS = Signals()

@@ -119,7 +119,8 @@ class RunCheckpoint(Checkpoint):
     def on_validation_batch_end(self, trainer: L.Trainer, *args: Any) -> None:
         if trainer.state.fn == "fit" and not trainer.sanity_checking:
             inject("validation", step=trainer.global_step, rank=trainer.global_rank)
-            _stop_if_told()  # alone: ranks have different numbers of batches, and what was trained is on the disk
+            if code := SIGNALS.told():  # not agreed on: ranks have different numbers of batches, and all is on the disk
+                raise Stopped(code)
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if trainer.state.fn == "fit" and not trainer.sanity_checking:
@@ -195,11 +196,6 @@ class RunCheckpoint(Checkpoint):
             raise OSError(f"{message}: make room, and go on with resume={self.folder.parent}")
         if trainer.is_global_zero:
             print(f"warning: {message}; training goes on", file=sys.stderr, flush=True)
-
-
-def _stop_if_told() -> None:
-    if SIGNALS.stop_code:
-        raise Stopped(SIGNALS.stop_code)
 
 
 def validate_again(trainer: L.Trainer) -> None:
