@@ -129,7 +129,7 @@ def test_goes_on_from_its_own_file_from_ddps_and_from_shards(tmp_path: Path) -> 
     parts = run(tmp_path, "parts", "fsdp", *CLIP, "trainer.max_epochs=1", sharded)
     folder = parts / "checkpoints" / "last.ckpt"
     assert sorted(file.name for file in folder.iterdir()) == ["shard_0_of_2.pt", "shard_1_of_2.pt"]
-    assert {path.name for path in folder.parent.iterdir()} == {"last.ckpt", "best.ckpt"}
+    assert {path.name for path in folder.parent.iterdir()} == {"last.ckpt", "previous.ckpt", "best.ckpt"}
     whole = (half / "checkpoints" / "last.ckpt").stat().st_size
     assert all(file.stat().st_size < 0.7 * whole for file in folder.iterdir())  # each process held its share
     convert(folder, tmp_path / "one.ckpt", "vlp")

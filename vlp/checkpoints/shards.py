@@ -6,6 +6,7 @@ no code of theirs (torch's own format of distributed checkpoints is a pickle) an
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,10 @@ def rows(part: Tensor, shape: tuple[int, ...]) -> dict[str, Any]:
 
 
 def write(folder: Path, content: dict[str, Any], *, rank: int, processes: int) -> None:
-    torch.save(content, folder / f"shard_{rank}_of_{processes}.pt")
+    with open(folder / f"shard_{rank}_of_{processes}.pt", "wb") as file:
+        torch.save(content, file)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def read(folder: Path) -> dict[str, Any]:

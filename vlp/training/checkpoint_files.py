@@ -119,14 +119,45 @@ def _of_disk(error: BaseException) -> BaseException:
 
 def publish(temporary: Path, path: Path, facts: dict[str, Any]) -> None:
     """Gives a written file its name, and its sidecar; what was last becomes previous."""
-    if path.name == LAST and path.exists():
+    if path.is_dir():
+        _make_way(path)
+    elif path.name == LAST and path.exists():
         previous = path.with_name(PREVIOUS)
+        if previous.is_dir():
+            _remove(previous)
         if sidecar(path).exists():
             _put(sidecar(path), sidecar(previous))
         _put(path, previous)
     write_text(sidecar(path), json.dumps(facts) + "\n")
     os.replace(temporary, path)
     sync_folder(path.parent)
+
+
+def publish_folder(unfinished: Path, path: Path) -> None:
+    """The same for a folder of shards, which has no sidecar."""
+    _make_way(path)
+    unfinished.rename(path)
+    sync_folder(path.parent)
+
+
+def _make_way(path: Path) -> None:
+    """A folder cannot be replaced in one step: what was previous is removed while last is whole, and last becomes previous."""
+    if path.name != LAST or not path.exists():
+        _remove(path)
+        return
+    previous = path.with_name(PREVIOUS)
+    _remove(previous)
+    if sidecar(path).exists():
+        sidecar(path).rename(sidecar(previous))
+    path.rename(previous)
+
+
+def _remove(path: Path) -> None:
+    sidecar(path).unlink(missing_ok=True)
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def copy(source: Path, target: Path) -> None:
@@ -213,4 +244,4 @@ def clear(folder: Path) -> None:
     """Removes what killed processes left half written; for the process that holds the run's lock."""
     for path in folder.glob(".*.tmp-*"):
         with contextlib.suppress(OSError):
-            path.unlink()
+            _remove(path)

@@ -27,6 +27,7 @@ from torch.optim import Optimizer
 
 from vlp.checkpoints import shards
 from vlp.distributed import copy_from_first
+from vlp.training.checkpoint_files import publish_folder
 from vlp.training.optimizer import SideBySide
 from vlp.training.strategies.sharding import lengthen_scalars, part_of, units
 
@@ -194,11 +195,9 @@ class FSDP(ModelParallelStrategy):
         path = Path(self.broadcast(filepath))
         if not self._save_distributed_checkpoint:
             if self.is_global_zero:
-                if shards.matches(path):
-                    shutil.rmtree(path)
                 self.checkpoint_io.save_checkpoint(checkpoint, path, storage_options=storage_options)
             return
-        unfinished = path.with_name(f".{path.name}.unfinished")
+        unfinished = path.with_name(f".{path.name}.tmp-unfinished")
         if self.is_global_zero:
             shutil.rmtree(unfinished, ignore_errors=True)
             unfinished.mkdir(parents=True)
@@ -209,10 +208,7 @@ class FSDP(ModelParallelStrategy):
         shards.write(unfinished, own, rank=self.global_rank, processes=self.world_size)
         self.barrier()
         if self.is_global_zero:
-            if path.is_dir():
-                shutil.rmtree(path)
-            path.unlink(missing_ok=True)
-            unfinished.rename(path)
+            publish_folder(unfinished, path)
         self.barrier()
 
     def load_checkpoint(self, checkpoint_path: str | Path, weights_only: bool | None = None) -> dict[str, Any]:
