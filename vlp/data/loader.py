@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import itertools
 import os
+import traceback
+from collections.abc import Sequence
+from multiprocessing.process import BaseProcess
+from multiprocessing.queues import Queue
 from typing import Any
 
 import torch
@@ -14,6 +19,13 @@ def prepare_worker(worker: int) -> None:
     # a process forked from one that used OpenMP hangs in its first parallel region, so it must never enter one
     torch.set_num_threads(1)
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
+    Queue._on_queue_feeder_error = staticmethod(_end)  # type: ignore[attr-defined]
+
+
+def _end(error: Exception, batch: Any) -> None:
+    """Of a worker that cannot hand a batch over: Python prints the error and goes on, and training waits for ever."""
+    traceback.print_exception(error)
+    os._exit(errno.ENOSPC if os.strerror(errno.ENOSPC) in str(error) else 1)
 
 
 class LostWorker(RuntimeError):
@@ -37,7 +49,7 @@ class Loader(DataLoader[Any]):
                 return
             except RuntimeError as error:
                 if "exited unexpectedly" in str(error) or "is killed by signal" in str(error):
-                    raise LostWorker(self._lost(error)) from error
+                    raise LostWorker(self._lost(error, getattr(iterator, "_workers", ()))) from error
                 if "timed out" not in str(error):
                     raise
                 message = (
@@ -45,13 +57,13 @@ class Loader(DataLoader[Any]):
                 )
                 raise LostWorker(f"{message}: look at the disk, or raise it (0 waits for ever)") from error
 
-    def _lost(self, error: RuntimeError) -> str:
+    def _lost(self, error: RuntimeError, workers: Sequence[BaseProcess]) -> str:
         """Which batch was waited for; the process that died had it, or one soon after it."""
         batches: Any = self.batch_sampler
         awaited: list[tuple[int, int]] = next(itertools.islice(iter(batches), self.delivered, None), [])
         samples = ", ".join(str(index) for _, index in awaited)
         why = " ".join(str(error).split())
-        full = "shared memory" in why
+        full = "shared memory" in why or any(worker.exitcode == errno.ENOSPC for worker in workers)
         cause = (
             "batches go from workers to training through /dev/shm: enlarge it (docker run --shm-size=8g), or set data.num_workers=0"
             if full

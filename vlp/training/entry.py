@@ -40,7 +40,6 @@ def enter(name: str, function: Callable[[Path], Any]) -> None:
     try:
         function(config)
     except Stopped as stopped:
-        SIGNALS.tell()
         _stopped(name, config, rank, stopped)
     except EXPECTED as error:
         last = Path(traceback.extract_tb(error.__traceback__)[-1].filename).resolve()

@@ -38,6 +38,7 @@ class Signals:
     def __init__(self) -> None:
         self.stop_code, self.save, self.training, self.came = 0, False, False, 0
         self._group: Any = None
+        self._store: Any = None
 
     def install(self) -> None:
         for number in STOP:
@@ -52,6 +53,7 @@ class Signals:
             sys.stderr.flush()
             os._exit(self.stop_code)
         if not self.training:
+            self.tell()
             raise Stopped(self.stop_code)
 
     def _on_save(self, number: int, frame: FrameType | None) -> None:
@@ -69,26 +71,23 @@ class Signals:
             own = values.tolist()
         return own
 
+    def connect(self) -> None:
+        """Once the process group is there: what the ranks share besides collectives, also when the group is gone."""
+        if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
+            self._store = distributed_c10d._get_default_store()
+
     def tell(self) -> None:
         """The other ranks, of a stop that they have no part in deciding: this one ends now."""
-        store = _store()
-        if store is not None and self.stop_code:
-            with suppress(RuntimeError):  # rank 0, which holds the store, has ended
-                store.set(TOLD, str(self.stop_code))
+        with suppress(RuntimeError):  # rank 0, which holds the store, has ended
+            if self._store is not None:
+                self._store.set(TOLD, str(self.stop_code))
 
     def told(self) -> int:
         """The stop code of this rank, or that of one which has ended by it; 0 = none."""
-        store = None if self.stop_code else _store()
         with suppress(RuntimeError):
-            if store is not None and store.check([TOLD]):
-                self.stop_code = int(store.get(TOLD))
+            if not self.stop_code and self._store is not None and self._store.check([TOLD]):
+                self.stop_code = int(self._store.get(TOLD))
         return self.stop_code
-
-
-def _store() -> Any:
-    """What the ranks share besides collectives."""
-    several = dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
-    return distributed_c10d._get_default_store() if several else None
 
 
 SIGNALS = Signals()

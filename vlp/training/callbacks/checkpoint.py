@@ -89,6 +89,9 @@ class RunCheckpoint(Checkpoint):
 
     # -- when ----------------------------------------------------------------------------------------------------------
 
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        SIGNALS.connect()
+
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self.saved_step, self.saved_at = trainer.global_step, time.monotonic()
         SIGNALS.training = True
@@ -120,6 +123,7 @@ class RunCheckpoint(Checkpoint):
         if trainer.state.fn == "fit" and not trainer.sanity_checking:
             inject("validation", step=trainer.global_step, rank=trainer.global_rank)
             if code := SIGNALS.told():  # not agreed on: ranks have different numbers of batches, and all is on the disk
+                SIGNALS.tell()
                 raise Stopped(code)
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
