@@ -27,7 +27,7 @@ MODELS = {
         "model.fusion.layers=1",
     ),
 }  # fmt: skip
-KILLS = {"clip": 12, "albef": 10, "vilt": 8}
+KILLS = 15  # with 0 workers, and as many with 2
 SITES = ("batch", "before_backward", "step", "validation", "writing", "replacing", "test", "teardown")
 
 
@@ -47,7 +47,7 @@ def kill_at_random(folder: Path, kills: int, draws: random.Random, *, devices: i
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1500)
+@pytest.mark.timeout(1800)
 @pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.parametrize("model", list(MODELS))
 def test_killed_runs_equal_the_straight_one(model: str, workers: int, tmp_path: Path) -> None:
@@ -55,7 +55,7 @@ def test_killed_runs_equal_the_straight_one(model: str, workers: int, tmp_path: 
     straight = frozen(tmp_path / "straight", *settings, data=tmp_path / "scenes")
     finish(straight)
     killed = frozen(tmp_path / "killed", *settings, data=tmp_path / "scenes")
-    kill_at_random(killed, KILLS[model] // 2, random.Random(workers))
+    kill_at_random(killed, KILLS, random.Random(workers))
     finish(killed)
     same_runs(straight, killed)
 
@@ -99,7 +99,7 @@ def test_two_then_one_then_two_processes(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1800)
 def test_kills_while_checkpoints_are_written(tmp_path: Path) -> None:
     """40 SIGKILLs within the writing, the temporary folder on another file system (B.6, 56)."""
     from vlp.training.checkpoint_files import newest
@@ -107,10 +107,10 @@ def test_kills_while_checkpoints_are_written(tmp_path: Path) -> None:
     shared = Path("/dev/shm")
     if not shared.is_dir():
         pytest.skip("there is no other file system to put the temporary folder on")
-    folder = frozen(tmp_path / "run", *CLIP, "trainer.max_epochs=40", data=tmp_path / "scenes")
+    folder = frozen(tmp_path / "run", *CLIP, "trainer.max_epochs=400", data=tmp_path / "scenes")
     draws = random.Random(0)
     steps = []
-    for _ in range(10):
+    for _ in range(40):
         site = draws.choice(["writing", "replacing"])
         count = draws.randint(1, 200) if site == "writing" else draws.randint(1, 3)
         process = start(folder, TMPDIR=str(shared), VLP_FAULTS=f"site={site},kind=sigkill,count={count}")

@@ -90,12 +90,17 @@ class TrainSampler(Sampler[list[Key]]):
             raise ValueError(
                 f"{consumed} samples are no whole number of batches of {self.batch_size}: keep the data.batch_size"
             )
-        self._resume = self.begun = (epoch, consumed) if consumed < self.samples_per_epoch else (epoch + 1, 0)
+        self._resume = self.begun = self._position(epoch, consumed)
         self.epoch = self._resume[0]
 
     def state_dict(self, *, epoch: int, consumed: int) -> dict[str, Any]:
         """The position, with what it depends on; the caller knows how many batches were really used."""
+        epoch, consumed = self._position(epoch, consumed)
         return {"epoch": epoch, "consumed": consumed, **self._facts()}
+
+    def _position(self, epoch: int, consumed: int) -> tuple[int, int]:
+        """The end of an epoch is the beginning of the next."""
+        return (epoch, consumed) if consumed < self.samples_per_epoch else (epoch + 1, 0)
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         differing = [
