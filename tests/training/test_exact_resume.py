@@ -27,6 +27,10 @@ MODELS = {
         "model.fusion.layers=1",
     ),
 }  # fmt: skip
+ACCUMULATED = (
+    *SMALL, "model=encoder_decoder_tiny", "objective=[lm]", "task=[captioning]", "monitor=val/scenes/captioning/cider_d",
+    "trainer.accumulate_grad_batches=2", "callbacks=[checkpoint,progress,ema]", "schedule.warmup=3", "freeze=['^model.vision']",
+)  # fmt: skip
 KILLS = 15  # with 0 workers, and as many with 2
 SITES = ("batch", "before_backward", "step", "validation", "writing", "replacing", "test", "teardown")
 
@@ -96,6 +100,36 @@ def test_two_then_one_then_two_processes(tmp_path: Path) -> None:
         [line["train/scenes/itc/loss"] for line in told if "train/scenes/itc/loss" in line] for told in (one, other)
     ]
     assert losses[0] == pytest.approx(losses[1], rel=1e-6)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_other_numbers_of_workers(tmp_path: Path) -> None:
+    straight = frozen(tmp_path / "straight", *CLIP, data=tmp_path / "scenes")
+    finish(straight)
+    changed = frozen(tmp_path / "changed", *CLIP, data=tmp_path / "scenes")
+    file = changed / "config.yaml"
+    text = file.read_text()
+    for workers, step in ((2, 3), (1, 7), (0, 8), (2, None)):
+        file.write_text(text.replace("num_workers: 0", f"num_workers: {workers}"))
+        faults = {} if step is None else {"VLP_FAULTS": f"site=batch,kind=sigkill,step={step}"}
+        finish(changed, code=0 if step is None else -9, **faults)
+    same_runs(straight, changed)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize(
+    "at", ["site=batch,step=1", "site=batch,step=3", "site=before_backward,count=5", "site=step,step=6"]
+)
+def test_within_and_between_accumulated_batches(at: str, tmp_path: Path) -> None:
+    """Two batches a step, a frozen tower, a schedule by steps; also killed after the first of a step's two batches."""
+    straight = frozen(tmp_path / "straight", *ACCUMULATED, data=tmp_path / "scenes")
+    finish(straight)
+    killed = frozen(tmp_path / "killed", *ACCUMULATED, data=tmp_path / "scenes")
+    finish(killed, code=-9, VLP_FAULTS=f"{at},kind=sigkill")
+    finish(killed)
+    same_runs(straight, killed)
 
 
 @pytest.mark.slow
