@@ -19,7 +19,7 @@ def command(folder: Path, *words: str, code: int = 0, start: tuple[str, ...] = (
     done = subprocess.run(
         [sys.executable, *start, *words], cwd=ROOT, env=environment(**more), capture_output=True, text=True, timeout=300
     )
-    assert done.returncode == code, (done.returncode, done.stdout[-1500:] + done.stderr[-3000:])
+    assert done.returncode == code, (done.returncode, done.stdout[-1500:] + done.stderr[-12000:])
     return done.stdout + done.stderr
 
 

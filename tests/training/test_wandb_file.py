@@ -147,7 +147,7 @@ def test_a_resumed_run_is_the_same_run_and_its_rows_go_on(tmp_path: Path) -> Non
     first_lines = len(lines(folder))
     (first,) = runs(folder)
     time.sleep(1.1)  # W&B names its folders by the second
-    finish(begin(frozen(folder, f"resume={folder / 'checkpoints' / 'last.ckpt'}")))
+    finish(begin(frozen(folder, f"resume={folder / 'checkpoints' / 'last.ckpt'}", "force=true")))  # one epoch more
     both = runs(folder)
     assert [run.id for run in both] == [first.id, first.id]
     assert [run.name for run in both] == [first.name, first.name]
