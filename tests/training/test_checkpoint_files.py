@@ -31,7 +31,7 @@ def test_the_last_two_are_kept(kinds: list[str], tmp_path: Path) -> None:
     assert [read(tmp_path / name)["global_step"] for name in (LAST, PREVIOUS)] == [2, 1]
     for name, kind in ((LAST, kinds[2]), (PREVIOUS, kinds[1])):
         assert sidecar(tmp_path / name).exists() == (kind == "file")
-    assert newest(tmp_path) == (tmp_path / LAST, [])
+    assert newest(tmp_path) == (tmp_path / LAST, {})
 
 
 def test_what_is_damaged_gives_way_to_the_one_before(tmp_path: Path) -> None:
@@ -42,7 +42,17 @@ def test_what_is_damaged_gives_way_to_the_one_before(tmp_path: Path) -> None:
     (tmp_path / LAST).write_bytes(content)
     path, passed = newest(tmp_path)
     assert path == tmp_path / PREVIOUS
-    assert passed == [f"{tmp_path / LAST} is not what was written (another sha256)"]
+    assert passed == {tmp_path / LAST: f"{tmp_path / LAST} is not what was written (another sha256)"}
+
+
+def test_a_shard_that_is_cut_off_gives_way_too(tmp_path: Path) -> None:
+    for step in range(2):
+        put(tmp_path, step, "shards")
+    shard = tmp_path / LAST / "shard_1_of_2.pt"
+    shard.write_bytes(shard.read_bytes()[:-100])
+    path, passed = newest(tmp_path)
+    assert path == tmp_path / PREVIOUS
+    assert "is not one whole checkpoint" in passed[tmp_path / LAST]
 
 
 def test_what_killed_processes_left_is_removed(tmp_path: Path) -> None:

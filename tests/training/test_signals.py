@@ -37,6 +37,30 @@ def test_sigterm_and_going_on(site: str, code: int, straight: Path, tmp_path: Pa
     same_runs(straight, folder)
 
 
+@pytest.mark.parametrize("site", ["validation,count=8", "validation,count=9", "writing,count=1300"])
+def test_a_kill_in_the_last_validation(site: str, straight: Path, tmp_path: Path) -> None:
+    """Nothing is left to train, and best.ckpt is still to be chosen."""
+    folder = frozen(tmp_path / "run", *CLIP, data=straight.parent / "scenes")
+    finish(folder, code=-9, VLP_FAULTS=f"site={site},kind=sigkill")
+    finish(folder)
+    same_runs(straight, folder)
+
+
+def test_sigterm_to_the_whole_group(straight: Path, tmp_path: Path) -> None:
+    """As a cluster sends it, to data workers too, and twice to the run where something passes it on."""
+    folder = frozen(tmp_path / "run", *CLIP, "data.num_workers=2", data=straight.parent / "scenes")
+    process = start(folder)
+    wait_for(folder, 4)
+    for number in (signal.SIGTERM, signal.SIGTERM):
+        os.killpg(process.pid, number)
+        time.sleep(0.1)
+    printed = process.communicate(timeout=60)[0]
+    assert process.returncode == 143, printed
+    assert last(folder)["global_step"] >= 4
+    finish(folder)
+    same_runs(straight, folder)
+
+
 def test_sigint_once(straight: Path, tmp_path: Path) -> None:
     folder = frozen(tmp_path / "run", *CLIP, data=straight.parent / "scenes")
     finish(folder, code=130, VLP_FAULTS="site=step,kind=sigint,step=7")

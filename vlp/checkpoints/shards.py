@@ -7,6 +7,7 @@ no code of theirs (torch's own format of distributed checkpoints is a pickle) an
 from __future__ import annotations
 
 import os
+import pickle
 import re
 from pathlib import Path
 from typing import Any
@@ -33,16 +34,34 @@ def write(folder: Path, content: dict[str, Any], *, rank: int, processes: int) -
         os.fsync(file.fileno())
 
 
+def fault(folder: Path) -> str | None:
+    """What is wrong with it, in words that follow its name; a shard that was cut off is found, a flipped bit is not."""
+    try:
+        _opened(folder)
+    except (ValueError, RuntimeError, OSError, EOFError, pickle.UnpicklingError) as error:
+        return f"is not one whole checkpoint: {' '.join(str(error).split())[:200]}"
+    return None
+
+
 def read(folder: Path) -> dict[str, Any]:
-    """The whole content, as one file would hold it."""
+    """The whole content, as one file would hold it.  Raises ValueError."""
+    wrong = fault(folder)
+    if wrong is not None:
+        raise ValueError(f"{folder} {wrong}")
+    shards = _opened(folder)
+    return {key: _joined([shard[key] for shard in shards if key in shard]) for key in shards[0]}
+
+
+def _opened(folder: Path) -> list[dict[str, Any]]:
     found = sorted(file.name for file in folder.iterdir() if _NAME.fullmatch(file.name))
+    if not found:
+        raise ValueError("it has no shards")
     processes = int(_NAME.fullmatch(found[0])[2])  # type: ignore[index]
     names = [f"shard_{rank}_of_{processes}.pt" for rank in range(processes)]
     if set(found) != set(names):
         lacking = sorted(set(names) - set(found)) or sorted(set(found) - set(names))
-        raise ValueError(f"{folder} is not one whole checkpoint: {lacking[0]} is missing, or one too many")
-    shards = [torch.load(folder / name, map_location="cpu", weights_only=True, mmap=True) for name in names]
-    return {key: _joined([shard[key] for shard in shards if key in shard]) for key in shards[0]}
+        raise ValueError(f"{lacking[0]} is missing, or one too many")
+    return [torch.load(folder / name, map_location="cpu", weights_only=True, mmap=True) for name in names]
 
 
 def _joined(values: list[Any]) -> Any:

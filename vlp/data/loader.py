@@ -5,14 +5,35 @@ from __future__ import annotations
 import errno
 import itertools
 import os
+import re
+import signal
+import threading
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from multiprocessing.process import BaseProcess
 from multiprocessing.queues import Queue
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch.utils.data import DataLoader
+
+PACKAGE = Path(__file__).resolve().parents[1]
+
+
+@contextmanager
+def held_back() -> Iterator[None]:
+    """Workers are started with the signals blocked that are not theirs (see `prepare_worker`), from their first instruction
+    on."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def prepare_worker(worker: int) -> None:
@@ -20,6 +41,16 @@ def prepare_worker(worker: int) -> None:
     torch.set_num_threads(1)
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     Queue._on_queue_feeder_error = staticmethod(_end)  # type: ignore[attr-defined]
+    # what is sent to a whole process group, by Ctrl-C or a cluster, is for training to decide: it still needs its batches
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if hasattr(signal, "sigwaitinfo"):
+        threading.Thread(target=_end_when_told, args=(os.getppid(),), daemon=True).start()
+
+
+def _end_when_told(parent: int) -> None:
+    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != parent:
+        pass
+    os._exit(0)
 
 
 def _end(error: Exception, batch: Any) -> None:
@@ -28,8 +59,24 @@ def _end(error: Exception, batch: Any) -> None:
     os._exit(errno.ENOSPC if os.strerror(errno.ENOSPC) in str(error) else 1)
 
 
+def _as_raised(error: Exception) -> Exception:
+    """The error of a worker, whose whole traceback torch makes the message of another: what vlp said there it says here."""
+    text = str(error).rstrip()
+    places = re.findall(r'^ +File "(.+)", line', text, re.MULTILINE)
+    said = re.search(r"^(?:\w+\.)*\w+: (.+)\Z", text.rpartition('\n  File "')[2], re.MULTILINE | re.DOTALL)
+    own = bool(places) and PACKAGE in Path(places[-1]).resolve().parents
+    return ValueError(said[1]) if own and said else error
+
+
 class LostWorker(RuntimeError):
     """A data worker died or hangs. Nothing is wrong with settings or data: started again, the run goes on."""
+
+
+def worker_died(error: Exception) -> bool:
+    """torch raises it wherever the main thread happens to be."""
+    return "DataLoader worker (pid" in str(error) and any(
+        words in str(error) for words in ("exited unexpectedly", "killed by signal")
+    )
 
 
 class Loader(DataLoader[Any]):
@@ -39,7 +86,8 @@ class Loader(DataLoader[Any]):
 
     def __iter__(self) -> Any:
         self.delivered = 0
-        iterator = super().__iter__()
+        with held_back():
+            iterator = super().__iter__()
         while True:
             try:
                 batch = next(iterator)
@@ -47,17 +95,19 @@ class Loader(DataLoader[Any]):
                 yield batch
             except StopIteration:
                 return
-            except RuntimeError as error:
-                if "exited unexpectedly" in str(error) or "is killed by signal" in str(error):
+            except Exception as error:
+                if " in DataLoader worker process " in str(error):
+                    raise _as_raised(error) from error
+                if worker_died(error):
                     raise LostWorker(self._lost(error, getattr(iterator, "_workers", ()))) from error
-                if "timed out" not in str(error):
+                if "DataLoader timed out" not in str(error):
                     raise
                 message = (
                     f"no batch came from {self.num_workers} data workers within data.timeout={self.timeout:g} seconds"
                 )
                 raise LostWorker(f"{message}: look at the disk, or raise it (0 waits for ever)") from error
 
-    def _lost(self, error: RuntimeError, workers: Sequence[BaseProcess]) -> str:
+    def _lost(self, error: Exception, workers: Sequence[BaseProcess]) -> str:
         """Which batch was waited for; the process that died had it, or one soon after it."""
         batches: Any = self.batch_sampler
         awaited: list[tuple[int, int]] = next(itertools.islice(iter(batches), self.delivered, None), [])

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from vlp.launch import ranks
 from vlp.launch.errors import ConfigError
 
 
@@ -33,7 +34,7 @@ def held(file: Path, taken: Callable[[], str]) -> Iterator[None]:
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
     """Raises ConfigError where another process trains in the folder. Ranks that another rank started belong to the holder."""
-    if int(os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0"))) != 0:
+    if ranks.rank():
         yield
         return
     note = folder / ".running"

@@ -108,6 +108,18 @@ def write(path: Path, content: dict[str, Any]) -> None:
         temporary.unlink(missing_ok=True)
 
 
+def written(folder: Path, content: dict[str, Any], *, rank: int, processes: int) -> OSError | None:
+    """A process's shard; the error of a disk that has no room for it."""
+    try:
+        shards.write(folder, content, rank=rank, processes=processes)
+    except (OSError, RuntimeError) as error:
+        cause = _of_disk(error)
+        if not isinstance(cause, OSError):
+            raise
+        return cause
+    return None
+
+
 def _of_disk(error: BaseException) -> BaseException:
     cause: BaseException | None = error
     while cause is not None:
@@ -191,7 +203,7 @@ def sidecar(path: Path) -> Path:
 def fault(path: Path) -> str | None:
     """What is wrong with a checkpoint file; None = it is what its sidecar says, or it has none and can be read."""
     if path.is_dir():
-        return None if shards.matches(path) else "is a folder without shards"
+        return shards.fault(path)
     if not path.is_file():
         return "is not there"
     try:
@@ -224,9 +236,9 @@ def read(path: Path) -> dict[str, Any]:
     return content
 
 
-def newest(folder: Path) -> tuple[Path | None, list[str]]:
+def newest(folder: Path) -> tuple[Path | None, dict[Path, str]]:
     """The newest whole checkpoint of a run to go on from, and a sentence for each that was passed over."""
-    passed: list[str] = []
+    passed: dict[Path, str] = {}
     for name in (LAST, PREVIOUS):
         path = folder / name
         if not path.exists():
@@ -234,7 +246,7 @@ def newest(folder: Path) -> tuple[Path | None, list[str]]:
         wrong = fault(path)
         if wrong is None:
             return path, passed
-        passed.append(f"{path} {wrong}")
+        passed[path] = f"{path} {wrong}"
     if passed and fault(folder / BEST) is None:
         return folder / BEST, passed
     return None, passed

@@ -1,7 +1,7 @@
 """The last frame of a run's process: a mistake in data or settings ends in one sentence, its traceback in the run folder.
 
 Exit codes: 0 finished, 1 a defect or a lost process, 2 a mistake in settings or data, 4 training diverged, 130 and 143
-stopped by SIGINT and SIGTERM after a checkpoint was written.
+stopped by SIGINT and SIGTERM, within training after a checkpoint was written.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from vlp.data.loader import LostWorker
+from vlp.data.loader import LostWorker, worker_died
+from vlp.launch import ranks
 from vlp.launch.errors import ConfigError
 from vlp.launch.secrets import hide_in_tracebacks, redact, values
 from vlp.training.nonfinite import NotFinite
@@ -32,16 +33,18 @@ def enter(name: str, function: Callable[[Path], Any]) -> None:
     else is a defect, of vlp or of a library, and keeps its traceback.
     """
     config = Path(sys.argv[1])
-    rank = int(os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0")))
+    rank = ranks.rank()
     end_with_parent()
     SIGNALS.install()
     secrets = values(config)
     hide_in_tracebacks(secrets)
     try:
-        function(config)
+        _run(function, config)
     except Stopped as stopped:
         _stopped(name, config, rank, stopped)
     except EXPECTED as error:
+        if isinstance(error, LostWorker) and SIGNALS.stop_code:  # what told this run to stop told its workers, too
+            _stopped(name, config, rank, Stopped(SIGNALS.stop_code))
         last = Path(traceback.extract_tb(error.__traceback__)[-1].filename).resolve()
         expected = PACKAGE in last.parents
         if expected or several():
@@ -65,6 +68,15 @@ def enter(name: str, function: Callable[[Path], Any]) -> None:
         elif "onnection" in str(error):
             print(f"{name}: rank {rank} lost another rank, which was killed: {error}", file=sys.stderr, flush=True)
         raise
+
+
+def _run(function: Callable[[Path], Any], config: Path) -> None:
+    try:
+        function(config)
+    except RuntimeError as error:
+        if isinstance(error, LostWorker) or not worker_died(error):
+            raise
+        raise LostWorker(f"a data worker died ({error}); go on with resume={config.parent}") from error
 
 
 def _stopped(name: str, config: Path, rank: int, stopped: Stopped) -> None:

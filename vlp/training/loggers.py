@@ -59,7 +59,8 @@ class JsonLines(Logger):
 
 
 def csv(*, folder: str | Path) -> CSVLogger:
-    return CSVLogger(save_dir=folder, name="csv", version="")
+    """csv/version_<n>/metrics.csv, one for each process that goes on with the run, for Lightning's begins its file anew."""
+    return CSVLogger(save_dir=folder, name="csv")
 
 
 def tensorboard(*, folder: str | Path) -> TensorBoardLogger:

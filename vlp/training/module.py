@@ -206,11 +206,14 @@ class VisionLanguageModule(L.LightningModule):
         self.model.constrain()
 
     def _may_step(self) -> bool:
-        if getattr(self.trainer.precision_plugin, "scaler", None) is not None:
-            return True  # which leaves out steps by itself, as a part of its search for a scale
-        every: int = self.trainer.log_every_n_steps  # type: ignore[attr-defined]  # set by Lightning's logger connector
+        every: int = max(1, self.trainer.log_every_n_steps)  # type: ignore[attr-defined]  # set by Lightning's logger connector
         if self.guard.policy == "raise" and self.device.type != "cpu" and self.global_step % every:
             return True  # to look is to wait for the accelerator
+        if getattr(self.trainer.precision_plugin, "scaler", None) is not None:
+            # it leaves out steps by itself, as a part of its search for a scale; a loss that is no number it cannot mend
+            return self.guard.check(
+                self, [self._latest[0]], [rows.tolist() for rows in self._latest[1]], self._latest[0]
+            )
         gradients = [parameter.grad for parameter in self.parameters() if parameter.grad is not None]
         loss, samples = self._latest
         return self.guard.check(self, gradients, [rows.tolist() for rows in samples], loss)
@@ -226,13 +229,14 @@ class VisionLanguageModule(L.LightningModule):
     def total_steps(self) -> int:
         """Optimiser steps of the whole run, from our own sampler: Lightning's estimate creates loaders too early."""
         trainer = self.trainer
-        if trainer.max_steps > 0:
+        if trainer.max_steps > 0 and trainer.max_epochs in (None, -1):
             return trainer.max_steps
         per_epoch = trainer.datamodule.steps_per_epoch  # type: ignore[attr-defined]
         limit = trainer.limit_train_batches
         if limit is not None:
             per_epoch = min(per_epoch, limit) if isinstance(limit, int) else int(per_epoch * limit)
-        return max(1, -(-per_epoch // trainer.accumulate_grad_batches)) * (trainer.max_epochs or 1)
+        steps = max(1, -(-per_epoch // trainer.accumulate_grad_batches)) * (trainer.max_epochs or 1)
+        return min(steps, trainer.max_steps) if trainer.max_steps > 0 else steps
 
     # -------------------------------------------------------------- evaluation
 

@@ -1,8 +1,8 @@
 """What happens at a loss or a gradient that is no number: stop, leave the step out, or go back.
 
-raise: stop with exit code 4.  skip: the step is left out as if its batch had not been there: weights, optimiser, queues and
-running statistics stay; the schedule goes on.  rollback: weights, optimiser, moving averages and queues become those of
-the last checkpoint, and training goes on with the data that come next. After `limit` such steps in a row, both stop.
+raise: stop with exit code 4.  skip: the step is left out: weights, optimiser, queues and running statistics stay; the
+schedule goes on, and so do moving averages.  rollback: weights, optimiser, moving averages and queues become those of the
+last checkpoint, and training goes on with the data that come next. After `limit` such steps in a row, both stop.
 
 The decision is taken from the gradients after the processes have averaged them, so all of them take the same one, also
 when the number came up in one process alone.

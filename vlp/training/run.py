@@ -20,9 +20,11 @@ import lightning as L
 from lightning.pytorch.callbacks import Callback, Checkpoint, ProgressBar, Timer
 
 from vlp.build import build
+from vlp.checkpoints import shards
 from vlp.checkpoints.files import read as read_any
 from vlp.distributed import gather_objects
 from vlp.injector import inject
+from vlp.launch import ranks
 from vlp.launch.changes import changes
 from vlp.launch.lock import locked
 from vlp.training.assemble import assemble, build_loggers, check_monitor, quiet, read_config
@@ -127,16 +129,23 @@ def _beginning(
 ) -> tuple[Path | None, dict[str, Any] | None]:
     """The checkpoint to go on from, and its content: this run's own newest whole one, or that of `resume`."""
     checkpoints = folder / "checkpoints"
-    main = int(os.environ.get("LOCAL_RANK", "0")) == 0
+    main = ranks.rank() == 0
     if main:
         clear(checkpoints)
+        for note in folder.glob("error*.txt"):  # of the process that this one goes on from
+            note.unlink()
     path, passed = newest(checkpoints)
-    for sentence in passed if main else ():
-        print(f"warning: {sentence}; going on from {path or 'the beginning'}", file=sys.stderr, flush=True)
+    if passed and path is None:
+        raise ValueError(
+            f"{'; '.join(passed.values())}: none is whole; to start anew remove {checkpoints}, and look after the disk"
+        )
+    for damaged, sentence in passed.items() if main else ():
+        print(f"warning: {sentence}; going on from {path}", file=sys.stderr, flush=True)
+        damaged.replace(damaged.with_name(f"damaged-{damaged.name}"))  # else it would take the place of the one before
     own = path is not None
     if path is None and config["resume"]:
         path = Path(config["resume"])
-        if path.is_dir():
+        if path.is_dir() and not shards.matches(path):
             path = newest(path / "checkpoints")[0] or path / "checkpoints" / "last.ckpt"
         wrong = fault(path)
         if wrong is not None:

@@ -1,6 +1,7 @@
 """What a run does when it is told to stop: it goes on to the end of its step, writes a checkpoint and exits.
 
-SIGTERM: checkpoint, exit 143.  SIGINT (Ctrl-C): checkpoint, exit 130.  A second one: exit at once.  SIGUSR1: checkpoint, and
+SIGTERM: checkpoint, exit 143.  SIGINT (Ctrl-C): checkpoint, exit 130.  A second one: exit at once, but for a SIGTERM so soon
+that it is the same one, sent to the process and by its parent.  SIGUSR1: checkpoint, and
 training goes on. The handlers only note what came; processes agree on it between steps, so a signal to one rank is one
 to all. Lightning's own handlers run a collective inside the handler, which hangs when one rank alone is signalled
 (Lightning-AI/pytorch-lightning#21406), and exit with 0; they are not installed.
@@ -11,16 +12,23 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import threading
+import time
+from collections.abc import Sequence
 from contextlib import suppress
+from datetime import timedelta
 from types import FrameType
 from typing import Any
 
 import lightning as L
 import torch
 import torch.distributed as dist
+from lightning.fabric.strategies.launchers import subprocess_script
 from torch.distributed import distributed_c10d
 
 TOLD = "vlp/stop"
+ECHO = 2.0  # seconds
+PATIENCE = 15.0  # seconds that rank 0 has to notice that it lost another rank
 STOP = {signal.SIGTERM: 143, signal.SIGINT: 130}
 
 
@@ -36,9 +44,10 @@ class Signals:
     """What came so far. training: whether the loop looks here by itself; before and after it, a signal ends the process."""
 
     def __init__(self) -> None:
-        self.stop_code, self.save, self.training, self.came = 0, False, False, 0
+        self.stop_code, self.save, self.training, self.since = 0, False, False, 0.0
         self._group: Any = None
         self._store: Any = None
+        self._timeout: timedelta | None = None
 
     def install(self) -> None:
         for number in STOP:
@@ -46,9 +55,11 @@ class Signals:
         signal.signal(signal.SIGUSR1, self._on_save)
 
     def _on_stop(self, number: int, frame: FrameType | None) -> None:
-        self.came += 1
+        if self.stop_code and number == signal.SIGTERM and time.monotonic() - self.since < ECHO:
+            return
+        again, self.since = bool(self.stop_code), time.monotonic()
         self.stop_code = STOP[signal.Signals(number)]
-        if self.came > 1:
+        if again:
             sys.stderr.write("stopped at once, by a second signal\n")
             sys.stderr.flush()
             os._exit(self.stop_code)
@@ -65,14 +76,15 @@ class Signals:
         self.save = False
         if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
             if self._group is None:  # over the host's memory: no wait for the accelerator
-                self._group = dist.new_group(backend="gloo")
+                self._group = dist.new_group(backend="gloo", timeout=self._timeout)
             values = torch.tensor(own)
             dist.all_reduce(values, dist.ReduceOp.MAX, group=self._group)
             own = values.tolist()
         return own
 
-    def connect(self) -> None:
+    def connect(self, trainer: L.Trainer) -> None:
         """Once the process group is there: what the ranks share besides collectives, also when the group is gone."""
+        self._timeout = getattr(trainer.strategy, "_timeout", None)
         if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
             self._store = distributed_c10d._get_default_store()
 
@@ -93,6 +105,30 @@ class Signals:
 SIGNALS = Signals()
 
 
+class _ChildObserver(threading.Thread):
+    """Of rank 0, over the ranks that it started: Lightning's kills rank 0 within five seconds after one has failed. This one
+    lets it end by itself (it loses its connection, or is waited for by nobody), and else ends it with that rank's exit
+    code."""
+
+    def __init__(self, children: Sequence[Any]) -> None:
+        super().__init__(daemon=True)
+        self.children = children
+
+    def run(self) -> None:
+        while not any(child.poll() for child in self.children):
+            if all(child.returncode == 0 for child in self.children):
+                return
+            time.sleep(0.5)
+        time.sleep(PATIENCE)
+        failed = next(child.returncode for child in self.children if child.returncode)
+        sys.stderr.write(f"a rank ended with code {failed}, and this one waited for it in vain\n")
+        sys.stderr.flush()
+        for child in self.children:
+            child.kill()
+        os._exit(failed if failed > 0 else 1)
+
+
 def replace_lightnings(trainer: L.Trainer) -> None:
+    subprocess_script._launch_process_observer = lambda child_processes: _ChildObserver(child_processes).start()
     trainer._signal_connector.register_signal_handlers = lambda: None  # type: ignore[method-assign]
     trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = lambda: None  # type: ignore[method-assign]

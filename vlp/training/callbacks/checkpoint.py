@@ -15,6 +15,7 @@ from typing import Any
 
 import lightning as L
 from lightning.pytorch.callbacks import Checkpoint
+from lightning.pytorch.loops.fit_loop import _FitLoop as FitLoop
 
 from vlp.distributed import gather_objects
 from vlp.injector import inject
@@ -30,7 +31,7 @@ class RunCheckpoint(Checkpoint):
     """folder: of the files.  monitor, mode: the figure that selects best.ckpt, and whether "max" or "min" is better; a figure
     that is no number is never best, and of equal ones the first stays.  every_n_train_steps, every_n_minutes, every_n_epochs:
     when last.ckpt is due, whichever comes first; None = not by this. It is also written at the end, and on a signal.
-    full_disk: what follows when a checkpoint cannot be written: "stop" the run (exit 1; the last checkpoint is intact) or
+    full_disk: what follows when a checkpoint cannot be written: "stop" the run (exit 2; the last checkpoint is intact) or
     "continue" and try again when the next is due.
     """
 
@@ -82,7 +83,8 @@ class RunCheckpoint(Checkpoint):
         checkpoint["logged_bytes"] = metrics.stat().st_size if metrics.exists() else 0
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.best_score = state_dict.get("best_score")
+        # a new run that goes on from a file of another one has no best.ckpt yet
+        self.best_score = state_dict.get("best_score") if (self.folder / BEST).exists() else None
         self.validation_due = state_dict.get("validation_due", False)
         self.stopping = state_dict.get("stopping", False)
         self._restored = True
@@ -90,9 +92,11 @@ class RunCheckpoint(Checkpoint):
     # -- when ----------------------------------------------------------------------------------------------------------
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        SIGNALS.connect()
+        SIGNALS.connect(trainer)
+        begin_always(trainer)
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        _check_validation(trainer)
         self.saved_step, self.saved_at = trainer.global_step, time.monotonic()
         SIGNALS.training = True
         inject("fit", step=trainer.global_step, rank=trainer.global_rank)
@@ -102,6 +106,7 @@ class RunCheckpoint(Checkpoint):
             self._again = True
             validate_again(trainer)
             self._again = False
+            self._between_steps(trainer, due=True)  # here, for there may be no further step
 
     def on_train_batch_start(self, trainer: L.Trainer, module: L.LightningModule, batch: Any, batch_idx: int) -> None:
         if self._restored:  # Lightning counts some restarts as a step
@@ -133,10 +138,11 @@ class RunCheckpoint(Checkpoint):
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self.stopping = trainer.should_stop
         every = self.epochs is not None and (trainer.current_epoch + 1) % self.epochs == 0
-        self._between_steps(trainer, due=every or trainer.should_stop)
+        last = trainer.current_epoch + 1 == trainer.max_epochs or trainer.global_step == trainer.max_steps
+        # the last one is written here, as averaged weights take the place of the others when training has ended
+        self._between_steps(trainer, due=every or trainer.should_stop or last)
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self._between_steps(trainer, due=trainer.global_step > self.saved_step)
         SIGNALS.training = False
 
     def on_test_batch_end(self, trainer: L.Trainer, *args: Any) -> None:
@@ -149,8 +155,9 @@ class RunCheckpoint(Checkpoint):
         if self._again:  # on the way back into a validation; nothing is new
             due, save, late_for_one = False, 0, 0
         if self._measured and self._is_best(trainer):
-            self.best_score = float(trainer.callback_metrics[self.monitor])
-            self.save(trainer, best=True)
+            before, self.best_score = self.best_score, float(trainer.callback_metrics[self.monitor])
+            if not self.save(trainer, best=True):
+                self.best_score = before
         elif due or late_for_one or save or (stop and trainer.global_step > self.saved_step):
             self.save(trainer)
         self._measured = False
@@ -158,7 +165,10 @@ class RunCheckpoint(Checkpoint):
             raise Stopped(stop)
 
     def _is_best(self, trainer: L.Trainer) -> bool:
-        score = float(trainer.callback_metrics.get(self.monitor, math.nan))
+        if self.monitor not in trainer.callback_metrics:
+            measured = ", ".join(sorted(name for name in trainer.callback_metrics if name.startswith("val/")))
+            raise ValueError(f"monitor={self.monitor} was not measured: choose one of {measured}")
+        score = float(trainer.callback_metrics[self.monitor])
         if math.isnan(score):
             return False
         if self.best_score is None:
@@ -167,8 +177,8 @@ class RunCheckpoint(Checkpoint):
 
     # -- how -----------------------------------------------------------------------------------------------------------
 
-    def save(self, trainer: L.Trainer, *, best: bool = False) -> None:
-        """last.ckpt, and best.ckpt where these weights are the best. Every rank calls it."""
+    def save(self, trainer: L.Trainer, *, best: bool = False) -> bool:
+        """last.ckpt, and best.ckpt where these weights are the best. Every rank calls it. False: the disk is full."""
         spoiled = [name for name, value in trainer.lightning_module.named_parameters() if not finite([value])]
         if any(gather_objects(bool(spoiled))):
             raise NotFinite(
@@ -192,7 +202,7 @@ class RunCheckpoint(Checkpoint):
         self.saved_at = time.monotonic()
         if told is None:
             self.saved_step = trainer.global_step
-            return
+            return True
         message = (
             f"the checkpoint of step {trainer.global_step} could not be written ({told}); the one before is intact"
         )
@@ -200,6 +210,29 @@ class RunCheckpoint(Checkpoint):
             raise OSError(f"{message}: make room, and go on with resume={self.folder.parent}")
         if trainer.is_global_zero:
             print(f"warning: {message}; training goes on", file=sys.stderr, flush=True)
+        return False
+
+
+def begin_always(trainer: L.Trainer) -> None:
+    """Lightning leaves out all of training where no step is left, also a validation that was cut off after the last step,
+    and the averaged weights' taking their place at the end."""
+    trainer.fit_loop.__class__ = _FitLoop
+
+
+class _FitLoop(FitLoop):
+    @property
+    def skip(self) -> bool:
+        return self.trainer.limit_train_batches == 0
+
+
+def _check_validation(trainer: L.Trainer) -> None:
+    """Within accumulated batches no checkpoint can be written."""
+    every, accumulated = trainer.val_check_batch or math.inf, trainer.accumulate_grad_batches
+    if accumulated > 1 and every < trainer.fit_loop.max_batches and every % accumulated:
+        raise ValueError(
+            f"trainer.val_check_interval: a validation every {every:g} batches would cut through a step's {accumulated} "
+            f"accumulated batches: choose a multiple of trainer.accumulate_grad_batches={accumulated}"
+        )
 
 
 def validate_again(trainer: L.Trainer) -> None:
@@ -215,5 +248,6 @@ def validate_again(trainer: L.Trainer) -> None:
     trainer.validating = True
     steps.val_loop.run()
     trainer.training = True
+    steps._batches_that_stepped = trainer.global_step
     epochs.processed += after_epoch
     epochs.completed += after_epoch

@@ -11,7 +11,7 @@ from rich.console import Console
 
 
 class _Rate:
-    """Samples of all ranks per second since training began, validation not counted."""
+    """Samples of all ranks per second of the time between `start` and `stop`."""
 
     def __init__(self) -> None:
         self.seconds, self.samples, self.since = 0.0, 0, time.perf_counter()

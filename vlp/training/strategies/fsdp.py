@@ -26,8 +26,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim import Optimizer
 
 from vlp.checkpoints import shards
-from vlp.distributed import copy_from_first
-from vlp.training.checkpoint_files import publish_folder
+from vlp.distributed import copy_from_first, gather_objects
+from vlp.training.checkpoint_files import publish_folder, written
 from vlp.training.optimizer import SideBySide
 from vlp.training.strategies.sharding import lengthen_scalars, part_of, units
 
@@ -205,9 +205,10 @@ class FSDP(ModelParallelStrategy):
         own = checkpoint
         if not self.is_global_zero:
             own = {key: checkpoint[key] for key in ("state_dict", "optimizer_states") if key in checkpoint}
-        shards.write(unfinished, own, rank=self.global_rank, processes=self.world_size)
-        self.barrier()
-        if self.is_global_zero:
+        error = written(unfinished, own, rank=self.global_rank, processes=self.world_size)
+        if any(gather_objects(error is not None)):  # a full disk of one of them: what was there stays
+            self.checkpoint_io.error = error or OSError("another process could not write its shard")  # type: ignore[attr-defined]
+        elif self.is_global_zero:
             publish_folder(unfinished, path)
         self.barrier()
 

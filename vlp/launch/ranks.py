@@ -1,0 +1,13 @@
+"""Which rank of a run this process is, before there is a process group: by torchrun, Lightning or srun."""
+
+from __future__ import annotations
+
+import os
+
+
+def rank() -> int:
+    """Among all processes of the run; 0 where nobody started others."""
+    names = ["RANK", "LOCAL_RANK"]
+    if os.environ.get("SLURM_JOB_NAME") not in ("bash", "interactive"):  # as Lightning tells srun from a shell
+        names.append("SLURM_PROCID")
+    return next((int(os.environ[name]) for name in names if os.environ.get(name)), 0)
