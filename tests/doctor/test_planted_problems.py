@@ -145,7 +145,7 @@ def test_a_model_larger_than_the_memory(visit: Visit) -> None:
 
 
 def test_a_batch_larger_than_the_memory(visit: Visit) -> None:
-    code, found = visit("data.images.train=6000", "data.batch_size=6000", "model.vision.channels=2048")
+    code, found = visit("data.images.train=6000", "data.batch_size=6000", "model.vision.channels=256")
     assert code == 1
     assert_error(found, "memory.estimate", "activations", "gradient_cache=")
     assert "time.finish" not in found

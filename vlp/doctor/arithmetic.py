@@ -63,13 +63,14 @@ def accumulation(config: dict[str, Any], in_batch: Sequence[str]) -> Finding:
 def total_steps(config: dict[str, Any], per_epoch: int) -> int:
     """Optimiser steps of the whole run, as VisionLanguageModule.total_steps counts them."""
     trainer = config["trainer"]
-    if (trainer.get("max_steps") or -1) > 0:
-        return int(trainer["max_steps"])
+    most = int(trainer.get("max_steps") or -1)
     limit = trainer.get("limit_train_batches")
     if limit is not None:
         per_epoch = min(per_epoch, limit) if isinstance(limit, int) else int(per_epoch * limit)
     parts = int(trainer.get("accumulate_grad_batches") or 1)
-    return max(1, -(-per_epoch // parts)) * int(trainer.get("max_epochs") or 1)
+    epochs = int(trainer.get("max_epochs") or 1)
+    steps = max(1, -(-per_epoch // parts)) * epochs if epochs > 0 else 2**62  # for ever, until something stops it
+    return min(steps, most) if most > 0 else steps
 
 
 def warmup(config: dict[str, Any], total: int) -> Finding:

@@ -21,7 +21,7 @@ from vlp.doctor.pace import finish
 from vlp.doctor.plan import accelerator, batch_sizes, key, local_processes, processes
 from vlp.launch.compose import Composer, conf_folder
 from vlp.launch.errors import ConfigError
-from vlp.launch.process import process
+from vlp.launch.process import process, shown
 from vlp.launch.run_folder import freeze, parent_folder, settle
 
 STAGES = ("torch", "data", "model", "fit", "validation")
@@ -122,13 +122,14 @@ def of_the_model(config: dict[str, Any], facts: dict[str, Any], gpus: int) -> It
     needed = Memory(**taken["memory"])
     checkpoint = needed.parameters + needed.optimizer + needed.copies
     yield storage.disk(parent_folder(config), checkpoint)
-    yield storage.temporary(parent_folder(config), checkpoint)
+    yield storage.temporary(parent_folder(config))
     local, free = local_processes(config, gpus), facts["torch"]["free"]
     device = "the GPU" if accelerator(config, gpus) == "gpu" else "memory"
     sharing = 1 if device == "the GPU" else local
     setting = key(config, next(iter(batch_sizes(config))), "batch_size")
     contrast = bool(facts["model"]["in_batch"])
-    yield memory.estimate(taken, free, sharing, device, memory.smaller(config, taken, free, sharing, contrast, setting))
+    fix = memory.smaller(config, taken, free, sharing, contrast, setting, processes(config, gpus))
+    yield memory.estimate(taken, free, sharing, device, fix)
     if taken.get("seconds"):
         yield machine.shared_memory(config, gpus, taken["batch_bytes"])
         yield memory.step(needed, taken["peak"])
@@ -140,7 +141,7 @@ def unfinished(config: dict[str, Any], facts: dict[str, Any], ended: str, second
     """Stages that failed, and the one at which the probe stopped."""
     for name, found in facts.items():
         if "problem" in found:
-            yield error(f"step.{name}", found["problem"], "HYDRA_FULL_ERROR=1 vlp train")
+            yield error(f"step.{name}", found["problem"], "vlp train trainer.fast_dev_run=true    # shows it in full")
     if ended == "time" and any(name not in facts for name in STAGES):
         first = next(name for name in STAGES if name not in facts)
         told = f"{first} was not finished within {seconds:g} seconds, what comes after it was not looked at"
@@ -149,7 +150,7 @@ def unfinished(config: dict[str, Any], facts: dict[str, Any], ended: str, second
         told = "the process that took a step was killed, as happens when the memory is used up"
         yield error("step.taken", told, f"vlp train {key(config, next(iter(batch_sizes(config))), 'batch_size')}=16")
     elif ended and ended != "time":
-        yield error("step.taken", f"the trial step failed: {ended}", "HYDRA_FULL_ERROR=1 vlp train")
+        yield error("step.taken", f"the trial step failed: {ended}", "vlp train trainer.fast_dev_run=true")
     elif _good(facts, "fit") and facts["fit"]["seconds"]:
         yield fine("step.taken", f"{len(facts['fit']['seconds'])} full steps on the config's own data")
     elif not any("problem" in found for found in facts.values()):
@@ -175,13 +176,13 @@ def _per_epoch(config: dict[str, Any], facts: dict[str, Any], samples: dict[str,
 
 def complete(fix: str, overrides: Sequence[str]) -> str:
     """`vlp train key=value` with the other overrides of the command line, so that it can be pasted."""
-    for begin in ("HYDRA_FULL_ERROR=1 vlp train", "vlp train"):
-        if fix.startswith(begin) and "--help" not in fix:
-            command, _, comment = fix[len(begin) :].partition("    #")
-            new = command.split()
-            keys = {word.partition("=")[0].lstrip("+") for word in new}
-            kept = [shlex.quote(word) for word in overrides if word.partition("=")[0].lstrip("+") not in keys]
-            return " ".join([begin, *kept, *new]) + (f"    #{comment}" if comment else "")
+    overrides = shown(overrides)
+    if fix.startswith("vlp train") and "--help" not in fix:
+        command, _, comment = fix.removeprefix("vlp train").partition("    #")
+        new = command.split()
+        keys = {word.partition("=")[0].lstrip("+") for word in new}
+        kept = [shlex.quote(word) for word in overrides if word.partition("=")[0].lstrip("+") not in keys]
+        return " ".join(["vlp train", *kept, *new]) + (f"    #{comment}" if comment else "")
     if fix.startswith("vlp doctor"):
         return fix.replace("vlp doctor", shlex.join(["vlp", "doctor", *overrides]), 1)
     return fix

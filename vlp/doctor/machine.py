@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
 import resource
 import shutil
 from pathlib import Path
 from typing import Any
 
 from vlp.doctor.finding import Finding, error, fine, size, warning
-from vlp.doctor.plan import accelerator, local_processes, processes, workers
+from vlp.doctor.plan import accelerator, key, local_processes, processes, sources, workers
 
 AHEAD = 2  # batches that each worker of a DataLoader keeps ready (prefetch_factor)
 TENSORS = 12  # of a batch that lie in shared memory, each with an open file
@@ -43,14 +44,14 @@ def backend(config: dict[str, Any], gpus: int, available: list[str]) -> Finding:
     strategy = config["trainer"].get("strategy")
     named = strategy.get("process_group_backend") if isinstance(strategy, dict) else None
     wanted = named or ("nccl" if accelerator(config, gpus) == "gpu" else "gloo")
+    if wanted == "nccl" and accelerator(config, gpus) == "cpu":
+        fix = "vlp train trainer.strategy.process_group_backend=gloo"
+        return error("machine.backend", "nccl cannot join processes on a CPU", fix)
     if wanted not in available:
         found = ", ".join(available) or "none"
         return error(
             "machine.backend", f"torch has no {wanted} (it has {found})", "pip install --force-reinstall torch"
         )
-    if wanted == "nccl" and accelerator(config, gpus) == "cpu":
-        fix = "vlp train trainer.strategy.process_group_backend=gloo"
-        return error("machine.backend", "nccl cannot join processes on a CPU", fix)
     return fine("machine.backend", wanted)
 
 
@@ -63,7 +64,9 @@ def shared_memory(config: dict[str, Any], gpus: int, batch_bytes: int, folder: P
     told = f"{count} loading processes keep {size(need)} ready, {folder} has {size(free)} free"
     if need > free:
         enough = max(0, int(free // max(1, AHEAD * batch_bytes * local_processes(config, gpus))))
-        return error("machine.shared_memory", told, f"vlp train data.num_workers={min(enough, workers(config) - 1)}")
+        each = min(enough, workers(config) - 1) // len(sources(config))
+        fix = " ".join(f"{key(config, name, 'num_workers')}={each}" for name in sources(config))
+        return error("machine.shared_memory", told, f"vlp train {fix}")
     return fine("machine.shared_memory", told)
 
 
@@ -97,6 +100,7 @@ def free_memory(files: Path = Path("/")) -> int:
     group = files / "sys/fs/cgroup"
     try:
         limit, current = (int((group / name).read_text()) for name in ("memory.max", "memory.current"))
+        cached = re.search(r"^inactive_file (\d+)$", (group / "memory.stat").read_text(), re.MULTILINE)
     except (OSError, ValueError):  # no group, or its limit is "max"
         return free
-    return min(free, limit - current)
+    return min(free, limit - current + (int(cached[1]) if cached else 0))

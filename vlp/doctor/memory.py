@@ -93,8 +93,10 @@ def step(needed: Memory, peak: int) -> Finding:
     return fine("memory.step", told)
 
 
-def smaller(config: dict[str, Any], facts: dict[str, Any], free: int, local: int, in_batch: bool, setting: str) -> str:
-    """The command that makes the step fit."""
+def smaller(
+    config: dict[str, Any], facts: dict[str, Any], free: int, local: int, in_batch: bool, setting: str, world: int
+) -> str:
+    """The command that makes the step fit.  setting: of the batch of all `world` processes."""
     needed = Memory(**facts["memory"])
     room = free / local - needed.fixed - facts.get("base", 0)
     if room <= 0:
@@ -103,4 +105,4 @@ def smaller(config: dict[str, Any], facts: dict[str, Any], free: int, local: int
         rows = max(1, int(facts["rows"] * 0.7 * room / needed.activations))
         return f"vlp train gradient_cache={rows}"
     whole = int(facts["rows"] * 0.7 * room / max(1, needed.activations)) if needed.activations else 1
-    return f"vlp train {setting}={max(1, whole)}"
+    return f"vlp train {setting}={world * max(1, whole)}"

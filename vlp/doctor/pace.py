@@ -18,9 +18,10 @@ def finish(config: dict[str, Any], facts: dict[str, Any]) -> Finding:
     one, whole = typical(facts["seconds"]), facts["val_seconds"] * facts["val_batches"]
     limit = config["trainer"].get("limit_train_batches")
     per_epoch = min(facts["per_epoch"], limit) if isinstance(limit, int) else int(facts["per_epoch"] * (limit or 1))
-    validations = max(1, round(steps / max(1, per_epoch)))
+    validations = max(1, round(steps * int(config["trainer"].get("accumulate_grad_batches") or 1) / max(1, per_epoch)))
     every = int(config["trainer"].get("check_val_every_n_epoch") or 1)
-    left = one * steps + whole * (validations // every)
+    parts = int(config["trainer"].get("accumulate_grad_batches") or 1)  # batches of a step; what was timed is one
+    left = one * parts * steps + whole * (validations // every)
     told = (
         f"{duration(one)} a step, {duration(one * per_epoch)} an epoch of {per_epoch} steps, {duration(whole)} a "
         f"validation: {duration(left)} to finish ({len(facts['seconds'])} steps of one process alone were timed)"

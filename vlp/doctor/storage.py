@@ -9,7 +9,7 @@ from pathlib import Path
 
 from vlp.doctor.finding import Finding, error, fine, size, warning
 
-CHECKPOINTS = 3  # best.ckpt, last.ckpt, and the one that is being written
+CHECKPOINTS = 4  # best.ckpt, last.ckpt, previous.ckpt, and the one that is being written
 
 
 def existing(folder: Path) -> Path:
@@ -37,14 +37,15 @@ def disk(parent: Path, checkpoint_bytes: int) -> Finding:
     return fine("storage.disk", told)
 
 
-def temporary(parent: Path, checkpoint_bytes: int) -> Finding:
-    """Lightning writes a checkpoint to the temporary folder and moves it: atomic on one file system only."""
+def temporary(parent: Path) -> Finding:
+    """Lightning's own callbacks write a file to the temporary folder and move it: atomic on one file system only. A run's
+    last.ckpt and best.ckpt do not go that way."""
     folder, place = Path(tempfile.gettempdir()), existing(parent)
     fix = f"mkdir -p {parent.absolute()}/.tmp && export TMPDIR={parent.absolute()}/.tmp"
     if os.stat(folder).st_dev == os.stat(place).st_dev:
         return fine("storage.temporary", f"{folder} is on the run folder's file system")
-    if shutil.disk_usage(folder).free < checkpoint_bytes:
-        told = f"a checkpoint of {size(checkpoint_bytes)} does not fit into the temporary folder {folder}"
-        return error("storage.temporary", told, fix)
-    told = f"{folder} is on another file system than {place}: a run killed while it saves leaves a broken checkpoint"
+    told = (
+        f"{folder} is on another file system than {place}: last.ckpt and best.ckpt are safe, but what other callbacks save "
+        "is broken when the run is killed meanwhile"
+    )
     return warning("storage.temporary", told, fix)

@@ -18,6 +18,7 @@ def wandb(config: dict[str, Any], has_key: bool, environment: Mapping[str, str] 
     node = (config.get("loggers") or {}).get("wandb")
     if not node:
         return fine("tracking.wandb", "not used")
+    has_key = has_key or bool(node.get("api_key"))
     asked = node.get("mode") or environment.get("WANDB_MODE")
     mode = asked or ("online" if has_key else "offline")
     if mode != "online":

@@ -19,14 +19,30 @@ FREE = re.compile(
 )
 
 
+PARTS = re.compile(r"(model|objectives|tasks|data|tokenizer)\.")
+
+
 def changes(then: dict[str, Any], now: dict[str, Any]) -> list[str]:
-    """ "key: old became new", of the keys that both have; a value that was open (null) says nothing."""
+    """ "key: old became new", of the keys that both have; a value of a part that was left open (null), for its file or its
+    data to decide, says nothing."""
     before, after = dict(flat(then)), dict(flat(now))
     return [
         f"{key}: {before[key]} became {value}"
         for key, value in after.items()
-        if key in before and None not in (before[key], value) and before[key] != value and not FREE.search(key)
+        if key in before
+        and before[key] != value
+        and not (None in (before[key], value) and PARTS.match(key))
+        and not FREE.search(key)
     ]
+
+
+def equal(one: dict[str, Any], other: dict[str, Any]) -> bool:
+    """Whether two frozen configs are of the same run: no part and no setting more in one of them, and all that counts equal."""
+    sides = [
+        {key: value for key, value in flat(config) if not FREE.search(key) or key in ("checkpoint", "monitor")}
+        for config in (one, other)
+    ]
+    return sides[0] == sides[1]
 
 
 def flat(node: Any, path: str = "") -> Iterator[tuple[str, Any]]:

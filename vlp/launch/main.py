@@ -15,10 +15,11 @@ from hydra._internal.utils import get_args_parser
 from omegaconf import DictConfig, OmegaConf
 
 from vlp.launch import torchrun
-from vlp.launch.changes import changes
+from vlp.launch.again import again, go_where_it_began
+from vlp.launch.changes import equal
 from vlp.launch.compose import Composer, conf_folder
 from vlp.launch.errors import ConfigError
-from vlp.launch.process import command_line, process, shown
+from vlp.launch.process import command_line, process
 from vlp.launch.run_folder import create, freeze, parent_folder, read, settle
 from vlp.launch.secrets import of_overrides, redact
 from vlp.launch.supervise import supervise
@@ -48,6 +49,14 @@ def _main(command: str, arguments: list[str], conf: Path | None) -> int:
         help="start a run again, from its last checkpoint, when its process was lost",
     )
     options = parser.parse_intermixed_args(arguments)
+    if options.max_restarts < 0 or (options.max_restarts and options.multirun):
+        raise ConfigError(
+            "--max-restarts N is for one run, N times at most; vlp sweep resume starts a sweep's lost jobs again"
+        )
+    if options.multirun and torchrun.rank() is not None:
+        raise ConfigError(
+            "-m: each process that torchrun started would run its own sweep; a job starts its processes itself"
+        )
     if options.experimental_rerun:
         raise ConfigError(
             "--experimental-rerun is not supported; the first line of a run folder's config.yaml is its command"
@@ -82,6 +91,8 @@ def _main(command: str, arguments: list[str], conf: Path | None) -> int:
 def run(command: str, composer: Composer, overrides: list[str], restarts: int = 0) -> int:
     """Freeze the config in a new run folder, or in that of `resume`, and become the run."""
     folder = named_folder(composer, overrides)
+    if folder is not None:
+        go_where_it_began(folder)
     rank = torchrun.rank()
     if rank is not None and (rank or torchrun.restarted()):
         parent = parent_folder(settle(composer.compose(overrides), Path("run")))
@@ -123,36 +134,11 @@ def named_folder(composer: Composer, overrides: list[str]) -> Path | None:
     for override in composer.parse(overrides):
         if override.key_or_group == "resume" and isinstance(override.value(), str):
             folder = Path(str(override.value())).expanduser()
-            if folder.is_dir():
+            if folder.is_dir() and not any(folder.glob("shard_*_of_*.pt")):  # those are one checkpoint
                 if not (folder / "config.yaml").is_file():
                     raise ConfigError(f"resume={folder}: it holds no config.yaml, so it is no run folder")
-                return folder
+                return folder.resolve()
     return None
-
-
-def again(folder: Path, composer: Composer, overrides: list[str]) -> None:
-    """A run's own config with some values changed; the config that it had is kept beside it."""
-    file = folder / "config.yaml"
-    frozen = read(file)
-    for override in composer.parse(overrides):
-        key = override.key_or_group
-        if OmegaConf.select(frozen, key, throw_on_missing=False) is None and key != "force":
-            raise ConfigError(
-                f"{override.input_line}: {folder} goes on with its own config, which has no {key}: set one of its values, "
-                "such as trainer.devices=2"
-            )
-        OmegaConf.update(frozen, key, override.value(), force_add=True)
-    then, now = (OmegaConf.to_container(config, resolve=False) for config in (read(file), frozen))
-    differing = changes(then, now)  # type: ignore[arg-type]
-    if differing and not frozen.get("force"):
-        raise ConfigError(
-            f"resume={folder}: {'; '.join(differing)}: that would change what is trained; leave it, or add force=true"
-        )
-    if then != now:
-        count = len(list(folder.glob("config.*.yaml"))) + 1
-        os.link(file, folder / f"config.{count}.yaml")
-        header = [line[2:] for line in file.read_text(encoding="utf-8").splitlines() if line.startswith("# ")]
-        freeze(folder, now, "\n".join([*header[:1], f"gone on with: {' '.join(shown(overrides))}"]))  # type: ignore[arg-type]
 
 
 def unfinished(config: DictConfig, parent: Path) -> Path | None:
@@ -162,6 +148,6 @@ def unfinished(config: DictConfig, parent: Path) -> Path | None:
         if (folder / "results.json").exists() or not any((folder / "checkpoints").glob("*.ckpt")):
             continue
         here, there = settle(config, folder), OmegaConf.to_container(read(file), resolve=False)
-        if not changes(there, here):  # type: ignore[arg-type]
+        if equal(there, here):  # type: ignore[arg-type]
             return folder
     return None

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from vlp.launch.compose import PACKAGE
-from vlp.launch.run_folder import SECRET
+from vlp.launch.secrets import of_overrides, redact
 
 MODULES = {"train": "vlp.training.run", "evaluate": "vlp.training.evaluate"}
 
@@ -20,11 +20,8 @@ def command_line(command: str, overrides: Sequence[str]) -> str:
 
 def shown(overrides: Sequence[str]) -> list[str]:
     """Overrides as text that may be stored: values of keys that look secret are hidden."""
-    parts = [line.partition("=") for line in overrides]
-    return [
-        f"{key}=<hidden>" if SECRET.match(key.rpartition(".")[2].lstrip("+")) else key + equals + value
-        for key, equals, value in parts
-    ]
+    secrets = of_overrides(overrides)
+    return [key + equals + redact(value, secrets) for key, equals, value in (line.partition("=") for line in overrides)]
 
 
 def process(command: str, file: Path) -> tuple[list[str], dict[str, str]]:

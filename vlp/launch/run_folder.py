@@ -11,6 +11,7 @@ import json
 import os
 import re
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ SECRET = re.compile(
     r"^((.*_)?(api_?key|access_?key|secret(_key)?|password|passwd)|((auth|access|hf|hub|bearer|api|wandb)_?)?token)$",
     re.I,
 )
+FROM, FROM_FOLDER = "run folder: ", ", seen from: "
 SECRET_VARIABLE = re.compile(r"\boc\.env:[^}]*(token|key|secret|password)", re.I)
 
 
@@ -149,10 +151,22 @@ def create(parent: Path) -> Path:
     raise ConfigError(f"{parent}: no free name for a run folder at {stamp}")
 
 
+def origin(header: Sequence[str]) -> tuple[str | None, Path | None]:
+    """The run folder as the config names it, and the folder from which that is meant."""
+    for line in header:
+        if line.startswith(FROM) and FROM_FOLDER in line:
+            named, _, cwd = line.removeprefix(FROM).partition(FROM_FOLDER)
+            return named, Path(cwd)
+    return None, None
+
+
 def freeze(folder: Path, container: dict[str, Any], command: str) -> Path:
-    """Write RUN/config.yaml, headed by the command that made it."""
+    """Write RUN/config.yaml, headed by the command that made it and by what its paths are meant from."""
     file = folder / "config.yaml"
-    header = "".join(f"# {line}\n" for line in command.splitlines())
+    lines = command.splitlines()
+    if origin(lines) == (None, None):
+        lines.insert(1, f"{FROM}{folder}{FROM_FOLDER}{Path.cwd()}")
+    header = "".join(f"# {line}\n" for line in lines)
     try:
         folder.mkdir(exist_ok=True)
         write_text(file, header + yaml.safe_dump(container, sort_keys=False, allow_unicode=True, width=2**16))

@@ -25,6 +25,7 @@ class Running(Protocol):
 
 class Place(Protocol):
     at_once: int
+    together: bool  # many jobs are started by one request
 
     def start(self, jobs: list[Job]) -> Any: ...  # one Running for each job
     def find(self, job: Job) -> Any: ...  # Running | None
@@ -97,6 +98,10 @@ class Runner:
             print(f"[{job['index'] + 1}/{len(self.ledger.jobs)}] {job['overrides']} → {job['folder']}", flush=True)
         if not jobs:
             return
+        for part in [jobs] if self.place.together else [[job] for job in jobs]:
+            self.start(part)
+
+    def start(self, jobs: list[Job]) -> None:
         try:
             started = self.place.start(jobs)
         except (OSError, RuntimeError) as error:

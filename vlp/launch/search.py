@@ -149,7 +149,10 @@ class Search:
         values = float(value) if value is not None and state == states.COMPLETE else None
         if trial.state == states.RUNNING:
             self.study.tell(job["trial"], values, state=state)
-        elif trial.state == states.FAIL and state == states.COMPLETE:  # failed at first, and resumed since
+        elif (
+            trial.state == states.FAIL and state == states.COMPLETE and not job.get("told")
+        ):  # failed first, resumed since
+            job["told"] = True
             self.study.add_trial(
                 self.optuna.trial.create_trial(params=trial.params, distributions=trial.distributions, value=values)
             )
@@ -157,7 +160,7 @@ class Search:
 
     def best(self) -> str | None:
         """The best job's overrides and figure, in one line."""
-        done = [job for job in self.ledger.jobs if job["metric"]]
+        done = [job for job in self.ledger.jobs if job["metric"] and job["metric"]["value"] == job["metric"]["value"]]
         if not done:
             return None
         choose = max if self.settings["direction"] == "maximize" else min

@@ -20,6 +20,7 @@ from vlp.launch.run_folder import SECRET
 HIDDEN = "<hidden>"
 _NAME = re.compile(r"token|key|secret|passw(or)?d|credential", re.I)
 _REFERENCE = re.compile(r"\boc\.env:\s*([\w.]+)")
+_WITHIN = re.compile(r"""[\w']*?(\w+)["']?\s*:\s*("[^"]*"|'[^']*'|[^,{}\[\]\s]+)""")
 SHORTEST = 6  # characters; a shorter value (a flag, a number) stands in too many texts that are no secret
 
 
@@ -34,10 +35,14 @@ def values(config: Path) -> list[str]:
 
 
 def of_overrides(lines: Iterable[str]) -> list[str]:
-    """Values that stand on the command line after a key that looks secret."""
-    parts = [line.partition("=") for line in lines]
-    found = {value for key, _, value in parts if SECRET.match(key.rpartition(".")[2].lstrip("+")) and value}
-    return sorted(found, key=len, reverse=True)
+    """Values that stand on the command line after a key that looks secret, also within {…}."""
+    found: set[str] = set()
+    for key, _, value in (line.partition("=") for line in lines):
+        if SECRET.match(key.rpartition(".")[2].lstrip("+~")):
+            found.add(value)
+        else:
+            found |= {text.strip("'\"") for name, text in _WITHIN.findall(value) if SECRET.match(name)}
+    return sorted((value for value in found if value and "${" not in value), key=len, reverse=True)
 
 
 def redact(text: str, secrets: Collection[str]) -> str:

@@ -16,10 +16,13 @@ FINAL = {0, 2, 4, 130, 143}  # see vlp/training/entry.py
 
 def supervise(arguments: list[str], environment: dict[str, str], restarts: int) -> int:
     """The exit code of the last start. Signals are passed on to the run."""
+    told: list[int] = []
     for left in range(restarts, -1, -1):
         running = subprocess.Popen(arguments, env=environment)
 
         def pass_on(number: int, frame: FrameType | None, running: subprocess.Popen[bytes] = running) -> None:
+            if number == signal.SIGTERM:
+                told.append(number)
             running.send_signal(number)
 
         signal.signal(signal.SIGTERM, pass_on)
@@ -27,7 +30,7 @@ def supervise(arguments: list[str], environment: dict[str, str], restarts: int) 
         signal.signal(signal.SIGINT, lambda number, frame: None)  # the terminal sends it to the run, too
         code = running.wait()
         code = 128 - code if code < 0 else code
-        if code in FINAL:
+        if code in FINAL or told:
             break
         if left:
             print(

@@ -167,6 +167,7 @@ def run(ledger: Ledger, source: Source, unfinished: Sequence[Job] = ()) -> int:
         if (running := place.find(job)) is not None:
             runner.adopt(job, running)
         else:
+            job.update(status="pending")
             source.again(job)
     interrupted = runner.run()
     ledger.show()
@@ -194,8 +195,11 @@ def resume(folder: Path) -> int:
             if (Path(job["folder"]) / "results.json").is_file() and place_is_quiet(job):
                 job.update(status="finished", exit_code=0, metric=ledger.metric(job))
             elif (Path(job["folder"]) / "config.yaml").is_file():
-                job.update(status="pending")
                 unfinished.append(job)
+            else:
+                print(
+                    f"job {job['index']} ({job['overrides']}) has no config in {job['folder']}: it stays {job['status']}"
+                )
         ledger.write()
         source: Any = Grid([])
         if (stored := ledger.content.get("search")) is not None:

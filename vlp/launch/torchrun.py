@@ -8,6 +8,7 @@ on in the same folder.
 from __future__ import annotations
 
 import os
+import tempfile
 import time
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from vlp.launch.errors import ConfigError
 from vlp.launch.run_folder import safe_name, write_text
 
 PATIENCE = 120  # seconds
+EARLIER = 30  # seconds that rank 0 may be ahead; a wrong folder would be found by the comparison of configs
 
 
 def rank() -> int | None:
@@ -23,15 +25,12 @@ def rank() -> int | None:
 
 
 def note(parent: Path) -> Path:
-    names = [os.environ.get(name, "") for name in ("TORCHELASTIC_RUN_ID", "MASTER_ADDR", "MASTER_PORT")]
-    if restarted():  # a new rendezvous has another port
-        names.pop()
-        found = sorted(
-            parent.glob(f".{safe_name('-'.join(['torchrun', *names]))}*"), key=lambda file: file.stat().st_mtime
-        )
-        if found:
-            return found[-1]
-    return parent / f".{safe_name('-'.join(['torchrun', *names]))}"
+    run_id, *place = (os.environ.get(name, "") for name in ("TORCHELASTIC_RUN_ID", "MASTER_ADDR", "MASTER_PORT"))
+    exact = parent / f".{safe_name('-'.join(['torchrun', run_id, *place]))}"
+    if restarted() and not exact.exists() and run_id != "none":  # a new rendezvous has another address or port
+        found = sorted(parent.glob(f".{safe_name(f'torchrun-{run_id}')}-*"), key=lambda file: file.stat().st_mtime)
+        return found[-1] if found else exact
+    return exact
 
 
 def restarted() -> bool:
@@ -42,10 +41,18 @@ def tell(parent: Path, folder: Path) -> None:
     write_text(note(parent), str(folder.resolve()))
 
 
+def now(parent: Path) -> float:
+    """By the clock of the file system, which may be another machine's."""
+    parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile(prefix=".clock-", dir=parent) as file:
+        return os.fstat(file.fileno()).st_mtime
+
+
 def told(parent: Path) -> Path:
     """The folder that rank 0 made.  Raises ConfigError after two minutes."""
-    begin = time.time() - 10  # ranks are started together; an older note is of an earlier run
-    while time.time() < begin + 10 + PATIENCE:
+    begin = now(parent) - time.process_time() - EARLIER  # an older note is of an earlier run
+    end = time.monotonic() + PATIENCE
+    while time.monotonic() < end:
         file = note(parent)
         if file.exists() and (restarted() or file.stat().st_mtime >= begin):
             return Path(file.read_text(encoding="utf-8"))

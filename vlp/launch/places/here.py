@@ -11,6 +11,8 @@ from vlp.launch.process import process
 
 
 class Here:
+    together = False
+
     def __init__(self, command: str, settings: dict[str, Any]) -> None:
         self.command, self.minutes, self.grace = command, settings["minutes"], settings["grace"]
         self.at_once: int = settings["jobs"]

@@ -19,6 +19,8 @@ PASSED_ON = ("VLP_", "WANDB_", "HF_", "AWS_", "OMP_")  # a machine of the cluste
 
 
 class Ray:
+    together = False
+
     def __init__(self, command: str, settings: dict[str, Any]) -> None:
         import ray
 

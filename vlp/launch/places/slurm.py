@@ -18,6 +18,8 @@ from vlp.launch.process import process
 
 
 class Slurm:
+    together = True  # one array
+
     def __init__(self, command: str, settings: dict[str, Any], folder: Path) -> None:
         import submitit
 
@@ -60,7 +62,8 @@ class Slurm:
         """The task that an earlier sweep submitted, be it waiting, running or finished."""
         import submitit
 
-        ticket = job.get("ticket")
+        # what has ended has a ticket too, and its old result would be read again
+        ticket = job.get("ticket") if job["status"] == "running" else None
         if self.cluster == "slurm" and ticket:
             if not re.fullmatch(r"\d+(_\d+)?", ticket):  # it goes to Slurm's programs
                 raise ConfigError(f"{self.folder.parent / 'sweep.json'}: ticket {ticket} is no id of a Slurm job")
