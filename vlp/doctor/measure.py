@@ -41,8 +41,9 @@ class FirstSmall:
         return len(self.sampler)
 
     def __iter__(self) -> Iterator[Any]:
-        for index, batch in enumerate(self.sampler):
-            yield batch[: self.sizes[index] if index < len(self.sizes) else self.rows]
+        for batch in self.sampler:
+            size = self.sizes.pop(0) if self.sizes else self.rows  # of all epochs: one may have a single batch
+            yield batch[:size]
 
 
 class Measuring(L.Callback):
@@ -52,7 +53,7 @@ class Measuring(L.Callback):
         self.world, self.counted, self.until, self.allowed = world, counted, until, allowed
         self.points: list[tuple[int, int]] = []  # samples of a small step, and the bytes that autograd kept
         self.seconds: list[float] = []
-        self.batch_bytes = self.rows = self.peak = 0
+        self.batch_bytes = self.rows = self.peak = self.done = 0
         self.memory = counted
         self.in_batch: list[str] = []
         self._kept: dict[int, int] = {}
@@ -82,7 +83,7 @@ class Measuring(L.Callback):
             return tensor
 
         def training_step(batch: Any, batch_idx: int) -> Any:  # Lightning looks at the names
-            if batch_idx >= 2:
+            if self.done >= 2:
                 return original(batch, batch_idx)
             self._kept = {}
             with saved_tensors_hooks(pack, lambda tensor: tensor):
@@ -91,16 +92,17 @@ class Measuring(L.Callback):
         module.training_step = training_step
 
     def on_train_batch_start(self, trainer: L.Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:
-        if batch_idx == 2:
+        if self.done == 2:
             restart_peak()
         self._start = time.monotonic()
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         now = time.monotonic()
         parts = list(batch.values()) if isinstance(batch, dict) else [batch]
-        if batch_idx < 2:
+        self.done += 1
+        if self.done <= 2:
             self.points.append((sum(map(len, parts)), sum(self._kept.values())))
-            if batch_idx == 1 or self.points[0][0] >= self.rows:
+            if self.done == 2 or self.points[0][0] >= self.rows:
                 self._decide(trainer)
         else:
             self.seconds.append(now - self._start)

@@ -118,7 +118,12 @@ def steps(
     measuring.counted = count(parts.module, config)
     average = (config.get("callbacks") or {}).get("ema")
     settings = config["trainer"] | {"devices": 1, "num_nodes": 1, "strategy": "auto"}
-    settings |= {"fast_dev_run": False, "log_every_n_steps": 1000}
+    settings |= {
+        "fast_dev_run": False,
+        "log_every_n_steps": 1000,
+        "max_steps": -1,
+        "max_epochs": 10**6,
+    }  # it ends itself
     common: dict[str, Any] = {
         "logger": False,
         "enable_checkpointing": False,
