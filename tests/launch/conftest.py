@@ -72,7 +72,7 @@ from pathlib import Path
 from omegaconf import OmegaConf
 file = Path(sys.argv[1])
 config = OmegaConf.load(file)
-assert Path(config.folder) == file.parent if "folder" in config else True
+assert Path(config.folder).resolve() == file.parent.resolve() if "folder" in config else True
 behaviour = str(config.get("data", {}).get("root", ""))
 if behaviour == "fail" or (behaviour == "fail_odd" and config.seed % 2):
     sys.exit(7)

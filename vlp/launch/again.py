@@ -42,12 +42,15 @@ def _again(folder: Path, composer: Composer, overrides: list[str]) -> None:
     file = folder / "config.yaml"
     then: Any = OmegaConf.to_container(read(file), resolve=False)
     header = _header(folder)
-    now: Any = _moved(then, folder, *origin(header))
-    now["force"] = False  # asked for anew each time
+    here: Any = _moved(then, folder, *origin(header))
+    now = here | ({"force": False} if here.get("force") else {})  # asked for anew each time
     for override in composer.parse(overrides):
         key = override.key_or_group
         if override.is_sweep_override() or override.is_add() or override.is_delete() or override.is_force_add():
             raise ConfigError(f"{override.input_line}: resume=FOLDER goes on with one config and the keys that it has")
+        if key == "force":
+            now["force"] = bool(override.value())
+            continue
         if key in composer.groups:
             raise ConfigError(
                 f"{override.input_line}: {folder} goes on with its own parts; to exchange one start a new run, from its weights "
@@ -63,8 +66,8 @@ def _again(folder: Path, composer: Composer, overrides: list[str]) -> None:
         OmegaConf.update(changed, key, override.value() if text is None else text, force_add=True)
         now = OmegaConf.to_container(changed, resolve=False)
     now = resolved(OmegaConf.create(now))  # a secret goes to the run by its environment
-    differing = changes(then, now)
-    if differing and not now["force"]:
+    differing = changes(here, now)
+    if differing and not now.get("force"):
         raise ConfigError(
             f"resume={folder}: {'; '.join(differing)}: that would change what is trained; leave it, or add force=true"
         )

@@ -10,6 +10,8 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
+from vlp.launch.run_folder import SECRET
+
 FREE = re.compile(
     r"^(name|runs|resume|force|sweep|loggers|monitor|compile|checkpoint|nonfinite\w*)(\.|$)"
     r"|^callbacks\.(checkpoint|progress|pictures|baseline|ranks_agree)(\.|$)"
@@ -33,6 +35,7 @@ def changes(then: dict[str, Any], now: dict[str, Any]) -> list[str]:
         and before[key] != value
         and not (None in (before[key], value) and PARTS.match(key))
         and not FREE.search(key)
+        and not SECRET.match(key.rpartition(".")[2])
     ]
 
 
