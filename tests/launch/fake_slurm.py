@@ -33,16 +33,18 @@ def running(task):
 if name == "sbatch":
     script = arguments[-1]
     found = re.search(r"--array=(\\d+)-(\\d+)", Path(script).read_text())
-    for task in [f"77_{{i}}" for i in range(int(found[1]), int(found[2]) + 1)] if found else ["77"]:
+    count = (spool / "calls").read_text().count("sbatch")  # ids 77, 78, …
+    array = str(76 + count)
+    for task in [f"{{array}}_{{i}}" for i in range(int(found[1]), int(found[2]) + 1)] if found else [array]:
         launch(task, script)
-    print("Submitted batch job 77")
+    print(f"Submitted batch job {{array}}")
 elif name == "srun":
     while arguments[0].startswith("-"):
         del arguments[: 1 if "=" in arguments[0] or arguments[0] == "--unbuffered" else 2]
     os.execvp(arguments[0], arguments)
 elif name == "sacct":
     print("JobID|State|NodeList")
-    for file in spool.glob("77*"):
+    for file in spool.glob("7*"):
         if not file.suffix:
             print(f"{{file.name}}|{{'RUNNING' if running(file.name) else 'COMPLETED'}}|here")
 elif name == "scontrol" and arguments[0] == "requeue":

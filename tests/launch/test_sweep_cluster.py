@@ -74,6 +74,17 @@ def test_slurm_is_asked_once_to_queue_a_preempted_task_of_the_array_again(launch
     finish(sweep, 130)
 
 
+def test_slurm_runs_again_what_failed(launch: Any, tmp_path: Path) -> None:
+    pytest.importorskip("submitit")
+    programs, spool = fake_slurm.install(tmp_path)
+    path = os.pathsep.join([str(programs), os.environ["PATH"]])
+    finish(launch("train", "-m", "seed=range(2)", "data.root=crash_once", "sweep.on=slurm", "sweep.jobs=2", PATH=path), 1)
+    assert [job["status"] for job in jobs_of(launch)] == ["finished", "failed"]
+    finish(launch("resume", str(sweep_folder(launch)), PATH=path))
+    assert [job["status"] for job in jobs_of(launch)] == ["finished", "finished"]
+    assert (spool / "calls").read_text().count("sbatch") == 2
+
+
 def test_an_id_that_is_none_of_slurms_is_refused(launch: Any, tmp_path: Path) -> None:
     pytest.importorskip("submitit")
     programs, _ = fake_slurm.install(tmp_path)
