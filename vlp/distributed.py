@@ -7,6 +7,8 @@ process on the joined batch (tests/test_distributed.py compares every parameter)
 
 from __future__ import annotations
 
+import importlib
+import os
 from collections.abc import Iterable
 from typing import Any
 
@@ -19,6 +21,22 @@ from torch.autograd.function import once_differentiable
 
 def world_size() -> int:
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+def forget_earlier_attempts() -> None:
+    """Before there is a process group. Processes that torchrun starts again meet in the store of the first attempt, and gloo
+    would look for the ranks at the addresses that it finds there (torch 2.14; it hangs, or is refused): each attempt gets
+    names of its own."""
+    attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+    if attempt == "0":
+        return
+    rendezvous: Any = importlib.import_module("torch.distributed.rendezvous")  # its name is a function's, too
+    original = rendezvous._create_c10d_store
+
+    def create(*arguments: Any, **settings: Any) -> dist.Store:
+        return dist.PrefixStore(f"attempt_{attempt}", original(*arguments, **settings))
+
+    rendezvous._create_c10d_store = create
 
 
 def rank() -> int:

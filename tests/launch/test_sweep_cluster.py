@@ -78,7 +78,9 @@ def test_slurm_runs_again_what_failed(launch: Any, tmp_path: Path) -> None:
     pytest.importorskip("submitit")
     programs, spool = fake_slurm.install(tmp_path)
     path = os.pathsep.join([str(programs), os.environ["PATH"]])
-    finish(launch("train", "-m", "seed=range(2)", "data.root=crash_once", "sweep.on=slurm", "sweep.jobs=2", PATH=path), 1)
+    finish(
+        launch("train", "-m", "seed=range(2)", "data.root=crash_once", "sweep.on=slurm", "sweep.jobs=2", PATH=path), 1
+    )
     assert [job["status"] for job in jobs_of(launch)] == ["finished", "failed"]
     finish(launch("resume", str(sweep_folder(launch)), PATH=path))
     assert [job["status"] for job in jobs_of(launch)] == ["finished", "finished"]

@@ -151,7 +151,9 @@ def test_a_resumed_run_is_the_same_run_and_its_rows_go_on(tmp_path: Path) -> Non
     both = runs(folder)
     assert [run.id for run in both] == [first.id, first.id]
     assert [run.name for run in both] == [first.name, first.name]
-    assert figures(both[0].history) + figures(both[1].history) == logged(folder)
+    # the test of the first epoch's weights is in W&B alone: metrics.jsonl went back to the checkpoint, from which it is done anew
+    first_rows = [row for row in figures(both[0].history) if not any(name.startswith("test/") for name in row)]
+    assert first_rows + figures(both[1].history) == logged(folder)
     assert len(logged(folder)) > first_lines
     assert min(row["_step"] for row in both[1].history) > max(row["_step"] for row in both[0].history)
     steps = [row["trainer/global_step"] for run in both for row in run.history if "train/scenes/itc/loss" in row]

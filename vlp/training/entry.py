@@ -93,7 +93,7 @@ def end_with_parent() -> None:
 
 def several() -> bool:
     """Whether the run has several processes, of which the first that fails is to be told."""
-    return int(os.environ.get("WORLD_SIZE", "1")) > 1
+    return SIGNALS.connected or int(os.environ.get("WORLD_SIZE", "1")) > 1  # which Lightning removes when it fails
 
 
 def _file(config: Path, rank: int) -> Path:

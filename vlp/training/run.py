@@ -22,7 +22,7 @@ from lightning.pytorch.callbacks import Callback, Checkpoint, ProgressBar, Timer
 from vlp.build import build
 from vlp.checkpoints import shards
 from vlp.checkpoints.files import read as read_any
-from vlp.distributed import gather_objects
+from vlp.distributed import forget_earlier_attempts, gather_objects
 from vlp.injector import inject
 from vlp.launch import ranks
 from vlp.launch.changes import changes
@@ -65,6 +65,7 @@ def _run(config_path: Path) -> dict[str, Any]:
     quiet()
     L.seed_everything(config["seed"], workers=True, verbose=False)
     free_port()
+    forget_earlier_attempts()
     begin, content = _beginning(folder, config, stored)
     inject("build")
     parts = assemble(config, folder, stored)

@@ -82,6 +82,11 @@ class Signals:
             own = values.tolist()
         return own
 
+    @property
+    def connected(self) -> bool:
+        """Whether there are other ranks, or were."""
+        return self._store is not None
+
     def connect(self, trainer: L.Trainer) -> None:
         """Once the process group is there: what the ranks share besides collectives, also when the group is gone."""
         self._timeout = getattr(trainer.strategy, "_timeout", None)
