@@ -91,7 +91,8 @@ def assert_equal_checkpoints(got: dict[str, Any], wanted: dict[str, Any]) -> Non
     assert got.keys() == wanted.keys()
     assert list(got["state_dict"]) == list(wanted["state_dict"])
     for key, value in wanted["state_dict"].items():
-        torch.testing.assert_close(got["state_dict"][key], value, rtol=1e-5, atol=1e-5, msg=key)
+        # a twentieth of one step of AdamW's (lr 0.002), which divides small gradients, sums in another order, by their size
+        torch.testing.assert_close(got["state_dict"][key], value, rtol=1e-5, atol=1e-4, msg=key)
     ((mine,), (theirs,)) = got["optimizer_states"], wanted["optimizer_states"]
     assert mine["param_groups"] == theirs["param_groups"]
     assert mine["state"].keys() == theirs["state"].keys()
