@@ -133,3 +133,25 @@ def test_a_rank_whose_samples_have_no_answers_trains_with_the_other(tmp_path: Pa
     for found in run_processes(2, trained, tmp_path / "out", str(tmp_path)):
         for name, parameter in expected.items():
             torch.testing.assert_close(found[name], parameter, rtol=1e-9, atol=1e-12, msg=name)
+
+
+class HalfAsked(Pictures):
+    """Every other picture has a question."""
+
+    def samples(self, split: str) -> list[Sample]:
+        image = self.root / "x.png"
+        return [sample(i, image=image, captions=("it",), question="is it?" if i % 2 else None) for i in range(8)]
+
+
+def test_an_error_of_a_worker_is_told_as_it_was_raised(tmp_path: Path) -> None:
+    """torch gives it as a whole traceback."""
+    transform = {kind: EvalTransform(image_size=4) for kind in ("train", "eval")}
+    data = HalfAsked(
+        count=8, name="asked", root=tmp_path, transform=transform, tokenizer=Words(), batch_size=8, num_workers=1
+    )
+    data.prepare_data()
+    data.setup("fit")
+    with pytest.raises(ValueError, match="make two data sources of them") as raised:
+        list(data.train_dataloader())
+    assert "\n" not in str(raised.value)
+    assert str(raised.value).startswith("4 of 8 samples")

@@ -142,7 +142,8 @@ def test_a_payload_is_refused(straight: Path, tmp_path: Path) -> None:
 def test_a_loss_that_is_no_number(policy: str, straight: Path, tmp_path: Path) -> None:
     folder = frozen(tmp_path / "run", *CLIP, f"nonfinite={policy}", data=straight.parent / "scenes")
     printed = finish(folder, code=4 if policy == "raise" else 0, VLP_FAULTS="site=before_backward,kind=nan,step=6")
-    assert "not finite at step 6, on samples [[" in printed
+    assert "the loss is nan on samples [[" in printed
+    assert "not finite, at step 6" in printed
     assert all(value.isfinite().all() for value in last(folder)["state_dict"].values() if value.is_floating_point())
     if policy == "raise":
         assert last(folder)["global_step"] == 6
@@ -152,7 +153,9 @@ def test_a_loss_that_is_no_number(policy: str, straight: Path, tmp_path: Path) -
 
 def test_nan_on_one_rank(straight: Path, tmp_path: Path) -> None:
     folder = frozen(tmp_path / "skip", *CLIP, *TWO, "nonfinite=skip", data=straight.parent / "scenes")
-    assert "the step is left out" in finish(folder, VLP_FAULTS="site=before_backward,kind=nan,step=6,rank=1")
+    printed = finish(folder, VLP_FAULTS="site=before_backward,kind=nan,step=6,rank=1")
+    assert "(rank 1), and its gradient is not finite, at step 6: the step is left out" in printed
+    assert "(rank 0)" not in printed
 
 
 @pytest.mark.parametrize("where", ["step,step=4", "validation,count=2", "validation,count=3", "test,count=1"])

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+from vlp.distributed import total
 from vlp.injector import inject
 from vlp.models.features import compute_features
 from vlp.models.momentum import MomentumCopy
@@ -211,10 +212,9 @@ class VisionLanguageModule(L.LightningModule):
             return True  # to look is to wait for the accelerator
         if getattr(self.trainer.precision_plugin, "scaler", None) is not None:
             # it leaves out steps by itself, as a part of its search for a scale; a loss that is no number it cannot mend
-            return self.guard.check(
-                self, [self._latest[0]], [rows.tolist() for rows in self._latest[1]], self._latest[0]
-            )
-        gradients = [parameter.grad for parameter in self.parameters() if parameter.grad is not None]
+            gradients = [total(self._latest[0])]
+        else:
+            gradients = [parameter.grad for parameter in self.parameters() if parameter.grad is not None]
         loss, samples = self._latest
         return self.guard.check(self, gradients, [rows.tolist() for rows in samples], loss)
 

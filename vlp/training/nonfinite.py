@@ -10,6 +10,7 @@ when the number came up in one process alone.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from lightning.pytorch.callbacks import WeightAveraging
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
-from vlp.distributed import total
+from vlp.distributed import gather_objects, total
 from vlp.training.checkpoint_files import newest, read
 
 POLICIES = ("raise", "skip", "rollback")
@@ -36,6 +37,17 @@ def finite(tensors: Sequence[Tensor]) -> bool:
     own: list[Tensor] = [getattr(value, "_local_tensor", value) for value in tensors if value.is_floating_point()]
     own = [value for value in own if value.numel()]
     return not own or bool(torch.stack([norm.float() for norm in torch._foreach_norm(own)]).isfinite().all())
+
+
+def _told(loss: Tensor | None, samples: Any) -> str:
+    """Of the ranks whose loss is no number, else of all, whose gradient then is none."""
+    every = gather_objects((math.nan if loss is None else float(loss), samples))
+    wrong = {rank: told for rank, told in enumerate(every) if not math.isfinite(told[0])} or dict(enumerate(every))
+    parts = (
+        f"{value:g} on samples {ids}" + (f" (rank {rank})" if len(every) > 1 else "")
+        for rank, (value, ids) in wrong.items()
+    )
+    return f"the loss is {', '.join(parts)}, and its gradient is not finite"
 
 
 class Guard:
@@ -63,10 +75,7 @@ class Guard:
             return True
         self.in_a_row += 1
         self.skipped += 1
-        said = (
-            f"the loss is {float('nan') if loss is None else float(loss):g} and its gradient not finite at step "
-            f"{module.global_step}, on samples {samples}"
-        )
+        said = f"{_told(loss, samples)}, at step {module.global_step}"
         if self.policy == "raise" or self.in_a_row > self.limit:
             tried = "" if self.policy == "raise" else f", the {self.in_a_row}th in a row"
             raise NotFinite(
