@@ -44,7 +44,7 @@ def kill_at_random(folder: Path, kills: int, draws: random.Random, *, devices: i
             process.send_signal(signal.SIGKILL)
         else:
             site, count = {1: "teardown", 2: "test"}.get(left) or draws.choice(SITES), draws.randint(1, 4)
-            count, rank = count if left > 2 else 1, draws.randrange(devices)
+            count, rank = (count, draws.randrange(devices)) if left > 2 else (1, 0)  # another rank may be too late
             process = start(folder, VLP_FAULTS=f"site={site},kind=sigkill,count={count},rank={rank}")
         process.communicate(timeout=120)
         assert process.returncode == -signal.SIGKILL or (devices > 1 and process.returncode)
