@@ -145,7 +145,13 @@ def test_a_model_larger_than_the_memory(visit: Visit) -> None:
 
 
 def test_a_batch_larger_than_the_memory(visit: Visit) -> None:
-    code, found = visit("data.images.train=6000", "data.batch_size=6000", "model.vision.channels=256")
+    large = (
+        "data.images.train=5000",
+        "data.batch_size=5000",
+        "model.vision.channels=64",
+        "model.vision.image_size=256",
+    )
+    code, found = visit(*large)  # some 150 GB
     assert code == 1
     assert_error(found, "memory.estimate", "activations", "gradient_cache=")
     assert "time.finish" not in found
