@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 
 from vlp.training import entry
 
@@ -29,6 +30,16 @@ def test_what_vlp_raises_is_one_sentence(
     printed = capsys.readouterr().err
     assert printed == f"train: 3 images are not on disk (traceback: {tmp_path / 'error.txt'})\n"
     assert "Traceback" in (tmp_path / "error.txt").read_text()
+
+
+def test_a_device_that_is_not_there_is_one_sentence(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        start(monkeypatch, tmp_path, MisconfigurationException("No supported gpu backend found!"), "/lib/lightning.py")
+    assert stopped.value.code == 2
+    told = capsys.readouterr().err
+    assert told == f"train: No supported gpu backend found! (traceback: {tmp_path / 'error.txt'})\n"
 
 
 @pytest.mark.parametrize(

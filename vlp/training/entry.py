@@ -15,6 +15,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from omegaconf.errors import OmegaConfBaseException
+
 from vlp.data.loader import LostWorker, worker_died
 from vlp.launch import ranks
 from vlp.launch.errors import ConfigError
@@ -56,6 +59,14 @@ def enter(name: str, function: Callable[[Path], Any]) -> None:
             redact(f"{name}: {whose}{error} (traceback: {_file(config, rank)})", secrets), file=sys.stderr, flush=True
         )
         _exit(4 if isinstance(error, NotFinite) else 1 if isinstance(error, LostWorker) else 2)
+    except (
+        MisconfigurationException,
+        OmegaConfBaseException,
+    ) as error:  # a device that is not there; a secret that is not set
+        _note(config, rank, secrets)
+        told = " ".join(str(error).split())
+        print(redact(f"{name}: {told} (traceback: {_file(config, rank)})", secrets), file=sys.stderr, flush=True)
+        _exit(2)
     except Exception as error:
         if not several():
             raise

@@ -24,7 +24,7 @@ def wait_for(condition, seconds=15):
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
 def test_an_ended_process_leaves_what_the_next_one_goes_on_with(server, catalogue_file, start, tmp_path, number):
-    content = os.urandom(2_000_000)
+    content = os.urandom(8_000_000)  # four seconds at this rate
     catalogue = catalogue_file(entry(server.put("/a.bin", content), content, to="a.bin"))
     part = tmp_path / "root" / "a.bin.part"
     server.rate = 2_000_000
