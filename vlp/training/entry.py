@@ -45,6 +45,14 @@ def enter(name: str, function: Callable[[Path], Any]) -> None:
         _run(function, config)
     except Stopped as stopped:
         _stopped(name, config, rank, stopped)
+    except (
+        MisconfigurationException,
+        OmegaConfBaseException,
+    ) as error:  # a device that is not there; a secret that is not set
+        _note(config, rank, secrets)
+        told = " ".join(str(error).split())
+        print(redact(f"{name}: {told} (traceback: {_file(config, rank)})", secrets), file=sys.stderr, flush=True)
+        _exit(2)
     except EXPECTED as error:
         if isinstance(error, LostWorker) and SIGNALS.stop_code:  # what told this run to stop told its workers, too
             _stopped(name, config, rank, Stopped(SIGNALS.stop_code))
@@ -59,14 +67,6 @@ def enter(name: str, function: Callable[[Path], Any]) -> None:
             redact(f"{name}: {whose}{error} (traceback: {_file(config, rank)})", secrets), file=sys.stderr, flush=True
         )
         _exit(4 if isinstance(error, NotFinite) else 1 if isinstance(error, LostWorker) else 2)
-    except (
-        MisconfigurationException,
-        OmegaConfBaseException,
-    ) as error:  # a device that is not there; a secret that is not set
-        _note(config, rank, secrets)
-        told = " ".join(str(error).split())
-        print(redact(f"{name}: {told} (traceback: {_file(config, rank)})", secrets), file=sys.stderr, flush=True)
-        _exit(2)
     except Exception as error:
         if not several():
             raise
