@@ -8,6 +8,7 @@ import io
 import os
 import re
 import socket
+import signal
 import subprocess
 import sys
 import threading
@@ -216,8 +217,9 @@ def start() -> Iterator[Callable[..., subprocess.Popen[str]]]:
         command = [sys.executable, "-m", "vlp.cli", "data", "download", *map(str, arguments)]
         environment = {"PYTHONPATH": str(CHECKOUT), "PATH": "/usr/bin:/bin"}
         process = subprocess.Popen(
-            command, env=environment, cwd=CHECKOUT, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-        )
+            command, env=environment, cwd=CHECKOUT, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # ignored where the suite runs in the background
+        )  # fmt: skip
         running.append(process)
         return process
 
