@@ -7,8 +7,8 @@ import http.server
 import io
 import os
 import re
-import socket
 import signal
+import socket
 import subprocess
 import sys
 import threading
