@@ -67,11 +67,6 @@ class RunCheckpoint(Checkpoint):
         self._measured = False  # a validation ended that was not yet compared with the best
         self._again = False  # within a validation that a checkpoint stood before
 
-    @property
-    def best_model_path(self) -> str:
-        """Empty until there is one."""
-        return "" if self.best_score is None else str(self.folder / BEST)
-
     # -- what a checkpoint knows of itself ---------------------------------------------------------------------------
 
     def state_dict(self) -> dict[str, Any]:
