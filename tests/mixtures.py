@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,9 @@ class Pictures(DataModule):
 
     def prepare_data(self) -> None:
         self.root.mkdir(parents=True, exist_ok=True)
-        PIL.Image.new("RGB", (8, 8), (200, 100, 0)).save(self.root / "x.png")
+        written = self.root / f"{os.getpid()}.png"  # ranks may write it at once
+        PIL.Image.new("RGB", (8, 8), (200, 100, 0)).save(written)
+        written.replace(self.root / "x.png")
 
     def samples(self, split: str) -> list[Sample]:
         if self.asks:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import socket
+import tempfile
 import traceback
 from collections.abc import Callable
 from datetime import timedelta
@@ -15,18 +14,11 @@ import torch.distributed as dist
 import torch.multiprocessing as multiprocessing
 
 
-def free_port() -> int:
-    with socket.socket() as server:
-        server.bind(("127.0.0.1", 0))
-        return int(server.getsockname()[1])
-
-
 def _start(
-    rank: int, world: int, port: int, function: Callable[..., Any], arguments: tuple[Any, ...], out: Path
+    rank: int, world: int, meeting: str, function: Callable[..., Any], arguments: tuple[Any, ...], out: Path
 ) -> None:
-    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
     torch.set_num_threads(1)
-    dist.init_process_group("gloo", rank=rank, world_size=world, timeout=timedelta(seconds=60))
+    dist.init_process_group("gloo", init_method=meeting, rank=rank, world_size=world, timeout=timedelta(seconds=60))
     try:
         torch.save(function(rank, world, *arguments), out / f"{rank}.pt")
     except BaseException:
@@ -39,5 +31,7 @@ def _start(
 def run_processes(world: int, function: Callable[..., Any], out: Path, *arguments: Any) -> list[Any]:
     """`function(rank, world, *arguments)` in `world` processes; its results (tensors, numbers, containers) in rank order."""
     out.mkdir(parents=True, exist_ok=True)
-    multiprocessing.spawn(_start, (world, free_port(), function, arguments, out), nprocs=world)
+    with tempfile.TemporaryDirectory() as folder:  # a file, as a port that is free now may be taken when they meet
+        meeting = f"file://{folder}/store"
+        multiprocessing.spawn(_start, (world, meeting, function, arguments, out), nprocs=world)
     return [torch.load(out / f"{rank}.pt", weights_only=True) for rank in range(world)]

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-
-from tests.processes import free_port
 
 BUCKET = "photos"
 
@@ -20,7 +19,9 @@ def s3_server(folder: Path) -> Iterator[dict[str, str]]:
     """The files of a folder in a bucket; the environment in which s3fs finds them at s3://photos/."""
     import botocore.session
 
-    port = free_port()
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        port = found.getsockname()[1]
     address = f"http://127.0.0.1:{port}"
     environment = {
         "AWS_ENDPOINT_URL": address, "AWS_ACCESS_KEY_ID": "nobody", "AWS_SECRET_ACCESS_KEY": "nothing",
