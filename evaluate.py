@@ -1,4 +1,4 @@
-"""python evaluate.py checkpoint=PATH data=… task=[…]: measure a checkpoint. The same as `vlp evaluate`."""
+"""python evaluate.py checkpoint=PATH [data=…] [task=[…]]: measure a checkpoint. The same as `vlp evaluate`."""
 
 import sys
 

@@ -15,12 +15,12 @@ from vlp.launch.compose import Composer
 from vlp.launch.errors import ConfigError
 from vlp.launch.lock import locked
 from vlp.launch.process import shown
-from vlp.launch.run_folder import freeze, origin, read, resolved
+from vlp.launch.run_folder import freeze, header, origin, read, resolved
 
 
 def go_where_it_began(folder: Path) -> None:
     """The folder from which a run was started, which its paths are meant from, becomes this process's, where it exists."""
-    cwd = origin(_header(folder))[1]
+    cwd = origin(header(folder))[1]
     if cwd is not None and cwd.is_dir():
         os.chdir(cwd)
 
@@ -33,16 +33,11 @@ def again(folder: Path, composer: Composer, overrides: list[str]) -> None:
         _again(folder, composer, overrides)
 
 
-def _header(folder: Path) -> list[str]:
-    lines = (folder / "config.yaml").read_text(encoding="utf-8").splitlines()
-    return [line[2:] for line in lines if line.startswith("# ")]
-
-
 def _again(folder: Path, composer: Composer, overrides: list[str]) -> None:
     file = folder / "config.yaml"
     then: Any = OmegaConf.to_container(read(file), resolve=False)
-    header = _header(folder)
-    here: Any = _moved(then, folder, *origin(header))
+    told = header(folder)
+    here: Any = _moved(then, folder, *origin(told))
     now = here | ({"force": False} if here.get("force") else {})  # asked for anew each time
     for override in composer.parse(overrides):
         key = override.key_or_group
@@ -74,7 +69,7 @@ def _again(folder: Path, composer: Composer, overrides: list[str]) -> None:
     if then != now:
         count = next(n for n in range(1, 10_000) if not (folder / f"config.{n}.yaml").exists())
         shutil.copyfile(file, folder / f"config.{count}.yaml")
-        told = [line for line in header if not line.startswith("gone on with: ")]
+        told = [line for line in told if not line.startswith("gone on with: ")]
         freeze(folder, now, "\n".join([*told, f"gone on with: {' '.join(shown(overrides))}"]))
 
 

@@ -27,6 +27,7 @@ from omegaconf import DictConfig, OmegaConf
 from vlp.launch.check import Known, check_targets
 from vlp.launch.errors import EXPLAINED, ConfigError, explain
 from vlp.launch.run_folder import settle, to_yaml
+from vlp.launch.trained import of_checkpoint
 
 PACKAGE = Path(__file__).resolve().parents[1]
 
@@ -101,6 +102,12 @@ class Composer:
             (values if whole and not override.is_hydra_override() else groups).append(override)
         base, defaults = self._base(tuple(str(override.input_line) for override in groups))
         config = copy.deepcopy(base)
+        if self.config_name == "evaluate":
+            chosen = {override.key_or_group for override in groups}
+            checkpoint = next((o.value() for o in reversed(values) if o.key_or_group == "checkpoint"), None)
+            for group, part, content in of_checkpoint(str(checkpoint)):
+                if group not in chosen:
+                    OmegaConf.update(config, part, content, merge=False, force_add=True)
         origin = partial(self.origin, defaults)
         for override in values:
             text = Known(plain(config), self.groups, origin).check_override(override)

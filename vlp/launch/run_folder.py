@@ -151,9 +151,15 @@ def create(parent: Path) -> Path:
     raise ConfigError(f"{parent}: no free name for a run folder at {stamp}")
 
 
-def origin(header: Sequence[str]) -> tuple[str | None, Path | None]:
-    """The run folder as the config names it, and the folder from which that is meant."""
-    for line in header:
+def header(folder: Path) -> list[str]:
+    """The comments of RUN/config.yaml: the command that made it, and where."""
+    lines = (folder / "config.yaml").read_text(encoding="utf-8").splitlines()
+    return [line[2:] for line in lines if line.startswith("# ")]
+
+
+def origin(told: Sequence[str]) -> tuple[str | None, Path | None]:
+    """From a header: the run folder as the config names it, and the folder from which that is meant."""
+    for line in told:
         if line.startswith(FROM) and FROM_FOLDER in line:
             named, _, cwd = line.removeprefix(FROM).partition(FROM_FOLDER)
             return named, Path(cwd)
@@ -166,10 +172,10 @@ def freeze(folder: Path, container: dict[str, Any], command: str) -> Path:
     lines = command.splitlines()
     if origin(lines) == (None, None):
         lines.insert(1, f"{FROM}{folder}{FROM_FOLDER}{Path.cwd()}")
-    header = "".join(f"# {line}\n" for line in lines)
+    told = "".join(f"# {line}\n" for line in lines)
     try:
         folder.mkdir(exist_ok=True)
-        write_text(file, header + yaml.safe_dump(container, sort_keys=False, allow_unicode=True, width=2**16))
+        write_text(file, told + yaml.safe_dump(container, sort_keys=False, allow_unicode=True, width=2**16))
     except OSError as error:
         raise ConfigError(f"cannot write {file}: {error.strerror}; choose another place with runs=DIR") from error
     return file
