@@ -5,7 +5,8 @@
 
 open_clip decodes with Pillow, crops, resizes and makes a normalised float batch, as its CSV and webdataset readers do; vlp
 makes a uint8 batch, which is normalised on the device. The sides alternate within each round and take their places in turn;
-crops are those that vlp draws, handed to open_clip. Printed: milliseconds a photo, ratios of every round with their range, the mean
+crops are those that vlp draws, handed to open_clip. "TorchCodec, bare" decodes the photos in full and does nothing with
+them: what no transform on top of it can beat. Printed: milliseconds a photo, ratios of every round with their range, the mean
 absolute difference of the pixels in levels of 255, and what a loader with two workers gives beside the bare decoder.
 Photos of 640×480 pixels are taken as they are; the small ones are the same at 224×224, JPEG quality 90.
 """
@@ -28,10 +29,11 @@ from torch import Tensor
 from torchvision.transforms import RandomResizedCrop
 
 from vlp.data.base import DataModule
-from vlp.data.images import open_photo
+from vlp.data.images import open_photo, read_bytes
 from vlp.data.shards import Shards
 from vlp.data.tar.pack import PackOptions, pack
 from vlp.data.transforms import TrainTransform
+from vlp.data.view import torchcodec_decoder
 from vlp.launch.compose import data_root
 from vlp.structures import Sample
 
@@ -95,7 +97,7 @@ def levels(batch: Tensor) -> Tensor:
     return (batch * std[:, None, None] + mean[:, None, None]) * 255
 
 
-def compare(name: str, sides: dict[str, Callable[[], Tensor]], count: int, rounds: int) -> None:
+def compare(name: str, sides: dict[str, Callable[[], object]], count: int, rounds: int) -> None:
     """sides: the first is the rival."""
     names = list(sides)
     seconds: dict[str, list[float]] = {side: [] for side in names}
@@ -148,10 +150,12 @@ def measure(folder: Path, kind: str, told: str, rounds: int) -> None:
     for name, side in (("pillow", pillow), ("torchcodec", codec)):
         difference = (levels(rival(samples)) - side(samples).float()).abs()
         print(f"{told}, {name}: mean absolute difference {difference.mean():.2f} levels of 255", flush=True)
+    decode = torchcodec_decoder()
     sides = {
         "open_clip": lambda: rival(samples),
         "vlp, Pillow": lambda: pillow(samples),
         "vlp, TorchCodec": lambda: codec(samples),
+        "TorchCodec, bare": lambda: [decode(read_bytes(s.image)) for s in samples],
     }
     compare(f"{told}, folder", sides, len(samples), rounds)
     pack({"train": samples}, folder / f"{kind}-shards", PackOptions(shuffle=False))

@@ -44,6 +44,28 @@ def test_seeds_are_averaged_and_only_differences_shown(runs, capsys, monkeypatch
     assert "plots" not in text
 
 
+def test_a_seed_that_was_run_again_counts_once(runs, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "150")
+    config = {"seed": 1, "optimizer": {"lr": 0.1}}
+    run(runs / "sweep/2", config, {R1: 56.0})
+    run(runs / "sweep/3", config)
+    compare([runs])
+    text = " ".join(capsys.readouterr().out.split())
+    assert "53 ± 4.2" in text and "2 of 2" in text  # 50 and 56
+    assert "2 older or unfinished runs of the same seed are not counted" in text
+
+
+def test_a_narrow_terminal_shows_fewer_settings(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    for number in range(2):
+        settings = {f"a_rather_long_setting_{n}": number for n in range(5)}
+        run(tmp_path / str(number), {"seed": 0, **settings}, {R1: 50.0})
+    compare([tmp_path])
+    text = capsys.readouterr().out
+    assert "a_rather_long_setting_0" in text and "image_to_text_r1" in text
+    assert "4 more settings differ" in text
+
+
 def test_json_and_csv_hold_the_same_figures(runs, capsys, tmp_path):
     compare([runs], csv_file=tmp_path / "out.csv", as_json=True)
     rows = {row["settings"]["optimizer.lr"]: row for row in json.loads(capsys.readouterr().out)}
@@ -53,7 +75,7 @@ def test_json_and_csv_hold_the_same_figures(runs, capsys, tmp_path):
     with open(tmp_path / "out.csv") as stream:
         table = {row["optimizer.lr"]: row for row in csv.DictReader(stream)}
     assert table["0.1"][R1] == "52.0"
-    assert (table["0.3"]["runs"], table["0.3"]["finished"]) == ("1", "0")
+    assert (table["0.3"]["seeds"], table["0.3"]["finished"]) == ("1", "0")
 
 
 def test_another_class_stands_for_its_arguments(tmp_path, capsys):

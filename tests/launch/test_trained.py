@@ -27,7 +27,12 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def composed(*lines: str) -> dict[str, object]:
     config = Composer(conf=conf_folder(), config_name="evaluate").compose(list(lines))
-    return {"images": config.data.get("images"), "root": config.data.root, "tasks": set(config.tasks), "data": config.data}
+    return {
+        "images": config.data.get("images"),
+        "root": config.data.root,
+        "tasks": set(config.tasks),
+        "data": config.data,
+    }
 
 
 @pytest.mark.parametrize("place", [".", "checkpoints/best.ckpt"])

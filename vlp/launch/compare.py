@@ -1,6 +1,7 @@
 """`vlp compare RUN…`: what differs between runs, beside their final figures.
 
-Runs whose configs differ only in `seed` become one row: mean ± sample standard deviation over them.
+Runs whose configs differ only in `seed` become one row: mean ± sample standard deviation over the seeds. A seed that was
+run several times counts once, by its newest finished run.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ IGNORED = {"seed", "resume", "runs", "sweep", "loggers", "callbacks", "monitor"}
 
 class Run(NamedTuple):
     folder: Path
+    seed: Any
     settings: dict[str, Any]  # dotted keys, without those that IGNORED names or that hold the run folder's own name
     figures: dict[str, float] | None  # None: unfinished
 
@@ -36,7 +38,8 @@ class Row(NamedTuple):
     """Runs that differ at most in their seed."""
 
     settings: dict[str, Any]
-    runs: list[Run]
+    runs: list[Run]  # one for each seed
+    repeats: list[Run]  # older or unfinished ones of the same seeds
     figures: dict[str, tuple[float, float | None]]  # mean and standard deviation over the finished runs
 
 
@@ -52,13 +55,26 @@ def compare(
         with open(csv_file, "w", newline="", encoding="utf-8") as stream:
             writer = csv.writer(stream)
             writer.writerow(
-                [*rows[0].settings, "runs", "finished", *(name + part for name in chosen for part in ("", " std"))]
+                [
+                    *rows[0].settings,
+                    "seeds",
+                    "finished",
+                    "repeats",
+                    *(name + part for name in chosen for part in ("", " std")),
+                ]
             )
             for row in rows:
                 figures = [value for name in chosen for value in row.figures.get(name, (None, None))]
-                writer.writerow([*row.settings.values(), len(row.runs), finished(row), *figures])
+                writer.writerow([*row.settings.values(), len(row.runs), finished(row), len(row.repeats), *figures])
     if as_json:
-        records = [{**row._asdict(), "runs": {str(run.folder): run.figures for run in row.runs}} for row in rows]
+        records = [
+            {
+                **row._asdict(),
+                "runs": {str(run.folder): run.figures for run in row.runs},
+                "repeats": [str(run.folder) for run in row.repeats],
+            }
+            for row in rows
+        ]
         print(json.dumps(records, indent=2, default=str))
     else:
         show(rows, chosen)
@@ -87,7 +103,8 @@ def load(file: Path) -> Run:
             f"{folder}: config.yaml or results.json is not readable: {' '.join(str(error).split())}"
         ) from error
     ignored = {key for key, value in config.items() if key.split(".")[0] in IGNORED or f"/{folder.name}" in str(value)}
-    return Run(folder, {key: value for key, value in config.items() if key not in ignored}, figures)
+    settings = {key: value for key, value in config.items() if key not in ignored}
+    return Run(folder, config.get("seed"), settings, figures)
 
 
 def arrange(runs: Sequence[Run], metrics: Sequence[str]) -> list[Row]:
@@ -100,12 +117,18 @@ def arrange(runs: Sequence[Run], metrics: Sequence[str]) -> list[Row]:
     for run in runs:
         groups.setdefault(json.dumps([run.settings.get(key) for key in keys], default=str), []).append(run)
     rows = []
-    for group in groups.values():
+    for found in groups.values():
+        counted: dict[Any, Run] = {}
+        for run in found:  # from old to new
+            if run.seed not in counted or run.figures is not None or counted[run.seed].figures is None:
+                counted[run.seed] = run
+        group = list(counted.values())
         values = {name: [run.figures[name] for run in group if run.figures and name in run.figures] for name in metrics}
         spread = {
             name: (statistics.fmean(v), statistics.stdev(v) if len(v) > 1 else None) for name, v in values.items() if v
         }
-        rows.append(Row({key: group[0].settings.get(key) for key in columns}, group, spread))
+        repeats = [run for run in found if run not in group]
+        rows.append(Row({key: group[0].settings.get(key) for key in columns}, group, repeats, spread))
     return rows
 
 
@@ -140,26 +163,48 @@ def summary(figure: tuple[float, float | None] | None) -> str:
     return "" if mean is None else f"{mean:.4g}" + ("" if spread is None else f" ± {spread:.2g}")
 
 
-def show(rows: Sequence[Row], metrics: Sequence[str], limit: int = 6) -> None:
-    columns = list(rows[0].settings)
+def show(rows: Sequence[Row], metrics: Sequence[str]) -> None:
     base = os.path.commonpath([run.folder.parent for row in rows for run in row.runs])
-    more = f"{len(columns) - limit} more settings differ: see --csv or --json" if len(columns) > limit else None
-    headers = ["(first) run", "finished", *short(columns[:limit]), *short(metrics)]
-    table = Table(*map(escape, headers), title=escape(base), caption=more)
-    for row in rows:
-        done = f"{finished(row)} of {len(row.runs)}" if finished(row) else "unfinished"
-        settings = [
-            str(value).rpartition(".")[2] if key.endswith("_target_") else str(value)
-            for key, value in row.settings.items()
-        ]
-        cells = [
-            os.path.relpath(row.runs[0].folder, base or "."),
-            done,
-            *settings[:limit],
-            *(summary(row.figures.get(name)) for name in metrics),
-        ]
+    first = [
+        ("(first) run", [os.path.relpath(row.runs[0].folder, base or ".") for row in rows]),
+        ("finished", [f"{finished(row)} of {len(row.runs)}" if finished(row) else "unfinished" for row in rows]),
+    ]
+    settings = [
+        (header, [_cell(key, row.settings[key]) for row in rows])
+        for key, header in zip(rows[0].settings, short(list(rows[0].settings)), strict=True)
+    ]
+    figures = [
+        (header, [summary(row.figures.get(name)) for row in rows])
+        for name, header in zip(metrics, short(metrics), strict=True)
+    ]
+    left = Console().width - sum(map(_width, [*first, *figures]))
+    shown: list[tuple[str, list[str]]] = []
+    for column in settings:
+        left -= _width(column)
+        if left < 0 and shown:  # one at least tells the rows apart
+            break
+        shown.append(column)
+    notes = (
+        [f"{len(settings) - len(shown)} more settings differ: see --csv or --json"]
+        if len(shown) < len(settings)
+        else []
+    )
+    if repeats := sum(len(row.repeats) for row in rows):
+        notes.append(f"{repeats} older or unfinished runs of the same seed are not counted")
+    columns = [*first, *shown, *figures]
+    table = Table(*(escape(header) for header, _ in columns), title=escape(base), caption="; ".join(notes) or None)
+    for cells in zip(*(cells for _, cells in columns), strict=True):
         table.add_row(*map(escape, cells))
     print_table(table)
+
+
+def _cell(key: str, value: Any) -> str:
+    return str(value).rpartition(".")[2] if key.endswith("_target_") else str(value)
+
+
+def _width(column: tuple[str, list[str]]) -> int:
+    """Of its longest text and of the lines and spaces around it."""
+    return max(map(len, [column[0], *column[1]])) + 3
 
 
 def print_table(table: Table) -> None:
