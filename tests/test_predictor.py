@@ -97,6 +97,8 @@ def test_a_vocabulary_beside_or_given(shared: Path, tmp_path: Path) -> None:
     predictor = vlp.load(folder, tokenizer=tmp_path / "vocab.txt")
     assert predictor.require_tokenizer()(["a dog"]).ids.tolist() == [[2, 5, 6, 3]]
     (tmp_path / "vocab.txt").write_text("\n".join([*words, *(f"word{i}" for i in range(200))]))
+    with pytest.raises(FileNotFoundError, match="tokenizer=gone: there is no such file or folder"):
+        vlp.load(folder, tokenizer="gone")
     with pytest.raises(ValueError, match="208 tokens, but the checkpoint only 128"):
         vlp.load(folder, tokenizer=tmp_path).embed_texts(["a dog"])
 

@@ -45,6 +45,8 @@ def load(path: str | Path, *, tokenizer: Tokenizer | str | Path | None = None, *
     architecture: what a file does not say: vision_heads, text_heads (default: width / 64), activation ('quick_gelu',
     'gelu'), or another image_size.
     """
+    if isinstance(tokenizer, (str, Path)) and not Path(tokenizer).expanduser().exists():
+        raise FileNotFoundError(f"tokenizer={tokenizer}: there is no such file or folder")
     checkpoint = read(Path(path).expanduser(), architecture)
     model = build_model(checkpoint)
     heads = {key.partition(".")[0] for key in checkpoint.heads} | VERBS

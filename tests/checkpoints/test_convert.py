@@ -51,6 +51,7 @@ def test_what_a_format_cannot_say_is_refused(shared: Path, tmp_path: Path) -> No
         convert(tmp_path / "siglip.ckpt", tmp_path / "hf", "hugging_face")
     with pytest.raises(ValueError, match="ClipResNet"):
         convert(reference / "openai_clip" / "rn" / "checkpoint.pt", tmp_path / "rn", "hugging_face")
+    assert [path.name for path in tmp_path.iterdir()] == ["siglip.ckpt"], "nothing is left of what was refused"
 
 
 def test_pooling_at_the_mask_becomes_pooling_at_the_end_tokens_id(tmp_path: Path) -> None:

@@ -65,6 +65,13 @@ def test_images_that_are_not_there(visit: Visit, tmp_path: Path) -> None:
     assert "time.finish" not in found
 
 
+def test_data_that_is_not_there_is_told_once(visit: Visit, tmp_path: Path) -> None:
+    code, found = visit("data=coco_karpathy", f"data.root={tmp_path / 'coco'}", tiny=False)
+    assert code == 1
+    assert_error(found, "data.annotations", "there is no", "vlp data download coco_karpathy", "vlp data check ")
+    assert {name for name, told in found.items() if told["severity"] == "error"} == {"data.annotations"}
+
+
 def test_captions_longer_than_the_context(visit: Visit, tmp_path: Path) -> None:
     words = " ".join(["many", "words", "that", "say", "nothing"] * 4)
     overrides = [*photos(tmp_path / "coco", captions=words), "tokenizer.context_length=8"]

@@ -97,6 +97,11 @@ def test_from_another_folder_and_after_a_move(vlp: Any, run: Path, tmp_path: Pat
     assert not run.exists()
 
 
+def test_that_a_run_was_finished_is_told(vlp: Any, run: Path) -> None:
+    assert "was finished" not in resumed(vlp, run)
+    assert f"{run}: this run was finished" in resumed(vlp, run)
+
+
 def test_a_secret_stays_out_of_the_config(vlp: Any, conf: Path) -> None:
     (conf / "logger").mkdir()
     (conf / "logger" / "cloud.yaml").write_text("# @package logger\napi_key: ${oc.env:CLOUD_TOKEN}\n")

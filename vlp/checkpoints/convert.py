@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import json
+import os
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +23,19 @@ def convert(source: Path, destination: Path, format: str, **architecture: Any) -
     if format not in FORMATS:
         raise ValueError(f"unknown format {format!r}: choose one of {', '.join(FORMATS)}")
     source, destination = Path(source), Path(destination)
-    if destination.is_file() or (destination.is_dir() and any(destination.iterdir())):
+    if destination.is_file() or (destination.is_dir() and (format != "hugging_face" or any(destination.iterdir()))):
         raise FileExistsError(f"{destination} exists: give a new place to write to")
     checkpoint = load.read(source, architecture)
     load.build_model(checkpoint)  # nothing is written that does not load
     destination.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{destination.name}.", dir=destination.parent) as unfinished:
+        _write(checkpoint, source, Path(unfinished) / destination.name, format)
+        written = sorted(Path(unfinished).iterdir(), key=lambda path: path.name == destination.name)
+        for path in written:  # what tells of a file before the file
+            os.replace(path, destination.with_name(path.name))
+
+
+def _write(checkpoint: Checkpoint, source: Path, destination: Path, format: str) -> None:
     if format == "vlp" and shards.matches(source):
         return torch.save(shards.read(source), destination)  # with all that a run needs to go on
     if format == "vlp":

@@ -16,7 +16,7 @@ def batch(config: dict[str, Any], world: int, samples: Mapping[str, int], in_bat
         if whole % world:
             fix = f"vlp train {setting}={max(1, round(whole / world)) * world}"
             yield error("arithmetic.batch", f"{setting}={whole} is not divisible by {world} processes", fix)
-        elif samples.get(name, whole) < whole:
+        elif 0 < samples.get(name, whole) < whole:
             fix = f"vlp train {setting}={max(1, samples[name] // world) * world}"
             told = f"{setting}={whole} is more than {name}'s {samples[name]} training samples: there is no step"
             yield error("arithmetic.batch", told, fix)

@@ -8,10 +8,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from typing import Any
 
+from vlp.data.download.catalogue import offered
 from vlp.doctor.finding import Finding, error, fine, warning
 
 LONG_SHARE = 0.05  # of texts that may be cut without a warning
-TEXTS = "text longer than the context"
+TEXTS, MISSING = "text longer than the context", "missing file"
 
 
 def look(config: dict[str, Any], scale: dict[str, float]) -> dict[str, Any]:
@@ -56,17 +57,25 @@ def quantile(histogram: dict[int, int], share: float) -> int:
 
 
 def against_images(facts: dict[str, Any], overrides: Sequence[str]) -> Iterator[Finding]:
-    fix = shlex.join(["vlp", "data", "check", *overrides])
+    check = shlex.join(["vlp", "data", "check", *overrides])
+    download = fetched(overrides)
     for name, split in facts["splits"].items():
         for finding in split["findings"]:
             if finding["kind"] == TEXTS:
                 continue
             told = f"{name}: {finding['count']} × {finding['kind']}: {finding['examples'][0]}"
+            fix = f"{download}    # or: {check}" if download and finding["kind"] == MISSING else check
             yield (error if finding["fatal"] else warning)("data.annotations", told, fix)
         if not split["findings"] and split["samples"]:
             yield fine(
                 "data.annotations", f"{name}: {split['samples']:,} samples, {split['images']:,} images, all there"
             )
+
+
+def fetched(overrides: Sequence[str]) -> str:
+    """The command that fetches the data that is chosen, if it is one that vlp knows where to find."""
+    chosen = [value for name, _, value in (line.partition("=") for line in overrides) if name == "data"]
+    return f"vlp data download {chosen[-1]}" if chosen and chosen[-1] in offered() else ""
 
 
 def text_lengths(facts: dict[str, Any], truncate: bool) -> Iterator[Finding]:
@@ -106,6 +115,10 @@ def splits(facts: dict[str, Any], config: dict[str, Any]) -> Iterator[Finding]:
     }
     monitored = str(config["monitor"]).split("/")
     watched = f"{monitored[1]}/val" if len(monitored) > 1 else ""
+    if any(
+        finding["fatal"] and finding["kind"] == MISSING for s in facts["splits"].values() for finding in s["findings"]
+    ):
+        return  # what is not there has no numbers
     if not by_kind["train"]:
         yield error("data.splits", "there are no training samples", "vlp data check    # tells what was read")
     elif watched in count and not count[watched]:

@@ -124,7 +124,7 @@ def of_the_model(config: dict[str, Any], facts: dict[str, Any], gpus: int) -> It
     yield storage.disk(parent_folder(config), checkpoint)
     yield storage.temporary(parent_folder(config))
     local, free = local_processes(config, gpus), facts["torch"]["free"]
-    device = "the GPU" if accelerator(config, gpus) == "gpu" else "memory"
+    device = "the GPU" if gpus and accelerator(config, gpus) == "gpu" else "memory"
     sharing = 1 if device == "the GPU" else local
     setting = key(config, next(iter(batch_sizes(config))), "batch_size")
     contrast = bool(facts["model"]["in_batch"])

@@ -76,7 +76,8 @@ def estimate(facts: dict[str, Any], free: int, local: int, device: str, fix: str
     """facts: {"memory": fields of Memory, "base": bytes before the model}.  local: processes that share `free`."""
     needed = Memory(**facts["memory"])
     each = needed.total + facts.get("base", 0)
-    told = f"a process needs about {size(each)} ({needed.told()}); {size(free)} of {device} are free"
+    before = f" + what Python holds {size(base)}" if (base := facts.get("base", 0)) else ""
+    told = f"a process needs about {size(each)} ({needed.told()}{before}); {size(free)} of {device} are free"
     if each * local > free:
         return error("memory.estimate", f"{told} for {local} processes", fix)
     if each * local > 0.9 * free:

@@ -117,6 +117,11 @@ def run(command: str, composer: Composer, overrides: list[str], restarts: int = 
             torchrun.tell(parent, folder)
     else:
         again(folder, composer, [line for line in overrides if not line.startswith("resume=")])
+        if (folder / "results.json").is_file():
+            print(
+                f"{folder}: this run was finished; what its config leaves to train is trained, and the end is measured again",
+                file=sys.stderr,
+            )
     return start(command, folder / "config.yaml", restarts)
 
 

@@ -93,14 +93,14 @@ class Lines(Callback):
         several = len({name.split("/")[1] for name in names}) > 1
         losses = ", ".join(f"{' '.join(n.split('/')[1 if several else 2 : -1])} {float(figures[n]):.3f}" for n in names)
         known = validated and self.monitor in figures
-        monitored = f", {self.monitor} {float(figures[self.monitor]):.1f}" if known else ""
+        monitored = f"{self.monitor} {float(figures[self.monitor]):.1f}" if known else ""
         done = trainer.global_step - self.first_step
         left = (time.perf_counter() - self.begin) * max(0, pl_module.total_steps() - trainer.global_step) / max(1, done)
-        print(
-            f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}: {losses}{monitored}, "
-            f"{self.rate.per_second(pl_module):.0f} samples/s, {left:.0f} s left",
-            flush=True,
-        )
+        pace = (
+            f"{self.rate.per_second(pl_module):.0f} samples/s, {left:.0f} s left" if done else ""
+        )  # none since a resume
+        told = ", ".join(part for part in (losses, monitored, pace) if part)
+        print(f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}: {told}", flush=True)
 
 
 def progress(*, monitor: str) -> Callback:
