@@ -15,7 +15,11 @@ SPANS = ("total", "current")
 def epochs_done(loops: dict[str, Any]) -> int:
     """Whole epochs behind a checkpoint's counters, wherever it was written."""
     batches, epochs = loops["epoch_loop.batch_progress"], loops["epoch_progress"]["current"]
-    return epochs["processed"] + int(_ended(batches) and epochs["processed"] < epochs["ready"])
+    counted = epochs["processed"] == epochs["ready"]  # also an epoch that max_steps cut short
+    begun = batches["current"]["processed"] > 0
+    if counted and begun and not batches["is_last_batch"]:
+        return epochs["processed"] - 1
+    return epochs["processed"] + int(_ended(batches) and not counted)
 
 
 def between_steps(checkpoint: dict[str, Any]) -> None:
