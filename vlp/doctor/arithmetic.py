@@ -7,6 +7,7 @@ from typing import Any
 
 from vlp.doctor.finding import Finding, error, fine, warning
 from vlp.doctor.plan import batch_sizes, key, sources
+from vlp.training import length
 
 
 def batch(config: dict[str, Any], world: int, samples: Mapping[str, int], in_batch: Sequence[str]) -> Iterator[Finding]:
@@ -61,16 +62,15 @@ def accumulation(config: dict[str, Any], in_batch: Sequence[str]) -> Finding:
 
 
 def total_steps(config: dict[str, Any], per_epoch: int) -> int:
-    """Optimiser steps of the whole run, as VisionLanguageModule.total_steps counts them."""
+    """Optimiser steps of the whole run."""
     trainer = config["trainer"]
-    most = int(trainer.get("max_steps") or -1)
-    limit = trainer.get("limit_train_batches")
-    if limit is not None:
-        per_epoch = min(per_epoch, limit) if isinstance(limit, int) else int(per_epoch * limit)
-    parts = int(trainer.get("accumulate_grad_batches") or 1)
-    epochs = int(trainer.get("max_epochs") or 1)
-    steps = max(1, -(-per_epoch // parts)) * epochs if epochs > 0 else 2**62  # for ever, until something stops it
-    return min(steps, most) if most > 0 else steps
+    return length.total_steps(
+        per_epoch,
+        max_epochs=trainer.get("max_epochs"),
+        max_steps=trainer.get("max_steps"),
+        limit=trainer.get("limit_train_batches"),
+        accumulated=int(trainer.get("accumulate_grad_batches") or 1),
+    )
 
 
 def warmup(config: dict[str, Any], total: int) -> Finding:

@@ -26,6 +26,7 @@ from vlp.objectives.base import Objective
 from vlp.random import mix
 from vlp.structures import Batch
 from vlp.tasks.base import Task
+from vlp.training.length import ENDLESS, total_steps
 from vlp.training.measurement import Measurement
 from vlp.training.nonfinite import Guard
 from vlp.training.restart import between_steps
@@ -223,20 +224,22 @@ class VisionLanguageModule(L.LightningModule):
         optimizer = self.make_optimizer(self)
         if self.make_schedule is None:
             return {"optimizer": optimizer}
-        schedule = self.make_schedule(optimizer, self.total_steps())
+        steps = self.total_steps()
+        if steps == ENDLESS:
+            raise ValueError("trainer.max_epochs=-1: a schedule must know the end: set trainer.max_steps or max_epochs")
+        schedule = self.make_schedule(optimizer, max(1, steps))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step", "name": "lr"}}
 
     def total_steps(self) -> int:
-        """Optimiser steps of the whole run, from our own sampler: Lightning's estimate creates loaders too early."""
+        """Optimiser steps of the whole run."""
         trainer = self.trainer
-        if trainer.max_steps > 0 and trainer.max_epochs in (None, -1):
-            return trainer.max_steps
-        per_epoch = trainer.datamodule.steps_per_epoch  # type: ignore[attr-defined]
-        limit = trainer.limit_train_batches
-        if limit is not None:
-            per_epoch = min(per_epoch, limit) if isinstance(limit, int) else int(per_epoch * limit)
-        steps = max(1, -(-per_epoch // trainer.accumulate_grad_batches)) * (trainer.max_epochs or 1)
-        return min(steps, trainer.max_steps) if trainer.max_steps > 0 else steps
+        return total_steps(
+            trainer.datamodule.steps_per_epoch,  # type: ignore[attr-defined]
+            max_epochs=trainer.max_epochs,
+            max_steps=trainer.max_steps,
+            limit=trainer.limit_train_batches,
+            accumulated=trainer.accumulate_grad_batches,
+        )
 
     # -------------------------------------------------------------- evaluation
 
