@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 
 from vlp.checkpoints import shards
 from vlp.training.checkpoint_files import LAST, PREVIOUS, clear, newest, publish_folder, read, sidecar, write
@@ -53,6 +54,18 @@ def test_a_shard_that_is_cut_off_gives_way_too(tmp_path: Path) -> None:
     path, passed = newest(tmp_path)
     assert path == tmp_path / PREVIOUS
     assert "is not one whole checkpoint" in passed[tmp_path / LAST]
+
+
+def test_a_bit_that_changed_in_a_shards_numbers_is_found(tmp_path: Path) -> None:
+    numbers = torch.arange(1000.0)
+    for rank in range(2):
+        shards.write(tmp_path, {"weights": shards.rows(numbers[500 * rank :][:500], (1000,))}, rank=rank, processes=2)
+    assert torch.equal(shards.read(tmp_path)["weights"], numbers)
+    shard = tmp_path / "shard_1_of_2.pt"
+    content = bytearray(shard.read_bytes())
+    content[content.index(numbers[600:610].numpy().tobytes())] ^= 1
+    shard.write_bytes(content)
+    assert shards.fault(tmp_path) == "is not what was written (another checksum in shard_1_of_2.pt)"
 
 
 def test_what_killed_processes_left_is_removed(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import pickle
 import re
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -35,10 +36,15 @@ def write(folder: Path, content: dict[str, Any], *, rank: int, processes: int) -
 
 
 def fault(folder: Path) -> str | None:
-    """What is wrong with it, in words that follow its name; a shard that was cut off is found, a flipped bit is not."""
+    """What is wrong with it, in words that follow its name: shards that are missing, cut off or changed."""
     try:
         _opened(folder)
-    except (ValueError, RuntimeError, OSError, EOFError, pickle.UnpicklingError) as error:
+        for file in folder.iterdir():
+            if _NAME.fullmatch(file.name):
+                with zipfile.ZipFile(file) as records:  # torch writes each tensor's checksum, and does not look at it
+                    if records.testzip() is not None:
+                        return f"is not what was written (another checksum in {file.name})"
+    except (ValueError, RuntimeError, OSError, EOFError, pickle.UnpicklingError, zipfile.BadZipFile) as error:
         return f"is not one whole checkpoint: {' '.join(str(error).split())[:200]}"
     return None
 
