@@ -37,6 +37,7 @@ def quiet() -> None:
         ".*dataloader is not resumable.*",
         ".*There is a wandb run already in progress.*",
         ".*Checkpoint directory .* exists and is not empty.*",
+        ".*sync_dist=True.*",  # figures of a measurement are equal on every rank
     ):
         warnings.filterwarnings("ignore", pattern)
 
