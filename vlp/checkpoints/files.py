@@ -18,10 +18,21 @@ from torch import Tensor
 from vlp.checkpoints import shards
 from vlp.checkpoints.keys import State
 
+FORMAT = 1  # of our own files, told in each as `vlp_format`; raised when what they hold changes its meaning
+
 
 def read(path: Path) -> Any:
     """What a `torch.save` file or a folder of shards holds (weights only), or the state dict of a safetensors file or
-    TorchScript archive."""
+    TorchScript archive.  Raises ValueError for what is damaged, would run code, or is a file of ours of a later format."""
+    content = _read(path)
+    if isinstance(content, dict) and isinstance(format := content.get("vlp_format", FORMAT), int) and format > FORMAT:
+        raise ValueError(
+            f"{path} was written by a later vlp (format {format}; this one reads up to {FORMAT}): pip install --upgrade vlp"
+        )
+    return content
+
+
+def _read(path: Path) -> Any:
     if path.is_dir():
         return shards.read(path)
     if path.suffix == ".safetensors":

@@ -203,4 +203,5 @@ def save(checkpoint: Checkpoint, path: Path) -> None:
     state = {f"model.{key}": value for key, value in checkpoint.state.items()}
     state |= {f"objectives.{key}": value for key, value in checkpoint.heads.items()}
     state |= {f"momentum.{key}": value for key, value in checkpoint.momentum.items()}
-    torch.save({"config": checkpoint.config, "state_dict": state, "tokenizer_json": checkpoint.tokenizer_json}, path)
+    content = {"vlp_format": files.FORMAT, "config": checkpoint.config, "state_dict": state}
+    torch.save({**content, "tokenizer_json": checkpoint.tokenizer_json}, path)

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+from vlp.checkpoints.files import FORMAT
 from vlp.distributed import total
 from vlp.injector import inject
 from vlp.models.features import compute_features
@@ -277,6 +278,7 @@ class VisionLanguageModule(L.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         tokenizer = self.trainer.datamodule.tokenizer  # type: ignore[attr-defined]
+        checkpoint["vlp_format"] = FORMAT
         checkpoint["config"] = portable(self.config, self.model, self.tasks, tokenizer.size)
         checkpoint["tokenizer_json"] = tokenizer.to_json()
         checkpoint["samples_seen"] = self.samples_seen
