@@ -5,13 +5,11 @@ from __future__ import annotations
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from vlp.build import build
 from vlp.data.base import DataModule
-from vlp.launch.compose import Composer, conf_folder
-from vlp.launch.run_folder import settle
+from vlp.data.overrides import settled
 
 
 @dataclass
@@ -31,8 +29,7 @@ class ComposedData:
 
 def compose_data(overrides: Sequence[str]) -> ComposedData:
     """Raises ConfigError for overrides that `vlp train` would refuse too."""
-    composer = Composer(conf=conf_folder(), config_name="train")
-    config = settle(composer.compose(list(overrides)), Path("run"))
+    config = settled(tuple(overrides))
     transform = {split: build(node) for split, node in config["transform"].items()}
     tokenizer = build(config["tokenizer"])
     data = build(config["data"], tokenizer=tokenizer, transform=transform, seed=config["seed"])

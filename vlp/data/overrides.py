@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import argparse
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
 
 
 def add_overrides(parser: argparse.ArgumentParser) -> None:
@@ -12,3 +15,12 @@ def add_overrides(parser: argparse.ArgumentParser) -> None:
         metavar="KEY=VALUE",
         help="as of `vlp train`: data=coco data.root=FOLDER tokenizer=clip …",
     )
+
+
+@lru_cache
+def settled(overrides: tuple[str, ...]) -> dict[str, Any]:
+    """The config of a run of these overrides.  Raises ConfigError for those that `vlp train` would refuse too."""
+    from vlp.launch.compose import Composer, conf_folder
+    from vlp.launch.run_folder import settle
+
+    return settle(Composer(conf=conf_folder(), config_name="train").compose(overrides), Path("run"))
