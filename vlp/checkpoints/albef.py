@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from vlp.checkpoints import bert
 from vlp.checkpoints.checkpoint import Checkpoint, eval_transform
@@ -54,6 +55,7 @@ class Variant:
     itm: bool
     mlm: bool
     classifier: str | None
+    images: int
 
 
 def matches(state: Mapping[str, object]) -> bool:
@@ -61,12 +63,15 @@ def matches(state: Mapping[str, object]) -> bool:
     return "visual_encoder.pos_embed" in state and bool(cross) and not any(".layer.0.cross" in key for key in cross)
 
 
-def variant_of(state: Mapping[str, object]) -> Variant:
+def variant_of(state: Mapping[str, Tensor]) -> Variant:
+    """NLVR2's file is told by layers that share their keys in pairs, one of a pair for each image."""
     prefix = "bert." if "text_encoder.bert.embeddings.word_embeddings.weight" in state else ""
     stem = f"text_encoder.{prefix}encoder.layer."
     count = layers(state, stem)
     fusion = sum(f"{stem}{index}.crossattention.self.query.weight" in state for index in range(count))
-    classifier = "visual_entailment" if count == 2 * fusion else "nlvr2"
+    keys = [state[f"{stem}{index}.crossattention.self.key.weight"] for index in range(count - fusion, count)]
+    pairs = fusion % 2 == 0 and all(torch.equal(*keys[index : index + 2]) for index in range(0, fusion, 2))
+    classifier = "nlvr2" if pairs else "visual_entailment"
     return Variant(
         prefix=prefix,
         text_layers=count - fusion,
@@ -78,6 +83,7 @@ def variant_of(state: Mapping[str, object]) -> Variant:
         itm="itm_head.weight" in state,
         mlm="text_encoder.cls.predictions.bias" in state,
         classifier=classifier if "cls_head.0.weight" in state else None,
+        images=2 if pairs else 1,
     )
 
 
@@ -88,7 +94,7 @@ def table(variant: Variant) -> list[Row]:
     if variant.queue:
         for name in ("image", "text"):
             rows.append(Row(f"objectives.itc.{name}_queue.embed", f"{name}_queue", transpose=True))
-        rows += [Row("pointer", "queue_ptr"), Row("id", "idx_queue"), Row("model.projection.temperature", "temp")]
+        rows += [Row("pointer", "queue_ptr"), Row("id", "idx_queue")]
     if variant.itm:
         rows.append(Row("objectives.itm.head.*", "itm_head.*"))
     return rows
@@ -104,6 +110,8 @@ def _parts(variant: Variant, ours: str, twin: str) -> list[Row]:
         rows += bert.layer(f"{model}.{own}", f"{text}.{variant.prefix}encoder.layer.{index}", cross=cross)
     for own, other in (("image", "vision"), ("text", "text")):
         rows.append(Row(f"{model}.projection.{own}.*", f"{other}_proj{twin}.*"))
+    if not twin:
+        rows.append(Row(f"{model}.projection.temperature", "temp"))
     if variant.mlm:
         rows += bert.language_head(f"{objectives}.mlm.head", f"{text}.cls.predictions")
     if variant.decoder_layers:
@@ -167,6 +175,7 @@ def _model(ours: State, variant: Variant, path: Path, architecture: dict[str, An
         "hidden_width": shape["text.blocks.0.mlp.fc1.bias"][0],
         "activation": architecture.get("activation", told["bert"].get("hidden_act", "gelu")),
         "width": width,
+        "norm_eps": told["bert"].get("layer_norm_eps", 1e-12),
     }
     embedding = {"vocabulary_size": vocabulary_size, "context_length": shape["text.positions.weight"][0]}
     vision = {
@@ -180,13 +189,14 @@ def _model(ours: State, variant: Variant, path: Path, architecture: dict[str, An
         "activation": "gelu", "norm_eps": 1e-6, "pre_norm": False, "patch_bias": True, "norm_states": True,
     }  # fmt: skip
     text = common | embedding | {"_target_": "vlp.models.text.bert.BertText", "layers": variant.text_layers}
+    text["token_types"] = shape["text.token_types.weight"][0]
     model = {"_target_": "vlp.models.vlm.VisionLanguageModel", "vision": vision, "text": text}
     model["fusion"] = common | {
         "_target_": "vlp.models.fusion.cross.CrossFusion",
         "image_width": vision_width,
         "text_width": width,
         "layers": variant.fusion_layers,
-        "images": 1 if variant.fusion_layers <= variant.text_layers else 2,
+        "images": variant.images,
     }
     if "projection.image.weight" in shape:
         model["projection"] = {
@@ -268,4 +278,5 @@ def _variant_of_ours(ours: State, model: dict[str, Any]) -> Variant:
         itm="itm" in heads,
         mlm=mlm,
         classifier=next((name for name in ("visual_entailment", "nlvr2") if name in heads), None),
+        images=model["fusion"].get("images", 1),
     )

@@ -31,6 +31,7 @@ from vlp.checkpoints.salesforce import (
     unflattened,
 )  # fmt: skip
 
+_BERT_CONFIG = {"num_attention_heads": "text_heads", "hidden_act": "activation", "layer_norm_eps": "text_norm_eps"}
 PROMPT = "a picture of "  # models/blip.py
 _PREDICTIONS = "text_decoder.cls.predictions"
 _DISTILLATION = 0.4
@@ -87,20 +88,24 @@ def read(state: State, path: Path, architecture: dict[str, Any]) -> Checkpoint:
             ours["id"] = ours["id"].masked_fill(ours["id"] < 0, -1)  # -100 in a new queue
         split_queue(ours)
     told: dict[str, Any] = {}
-    for file, theirs, name in (
-        (beside(path, "med_config.json", "bert_config.json"), "num_attention_heads", "text_heads"),
-        (beside(path, "fixture_vision.json"), "num_heads", "vision_heads"),
+    for file, names in (
+        (beside(path, "med_config.json", "bert_config.json"), _BERT_CONFIG),
+        (beside(path, "fixture_vision.json"), {"num_heads": "vision_heads"}),
     ):
-        told |= {name: json.loads(file.read_text())[theirs]} if file else {}
+        content = json.loads(file.read_text()) if file else {}
+        told |= {ours: content[theirs] for theirs, ours in names.items() if theirs in content}
     vocabulary = beside(path, "vocab.txt")
+    if "activation" in architecture:  # of all towers; the file beside tells the text layers' only
+        told["vision_activation"] = architecture["activation"]
     return assemble(ours, told | architecture, vocabulary.parent if vocabulary else None)
 
 
 def assemble(ours: State, told: dict[str, Any], vocabulary: Path | None) -> Checkpoint:
     """Config and checkpoint of tensors under our names.
 
-    told: vision_heads, text_heads, vision_activation, activation and text_norm_eps (of the text layers), norm_eps (of the
-    vision tower), dropout, label_smoothing; question_start_id and start_id instead of [ENC] and [DEC].
+    told: image_size (default: of whole patches), vision_heads, text_heads, vision_activation, activation and text_norm_eps
+    (of the text layers), norm_eps (of the vision tower), dropout, label_smoothing; question_start_id and start_id instead
+    of [ENC] and [DEC].
     """
     if "model.projection.image.weight" in ours and "model.projection.temperature" not in ours:
         # the file has none and its code gives the cosine itself as similarity
@@ -164,13 +169,13 @@ def _model(ours: State, told: dict[str, Any]) -> dict[str, Any]:
     model: dict[str, Any] = {"_target_": "vlp.models.vlm.VisionLanguageModel"}
     model["vision"] = {
         "_target_": "vlp.models.vision.clip_vit.ClipVit",
-        "image_size": patch_size * math.isqrt(shape["vision.positions"][0] - 1),
+        "image_size": told.get("image_size", patch_size * math.isqrt(shape["vision.positions"][0] - 1)),
         "patch_size": patch_size,
         "width": vision_width,
         "layers": layers(ours, "model.vision.blocks."),
         "heads": told.get("vision_heads"),
         "mlp_ratio": shape["vision.blocks.0.mlp.fc1.bias"][0] / vision_width,
-        "activation": told.get("vision_activation", activation),
+        "activation": told.get("vision_activation", "gelu"),
         "norm_eps": told.get("norm_eps", 1e-6), "pre_norm": False, "patch_bias": True, "norm_states": True,
     }  # fmt: skip
     if "text.embedding.weight" in shape:

@@ -14,7 +14,7 @@ from typing import Any
 import transformers
 from safetensors.torch import save_file
 
-from vlp.checkpoints import files
+from vlp.checkpoints import files, preprocessing
 from vlp.checkpoints.keys import Row, State, to_ours, to_theirs
 
 KINDS = ("clip", "vision-text-dual-encoder", "vilt", "blip")  # the last two in their own modules
@@ -63,7 +63,7 @@ def read(folder: Path, architecture: dict[str, Any]) -> tuple[dict[str, Any], St
     told = json.loads((folder / "config.json").read_text())
     refuse(architecture)
     if told.get("model_type") == "clip":
-        return _clip_config(told, folder), to_ours(weights(folder), CLIP)
+        return _clip_config(told), to_ours(weights(folder), CLIP)
     if told.get("model_type") == "vision-text-dual-encoder":
         return _read_dual(folder)
     raise ValueError(f"{folder} holds a {told.get('model_type')!r} model; vlp reads {', '.join(KINDS)}")
@@ -76,12 +76,6 @@ def weights(folder: Path) -> State:
     return {key: value for file in names for key, value in files.read(file).items()}
 
 
-def normalization(folder: Path) -> dict[str, list[float]]:
-    file = folder / "preprocessor_config.json"
-    told = json.loads(file.read_text()) if file.is_file() else {}
-    return {ours: told[theirs] for ours, theirs in (("mean", "image_mean"), ("std", "image_std")) if theirs in told}
-
-
 def refuse(architecture: dict[str, Any]) -> None:
     if architecture:
         raise ValueError(f"a Hugging Face folder says its architecture itself; {', '.join(architecture)} cannot be set")
@@ -90,11 +84,11 @@ def refuse(architecture: dict[str, Any]) -> None:
 def activation(name: str, model: str) -> str:
     """Our name of transformers' activation."""
     if name not in ACTIVATIONS:
-        raise ValueError(f"vlp's {model} has no {name}: it knows {', '.join(ACTIVATIONS)}")
+        raise ValueError(f"vlp's {model} has no activation {name}: it knows {', '.join(ACTIVATIONS)}")
     return ACTIVATIONS[name]
 
 
-def _clip_config(told: dict[str, Any], folder: Path) -> dict[str, Any]:
+def _clip_config(told: dict[str, Any]) -> dict[str, Any]:
     config: Any = transformers.CLIPConfig(**told)  # fills in what the file leaves to the defaults
     vision, text = config.vision_config, config.text_config
 
@@ -116,7 +110,6 @@ def _clip_config(told: dict[str, Any], folder: Path) -> dict[str, Any]:
             "image_size": vision.image_size,
             "patch_size": vision.patch_size,
             **tower(vision),
-            **normalization(folder),
         },
         "text": {
             "_target_": "vlp.models.text.clip_text.ClipText",
@@ -150,7 +143,6 @@ def _read_dual(folder: Path) -> tuple[dict[str, Any], State]:
             "weights": False,
             "config": vision,
             "pool": "pooler",
-            **normalization(folder),
         },
         "text": {
             "_target_": "vlp.models.text.transformers.TransformersText",
@@ -170,7 +162,8 @@ def write(config: dict[str, Any], state: State, folder: Path) -> None:
         raise ValueError(f"transformers has no model with the projection {model['projection']['_target_']}")
     dual = [model[name]["_target_"].rpartition(".")[2] for name in ("vision", "text")]
     if dual == ["TransformersVision", "TransformersText"]:
-        return _write_dual(model, state, folder)
+        _write_dual(model, state, folder)
+        return preprocessing.write(folder, "CLIPImageProcessor", config)
     if dual != ["ClipVit", "ClipText"]:
         raise ValueError(f"transformers has no model with a {dual[0]} and a {dual[1]}")
     dtypes = {value.dtype for value in state.values()}
@@ -178,9 +171,7 @@ def write(config: dict[str, Any], state: State, folder: Path) -> None:
     told = _clip_json(model, theirs)
     save_file(theirs, folder / "model.safetensors", metadata={"format": "pt"})
     (folder / "config.json").write_text(json.dumps(told, indent=2) + "\n")
-    normalize = {f"image_{key}": model["vision"][key] for key in ("mean", "std") if key in model["vision"]}
-    if normalize:
-        (folder / "preprocessor_config.json").write_text(json.dumps(normalize) + "\n")
+    preprocessing.write(folder, "CLIPImageProcessor", config)
 
 
 def _clip_json(model: dict[str, Any], theirs: State) -> dict[str, Any]:

@@ -2,6 +2,8 @@
 
 transformers leaves the tied decoder out of the file, gives the vision tower's norms the epsilon of its config (1e-5 unless
 told, where the original has 1e-6), smooths no labels unless told, and feeds questions with their own [CLS], not [ENC].
+Strings are cleaned and cut as the original was trained on them (lower case, no punctuation, 35 tokens); transformers' own
+processor leaves them as they are, which gives other numbers for "A dog." and the same for "a dog".
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ from typing import Any
 import transformers
 from safetensors.torch import save_file
 
-from vlp.checkpoints import blip, hugging_face
+from vlp.checkpoints import blip, hugging_face, preprocessing
 from vlp.checkpoints.checkpoint import Checkpoint
 from vlp.checkpoints.keys import Row, to_ours, to_theirs
 from vlp.checkpoints.salesforce import check_tied, flattened, unflattened
@@ -54,8 +56,9 @@ def read(folder: Path, architecture: dict[str, Any]) -> Checkpoint:
         {
             "vision_heads": vision.num_attention_heads,
             "text_heads": text.num_attention_heads,
-            "vision_activation": hugging_face.activation(vision.hidden_act, "vlp's BLIP has"),
-            "activation": hugging_face.activation(text.hidden_act, "vlp's BLIP has"),
+            "image_size": vision.image_size,
+            "vision_activation": hugging_face.activation(vision.hidden_act, "BLIP"),
+            "activation": hugging_face.activation(text.hidden_act, "BLIP"),
             "norm_eps": vision.layer_norm_eps,
             "text_norm_eps": text.layer_norm_eps,
             "dropout": text.hidden_dropout_prob,
@@ -65,7 +68,7 @@ def read(folder: Path, architecture: dict[str, Any]) -> Checkpoint:
         },
         folder,
     )
-    checkpoint.config["model"]["vision"] |= hugging_face.normalization(folder)
+    preprocessing.apply(checkpoint.config, folder)
     return checkpoint
 
 
@@ -90,6 +93,7 @@ def write(checkpoint: Checkpoint, folder: Path) -> None:
         metadata={"format": "pt"},
     )
     (folder / "config.json").write_text(json.dumps(told, indent=2) + "\n")
+    preprocessing.write(folder, "BlipImageProcessor", checkpoint.config)
 
 
 def _json(checkpoint: Checkpoint) -> dict[str, Any]:

@@ -14,7 +14,7 @@ import torch
 import transformers
 from safetensors.torch import save_file
 
-from vlp.checkpoints import hugging_face, vilt
+from vlp.checkpoints import hugging_face, preprocessing, vilt
 from vlp.checkpoints.checkpoint import Checkpoint
 from vlp.checkpoints.keys import Row, to_ours, to_theirs
 
@@ -88,20 +88,18 @@ def read(folder: Path, architecture: dict[str, Any]) -> Checkpoint:
         del state[
             "mlm_score.decoder.weight"
         ]  # tied; transformers 5 ties what is equal or not stored, whatever the config says
-    file = folder / "preprocessor_config.json"
-    size = (json.loads(file.read_text()) if file.is_file() else {}).get("size")
-    shorter = size.get("shortest_edge") if isinstance(size, dict) else size
-    return vilt.assemble(
+    checkpoint = vilt.assemble(
         to_ours(vilt.flattened(state), [*TABLE, *HEADS[kind]]),
         folder,
         heads=config.num_attention_heads,
         max_patches=config.max_image_length if config.max_image_length > 0 else None,
         dropout=config.hidden_dropout_prob,
-        activation=hugging_face.activation(config.hidden_act, "vlp's ViLT has"),
+        activation=hugging_face.activation(config.hidden_act, "ViLT"),
         norm_eps=config.layer_norm_eps,
         text_norm_eps=config.layer_norm_eps,
-        transform={} if shorter is None else {"image_size": shorter},
     )
+    preprocessing.apply(checkpoint.config, folder)
+    return checkpoint
 
 
 def write(checkpoint: Checkpoint, folder: Path, *, head: str | None = None) -> None:
@@ -132,11 +130,7 @@ def write(checkpoint: Checkpoint, folder: Path, *, head: str | None = None) -> N
         metadata={"format": "pt"},
     )
     (folder / "config.json").write_text(json.dumps(told, indent=2) + "\n")
-    preprocessing = {
-        "size": {"shortest_edge": checkpoint.config["transform"]["eval"]["image_size"]},
-        "size_divisor": 32,
-    }
-    (folder / "preprocessor_config.json").write_text(json.dumps(preprocessing) + "\n")
+    preprocessing.write(folder, "ViltImageProcessor", checkpoint.config)
 
 
 def _json(model: dict[str, Any], kind: str) -> dict[str, Any]:

@@ -9,7 +9,6 @@ file    with config and state_dict      ours                 TorchScript archive
 
 from __future__ import annotations
 
-import json
 import math
 from pathlib import Path
 from typing import Any
@@ -30,6 +29,7 @@ from vlp.checkpoints import (
     hugging_face_blip,
     hugging_face_vilt,
     open_clip,
+    preprocessing,
     shards,
     vilt,
 )
@@ -89,13 +89,7 @@ def _read_folder(path: Path, told: dict[str, Any]) -> Checkpoint:
                 checkpoint = reader.read(path, told)
                 checkpoint.tokenizer_json = saved.read_text() if saved.is_file() else None
                 return checkpoint
-        model, state = hugging_face.read(path, told)
-        return Checkpoint(
-            config={"model": model, "transform": _hugging_face_transform(path, model)},
-            state=state,
-            tokenizer_json=saved.read_text() if saved.is_file() else None,
-            vocabulary=path,
-        )
+        return _hugging_face(path, told)
     raise FileNotFoundError(
         f"{path} is no checkpoint: it has neither checkpoints/best.ckpt or last.ckpt, nor {open_clip.CONFIG}, "
         "nor config.json"
@@ -157,16 +151,20 @@ def _transform(model: dict[str, Any], mode: str = "clip") -> dict[str, Any]:
     return eval_transform(model["vision"]["image_size"], mode)
 
 
-def _hugging_face_transform(folder: Path, model: dict[str, Any]) -> dict[str, Any] | None:
-    """None where the folder's own preprocessing is not one of ours (bicubic: 3 in Pillow's numbers)."""
-    file = folder / "preprocessor_config.json"
-    told = json.loads(file.read_text()) if file.is_file() else {}
-    if "image_size" not in model["vision"]:
-        model["vision"]["image_size"] = model["vision"]["config"].get("image_size")
-    if told.get("resample", 3) != 3 or (not told and model["vision"]["_target_"].endswith(".TransformersVision")):
-        return None
-    size = told.get("size", {})
-    return _transform(model, "squash" if isinstance(size, dict) and "height" in size else "clip")
+def _hugging_face(folder: Path, told: dict[str, Any]) -> Checkpoint:
+    """CLIP, or two towers of transformers' own; without a file of their preprocessing only CLIP's is known."""
+    model, state = hugging_face.read(folder, told)
+    vision, saved = model["vision"], folder / TOKENIZER
+    if "image_size" not in vision:
+        vision["image_size"] = vision["config"].get("image_size")
+    config = {"model": model, "transform": _transform(model) if vision["_target_"].endswith(".ClipVit") else None}
+    preprocessing.apply(config, folder)
+    return Checkpoint(
+        config=config,
+        state=state,
+        tokenizer_json=saved.read_text() if saved.is_file() else None,
+        vocabulary=folder,
+    )
 
 
 def _resize(checkpoint: Checkpoint, image_size: int) -> None:

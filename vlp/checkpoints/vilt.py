@@ -87,7 +87,7 @@ def unflattened(state: Mapping[str, Tensor]) -> State:
 
 def assemble(
     ours: State, folder: Path, *, heads: int | None, max_patches: int | None, dropout: float, activation: str,
-    norm_eps: float = 1e-6, text_norm_eps: float = 1e-12, transform: Mapping[str, Any] | None = None,
+    norm_eps: float = 1e-6, text_norm_eps: float = 1e-12,
 ) -> Checkpoint:  # fmt: skip
     """The checkpoint whose tensors, heads' included, are `ours`.  folder: where vocabulary and answers are looked for.
     text_norm_eps: of the text embedder and of masked language modelling's head.
@@ -97,12 +97,12 @@ def assemble(
     model["fusion"] |= {"heads": heads, "activation": activation, "norm_eps": norm_eps}
     parts = tuple(f"{name}." for name in ("vision", "text", "fusion"))
     state = {key: value for key, value in ours.items() if key.startswith(parts)}
-    own = {"_target_": "vlp.data.transforms.MinMaxTransform", "image_size": model["vision"]["image_size"]}
+    transform = {"_target_": "vlp.data.transforms.MinMaxTransform", "image_size": model["vision"]["image_size"]}
     return Checkpoint(
         config={
             "model": model,
             "objectives": _objectives(ours, folder, activation=activation, norm_eps=text_norm_eps),
-            "transform": {"eval": {**own, **(transform or {})}},
+            "transform": {"eval": transform},
             "tokenizer": {
                 "_target_": "vlp.tokenizers.wordpiece.WordPieceTokenizer",
                 "context_length": model["text"]["context_length"],

@@ -112,23 +112,30 @@ class TrainTransform(Transform):
 
 
 class EvalTransform(Transform):
-    """mode "clip": shorter side to `image_size`, then the centre; "squash": the whole image made square. Always decoded in
-    full, by Pillow."""
+    """mode "clip": shorter side to `resize` (None = `image_size`), then the centre; "squash": the whole image made square.
+    interpolation: bicubic or bilinear.  Always decoded in full, by Pillow."""
 
-    def __init__(self, *, image_size: int, mode: str = "clip") -> None:
+    def __init__(
+        self, *, image_size: int, mode: str = "clip", resize: int | None = None, interpolation: str = "bicubic"
+    ) -> None:
         if mode not in ("clip", "squash"):
             raise ValueError(f"unknown mode {mode!r} of EvalTransform: choose clip or squash")
-        self.image_size = image_size
+        if interpolation not in ("bicubic", "bilinear"):
+            raise ValueError(f"unknown interpolation {interpolation!r} of EvalTransform: choose bicubic or bilinear")
+        if resize is not None and (mode == "squash" or resize < image_size):
+            raise ValueError(f"resize={resize}: of mode clip alone, and at least image_size={image_size}")
+        self.image_size, self.resize = image_size, resize or image_size
         self.mode = mode
-        squash = [v2.Resize((image_size, image_size), interpolation=v2.InterpolationMode.BICUBIC)]
-        clip = [v2.Resize(image_size, interpolation=v2.InterpolationMode.BICUBIC), v2.CenterCrop(image_size)]
+        kind = v2.InterpolationMode(interpolation)
+        squash = [v2.Resize((image_size, image_size), interpolation=kind)]
+        clip = [v2.Resize(self.resize, interpolation=kind), v2.CenterCrop(image_size)]
         self.steps = v2.Compose(clip if mode == "clip" else squash)
 
     def view(self, width: int, height: int, draws: random.Random) -> View:
         square = (self.image_size,) * 2
         if self.mode == "squash":
             return View(left=0, top=0, width=width, height=height, size=square)
-        side = min(width, height)
+        side = min(width, height) * self.image_size / self.resize
         return View(left=(width - side) / 2, top=(height - side) / 2, width=side, height=side, size=square)
 
     def look(self, photo: Photo, seed: int) -> tuple[UInt8[torch.Tensor, "3 h w"], View]:

@@ -25,6 +25,7 @@ NOT_NEGATIVE = re.compile(r"(^|_)workers$")
 KINDS: dict[type, set[str]] = {
     list: {"list", "Sequence", "tuple"},
     dict: {"dict", "Mapping"},
+    int: {"int", "float"},
 }  # what annotations call them
 WORDS = {bool: "true or false", int: "an integer", float: "a float", str: "a string"}
 
@@ -104,8 +105,8 @@ class Known:
             node = lookup(self.config, ".".join(parts[:length]))[1]
             target = node.get("_target_") if isinstance(node, dict) else None
             if isinstance(target, str):
-                words = re.findall(r"\w+", (parameters(target) or {}).get(parts[length], ""))
-                return bool(KINDS.get(type(value), {type(value).__name__}) & set(words))
+                words = set(re.findall(r"\w+", (parameters(target) or {}).get(parts[length], "")))
+                return bool(KINDS.get(type(value), {type(value).__name__}) & words)
         return False
 
     def wrong_type(self, key: str, value: Any, default: Any) -> str:

@@ -22,7 +22,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import MissingConfigException
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict
 
 from vlp.launch.check import Known, check_targets
 from vlp.launch.errors import EXPLAINED, ConfigError, explain
@@ -132,10 +132,28 @@ class Composer:
                 if default.package:
                     raise ConfigError(f"conf/{default.config_path}.yaml: its first line must be: # @package _global_")
                 content = plain(repository.load_config(default.config_path).config)
+                for place, name in self._left_out(content, skeleton, groups):
+                    del content[place][name]
+                    with open_dict(config):
+                        del config[place][name]
                 known = Known(skeleton, self.groups, partial(self.origin, others))
                 known.check_file(f"conf/{default.config_path}.yaml", content)
             self._bases[groups] = config, defaults
         return self._bases[groups]
+
+    def _left_out(
+        self, experiment: dict[str, Any], skeleton: dict[str, Any], lines: Sequence[str]
+    ) -> list[tuple[str, str]]:
+        """Parts that an experiment sets values of and the command line has not chosen: objective=[itc] of one with itm."""
+        chosen = {line.partition("=")[0].lstrip("+~") for line in lines}
+        return [
+            (place, name)
+            for group, place in (("objective", "objectives"), ("task", "tasks"), ("callbacks", "callbacks"))
+            if group in chosen
+            for name, values in (experiment.get(place) or {}).items()
+            if name not in (skeleton.get(place) or {}) and "_target_" not in (values or {})
+            if name in self.loader.get_group_options(group)
+        ]
 
     @cached_property
     def groups(self) -> list[str]:

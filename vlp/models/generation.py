@@ -117,13 +117,13 @@ def beam_search(
     first = torch.arange(batch, device=device).repeat_interleave(beams)
     logits, cache = step(prompt, cache)
     logits, cache, ids = logits[first], cache.select(first), prompt[first]
-    total = torch.full((batch, beams), -1e9, device=device, dtype=logits.dtype)
+    total = torch.full((batch, beams), -1e9, device=device)  # float32, whatever the model's precision is
     total[:, 0] = 0.0  # all beams are still the same text: only one of them counts
     texts = prompt.new_full((batch, beams, rules.max_length), rules.pad_id)
     ended = _Ended(torch.full_like(total, -torch.inf), texts)
     done = torch.zeros(batch, dtype=torch.bool, device=device)
     while True:
-        scores = rules.apply(logits.log_softmax(1), ids) + total.view(-1, 1)
+        scores = rules.apply(logits.float().log_softmax(1), ids) + total.view(-1, 1)
         best, place = scores.view(batch, -1).topk(2 * beams)
         parent, token = place // scores.shape[1], place % scores.shape[1]
         length = ids.shape[1]

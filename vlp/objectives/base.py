@@ -32,7 +32,7 @@ class Objective(nn.Module):
     def __init__(self, *, weight: float | list[list[float]] = 1.0, sources: Sequence[str] | None = None) -> None:
         super().__init__()
         points = weight if isinstance(weight, list) else [[0.0, weight]]
-        fractions = [point[0] for point in points if len(point) == 2]
+        fractions = [point[0] for point in points if isinstance(point, list) and len(point) == 2]
         whole = bool(points) and len(fractions) == len(points) and fractions == sorted(fractions)
         if not whole or not 0 <= fractions[0] <= fractions[-1] <= 1:
             raise ValueError(

@@ -269,8 +269,12 @@ def _reranked(
     scores: Float[Tensor, "q k"], right: Bool[Tensor, "q k"], old: Int[Tensor, "q 3"] | None
 ) -> Int[Tensor, "q 3"]:
     """G, T, P of each query: among its candidates where a right one is there, as before where none is."""
+    if scores.isnan().any():
+        raise ValueError("the second stage's scores hold NaN: the model has diverged")
+    if old is None:  # every candidate is there
+        return count_ties(scores, right)
     hit = right.any(1)
-    ties = torch.zeros(len(scores), 3, dtype=torch.int64) if old is None else old.clone()
+    ties = old.clone()
     ties[hit] = count_ties(scores[hit], right[hit])
     return ties
 
