@@ -12,7 +12,9 @@ from torch import Tensor
 
 import vlp
 from tests.checkpoints.fixtures import check_norms
+from vlp.build import build
 from vlp.checkpoints import albef, load
+from vlp.checkpoints.checkpoint import Checkpoint
 from vlp.data.images import open_image
 from vlp.metrics.recall import recall_from_scores
 from vlp.models.features import compute_features
@@ -26,6 +28,8 @@ FILES = {
     "pretrain": "checkpoint_00.pth", "retrieval": "checkpoint_best.pth", "vqa": "checkpoint_07.pth",
     "ve": "checkpoint_best.pth", "nlvr": "checkpoint_01.pth",
 }  # fmt: skip
+
+VARIANTS = [(2, 4, 1, 2), (5, 1, 1, 3), (1, 5, 1, 3), (3, 3, 1, 5), (4, 2, 2, 2), (2, 4, 2, 2), (1, 2, 2, 2)]
 
 
 def file(shared: Path, kind: str) -> Path:
@@ -51,6 +55,55 @@ def test_there_and_back_is_bit_equal(shared: Path, kind: str, tmp_path: Path) ->
     for key, value in original.items():
         assert again[key].dtype == value.dtype, key
         assert torch.equal(again[key], value), key
+
+
+@pytest.mark.parametrize(("text_layers", "fusion_layers", "images", "classes"), VARIANTS)
+def test_any_depth_of_text_and_fusion(
+    text_layers: int, fusion_layers: int, images: int, classes: int, tmp_path: Path
+) -> None:
+    """Two images are told by layers that share keys and values, not by how many there are."""
+    bert = {"width": 24, "heads": 2, "hidden_width": 30}
+    model = {
+        "_target_": "vlp.models.vlm.VisionLanguageModel",
+        "vision": {
+            "_target_": "vlp.models.vision.clip_vit.ClipVit", "image_size": 16, "patch_size": 8, "width": 18, "layers": 1,
+            "heads": 3, "activation": "gelu", "norm_eps": 1e-6, "pre_norm": False, "patch_bias": True, "norm_states": True,
+        },
+        "text": {
+            "_target_": "vlp.models.text.bert.BertText", **bert, "layers": text_layers, "vocabulary_size": 40,
+            "context_length": 12, "token_types": 1,
+        },
+        "fusion": {
+            "_target_": "vlp.models.fusion.cross.CrossFusion", **bert, "layers": fusion_layers, "images": images,
+            "image_width": 18, "text_width": 24,
+        },
+    }  # fmt: skip
+    head = {1: ("visual_entailment", {"classes": [str(n) for n in range(classes)]}), 2: ("nlvr2", {"head": "albef"})}
+    name, options = head[images]
+    target = {"nlvr2": "vlp.tasks.nlvr2.NLVR2", "visual_entailment": "vlp.tasks.visual_entailment.VisualEntailment"}
+    task = build({"_target_": target[name], "width": 24, **options})
+    heads = {f"{name}.{key}": value for key, value in task.state_dict().items()}
+    original = Checkpoint(config={"model": model}, state=dict(build(model).state_dict()), heads=heads)
+    albef.write(original, tmp_path / "c.pth")
+    (tmp_path / "config_bert.json").write_text('{"num_attention_heads": 2, "layer_norm_eps": 1e-5}')
+    found = load.read(tmp_path / "c.pth", {"vision_heads": 3})
+    assert list(found.config["objectives"]) == [name]
+    assert found.config["model"]["fusion"]["images"] == images
+    assert {found.config["model"][part]["norm_eps"] for part in ("text", "fusion")} == {1e-5}
+    for key, value in original.state.items():
+        assert torch.equal(found.state[key], value), key
+    load.build_model(found)
+
+
+def test_without_queues(shared: Path, tmp_path: Path) -> None:
+    state = torch.load(file(shared, "pretrain"), map_location="cpu", weights_only=True)["model"]
+    torch.save({"model": {key: value for key, value in state.items() if "queue" not in key}}, tmp_path / "c.pth")
+    heads = {
+        name: load.read(file(shared, "pretrain"), {}).config["model"][name]["heads"] for name in ("vision", "text")
+    }
+    found = vlp.load(tmp_path / "c.pth", **{f"{name}_heads": count for name, count in heads.items()})
+    assert sorted(found.objectives) == ["itm", "mlm"]
+    assert torch.equal(found.model.part("projection").temperature, state["temp"])
 
 
 def pretraining(shared: Path, alpha: float) -> tuple[Predictor, Batch, dict[str, Tensor]]:

@@ -65,6 +65,21 @@ def test_enough_beams_find_the_best_of_all_texts(penalty: float, min_length: int
         assert set(row[len(expected) :]) <= {PAD}
 
 
+@pytest.mark.parametrize("precision", [torch.float16, torch.bfloat16])
+def test_beams_of_a_model_in_half_precision(precision: torch.dtype) -> None:
+    def half(ids: torch.Tensor, cache: Toy) -> tuple[torch.Tensor, Toy]:
+        logits, cache = step(ids, cache)
+        return (100 * logits).round().to(precision), cache  # what even bfloat16 tells apart
+
+    def whole(ids: torch.Tensor, cache: Toy) -> tuple[torch.Tensor, Toy]:
+        logits, cache = half(ids, cache)
+        return logits.float(), cache
+
+    limits = rules(max_length=9)
+    found, expected = (beam_search(one, Toy(torch.arange(3)), PROMPT, limits, beams=3) for one in (half, whole))
+    assert found.tolist() == expected.tolist()
+
+
 def test_greedy_takes_the_most_probable_token_and_stops_at_the_end() -> None:
     found = greedy(step, Toy(torch.arange(3)), PROMPT, rules(max_length=12))
     for language, row in enumerate(found.tolist()):

@@ -15,7 +15,7 @@ from torch import nn
 from vlp.metrics.recall import chance_recall, recall_at_k
 from vlp.models.vlm import VisionLanguageModel
 from vlp.structures import Batch, Features, Sample
-from vlp.tasks.retrieval import Retrieval
+from vlp.tasks.retrieval import Retrieval, _reranked
 
 COUNTS = [1, 3, 5, 2, 5, 5, 4, 1, 2, 5, 3]  # captions of each of 11 images
 
@@ -103,6 +103,17 @@ def test_an_image_without_captions_is_an_error() -> None:
     features = replace(features, text_embed=features.text_embed[kept], owner=features.owner[kept])
     with pytest.raises(ValueError, match="1 queries have no right candidate"):
         measure([(batch, features)])
+
+
+def test_a_second_stage_hides_neither_nan_nor_lacking_captions() -> None:
+    scores, right = torch.zeros(2, 3), torch.tensor([[True, False, False], [False, False, False]])
+    with pytest.raises(ValueError, match="1 queries have no right candidate"):
+        _reranked(scores, right, None)
+    before = torch.tensor([[0, 1, 1], [2, 1, 1]])
+    assert _reranked(scores, right, before).tolist() == [[0, 3, 1], [2, 1, 1]], "outside the candidates: as before"
+    scores[1, 2] = torch.nan
+    with pytest.raises(ValueError, match="scores hold NaN"):
+        _reranked(scores, right, before)
 
 
 if __name__ == "__main__":  # one of two processes; its batches follow those of the ranks before it

@@ -136,6 +136,7 @@ def _read_dual(folder: Path) -> tuple[dict[str, Any], State]:
     if wrong:
         raise ValueError(f"{folder} does not fit its own config: {wrong}")
     vision, text = model.config.vision_config.to_dict(), model.config.text_config.to_dict()
+    widths = model.visual_projection.in_features, model.text_projection.in_features
     config = {
         "_target_": "vlp.models.vlm.VisionLanguageModel",
         "vision": {
@@ -150,7 +151,7 @@ def _read_dual(folder: Path) -> tuple[dict[str, Any], State]:
             "config": text,
             "pool": "pooler",
         },
-        "projection": _projection(vision["hidden_size"], text["hidden_size"], model.config.projection_dim),
+        "projection": _projection(*widths, model.config.projection_dim),
     }
     return config, to_ours(model.state_dict(), DUAL)
 

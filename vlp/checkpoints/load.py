@@ -42,6 +42,10 @@ FOLDERS = (
     hugging_face_vilt,
     hugging_face_blip,
 )  # modules with matches(folder) and read(folder, architecture), beside hugging_face's own
+_TRANSFORMERS = {
+    "text_model.embeddings.token_embedding.weight", "vision_model.embeddings.class_embedding",
+    "vilt.embeddings.cls_token", "embeddings.cls_token",
+}  # fmt: skip
 _OPTIONS = ("vision_heads", "text_heads", "activation", "image_size")
 _POSITIONS = ("vision.positions", "vision.attnpool.positional_embedding")
 
@@ -111,7 +115,7 @@ def _read_file(path: Path, told: dict[str, Any]) -> Checkpoint:
     for reader in FORMATS:
         if reader.matches(state):
             return reader.read(state, path, told)
-    if "text_model.embeddings.token_embedding.weight" in state or "vision_model.embeddings.class_embedding" in state:
+    if _TRANSFORMERS & state.keys():
         raise ValueError(f"{path} has transformers' keys: give its folder, where config.json is")
     if not (clip.matches(state) or open_clip.matches(state)):
         some = ", ".join(sorted(map(str, state))[:5])

@@ -18,6 +18,7 @@ loss does not depend on how many there are.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -112,6 +113,13 @@ class ITC(Objective):
         self.image_queue, self.text_queue = (
             Queue(size=queue_size, width=width or 0) if queue_size else None for _ in range(2)
         )
+
+    def prepare(self, model: VisionLanguageModel, tokenizer: Any, data: Any) -> None:
+        joint = getattr(model.projection, "width", None)
+        if self.image_queue is not None and joint is not None and self.image_queue.embed.shape[1] != joint:
+            raise ValueError(
+                f"objectives.itc.width={self.image_queue.embed.shape[1]} is not the joint space's: set objectives.itc.width={joint}"
+            )
 
     def forward(self, model: VisionLanguageModel, batch: Batch, features: Features) -> Loss:
         image, text, owner = features.image_embed, features.text_embed, features.owner
