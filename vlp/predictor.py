@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import PIL.Image
+import PIL.ImageOps
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -22,7 +23,7 @@ from vlp.checkpoints.checkpoint import Checkpoint
 from vlp.checkpoints.keys import load_strictly
 from vlp.checkpoints.load import build_model, read
 from vlp.data.collate import pad_images
-from vlp.data.images import open_image
+from vlp.data.images import ORIENTATION, open_image
 from vlp.models.momentum import MomentumCopy
 from vlp.models.vlm import VisionLanguageModel
 from vlp.structures import Image
@@ -185,7 +186,14 @@ class Predictor:
         templates: prompts with {} where the label goes, of whose embeddings the mean is taken; None = one,
         "a photo of a {}.".
         """
-        tokenizer, prompts = self.require_tokenizer(), tuple(templates or ("a photo of a {}.",))
+        prompts = tuple(("a photo of a {}.",) if templates is None else _listed(templates, "templates"))
+        if wrong := [prompt for prompt in prompts if "{}" not in prompt]:
+            raise ValueError(f"templates: {wrong[0]!r} has no {{}} where the label goes")
+        if len(set(_listed(labels, "labels"))) < len(labels):
+            raise ValueError(
+                f"labels: {next(label for label in labels if list(labels).count(label) > 1)!r} comes twice"
+            )
+        tokenizer = self.require_tokenizer()
         classes = class_embeddings(self.model, tokenizer, tuple(labels), prompts, self.batch_size)
         logits = self.model.similarity(self.embed_images(images), classes.to(self.device))
         return [dict(zip(labels, row, strict=True)) for row in logits.softmax(-1).tolist()]
@@ -256,16 +264,30 @@ class Predictor:
     def _pairs(
         self, images: Sequence[Picture], texts: Sequence[str], name: str
     ) -> Iterator[tuple[list[Any], list[str]]]:
-        if len(images) != len(texts):
+        if len(_listed(images, "images")) != len(_listed(texts, name)):
             raise ValueError(f"{len(images)} images and {len(texts)} {name}: give one for each image")
         return zip(self._batches(images, "images"), self._batches(texts, name), strict=True)
 
     def _batches(self, inputs: Sequence[Any], name: str) -> Iterator[list[Any]]:
-        if isinstance(inputs, (str, Path, PIL.Image.Image)) or len(inputs) == 0:
-            raise ValueError(f"{name} must be a list with at least one entry")
+        _listed(inputs, name)
         for start in range(0, len(inputs), self.batch_size):
             yield list(inputs[start : start + self.batch_size])
 
 
+def _listed(inputs: Sequence[Any], name: str) -> Sequence[Any]:
+    if isinstance(inputs, (str, Path, PIL.Image.Image)) or not isinstance(inputs, Sequence) or len(inputs) == 0:
+        raise ValueError(f"{name} must be a list with at least one entry")
+    return inputs
+
+
 def _picture(image: Picture) -> PIL.Image.Image:
-    return image if isinstance(image, PIL.Image.Image) else open_image(image)
+    """Upright, as a file is."""
+    if isinstance(image, (str, Path)):
+        return open_image(image)
+    if not isinstance(image, PIL.Image.Image):
+        raise ValueError(
+            f"images are paths or Pillow's, not {type(image).__name__}: PIL.Image.fromarray makes one of an array"
+        )
+    if not image.width or not image.height:
+        raise ValueError(f"an image of {image.width} x {image.height} pixels")
+    return PIL.ImageOps.exif_transpose(image) if image.getexif().get(ORIENTATION, 1) != 1 else image

@@ -62,13 +62,15 @@ def test_caption_training_holds_no_boxes(shared: Path, loading: Loading) -> None
     assert not any(sample.boxes or sample.box_labels for sample in official(shared, loading).samples("test"))
 
 
-def write(root: Path, split: str, images: int = 2) -> Path:
-    """Images 1, 2, … of 6 × 4 pixels, with one caption and one box each, a third of category 90."""
+def write(root: Path, split: str, images: int = 2, first: int = 1) -> Path:
+    """Images 1, 2, … of 6 × 4 pixels, with one caption and one box each, one of category 90.  first: the first's number."""
     year = f"COCO_{split}_" if split.endswith("2014") else ""
-    records = [{"id": i, "file_name": f"{year}{i:012d}.jpg", "width": 6, "height": 4} for i in range(1, images + 1)]
-    captions = [{"id": i, "image_id": i, "caption": f"photo {i}"} for i in range(1, images + 1)]
+    numbers = range(first, first + images)
+    records = [{"id": i, "file_name": f"{year}{i:012d}.jpg", "width": 6, "height": 4} for i in numbers]
+    captions = [{"id": i, "image_id": i, "caption": f"photo {i}"} for i in numbers]
     boxes = [
-        {"id": i, "image_id": i, "category_id": 90 if i == 1 else 7, "bbox": [1, 1, 2, 3], "iscrowd": 0} for i in (1, 2)
+        {"id": i, "image_id": i, "category_id": 90 if i == first else 7, "bbox": [1, 1, 2, 3], "iscrowd": 0}
+        for i in numbers[:2]
     ]
     categories = [{"id": 90, "name": "toothbrush"}, {"id": 7, "name": "train"}]
     (root / "annotations").mkdir(exist_ok=True)
@@ -84,13 +86,21 @@ def write(root: Path, split: str, images: int = 2) -> Path:
 
 
 def test_splits_of_2014_have_their_own_file_names(tmp_path: Path, loading: Loading) -> None:
-    write(write(tmp_path, "train2014"), "val2014")
+    write(write(tmp_path, "train2014", first=5), "val2014")
     data = COCO(root=tmp_path, train="train2014", test="val2014", held_out=1, boxes=True, **loading)
     assert [len(data.split(split)) for split in ("train", "val", "test")] == [1, 1, 2]
     first, second = data.split("test")
     assert first.image == tmp_path / "val2014" / "COCO_val2014_000000000001.jpg"
     assert (first.boxes, first.box_labels, second.box_labels) == (((1.0, 1.0, 3.0, 4.0),), (1,), (0,))
     assert data.class_names == ("train", "toothbrush"), "ids with gaps are counted without them, in their order"
+
+
+def test_a_photo_in_training_and_test_is_an_error(tmp_path: Path, loading: Loading) -> None:
+    write(write(tmp_path, "train2017"), "val2014", first=2)
+    data = COCO(root=tmp_path, train="train2017", test="val2014", held_out=0, **loading)
+    assert len(data.split("train")) == 2
+    with pytest.raises(ValueError, match=r"1 images are in train2017 and in val2014: .*COCO_val2014_000000000002.jpg"):
+        data.split("test")
 
 
 def test_boxes_need_the_instances_file_and_captions_do_not(tmp_path: Path, loading: Loading) -> None:

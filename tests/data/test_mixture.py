@@ -134,7 +134,8 @@ def test_a_step_that_was_interrupted_is_trained_on_again(tmp_path: Path) -> None
         fit(data := mixture(tmp_path), module, tmp_path / "saved")
     state = data.state_dict()
     assert (state["epoch"], state["step"]) == (1, 1)
-    assert state["sources"]["asked"] == {"epoch": 2, "consumed": 0, "length": 5, "batch_size": 2, "seed": 3}
+    position = {"epoch": 2, "consumed": 0, "length": 5, "batch_size": 2, "seed": 3}
+    assert state["sources"]["asked"] == {**position, "identity": data.sources["asked"].identity()}
     again = mixture(tmp_path)
     again.setup("fit")
     again.load_state_dict(state)

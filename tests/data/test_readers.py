@@ -375,7 +375,12 @@ def test_jsonl_with_own_columns_and_classes(table: Callable[..., Table]) -> None
         ),
         ("t.jsonl", "[1]", "t.jsonl, line 1: expected an object"),
         ("t.jsonl", '{"image": "a.jpg", "caption": 7, "split": "train"}', "line 1: a caption must be a text, not int"),
-        ("t.tsv", "x", "a table is a .csv or a .jsonl file"),
+        ("t.xls", "x", "a table is a .csv, .tsv or .jsonl file"),
+        (
+            "t.csv",
+            "image,caption,split\n./img/1.jpg,a dog,train\nimg//1.jpg,a dog,test\n",
+            "1 images are in train and in test: img/1.jpg",
+        ),
     ],
 )
 def test_table_errors_tell_file_and_line(table: Callable[..., Table], name: str, text: str, message: str) -> None:

@@ -35,6 +35,8 @@ def read(path: Path) -> Any:
 def _read(path: Path) -> Any:
     if path.is_dir():
         return shards.read(path)
+    if not path.stat().st_size:
+        raise ValueError(f"{path} is empty")
     if path.suffix == ".safetensors":
         return load_file(path)
     if zipfile.is_zipfile(path):
@@ -44,6 +46,8 @@ def _read(path: Path) -> Any:
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
+        if not zipfile.is_zipfile(path) and path.read_bytes()[:1] != b"\x80":
+            raise ValueError(f"{path} is no checkpoint: neither torch nor safetensors wrote it") from error
         raise ValueError(
             f"{path} holds more than tensors and plain values, which could run code when it is read: it is refused"
         ) from error

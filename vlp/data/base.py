@@ -158,10 +158,24 @@ class DataModule(L.LightningDataModule):
         digest = hashlib.sha256()
         for sample in self.split(split):
             name = os.path.relpath(str(sample.image), str(self.root))
-            asked = () if sample.question is None else (sample.question, *sample.answers)
-            parts = () if sample.crop is None else (str(sample.crop),)
-            digest.update("\0".join([name, str(sample.label), *sample.captions, *asked, *parts]).encode() + b"\n")
+            digest.update("\0".join([name, *told(sample)]).encode() + b"\n")
         return digest.hexdigest()
+
+    def identity(self) -> str:
+        """Of the training data wherever they lie, from samples spread over them: names of files, captions, answers."""
+        train, digest = self.split("train"), hashlib.sha256()
+        for index in range(0, len(train), max(1, len(train) // 256)):
+            sample = train[index]
+            digest.update("\0".join([os.path.basename(str(sample.image)), *told(sample)]).encode() + b"\n")
+        return digest.hexdigest()
+
+    def check_identity(self, state: dict[str, Any]) -> None:
+        """state: of a checkpoint.  Raises ValueError where it was trained on other data."""
+        if state.get("identity", own := self.identity()) != own:
+            raise ValueError(
+                f"cannot resume within the data: {self.name} below {self.root} holds other files, captions or answers than "
+                "the run was trained on; correct data.root, or start anew"
+            )
 
     def train_captions(self) -> Iterator[str]:
         """All that a tokenizer can learn from: captions, questions, and each question's different answers."""
@@ -262,12 +276,21 @@ class DataModule(L.LightningDataModule):
             return {}
         epoch, first = self.sampler.begun
         used = self._train_loader.delivered - unused_batches(self.trainer) if self._train_loader is not None else 0
-        return self.sampler.state_dict(epoch=epoch, consumed=first + used * self.batch_size)
+        position = self.sampler.state_dict(epoch=epoch, consumed=first + used * self.batch_size)
+        return {**position, "identity": self.identity()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         if self.sampler is not None:
+            self.check_identity(state_dict)
             self.sampler.load_state_dict(state_dict)
             self._train_loader = None
+
+
+def told(sample: Sample) -> list[str]:
+    """All that goes with its image."""
+    asked = () if sample.question is None else (sample.question, *sample.answers)
+    parts = () if sample.crop is None else (str(sample.crop),)
+    return [str(sample.label), *sample.captions, *asked, *parts]
 
 
 def texts_of(sample: Sample) -> Iterator[str]:

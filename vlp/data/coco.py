@@ -20,7 +20,7 @@ from vlp.data.coco_instances import Instances, by_id, of_known_images, read_inst
 from vlp.data.coco_panoptic import Panoptic, class_map, read_panoptic
 from vlp.data.faults import DataError
 from vlp.data.files import clean_captions, existing, read_json, records
-from vlp.data.held_out import hold_out
+from vlp.data.held_out import apart, hold_out
 from vlp.data.images import ImageError
 from vlp.data.left_out import LeftOut
 from vlp.structures import Sample
@@ -53,7 +53,8 @@ class COCO(DataModule):
     def samples(self, split: str) -> list[Sample]:
         official = self.official[split]
         if official not in self._read:
-            self._read[official] = self._official(official, training=split != "test")
+            read = self._official(official, training=split != "test")
+            self._read[official] = apart(read, official, self._read, name=self.name, faults=self.faults)
         samples = self._read[official]
         if split == "test":
             return samples

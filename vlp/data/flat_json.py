@@ -21,7 +21,7 @@ from vlp.data.base import SPLITS, DataModule
 from vlp.data.faults import DataError
 from vlp.data.files import clean_captions, first_five, whole
 from vlp.data.flat_rows import flat_rows, is_false, row_captions, row_choices, row_image, row_question
-from vlp.data.held_out import hold_out
+from vlp.data.held_out import apart, hold_out
 from vlp.data.left_out import LeftOut
 from vlp.data.photo_ids import genome_photos, photo_of_file
 from vlp.structures import Sample
@@ -69,7 +69,7 @@ class FlatJSON(DataModule):
                 self.answer_names = read_answers(self.root / self.answer_vocabulary)
         source = "train" if self.held_out and split == "val" else split
         if source not in self._read:
-            self._read[source] = self._apart(self._from(source), source)
+            self._read[source] = apart(self._from(source), source, self._read, name=self.name, faults=self.faults)
             self._placed.clear()
         samples = self._read[source]
         if not self.held_out or source != "train":
@@ -82,17 +82,6 @@ class FlatJSON(DataModule):
             self._known_as = {} if self.image_data is None else genome_photos(self.root / self.image_data)
         number = photo_of_file(path)
         return self._known_as.get(number, number)
-
-    def _apart(self, samples: list[Sample], split: str) -> list[Sample]:
-        """Those whose images are not in a split that was read before."""
-        own = {sample.image for sample in samples}
-        for other, known in self._read.items():
-            both = own & {sample.image for sample in known}
-            if both:
-                message = f"{self.name}: {len(both)} images are in {other} and in {split}: {first_five(sorted(map(str, both)))}"
-                self.faults.error("image in two splits", message, count=len(both))
-                samples = [sample for sample in samples if sample.image not in both]
-        return samples
 
     def _from(self, split: str) -> list[Sample]:
         captions: dict[Path, tuple[int, list[str]]] = {}  # by image, with the photo's number

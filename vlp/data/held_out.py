@@ -2,9 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from vlp.data.faults import Faults
+from vlp.data.files import first_five
 from vlp.random import permutation
 from vlp.structures import Sample
+
+
+def apart(
+    samples: list[Sample], split: str, others: Mapping[str, list[Sample]], *, name: str | None, faults: Faults
+) -> list[Sample]:
+    """Those whose photos are in none of the other splits, by the photos' ids; the rest is a fault."""
+    own = {sample.id: str(sample.image) for sample in samples}
+    for other, known in others.items():
+        both = own.keys() & {sample.id for sample in known}
+        if both and other != split:
+            names = sorted(own[photo] for photo in both)
+            message = f"{name}: {len(both)} images are in {other} and in {split}: {first_five(names)}"
+            faults.error("image in two splits", message, count=len(both))
+            samples = [sample for sample in samples if sample.id not in both]
+    return samples
 
 
 def hold_out(

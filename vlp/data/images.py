@@ -26,7 +26,7 @@ from vlp.structures import Member
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
 MAX_PIXELS = 80_000_000  # below Pillow's own warning
 MAX_BYTES = 256 << 20
-_ORIENTATION = 0x0112
+ORIENTATION = 0x0112  # EXIF's key of it
 
 
 class ImageError(ValueError):
@@ -137,7 +137,7 @@ def open_photo(
 def _orientation(image: PIL.Image.Image) -> int:
     """1 to 8, 1 = as it is."""
     try:
-        orientation = image.getexif().get(_ORIENTATION, 1)
+        orientation = image.getexif().get(ORIENTATION, 1)
     except Exception:  # a damaged EXIF block says nothing about orientation, and the pixels are fine
         return 1
     return orientation if isinstance(orientation, int) and 1 <= orientation <= 8 else 1

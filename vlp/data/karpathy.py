@@ -9,6 +9,7 @@ Karpathy and Fei-Fei, "Deep Visual-Semantic Alignments", CVPR 2015; cs.stanford.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -46,8 +47,10 @@ class Karpathy(DataModule):
                     with self.faults.each():
                         self._check_record(record, f"{path}: images[{number}]", left_out)
                         kept.append((f"images[{number}]", record))
-            kept = self._once(kept, "duplicate image id", "id", image_id, path)
-            self._listed = self._once(kept, "file listed twice", "file", relative_path, path)
+            kept = self._once(kept, "duplicate image id", "id", lambda record: int(image_id(record)), path)
+            self._listed = self._once(
+                kept, "file listed twice", "file", lambda record: os.path.normpath(relative_path(record)), path
+            )
         return self._listed
 
     def _check_record(self, record: dict[str, Any], place: str, left_out: LeftOut) -> None:

@@ -213,7 +213,8 @@ class Mixture(L.LightningDataModule):
         positions = {}
         for name, sampler in self._loader.samplers.items():
             own, consumed = divmod(trained, sampler.steps_per_epoch)
-            positions[name] = sampler.state_dict(epoch=own, consumed=consumed * sampler.batch_size)
+            position = sampler.state_dict(epoch=own, consumed=consumed * sampler.batch_size)
+            positions[name] = {**position, "identity": self.sources[name].identity()}
         return {"epoch": epoch, "step": step, "steps_per_epoch": self.steps_per_epoch, "sources": positions}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -228,6 +229,7 @@ class Mixture(L.LightningDataModule):
             )
         self._loader = self._make_loader()
         for name, sampler in self._loader.samplers.items():
+            self.sources[name].check_identity(state_dict["sources"][name])
             sampler.load_state_dict(state_dict["sources"][name])
         self._loader.start(state_dict["epoch"], state_dict["step"])
 

@@ -232,6 +232,9 @@ class Shards(DataModule):
             digest.update(f"{shard.name}\0{shard.samples}\0{shard.sha256 or shard.bytes}\n".encode())
         return digest.hexdigest()
 
+    def identity(self) -> str:
+        return self.fingerprint("train")
+
     def train_captions(self) -> Iterator[str]:
         samples = self.split("train")
         for number in range(len(samples)):

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import csv
 import io
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -79,7 +80,8 @@ class Table(DataModule):
         split: str | None,
         place: str,
     ) -> None:
-        lacking = [column for column in needed if row.get(column) is None]
+        label_column = self.columns["label"]
+        lacking = [c for c in needed if row.get(c) is None or (c == label_column and not str(row[c]).strip())]
         if lacking:
             fix = "name your columns with data.image, data.caption, …, or give one file a split in data.table"
             message = f"{place}: no value for {', '.join(lacking)} (there is {', '.join(map(str, row))}); {fix}"
@@ -89,6 +91,7 @@ class Table(DataModule):
             raise DataError("unknown split", f"{place}: {name!r} is no split; use {', '.join(SPLITS)}")
         if not isinstance(image, str):
             raise DataError("not a file name", f"{place}: {str(image)[:80]!r} is no file name")
+        image = os.path.normpath(image)  # however it is written, one file is one image
         entry = entries[name].get(image)
         if entry is None:
             entry = entries[name][image] = _Entry(place)
@@ -128,17 +131,20 @@ class Table(DataModule):
 
 def rows(path: Path, faults: Faults | None = None) -> Iterator[tuple[str, dict[str, Any]]]:
     """Each row with "file, line n"."""
-    if path.suffix == ".csv":
-        yield from _csv_rows(path, faults or Faults())
-    elif path.suffix in (".jsonl", ".ndjson"):
+    kind = path.suffix.lower()
+    if kind in (".csv", ".tsv"):
+        yield from _csv_rows(path, faults or Faults(), delimiter="," if kind == ".csv" else "\t")
+    elif kind in (".jsonl", ".ndjson"):
         yield from json_lines(path, what="the table", faults=faults or Faults())
     else:
-        raise DataError("not a table", f"{path}: a table is a .csv or a .jsonl file")
+        raise DataError("not a table", f"{path}: a table is a .csv, .tsv or .jsonl file")
 
 
-def _csv_rows(path: Path, faults: Faults) -> Iterator[tuple[str, dict[str, Any]]]:
+def _csv_rows(path: Path, faults: Faults, delimiter: str) -> Iterator[tuple[str, dict[str, Any]]]:
     # not splitlines(): captions may hold characters such as U+2028 that it takes for line ends
-    reader = csv.DictReader(io.StringIO(read_text(path, what="the table"), newline=""), strict=True)
+    reader = csv.DictReader(
+        io.StringIO(read_text(path, what="the table"), newline=""), strict=True, delimiter=delimiter
+    )
     while True:
         row: dict[str, Any] | None = None
         try:

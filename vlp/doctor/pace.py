@@ -7,7 +7,8 @@ from statistics import median
 from typing import Any
 
 from vlp.doctor.arithmetic import total_steps
-from vlp.doctor.finding import Finding, duration, fine, warning
+from vlp.doctor.finding import Finding, duration, error, fine, warning
+from vlp.training.length import ENDLESS
 
 DAYS = 7 * 86_400  # a run longer than this is worth a second look
 
@@ -15,6 +16,9 @@ DAYS = 7 * 86_400  # a run longer than this is worth a second look
 def finish(config: dict[str, Any], facts: dict[str, Any]) -> Finding:
     """facts: {"seconds": of each full step, "per_epoch": steps, "val_seconds": of a batch, "val_batches"}."""
     steps = total_steps(config, facts["per_epoch"])
+    if steps == ENDLESS:
+        fix = f"vlp train trainer.max_steps={10 * max(1, facts['per_epoch'])}"
+        return error("time.finish", "trainer.max_epochs=-1 has no end, which the schedule needs", fix)
     one, whole = typical(facts["seconds"]), facts["val_seconds"] * facts["val_batches"]
     limit = config["trainer"].get("limit_train_batches")
     per_epoch = min(facts["per_epoch"], limit) if isinstance(limit, int) else int(facts["per_epoch"] * (limit or 1))

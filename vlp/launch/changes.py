@@ -21,6 +21,7 @@ FREE = re.compile(
 )
 
 
+OF_A_RUN = re.compile(r"(checkpoint|monitor|data\.(.*\.)?root)$")
 PARTS = re.compile(r"(model|objectives|tasks|data|tokenizer)\.")
 
 
@@ -40,9 +41,10 @@ def changes(then: dict[str, Any], now: dict[str, Any]) -> list[str]:
 
 
 def equal(one: dict[str, Any], other: dict[str, Any]) -> bool:
-    """Whether two frozen configs are of the same run: no part and no setting more in one of them, and all that counts equal."""
+    """Whether two frozen configs are of the same run: no part and no setting more in one of them, and all that counts equal,
+    the place of the data too: in another folder may be other data."""
     sides = [
-        {key: value for key, value in flat(config) if not FREE.search(key) or key in ("checkpoint", "monitor")}
+        {key: value for key, value in flat(config) if not FREE.search(key) or OF_A_RUN.match(key)}
         for config in (one, other)
     ]
     return sides[0] == sides[1]

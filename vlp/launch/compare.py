@@ -85,9 +85,11 @@ def find(folders: Sequence[Path]) -> list[Run]:
     for folder in folders:
         if not folder.is_dir():
             raise ConfigError(f"{folder}: there is no such folder; name a run, or a folder of runs such as runs/scenes")
-    files = {file.resolve(): file for folder in folders for file in sorted(folder.rglob("config.yaml"))}
-    if not files:
-        raise ConfigError(f"{' '.join(map(str, folders))}: no run in it (a run folder holds config.yaml)")
+    found = {folder: sorted(folder.rglob("config.yaml")) for folder in folders}
+    for folder, own in found.items():
+        if not own:
+            raise ConfigError(f"{folder}: no run in it (a run folder holds config.yaml)")
+    files = {file.resolve(): file for own in found.values() for file in own}
     return [load(file) for file in files.values()]
 
 
@@ -177,21 +179,19 @@ def show(rows: Sequence[Row], metrics: Sequence[str]) -> None:
         (header, [summary(row.figures.get(name)) for row in rows])
         for name, header in zip(metrics, short(metrics), strict=True)
     ]
-    left = Console().width - sum(map(_width, [*first, *figures]))
-    shown: list[tuple[str, list[str]]] = []
-    for column in settings:
-        left -= _width(column)
-        if left < 0 and shown:  # one at least tells the rows apart
-            break
-        shown.append(column)
-    notes = (
-        [f"{len(settings) - len(shown)} more settings differ: see --csv or --json"]
-        if len(shown) < len(settings)
-        else []
-    )
+    # one setting at least tells the rows apart, and one figure is what was asked for; then figures come before settings
+    left = Console().width - sum(map(_width, [*first, *settings[:1], *figures[:1]]))
+    more_figures, left = _fitting(figures[1:], left)
+    more_settings, left = _fitting(settings[1:], left)
+    notes = [
+        f"{len(columns) - 1 - len(more)} more {what}: see --csv or --json"
+        for columns, more, what in ((settings, more_settings, "settings differ"), (figures, more_figures, "figures"))
+        if len(columns) - 1 > len(more)
+    ]
+    figures, settings = [*figures[:1], *more_figures], [*settings[:1], *more_settings]
     if repeats := sum(len(row.repeats) for row in rows):
         notes.append(f"{repeats} older or unfinished runs of the same seed are not counted")
-    columns = [*first, *shown, *figures]
+    columns = [*first, *settings, *figures]
     table = Table(*(escape(header) for header, _ in columns), title=escape(base), caption="; ".join(notes) or None)
     for cells in zip(*(cells for _, cells in columns), strict=True):
         table.add_row(*map(escape, cells))
@@ -200,6 +200,16 @@ def show(rows: Sequence[Row], metrics: Sequence[str]) -> None:
 
 def _cell(key: str, value: Any) -> str:
     return str(value).rpartition(".")[2] if key.endswith("_target_") else str(value)
+
+
+def _fitting(columns: list[tuple[str, list[str]]], left: int) -> tuple[list[tuple[str, list[str]]], int]:
+    """As many of the first columns as the width that is left has room for, and what is then left."""
+    count = 0
+    for column in columns:
+        if (left := left - _width(column)) < 0:
+            break
+        count += 1
+    return columns[:count], left
 
 
 def _width(column: tuple[str, list[str]]) -> int:

@@ -39,11 +39,14 @@ def conf_folder() -> Path:
 
 
 def data_root(name: str) -> str:
-    """First existing folder of $VLP_DATA/NAME, data/NAME, ../data/NAME, ../shared/data/NAME; else data/NAME."""
+    """First existing folder of $VLP_DATA/NAME, data/NAME, ../data/NAME, ../shared/data/NAME; else $VLP_DATA/NAME, or data/NAME
+    where that is not set."""
     folders = [Path(os.environ["VLP_DATA"])] if os.environ.get("VLP_DATA") else []
     for root in (Path(), PACKAGE.parent):
         folders += [root / "data", root / ".." / "data", root / ".." / "shared" / "data"]
-    return str(next((f / name for f in folders if (f / name).exists()), Path("data", name)))
+    return str(
+        next((f / name for f in folders if (f / name).exists()), Path(os.environ.get("VLP_DATA") or "data", name))
+    )
 
 
 class Composer:

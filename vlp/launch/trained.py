@@ -33,9 +33,9 @@ def of_checkpoint(path: str) -> list[tuple[str, str, Any]]:
 
 
 def _from(value: Any, cwd: Path | None, key: str = "") -> Any:
-    """Folders of data that are there only as seen from where the run was started are named in full."""
+    """Folders of data are meant from where the run was started, if they are still there."""
     if isinstance(value, dict):
         return {name: _from(inner, cwd, name) for name, inner in value.items()}
-    if key == "root" and isinstance(value, str) and cwd and not Path(value).exists() and (cwd / value).exists():
+    if key == "root" and isinstance(value, str) and cwd and cwd != Path.cwd() and (cwd / value).exists():
         return str(cwd / value)
     return value

@@ -51,6 +51,11 @@ def evaluate(config_path: Path) -> dict[str, Any]:
     results: dict[str, Any] = {
         k: float(v) for k, v in trainer.callback_metrics.items() if k.startswith(("val/", "test/"))
     }
+    if not any(name.count("/") == 3 for name in results):
+        raise ValueError(
+            f"nothing was measured: no {config['split']} batch has what {', '.join(tasks) or 'no task'} needs: choose "
+            "another task=[…] or data=…"
+        )
     if trainer.is_global_zero:
         results = write_results(folder, results | {"seconds": round(time.perf_counter() - start, 1)}, stored, data)
         print_table(results, folder)

@@ -42,13 +42,23 @@ def test_a_foreign_id_is_not_that_of_a_known_photo() -> None:
     assert read({"url": "http://x/1.jpg", "caption": "a dog"}).id != sample.id
 
 
+OTHERS: list[dict[str, Any]] = [
+    {"boxes": [1, 2]}, {"answer_weight": None}, {"answer_weight": "x"}, {"label": "cat"}, {"label": 2**80},
+    {"categories": ["cat"]}, {"blanks": [{"caption": 0}]}, {"also_true": [3]}, {"boxes": [[0, 1, 2, "x"]]}, {"label": [1]},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("other", OTHERS)
+def test_other_columns_of_a_foreign_record_mean_nothing(other: dict[str, Any]) -> None:
+    assert read({"caption": "a dog", **other}) == read({"caption": "a dog"})
+
+
 @pytest.mark.parametrize(
     "wrong",
     [
-        [], "text", 3, {}, {"captions": []}, {"captions": [3]}, {"captions": {"a": 1}}, {"choices": 3}, {"boxes": [1, 2]},
-        {"answer_weight": None}, {"answer_weight": "x"}, {"label": "cat"}, {"label": 2**80}, {"categories": ["cat"]},
-        {"vlp": 1, "id": 2**70, "sample": 0}, {"vlp": 1, "id": -3, "sample": 0}, {"vlp": 1}, {"question": 3},
-        {"blanks": [{"caption": 0}]}, {"also_true": [3]}, {"boxes": [[0, 1, 2, "x"]]}, {"label": [1]},
+        [], "text", 3, {}, {"captions": []}, {"captions": [3]}, {"captions": {"a": 1}}, {"choices": 3}, {"question": 3},
+        {"vlp": 1, "id": 2**70, "sample": 0}, {"vlp": 1, "id": -3, "sample": 0}, {"vlp": 1},
+        *({"vlp": 1, "id": 1, "sample": 1, **wrong} for wrong in OTHERS),
     ],
 )  # fmt: skip
 def test_what_is_no_sample_is_one_sentence_with_its_place(wrong: Any) -> None:

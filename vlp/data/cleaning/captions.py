@@ -36,7 +36,7 @@ def clean_captions(samples: Sequence[Sample], options: CleanOptions, report: Cle
                 kept.append(index)
             else:
                 report.drop("caption", reason, f"{sample.image}: {caption}")
-        if kept:
+        if kept or sample.label is not None:  # which is learnt from without a caption
             left.append(sample if len(kept) == len(sample.captions) else with_captions(sample, kept))
     with_caption = {str(sample.image) for sample in left}
     for image in by_image:

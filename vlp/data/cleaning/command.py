@@ -77,10 +77,12 @@ def run(options: argparse.Namespace) -> None:
                 f"nothing of {split} would stay: switch off with --set what drops too much (`--set help` lists it), such as "
                 f"--set phrase_share=0; {options.out} is not written"
             )
-    write_cleaned(kept, options.out, root=options.root or source.root)
+    write_cleaned(kept, options.out, root=options.root or source.root, class_names=source.class_names)
     if options.report is not None:
         write_whole(options.report, [report.json()])
     told = (
         f"data=table data.root={options.root or source.root} data.table={options.out.resolve()} data.caption=captions"
     )
+    if source.class_names is not None:
+        told += " data.label=label"
     print(f"written: {options.out}; to train on it: {told}", file=sys.stderr)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -72,21 +72,26 @@ def sizes(samples: Iterable[Sample]) -> dict[str, int]:
     return {"images": len(images), "captions": captions}
 
 
-def write_cleaned(kept: Mapping[str, Iterable[Sample]], path: Path, *, root: Path) -> None:
-    """A JSONL table of {"image", "captions", "split"}, image paths relative to root. The file appears only when complete.
+def write_cleaned(
+    kept: Mapping[str, Iterable[Sample]], path: Path, *, root: Path, class_names: Sequence[str] | None = None
+) -> None:
+    """A JSONL table of {"image", "captions", "split"} and, where samples have classes, "label"; image paths relative to root.
+    The file appears only when complete.
 
-    To train on it: data=table data.root=<root> data.table=<path> data.caption=captions
+    To train on it: data=table data.root=<root> data.table=<path> data.caption=captions [data.label=label]
     """
     if path.suffix not in (".jsonl", ".ndjson"):
         raise ValueError(f"{path}: the cleaned list is JSONL; give it a name that ends in .jsonl")
-    write_whole(path, _rows(kept, root))
+    write_whole(path, _rows(kept, root, class_names))
 
 
-def _rows(kept: Mapping[str, Iterable[Sample]], root: Path) -> Iterator[str]:
+def _rows(kept: Mapping[str, Iterable[Sample]], root: Path, class_names: Sequence[str] | None) -> Iterator[str]:
     for split, samples in kept.items():
         for sample in samples:
             image = os.path.relpath(str(sample.image), root)
             if image.split(os.sep)[0] == os.pardir:
                 raise ValueError(f"{sample.image}: is not below {root}; give as root a folder that holds all images")
             row = {"image": image.replace(os.sep, "/"), "captions": list(sample.captions), "split": split}
+            if class_names is not None and sample.label is not None:
+                row["label"] = class_names[sample.label]
             yield json.dumps(row, ensure_ascii=False) + "\n"

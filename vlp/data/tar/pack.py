@@ -173,6 +173,7 @@ def pack_shard(name: str, samples: Sequence[Sample], *, folder: Path, options: P
         os.fsync(written.fileno())
         digest = hashlib.file_digest(written, "sha256").hexdigest()
     packed.shard = Shard(name=name, samples=count, bytes=part.stat().st_size, sha256=digest)
+    (folder / NAME).unlink(missing_ok=True)  # of an earlier packing, which has other shards
     os.replace(part, folder / name)
     told = {"key": key, "left_out": packed.left_out, "examples": packed.examples, **vars(packed.shard)}
     write_whole(_note(folder, name), json.dumps(told))

@@ -49,6 +49,10 @@ def _sample(told: Any, *, image: Member, number: int) -> Sample:
     captions = told.get("captions", told.get("caption")) or []
     texts = _texts([captions] if isinstance(captions, str) else captions)
     address = str(told.get("url") or told.get("sha256") or f"{image.archive.name}/{image.name}")
+    if not ours:  # other columns of a foreign record may have our names and mean other things
+        asked = {key: told.get(key) for key in ("question", "choices", "answers")}
+        digits = str(told.get("label")).removeprefix("-")
+        told = asked | ({"label": told["label"]} if digits.isdecimal() and len(digits) < 19 else {})
     boxes, label = told.get("boxes"), told.get("label")
     return Sample(
         id=_number(told["id"]) if ours else OTHER + hashed(address),

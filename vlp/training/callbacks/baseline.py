@@ -6,6 +6,7 @@ Fitted on training images through the evaluation transform, so it sees what the 
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
 
 import lightning as L
@@ -13,7 +14,7 @@ import torch
 from lightning.pytorch.callbacks import Callback
 
 from vlp.data.base import DataModule
-from vlp.data.images import open_image
+from vlp.data.images import ImageError, open_image
 from vlp.metrics.recall import recall_from_scores
 from vlp.metrics.ridge_baseline import ridge_similarity
 from vlp.structures import Sample
@@ -34,18 +35,26 @@ class RidgeBaseline(Callback):
 
     def _recall(self, data: DataModule) -> dict[str, float]:
         """Empty for a source without captions, where retrieval is not measured either."""
-        fit = [data.split("train")[index] for index in range(min(self.train_images, len(data.split("train"))))]
-        test = list(data.split("test"))
-        if not fit or not all(sample.captions for sample in [*fit, *test]):
+        train, test = data.split("train"), list(data.split("test"))
+        fit: list[Sample] = []
+        seen: list[torch.Tensor] = []
+
+        def pixels(sample: Sample) -> torch.Tensor:
+            return data.transform["eval"](open_image(sample.image))
+
+        for index in range(min(self.train_images, len(train))):
+            with suppress(ImageError):  # what training replaces and counts
+                sample = train[index]
+                if not sample.captions:
+                    return {}
+                seen.append(pixels(sample))
+                fit.append(sample)
+        if not fit or not all(sample.captions for sample in test):
             return {}
-
-        def pixels(samples: list[Sample]) -> torch.Tensor:
-            return torch.stack([data.transform["eval"](open_image(sample.image)) for sample in samples])
-
         scores = ridge_similarity(
-            train_pixels=pixels(fit),
+            train_pixels=torch.stack(seen),
             train_captions=[sample.captions for sample in fit],
-            pixels=pixels(test),
+            pixels=torch.stack([pixels(sample) for sample in test]),
             captions=[caption for sample in test for caption in sample.captions],
         )
         ids = torch.tensor([sample.id for sample in test])
