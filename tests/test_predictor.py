@@ -3,6 +3,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import PIL.Image
 import pytest
@@ -39,6 +40,34 @@ def predictor(tmp_path: Path) -> Predictor:
 
 def pictures(count: int = 3) -> list[PIL.Image.Image]:
     return [PIL.Image.new("RGB", (20 + index, 30), (80 * index, 10, 200)) for index in range(count)]
+
+
+def test_a_turned_photo_is_upright_as_a_file_and_as_a_picture(predictor: Predictor, tmp_path: Path) -> None:
+    exif = PIL.Image.Exif()
+    exif[0x0112] = 6
+    PIL.Image.linear_gradient("L").convert("RGB").resize((30, 20)).save(tmp_path / "turned.jpg", exif=exif)
+    as_file = predictor.embed_images([tmp_path / "turned.jpg"])
+    assert torch.equal(as_file, predictor.embed_images([PIL.Image.open(tmp_path / "turned.jpg")]))
+
+
+def test_a_picture_without_pixels_is_told(predictor: Predictor) -> None:
+    with pytest.raises(ValueError, match="an image of 0 x 5 pixels"):
+        predictor.embed_images([PIL.Image.new("RGB", (0, 5))])
+
+
+@pytest.mark.parametrize(
+    ("labels", "templates", "message"),
+    [
+        ("cat", None, "labels must be a list"),
+        ([], None, "labels must be a list"),
+        (["cat", "dog", "cat"], None, "'cat' comes twice"),
+        (["cat", "dog"], "a {}", "templates must be a list"),
+        (["cat", "dog"], ["a photo"], "'a photo' has no {} where the label goes"),
+    ],
+)
+def test_classes_that_are_none(predictor: Predictor, labels: Any, templates: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        predictor.classify(pictures(), labels, templates)
 
 
 def test_embeddings_are_of_unit_length_whatever_the_batch(predictor: Predictor, tmp_path: Path) -> None:

@@ -106,6 +106,13 @@ def test_a_pickle_with_a_payload_is_refused(tmp_path: Path, monkeypatch: pytest.
     assert not (tmp_path / "marker").exists()
 
 
+@pytest.mark.parametrize(("content", "message"), [(b"", "is empty"), (b"some text\n", "is no checkpoint")])
+def test_files_of_other_kinds_are_told(content: bytes, message: str, tmp_path: Path) -> None:
+    (tmp_path / "a.ckpt").write_bytes(content)
+    with pytest.raises(ValueError, match=message):
+        load.read(tmp_path / "a.ckpt", {})
+
+
 def test_what_is_no_checkpoint_is_told(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="no such checkpoint"):
         opened(tmp_path / "nothing")

@@ -332,6 +332,30 @@ def table(tmp_path: Path, loading: Loading) -> Callable[..., Table]:
     return build
 
 
+def test_other_data_of_the_same_size_are_not_gone_on_with(table: Callable[..., Table], tmp_path: Path) -> None:
+    text = "image,caption,split\na.jpg,one,train\nb.jpg,two,train\n"
+    states = []
+    for name, written in (("t.csv", text), ("u.csv", text), ("v.csv", text.replace("two", "three"))):
+        data = table(written, name, batch_size=2)
+        data.setup("fit")
+        states.append(data.state_dict())
+        if written == text:
+            data.load_state_dict(states[0])
+    with pytest.raises(ValueError, match="holds other files, captions or answers than the run was trained on"):
+        data.load_state_dict(states[0])
+
+
+def test_columns_may_be_parted_by_tabs(table: Callable[..., Table]) -> None:
+    data = table("image\tcaption\tsplit\na.jpg\tone, two\ttrain\n", "t.TSV")
+    assert data.split("train")[0].captions == ("one, two",)
+
+
+def test_an_empty_label_is_none(table: Callable[..., Table]) -> None:
+    data = table("image,caption,split,kind\na.jpg,x,train,cat\nb.jpg,y,train,\n", label="kind")
+    with pytest.raises(ValueError, match="line 3: no value for kind"):
+        data.split("train")
+
+
 def test_csv_rows_of_an_image_are_joined(table: Callable[..., Table]) -> None:
     data = table('image,caption,split\na.jpg,"x, y",train\na.jpg,z,train\nb.jpg,w,val\nc.jpg,v,test\n')
     assert sizes(data) == (1, 1, 1)

@@ -126,6 +126,9 @@ def test_equal_runs_have_the_same_parts() -> None:
         "trainer": {"devices": 1},
     }
     assert equal(one, {**one, "trainer": {"devices": 2}, "resume": "x"})
+    here, there = ({**one, "data": {"sources": {"coco": {"root": root}}}} for root in ("here", "there"))
+    assert not equal(here, there), "in another folder may be other data"
+    assert changes(here, there) == [], "and the same data may be moved: what they hold is compared when they are read"
     for other in ({"seed": 1}, {"objectives": {**one["objectives"], "mlm": {"weight": 1}}}, {"checkpoint": "w.pt"}):
         assert not equal(one, {**one, **other})
         assert not equal({**one, **other}, one)

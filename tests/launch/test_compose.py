@@ -18,6 +18,7 @@ def test_data_root_is_the_first_folder_that_exists(tmp_path, monkeypatch):
     (tmp_path / "elsewhere" / "photos").mkdir(parents=True)
     monkeypatch.setenv("VLP_DATA", str(tmp_path / "elsewhere"))
     assert data_root("photos") == str(tmp_path / "elsewhere" / "photos")
+    assert data_root("drawn_later") == str(tmp_path / "elsewhere" / "drawn_later")
 
 
 def test_a_source_that_its_mixture_cannot_finish_is_an_error() -> None:

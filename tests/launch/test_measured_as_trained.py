@@ -35,6 +35,11 @@ def composed(*lines: str) -> dict[str, object]:
     }
 
 
+def test_the_runs_data_and_not_what_has_its_name_here(run: Path) -> None:
+    (Path.cwd() / "scenes").mkdir()
+    assert composed(f"checkpoint={run}")["root"] == str(run.parent / "there" / "scenes")
+
+
 @pytest.mark.parametrize("place", [".", "checkpoints/best.ckpt"])
 def test_data_and_tasks_are_the_runs(run: Path, place: str) -> None:
     found = composed(f"checkpoint={run / place}", "data.eval_batch_size=7")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -139,3 +140,23 @@ def test_evaluate_measures_a_run_as_the_run_did(finished: tuple[Path, str], tmp_
     figures = {key: value for key, value in first.items() if key.startswith("test/scenes/") and "baseline" not in key}
     assert {key.split("/")[2] for key in figures} >= {"retrieval", "compositionality"}
     assert {key: again.get(key) for key in figures} == pytest.approx(figures, abs=1e-4)
+
+
+def test_an_evaluation_that_measures_nothing_fails(finished: tuple[Path, str], tmp_path: Path) -> None:
+    run, _ = finished
+    command = [sys.executable, "evaluate.py", f"checkpoint={run}", "task=[matching]", f"runs={tmp_path}"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=250)
+    assert done.returncode
+    assert "Traceback" not in done.stderr
+    assert not list(tmp_path.rglob("results.json"))
+
+
+def test_a_damaged_training_photo_does_not_end_a_finished_run(finished: tuple[Path, str], tmp_path: Path) -> None:
+    """The baseline is fitted on what training could read."""
+    run, _ = finished
+    shutil.copytree(run.parents[2] / "scenes", tmp_path / "scenes")
+    photo = sorted((tmp_path / "scenes").rglob("COCO_train_*.png"))[0]
+    photo.write_bytes(photo.read_bytes()[:100])
+    damaged, printed = train(tmp_path, "data.max_bad_fraction=0.1", "trainer.max_epochs=1")
+    assert "ridge baseline" in printed
+    assert len((damaged / "data_issues.jsonl").read_text().splitlines()) == 1

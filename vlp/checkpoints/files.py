@@ -39,6 +39,9 @@ def _read(path: Path) -> Any:
         raise ValueError(f"{path} is empty")
     if path.suffix == ".safetensors":
         return load_file(path)
+    with path.open("rb") as file:
+        if not file.read(2).startswith((b"PK", b"\x80")):  # archives, and the pickles of before
+            raise ValueError(f"{path} is no checkpoint: neither torch nor safetensors wrote it")
     if zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as archive:
             if any(name.endswith("/constants.pkl") for name in archive.namelist()):
@@ -46,8 +49,6 @@ def _read(path: Path) -> Any:
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        if not zipfile.is_zipfile(path) and path.read_bytes()[:1] != b"\x80":
-            raise ValueError(f"{path} is no checkpoint: neither torch nor safetensors wrote it") from error
         raise ValueError(
             f"{path} holds more than tensors and plain values, which could run code when it is read: it is refused"
         ) from error

@@ -127,6 +127,17 @@ def test_an_image_whose_captions_all_go_is_dropped(folder: Path) -> None:
     assert report.dropped["file name in the caption"].examples == [f"{train[0].image}: IMG_1234"]
 
 
+def test_classes_stay(folder: Path, tmp_path: Path, loading: dict[str, Any]) -> None:
+    train = [replace(sample, label=number % 2) for number, sample in enumerate(splits(folder)["train"])]
+    train[0] = replace(train[0], captions=("IMG_1234",))
+    kept, _ = clean({"train": train})
+    assert train[0].image in {sample.image for sample in kept["train"]}, "its class is learnt from without a caption"
+    write_cleaned(kept, tmp_path / "clean.jsonl", root=tmp_path, class_names=("cat", "dog"))
+    table = Table(root=tmp_path, table=str(tmp_path / "clean.jsonl"), caption="captions", label="label", **loading)
+    assert [sample.label for sample in table.split("train")] == [sample.label for sample in kept["train"]]
+    assert table.class_names == ("cat", "dog")
+
+
 def test_table_reads_what_was_written(folder: Path, tmp_path: Path, loading: dict[str, Any]) -> None:
     samples = splits(folder)
     samples["val"] = [replace(samples["test"].pop(), captions=("“ein Hund”, \u2028 läuft", "two"))]

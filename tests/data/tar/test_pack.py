@@ -19,7 +19,7 @@ import pytest
 from vlp.data.images import ImageError, open_image
 from vlp.data.karpathy import Karpathy
 from vlp.data.shards import Shards
-from vlp.data.tar.manifest import parse_manifest
+from vlp.data.tar.manifest import NAME, parse_manifest
 from vlp.data.tar.pack import PackOptions, pack
 
 Packed = Callable[..., Path]
@@ -136,6 +136,27 @@ def test_a_killed_packing_goes_on_where_it_was(tmp_path: Path) -> None:
     assert {name: after[name] for name in done} == done
     listed = json.loads((tmp_path / "out" / "manifest.json").read_text())["splits"]["train"]
     assert sum(shard["samples"] for shard in listed) == 40
+
+
+def test_an_interrupted_packing_leaves_no_manifest_of_the_one_before(
+    toy: Callable[..., Karpathy], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    samples = list(toy().split("train"))
+    options = PackOptions(samples_per_shard=1, shuffle=False)
+    pack({"train": samples}, tmp_path / "out", options)
+    assert (tmp_path / "out" / NAME).exists()
+    other = [replace(sample, captions=("another",)) for sample in samples]
+    replaced = os.replace
+
+    def stops(source: Any, target: Any) -> None:
+        replaced(source, target)
+        if str(target).endswith("train-00000.tar"):
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "replace", stops)
+    with pytest.raises(KeyboardInterrupt):
+        pack({"train": other}, tmp_path / "out", options)
+    assert not (tmp_path / "out" / NAME).exists()
 
 
 def test_numbers_must_make_sense(tmp_path: Path) -> None:
