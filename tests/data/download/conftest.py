@@ -45,6 +45,7 @@ class Server(http.server.ThreadingHTTPServer):
         self.always: dict[str, tuple[Any, ...]] = {}
         self.requests: list[tuple[str, str, dict[str, str]]] = []
         self.sent: dict[str, int] = defaultdict(int)
+        self.together = 0  # the most files that were begun and not finished at one time
         self.rate: float | None = None
         self.closing = threading.Event()
         self.after_first: Callable[[], object] | None = None  # called when the first GET has been answered
@@ -134,6 +135,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
             piece = content[start : start + (1 << 14)]
             self.wfile.write(piece)
             self.server.sent[self.path] += len(piece)
+            begun = sum(0 < self.server.sent[path] < len(file) for path, file in list(self.server.files.items()))
+            self.server.together = max(self.server.together, begun)
             if self.server.rate:
                 time.sleep(len(piece) / self.server.rate)
 

@@ -78,10 +78,9 @@ def test_files_come_several_at_a_time(server, catalogue_file, tmp_path, capsys):
     files = [os.urandom(200_000) for _ in range(4)]
     server.rate = 400_000
     entries = [entry(server.put(f"/{n}.bin", content), content) for n, content in enumerate(files)]
-    began = time.monotonic()
     code, out, said = run(capsys, catalogue_file(*entries), "--root", tmp_path / "root")
     assert (code, out) == (0, f"{tmp_path / 'root'}\n"), said
-    assert time.monotonic() - began < 1.6  # half a second each
+    assert server.together > 1
     assert [(tmp_path / "root" / f"{n}.bin").read_bytes() for n in range(4)] == files
 
 
