@@ -15,7 +15,7 @@ def entry(url, content, **changes):
     return {"url": url, "bytes": len(content), "sha256": hashlib.sha256(content).hexdigest(), **changes}
 
 
-def wait_for(condition, seconds=15):
+def wait_for(condition, seconds=90):
     limit = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < limit, "it did not happen in time"
@@ -31,7 +31,7 @@ def test_an_ended_process_leaves_what_the_next_one_goes_on_with(server, catalogu
     first = start(catalogue, "--root", tmp_path / "root")
     wait_for(lambda: part.exists() and part.stat().st_size > 400_000)
     first.send_signal(number)
-    _, said = first.communicate(timeout=15)
+    _, said = first.communicate(timeout=90)
     assert first.returncode == (130 if number == signal.SIGINT else -number)
     if number == signal.SIGINT:
         assert said.splitlines()[-1] == "interrupted: the same command goes on from here"
@@ -40,13 +40,13 @@ def test_an_ended_process_leaves_what_the_next_one_goes_on_with(server, catalogu
 
     server.rate = None
     second = start(catalogue, "--root", tmp_path / "root")
-    out, said = second.communicate(timeout=15)
+    out, said = second.communicate(timeout=90)
     assert second.returncode == 0, said
     assert out.strip() == str(tmp_path / "root")
     assert (tmp_path / "root" / "a.bin").read_bytes() == content
     assert server.asked("/a.bin")[1]["Range"] == f"bytes={there}-"
     third = start(catalogue, "--root", tmp_path / "root")
-    third.communicate(timeout=15)
+    third.communicate(timeout=90)
     assert len(server.asked("/a.bin")) == 2
 
 
@@ -57,14 +57,14 @@ def test_two_processes_do_not_fight_for_a_root(server, catalogue_file, start, tm
     first = start(catalogue, "--root", tmp_path / "root")
     wait_for(lambda: server.asked("/a.bin"))
     second = start(catalogue, "--root", tmp_path / "root")
-    _, said = second.communicate(timeout=15)
+    _, said = second.communicate(timeout=90)
     assert second.returncode == 2
     assert (
         said
         == f"vlp data download: {tmp_path / 'root'}: another process is downloading into it; wait for it, or end it\n"
     )
     server.rate = None
-    assert first.wait(timeout=15) == 0
+    assert first.wait(timeout=90) == 0
     assert len(server.asked("/a.bin")) == 1
 
 

@@ -154,7 +154,7 @@ def test_what_will_not_pass_is_not_tried_again(server, fetch, noise, status):
 def test_a_silent_server_is_left_after_the_timeout_and_asked_again(server, fetch, noise):
     url = server.put("/a.bin", noise)
     server.acts["/a.bin"] = [("hang",)]
-    assert (fetch(entry(url, noise), timeout=0.3) / "a.bin").read_bytes() == noise
+    assert (fetch(entry(url, noise), timeout=1.0) / "a.bin").read_bytes() == noise
 
 
 def test_nobody_at_the_address(fetch, noise):
