@@ -23,7 +23,7 @@ from vlp.checkpoints.checkpoint import Checkpoint
 from vlp.checkpoints.keys import load_strictly
 from vlp.checkpoints.load import build_model, read
 from vlp.data.collate import pad_images
-from vlp.data.images import ORIENTATION, open_image
+from vlp.data.images import open_image, orientation_of
 from vlp.models.momentum import MomentumCopy
 from vlp.models.vlm import VisionLanguageModel
 from vlp.structures import Image
@@ -275,7 +275,8 @@ class Predictor:
 
 
 def _listed(inputs: Sequence[Any], name: str) -> Sequence[Any]:
-    if isinstance(inputs, (str, Path, PIL.Image.Image)) or not isinstance(inputs, Sequence) or len(inputs) == 0:
+    several = hasattr(inputs, "__getitem__") and hasattr(inputs, "__len__")  # a column of a table too
+    if isinstance(inputs, (str, Path, PIL.Image.Image)) or not several or len(inputs) == 0:
         raise ValueError(f"{name} must be a list with at least one entry")
     return inputs
 
@@ -290,4 +291,4 @@ def _picture(image: Picture) -> PIL.Image.Image:
         )
     if not image.width or not image.height:
         raise ValueError(f"an image of {image.width} x {image.height} pixels")
-    return PIL.ImageOps.exif_transpose(image) if image.getexif().get(ORIENTATION, 1) != 1 else image
+    return PIL.ImageOps.exif_transpose(image) if orientation_of(image) != 1 else image

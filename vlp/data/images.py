@@ -26,7 +26,7 @@ from vlp.structures import Member
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
 MAX_PIXELS = 80_000_000  # below Pillow's own warning
 MAX_BYTES = 256 << 20
-ORIENTATION = 0x0112  # EXIF's key of it
+_ORIENTATION = 0x0112
 
 
 class ImageError(ValueError):
@@ -129,15 +129,15 @@ def open_photo(
         kind = "JPEG" if image.format == "MPO" else str(image.format)  # several JPEGs in one file, as phones write them
         if kind in ("PNG", "TIFF"):
             image.load()  # their orientation may be told behind the pixels
-        orientation = _orientation(image) if kind != "JPEG" or {"exif", "xmp"} & image.info.keys() else 1
+        orientation = orientation_of(image) if kind != "JPEG" or {"exif", "xmp"} & image.info.keys() else 1
         size = (image.height, image.width) if orientation >= 5 else image.size
         return Photo(str(source), data, image, kind, turned=orientation != 1, size=size, whole=size)
 
 
-def _orientation(image: PIL.Image.Image) -> int:
+def orientation_of(image: PIL.Image.Image) -> int:
     """1 to 8, 1 = as it is."""
     try:
-        orientation = image.getexif().get(ORIENTATION, 1)
+        orientation = image.getexif().get(_ORIENTATION, 1)
     except Exception:  # a damaged EXIF block says nothing about orientation, and the pixels are fine
         return 1
     return orientation if isinstance(orientation, int) and 1 <= orientation <= 8 else 1
