@@ -13,11 +13,11 @@ from vlp.structures import Sample
 def apart(
     samples: list[Sample], split: str, others: Mapping[str, list[Sample]], *, name: str | None, faults: Faults
 ) -> list[Sample]:
-    """Those whose photos are in none of the other splits, by the photos' ids; the rest is a fault."""
+    """Those whose photos are in none of `others`, the splits that were read before, by the photos' ids; the rest is a fault."""
     own = {sample.id: str(sample.image) for sample in samples}
     for other, known in others.items():
         both = own.keys() & {sample.id for sample in known}
-        if both and other != split:
+        if both:
             names = sorted(own[photo] for photo in both)
             message = f"{name}: {len(both)} images are in {other} and in {split}: {first_five(names)}"
             faults.error("image in two splits", message, count=len(both))

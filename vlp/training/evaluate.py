@@ -16,7 +16,7 @@ from vlp.tasks.base import Task
 from vlp.training.assemble import build_loggers, quiet, read_config
 from vlp.training.entry import enter
 from vlp.training.module import VisionLanguageModule
-from vlp.training.results import print_table, write_results
+from vlp.training.results import of_a_task, print_table, write_results
 
 
 def evaluate(config_path: Path) -> dict[str, Any]:
@@ -51,7 +51,7 @@ def evaluate(config_path: Path) -> dict[str, Any]:
     results: dict[str, Any] = {
         k: float(v) for k, v in trainer.callback_metrics.items() if k.startswith(("val/", "test/"))
     }
-    if not any(name.count("/") == 3 for name in results):
+    if not any(map(of_a_task, results)):
         raise ValueError(
             f"nothing was measured: no {config['split']} batch has what {', '.join(tasks) or 'no task'} needs: choose "
             "another task=[…] or data=…"

@@ -49,7 +49,7 @@ def card(config: dict[str, Any], data: DataModule | Mixture) -> dict[str, Any]:
 def print_table(results: dict[str, Any], folder: Path) -> None:
     """The retrieval figures beside the baseline's and chance, any other task's figures, and where the rest lies."""
     console = Console(width=None if Console().is_terminal else 110)
-    split = "test" if any(key.startswith("test/") and key.count("/") == 3 for key in results) else "val"
+    split = "test" if any(key.startswith("test/") and of_a_task(key) for key in results) else "val"
     measured = [(key.split("/"), value) for key, value in results.items() if key.startswith(f"{split}/")]
     figures = [(*parts[1:], value) for parts, value in measured if len(parts) == 4]
     for source in dict.fromkeys(source for source, *_ in figures):
@@ -62,6 +62,11 @@ def print_table(results: dict[str, Any], folder: Path) -> None:
     console.print(
         f"{took}{results['seconds']:.0f} s in all; results{pictures}: {folder}", markup=False, highlight=False
     )
+
+
+def of_a_task(name: str) -> bool:
+    """Whether this names a figure: val|test/<source>/<task>/<metric>."""
+    return name.count("/") == 3
 
 
 def _print_source(console: Console, source: str, split: str, figures: dict[tuple[str, str], float]) -> None:
