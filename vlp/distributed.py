@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import importlib
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from itertools import chain
 from typing import Any
 
 import torch
@@ -160,3 +161,8 @@ def gather_objects(value: Any) -> list[Any]:
     values: list[Any] = [None] * world_size()
     dist.all_gather_object(values, value)
     return values
+
+
+def gather_lists(values: Sequence[Any]) -> list[Any]:
+    """The lists of all ranks, one after another in rank order."""
+    return list(chain.from_iterable(gather_objects(list(values))))

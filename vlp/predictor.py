@@ -24,9 +24,10 @@ from vlp.checkpoints.keys import load_strictly
 from vlp.checkpoints.load import build_model, read
 from vlp.data.collate import pad_images
 from vlp.data.images import open_image, orientation_of
+from vlp.models.equal_inputs import content_keys, first_equal
 from vlp.models.momentum import MomentumCopy
 from vlp.models.vlm import VisionLanguageModel
-from vlp.structures import Image
+from vlp.structures import Image, Text
 from vlp.tasks.captioning import Captioning
 from vlp.tasks.zero_shot import class_embeddings
 from vlp.tokenizers.base import Tokenizer
@@ -156,23 +157,35 @@ class Predictor:
 
     @torch.inference_mode()
     def embed_images(self, images: Sequence[Picture]) -> Float[Tensor, "n e"]:
-        """Of unit length."""
-        batches = self._batches(images, "images")
-        return torch.cat([self.model.embed_image(self.model.encode_image(self._pixels(batch))) for batch in batches])
+        """Of unit length; equal pictures have equal embeddings."""
+        return self._embed(images, "images", self._pixels, lambda x: self.model.embed_image(self.model.encode_image(x)))
 
     @torch.inference_mode()
     def embed_texts(self, texts: Sequence[str]) -> Float[Tensor, "n e"]:
-        """Of unit length."""
+        """Of unit length; texts of equal tokens have equal embeddings."""
         tokenizer = self.require_tokenizer()
+
+        def tokens(batch: list[str]) -> Text:
+            return tokenizer(batch).to(self.device)
+
+        return self._embed(texts, "texts", tokens, lambda x: self.model.embed_text(self.model.encode_text(x)))
+
+    def _embed(
+        self, inputs: Sequence[Any], name: str, read: Callable[[list[Any]], Any], embed: Callable[[Any], Tensor]
+    ) -> Float[Tensor, "n e"]:
+        keys: list[bytes] = []
         parts = []
-        for batch in self._batches(texts, "texts"):
-            parts.append(self.model.embed_text(self.model.encode_text(tokenizer(batch).to(self.device))))
-        return torch.cat(parts)
+        for batch in self._batches(inputs, name):
+            keys += content_keys(content := read(batch))
+            parts.append(embed(content))
+        return torch.cat(parts)[first_equal(keys).to(self.device)]
 
     @torch.inference_mode()
     def similarity(self, images: Sequence[Picture], texts: Sequence[str]) -> Float[Tensor, "n m"]:
-        """Logits: cosines with the model's temperature and bias."""
-        return self.model.similarity(self.embed_images(images), self.embed_texts(texts))
+        """Logits: cosines with the model's temperature and bias. Equal pictures and equal texts have equal logits."""
+        image, image_row = self.embed_images(images).unique(dim=0, return_inverse=True)
+        text, text_row = self.embed_texts(texts).unique(dim=0, return_inverse=True)
+        return self.model.similarity(image, text)[image_row][:, text_row]
 
     @torch.inference_mode()
     def classify(

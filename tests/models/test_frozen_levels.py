@@ -14,8 +14,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from vlp.build import FROM_FILES, build
+from vlp.models.equal_inputs import content_keys
 from vlp.models.feature_store import FeatureStore
-from vlp.models.frozen_levels import FrozenLevels, _keys
+from vlp.models.frozen_levels import FrozenLevels
 from vlp.models.text.transformers import TransformersText
 from vlp.models.vision.side_by_side import SideBySide
 from vlp.models.vision.timm import TimmVision
@@ -151,7 +152,7 @@ def test_a_store_that_cannot_be_used_is_told_once_and_left(tmp_path: Path, fault
 
 def test_pixels_of_another_shape_are_another_picture() -> None:
     wide, tall = (Image(pixels=torch.zeros(1, 3, *shape, dtype=torch.uint8)) for shape in ((32, 64), (64, 32)))
-    assert _keys(wide) != _keys(tall)
+    assert content_keys(wide) != content_keys(tall)
 
 
 def test_processes_share_a_store(tmp_path: Path) -> None:

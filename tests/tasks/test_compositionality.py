@@ -32,7 +32,7 @@ def batch_of(choices: list[list[int]], label: list[int]) -> Batch:
     ids = torch.tensor([[*row, *[0] * (width - len(row))] for row in choices])[..., None]
     return Batch(
         id=index, sample=index, seed=index, label=torch.tensor(label), choices=Text(ids=ids, mask=ids > 0),
-        image=Image(pixels=torch.zeros(len(choices), 3, 2, 2, dtype=torch.uint8)),
+        image=Image(pixels=index.to(torch.uint8)[:, None, None, None].expand(-1, 3, 2, 2)),
     )  # fmt: skip
 
 

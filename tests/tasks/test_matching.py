@@ -16,7 +16,15 @@ from vlp.tasks.matching import Matching, _hardest
 def test_the_hardest_is_the_most_similar_that_is_allowed() -> None:
     score = torch.tensor([[3.0, 2.0, 1.0], [0.0, 5.0, 4.0]])  # of two texts with three images
     allowed = torch.tensor([[False, True, True], [True, False, True]])
-    assert _hardest(score, allowed).tolist() == [[1, 0], [2, 1], [0, 1], [1, 0], [2, 1]]
+    orders = (torch.arange(3), torch.arange(2))
+    assert _hardest(score, allowed, *orders).tolist() == [[1, 0], [2, 1], [0, 1], [1, 0], [2, 1]]
+
+
+def test_equally_hard_ones_are_chosen_by_the_order_given() -> None:
+    """Which is that of their ids, so that it does not depend on the rank that saw them."""
+    score, allowed = torch.zeros(2, 3), torch.tensor([[False, True, True], [True, False, True]])
+    orders = (torch.tensor([2, 1, 0]), torch.tensor([1, 0]))
+    assert _hardest(score, allowed, *orders).tolist() == [[2, 0], [2, 1], [0, 1], [1, 0], [2, 1]]
 
 
 def evaluated(task: Matching, also: dict[int, tuple[int, ...]], parts: tuple[slice, ...]) -> dict[str, float]:
@@ -52,7 +60,7 @@ def test_what_is_true_is_no_negative() -> None:
     assert len(task._also) == 12
     allowed = torch.ones(12, 12, dtype=torch.bool).fill_diagonal_(False)
     allowed[0] = False
-    assert 0 not in _hardest(torch.randn(12, 12), allowed)[:11, 1].tolist()
+    assert 0 not in _hardest(torch.randn(12, 12), allowed, torch.arange(12), torch.arange(12))[:11, 1].tolist()
 
 
 def test_without_a_contrastive_space() -> None:

@@ -14,7 +14,7 @@ from torch import nn
 
 from vlp.metrics.recall import chance_recall, recall_at_k
 from vlp.models.vlm import VisionLanguageModel
-from vlp.structures import Batch, Features, Sample
+from vlp.structures import Batch, Features, Image, Sample, Text
 from vlp.tasks.retrieval import Retrieval, _reranked
 
 COUNTS = [1, 3, 5, 2, 5, 5, 4, 1, 2, 5, 3]  # captions of each of 11 images
@@ -36,7 +36,18 @@ def batches(sizes: list[int]) -> list[tuple[Batch, Features]]:
             Sample(id=7 * i, sample=i, image=Path(f"{i}.png"), captions=tuple(f"{i}.{j}" for j in range(COUNTS[i])))
             for i in rows
         )
-        batch = Batch(id=index * 7, sample=index, seed=index, raw=raw)
+        words = torch.arange(1, len(owner) + 1)
+        words[5:9] = 6  # the texts of equal embeddings are equal
+        ids = nn.utils.rnn.pad_sequence([words[owner == i] for i in rows], batch_first=True)[:, :, None]
+        pixels = index.to(torch.uint8)[:, None, None, None].expand(-1, 3, 2, 2)
+        batch = Batch(
+            id=index * 7,
+            sample=index,
+            seed=index,
+            raw=raw,
+            image=Image(pixels=pixels),
+            caption=Text(ids=ids, mask=ids > 0),
+        )
         features = Features(image_embed=image[index], text_embed=text[mine], owner=owner[mine] - start)
         made.append((batch, features))
         start += size
@@ -101,6 +112,9 @@ def test_an_image_without_captions_is_an_error() -> None:
     ((batch, features),) = batches([11])
     kept = features.owner > 0
     features = replace(features, text_embed=features.text_embed[kept], owner=features.owner[kept])
+    ids = batch.caption.ids.clone()
+    ids[0] = 0
+    batch = replace(batch, caption=Text(ids=ids, mask=ids > 0))
     with pytest.raises(ValueError, match="1 queries have no right candidate"):
         measure([(batch, features)])
 

@@ -58,7 +58,8 @@ def ready(model: VisionLanguageModel, tokenizer: TrainedTokenizer, **options: ob
 
 def batch_of(**fields: Any) -> Batch:
     index = torch.arange(len(next(iter(fields.values()))))
-    return Batch(id=index, sample=index, seed=index, **fields)
+    pixels = torch.randint(0, 256, (len(index), 3, 4, 4), dtype=torch.uint8)  # no image comes twice
+    return Batch(id=index, sample=index, seed=index, image=Image(pixels=pixels), **fields)
 
 
 def class_weights(model: VisionLanguageModel, tokenizer: TrainedTokenizer) -> torch.Tensor:
@@ -119,7 +120,7 @@ def test_several_categories_an_image(model: VisionLanguageModel, tokenizer: Trai
 
 
 def test_label_of_a_choice_is_no_class() -> None:
-    batch = batch_of(label=torch.zeros(1, dtype=torch.int64), image=Image(pixels=torch.zeros(1, 3, 2, 2)))
+    batch = batch_of(label=torch.zeros(1, dtype=torch.int64))
     choices = Text(ids=torch.ones(1, 2, 3).long(), mask=torch.ones(1, 2, 3).bool())
     assert ZeroShot().applies(batch, "x")
     assert not ZeroShot().applies(dataclasses.replace(batch, choices=choices), "x")

@@ -1,10 +1,13 @@
-"""Evaluation by one process and by two, of 1, 2, 3, 9, 10 and 11 samples: every sample once, equal figures, equal files.
+"""Evaluation by one process and by two, of 1, 2, 3, 9, 10 and 11 samples, in batches of 2 and of 3: every sample once, equal
+figures, equal files; through the data module's own loaders and each task.
 
-RELIABILITY C.2, items 8, 9 and 10, and B.6, items 91 and 92; through the data module's own loaders and each task.
+The towers add to some rows what a processor's matrix products add on some machines: a few units in the last place, by the
+row's position and the size of its batch. Captions are shared by several images, and two images are in several files.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -26,7 +29,7 @@ from vlp.models.projection.linear import LinearProjection
 from vlp.models.vlm import VisionLanguageModel
 from vlp.objectives.itm import ITM
 from vlp.objectives.mlm import MLM
-from vlp.structures import Blank, Sample, Tokens
+from vlp.structures import Blank, Image, Sample, Text, Tokens
 from vlp.tasks.base import Task
 from vlp.tasks.captioning import Captioning
 from vlp.tasks.cloze import Cloze
@@ -45,6 +48,25 @@ TOKENIZER = TrainedTokenizer(size=320, context_length=20)
 TOKENIZER.train([f"a the picture of two what colour is {colour} {shape}" for colour in COLOURS for shape in SHAPES])
 CLOCKS = ("rerank_seconds", "rerank_pairs_per_second")
 Worlds = tuple[list[dict[str, Any]], list[dict[str, Any]], Path]
+
+
+def last_places(tokens: Tokens) -> Tokens:
+    """Three units in the last place of every second number, in some rows of some batches."""
+    rows = len(tokens.pooled)
+    noisy = (torch.arange(rows) + rows) % 2 == 1
+    pattern = torch.arange(tokens.pooled.shape[1]) % 2
+    factor = 1 + 3 * torch.finfo(torch.float32).eps * noisy[:, None] * pattern
+    return dataclasses.replace(tokens, states=tokens.states * factor[:, None], pooled=tokens.pooled * factor)
+
+
+class NoisyVision(ToyVision):
+    def forward(self, image: Image) -> Tokens:
+        return last_places(super().forward(image))
+
+
+class NoisyText(ToyText):
+    def forward(self, text: Text) -> Tokens:
+        return last_places(super().forward(text))
 
 
 class Shapes(DataModule):
@@ -80,15 +102,15 @@ class Shapes(DataModule):
 
 def draw(root: Path) -> None:
     for number in range(max(COUNTS)):
-        noise = np.random.default_rng(number).integers(0, 256, (4, 4, 3), dtype=np.uint8)
+        noise = np.random.default_rng(number % 9).integers(0, 256, (4, 4, 3), dtype=np.uint8)
         PIL.Image.fromarray(noise).save(root / f"{number}.png")
 
 
 def toy() -> VisionLanguageModel:
     torch.manual_seed(0)
     return VisionLanguageModel(
-        vision=ToyVision(),
-        text=ToyText(vocabulary=TOKENIZER.size),
+        vision=NoisyVision(),
+        text=NoisyText(vocabulary=TOKENIZER.size),
         projection=LinearProjection(image_width=8, text_width=6, width=5),
         fusion=CrossFusion(image_width=8, text_width=6, width=4, layers=1, heads=2, hidden_width=6, dropout=0.0),
         decoder=CausalDecoder(
@@ -133,7 +155,7 @@ def measured(rank: int, world: int, root: str, out: str) -> dict[str, Any]:
                 root=root,
                 transform=transform,
                 tokenizer=TOKENIZER,
-                eval_batch_size=2,
+                eval_batch_size=1 + world,
             )
             data.read("test")
             measurement = Measurement(

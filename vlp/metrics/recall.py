@@ -118,6 +118,12 @@ def summarise(to_text: Int[Tensor, "n 3"], to_image: Int[Tensor, "m 3"], ks: Seq
     return figures
 
 
+def exact_cosines(a: Float[Tensor, "q e"], b: Float[Tensor, "c e"]) -> Float[Tensor, "q c"]:
+    """Of rows of unit length, in float64: equal rows of `b` have equal cosines with each row of `a`."""
+    a, b = exact(a, b)
+    return a @ b.T * 2.0**-52  # a power of two, which changes no comparison
+
+
 def exact(a: Float[Tensor, "q e"], b: Float[Tensor, "c e"]) -> tuple[Float[Tensor, "q e"], Float[Tensor, "c e"]]:
     """Integers in float64 with norms up to 2²⁶: every partial sum of a product stays below 2⁵³, so it is exact."""
     a, b = a.double(), b.double()

@@ -9,7 +9,6 @@ arXiv:2201.03529, which joins the pooled features of all layers of a frozen netw
 from __future__ import annotations
 
 import functools
-import hashlib
 import sqlite3
 import warnings
 from collections.abc import Callable, Sequence
@@ -22,6 +21,7 @@ from einops import rearrange
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from vlp.models.equal_inputs import content_keys
 from vlp.models.feature_store import FeatureStore, fingerprint
 from vlp.models.layers import masked_mean
 from vlp.structures import Image, Text, Tokens
@@ -105,7 +105,7 @@ class FrozenLevels(nn.Module):
         return Tokens(states=states, pooled=pooled, grid=None if self.cells is None else (self.cells, self.cells))
 
     def _remembered(self, inputs: Image | Text) -> list[Float[Tensor, "_ d"]]:
-        keys = [self._name + key for key in _keys(inputs)]
+        keys = [self._name + key for key in content_keys(inputs)]
         where = {key: index for index, key in enumerate(keys) if key not in self._memory}  # each input once
         if where:
             self._memory.update(self._stored(lambda store: store.read(where)))
@@ -222,17 +222,6 @@ class _Memory(dict[bytes, Tensor]):
 
 def _forget_name(module: nn.Module, _: Any) -> None:
     module.__dict__.pop("_name", None)
-
-
-def _keys(inputs: Image | Text) -> list[bytes]:
-    if isinstance(inputs, Image):
-        rows = [row.numpy() for row in inputs.pixels.cpu()]
-    else:
-        rows = [ids[mask].numpy() for ids, mask in zip(inputs.ids.cpu(), inputs.mask.cpu(), strict=True)]
-    kind = [f"{row.dtype}{row.shape}".encode() for row in rows]
-    return [
-        hashlib.blake2b(kind + row.tobytes(), digest_size=16).digest() for kind, row in zip(kind, rows, strict=True)
-    ]
 
 
 def _mean(features: Tensor, mask: Bool[Tensor, "b t"] | None) -> Float[Tensor, "b d"]:

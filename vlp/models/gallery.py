@@ -1,5 +1,6 @@
 """The images and texts of a split as they come in batches: each rank keeps its own on the CPU, and they are joined at the end,
-so one process and many see the same whatever the sizes. A rank may have none."""
+so one process and many see the same whatever the sizes. A rank may have none. Equal inputs are equal in all that is ranked
+(`vlp.models.equal_inputs`)."""
 
 from __future__ import annotations
 
@@ -11,6 +12,8 @@ from torch import Tensor
 
 from vlp import distributed
 from vlp.models.cascade import Packed
+from vlp.models.equal_inputs import EmbeddingStore, content_keys, first_equal
+from vlp.models.features import caption_rows
 from vlp.models.vlm import VisionLanguageModel
 from vlp.structures import Batch, Features, Tokens
 
@@ -22,8 +25,9 @@ class Gallery:
 
     def __init__(self, *, tokens: bool) -> None:
         self.tokens = tokens
-        self._image: list[Tensor] = []
-        self._text: list[Tensor] = []
+        self._image, self._text = EmbeddingStore(), EmbeddingStore()
+        self._image_keys: list[bytes] = []
+        self._text_keys: list[bytes] = []
         self._id: list[Tensor] = []
         self._text_id: list[Tensor] = []
         self._image_tokens: list[Tokens] = []
@@ -31,14 +35,18 @@ class Gallery:
 
     def add(self, batch: Batch, features: Features) -> None:
         assert features.owner is not None
+        assert batch.image is not None
+        captions = caption_rows(batch)[0]
         if features.image_embed is not None and features.text_embed is not None:
-            self._image.append(features.image_embed.detach().float().cpu())
-            self._text.append(features.text_embed.detach().float().cpu())
+            self._image.add(features.image_embed, batch.image)
+            self._text.add(features.text_embed, captions)
         if self.tokens:
             assert features.image is not None
             assert features.text is not None
             self._image_tokens.append(_on_cpu(features.image))
             self._text_tokens.append(_on_cpu(features.text))
+            self._image_keys += content_keys(batch.image)
+            self._text_keys += content_keys(captions)
         self._id.append(batch.id.cpu())
         self._text_id.append(batch.id[features.owner].cpu())
 
@@ -48,11 +56,17 @@ class Gallery:
 
     def embeds(self, device: torch.device) -> tuple[Float[Tensor, "n e"], Float[Tensor, "m e"]]:
         """Of all ranks' images and texts."""
-        return _join(self._image, device), _join(self._text, device)
+        return self._image.joined(device), self._text.joined(device)
 
     def packed(self, device: torch.device) -> tuple[Packed, Packed]:
         """States of this rank's images, and of all ranks' texts."""
         return Packed.of(self._image_tokens), _everywhere(Packed.of(self._text_tokens), device)
+
+    def distinct(self, pairs: Int[Tensor, "p 2"]) -> tuple[Int[Tensor, "q 2"], Int[Tensor, " p"]]:
+        """The different pairs of inputs among (image, text) pairs, sorted by image, and for each pair which of them it is."""
+        image = first_equal(distributed.gather_lists(self._image_keys))
+        text = first_equal(distributed.gather_lists(self._text_keys))
+        return torch.stack([image[pairs[:, 0]], text[pairs[:, 1]]], 1).unique(dim=0, return_inverse=True)
 
     def share(self, pairs: Int[Tensor, "p 2"], device: torch.device) -> Int[Tensor, "q 2"]:
         """Those of (image, text) pairs, sorted by image, that are of this rank's images, counted from its first one. What
@@ -86,13 +100,6 @@ def _everywhere(text: Packed, device: torch.device) -> Packed:
         ends=lengths.cumsum(0),
         ids=distributed.gather(ids.to(device)).cpu() if known else None,
     )
-
-
-def _join(parts: list[Float[Tensor, "_ e"]], device: torch.device) -> Float[Tensor, "n e"]:
-    """All ranks' rows; a rank that saw no batch learns the width from the others, since gathering needs it."""
-    width = distributed.gather(torch.tensor([parts[0].shape[1] if parts else 0], device=device)).max()
-    own = torch.cat(parts) if parts else torch.zeros(0, int(width), dtype=torch.float32)
-    return distributed.gather(own.to(device))
 
 
 def _join_ids(parts: list[Int[Tensor, " _"]], device: torch.device) -> Int[Tensor, " n"]:

@@ -9,14 +9,17 @@ from __future__ import annotations
 import math
 
 import torch
+import torch.nn.functional as F
 from einops import reduce
 from jaxtyping import Bool, Float
 from torch import Tensor
 
 from vlp import distributed
-from vlp.metrics.recall import count_ties, expected_hit
+from vlp.metrics.recall import count_ties, exact, expected_hit
+from vlp.models.equal_inputs import EmbeddingStore, content_keys, first_equal
+from vlp.models.gallery import scoring_device
 from vlp.models.vlm import VisionLanguageModel
-from vlp.structures import Batch, Features, Text
+from vlp.structures import Batch, Features
 from vlp.tasks.base import Task
 
 
@@ -26,30 +29,42 @@ class Compositionality(Task):
     uses = ("image_embed",)
 
     def reset(self) -> None:
-        self._ties: list[Tensor] = []
-        self._chance: list[Tensor] = []
+        self._images, self._texts = EmbeddingStore(), EmbeddingStore()
+        self._counts: list[Tensor] = []  # of the choices of each sample
+        self._label: list[Tensor] = []  # -1 where unknown
 
     @torch.no_grad()
     def update(self, model: VisionLanguageModel, batch: Batch, features: Features) -> None:
         if features.image_embed is None or batch.choices is None or batch.label is None:
             raise ValueError("compositionality needs image_embed in the features, and choices and label in the batch")
-        scores, real = choice_scores(model, features.image_embed, batch.choices)
-        known = batch.label >= 0
-        right = torch.arange(scores.shape[1], device=scores.device) == batch.label[:, None]
-        if bool((right & ~real)[known].any()) or bool((batch.label >= scores.shape[1]).any()):
+        assert batch.image is not None
+        real = batch.choices.mask.any(-1)
+        known, positions = batch.label >= 0, torch.arange(real.shape[1], device=real.device)
+        right = positions == batch.label[:, None]
+        if bool((right & ~real)[known].any()) or bool((batch.label >= real.shape[1]).any()):
             raise ValueError("the label of a sample points past its choices; see its row in the data set's annotations")
-        self._ties.append(count_ties(scores[known], right[known]).cpu())
-        self._chance.append(1 / real[known].sum(1).double().cpu())
+        texts = batch.choices.real_rows()[0]
+        self._images.add(features.image_embed, batch.image)
+        self._texts.add(model.embed_text(model.encode_text(texts)), texts)
+        self._counts.append(real.sum(1).cpu())
+        self._label.append(batch.label.cpu())
 
     def compute(self, model: VisionLanguageModel) -> dict[str, float]:
-        device = next((p.device for p in model.parameters()), torch.device("cpu"))
-        ties = distributed.gather(torch.cat([torch.zeros(0, 3, dtype=torch.int64), *self._ties]).to(device)).cpu()
-        chance = distributed.gather(torch.cat([torch.zeros(0), *self._chance]).float().to(device)).cpu()
-        if not len(ties):
+        device = scoring_device(model)
+        empty = torch.zeros(0, dtype=torch.int64)
+        counts, label = (
+            distributed.gather(torch.cat([empty, *parts]).to(device)).cpu() for parts in (self._counts, self._label)
+        )
+        images, texts = self._images.joined(device), self._texts.joined(device)
+        real = torch.arange(int(counts.max()) if len(counts) else 0) < counts[:, None]
+        known = label >= 0
+        if not bool(known.any()):
             raise ValueError("compositionality saw no sample with a known right choice")
+        scores = choice_scores(images, texts, real.to(device)).cpu()[known]
+        ties = count_ties(scores, F.one_hot(label[known], scores.shape[1]).bool())
         return {
             "accuracy": 100 * float(expected_hit(ties, 1).mean()),
-            "chance": 100 * float(chance.double().mean()),
+            "chance": 100 * float((1 / counts[known].double()).mean()),
             "images": float(len(ties)),
         }
 
@@ -58,7 +73,9 @@ class Compositionality(Task):
         """Each choice's cosine with the image, and the index of the highest."""
         if batch.image is None or batch.choices is None:
             raise ValueError("compositionality needs batches with image and choices")
-        scores, real = choice_scores(model, model.embed_image(model.encode_image(batch.image)), batch.choices)
+        texts, real = batch.choices.real_rows()[0], batch.choices.mask.any(-1)
+        text_embed = model.embed_text(model.encode_text(texts))[first_equal(content_keys(texts))]
+        scores = choice_scores(model.embed_image(model.encode_image(batch.image)), text_embed, real)
         return [
             {"sample": sample, "scores": row[kept].tolist(), "choice": int(row.argmax())}
             for sample, row, kept in zip(batch.sample.tolist(), scores, real, strict=True)
@@ -66,12 +83,13 @@ class Compositionality(Task):
 
 
 def choice_scores(
-    model: VisionLanguageModel, image_embed: Float[Tensor, "b e"], choices: Text
-) -> tuple[Float[Tensor, "b k"], Bool[Tensor, "b k"]]:
-    """Cosines of each image with its own choices, −∞ where there is none, and where there is one."""
-    rows, owner = choices.real_rows()
-    text_embed = model.embed_text(model.encode_text(rows))
-    real = choices.mask.any(-1)
-    scores = torch.full(real.shape, -math.inf, dtype=torch.float32, device=text_embed.device)
-    scores[real] = reduce(image_embed[owner].float() * text_embed.float(), "r e -> r", "sum")
-    return scores, real
+    image_embed: Float[Tensor, "b e"], text_embed: Float[Tensor, "r e"], real: Bool[Tensor, "b k"]
+) -> Float[Tensor, "b k"]:
+    """Cosines of each image with its own choices, in float64; −∞ where there is no choice.
+
+    text_embed: of the real choices, one image's after another's; of unit length, as the images'.
+    """
+    image, text = exact(image_embed, text_embed)
+    scores = torch.full(real.shape, -math.inf, dtype=torch.float64, device=text.device)
+    scores[real] = reduce(image[real.nonzero()[:, 0]] * text, "r e -> r", "sum") * 2.0**-52
+    return scores

@@ -11,7 +11,6 @@ the first of the choices (the right caption) against the others (false ones), wh
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import chain
 from typing import Any
 
 import torch
@@ -19,6 +18,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from vlp import distributed
+from vlp.metrics.recall import exact_cosines
 from vlp.models.cascade import places, score_pairs
 from vlp.models.gallery import Gallery, scoring_device
 from vlp.models.vlm import VisionLanguageModel
@@ -73,7 +73,7 @@ class Matching(Task):
     def compute(self, model: VisionLanguageModel) -> dict[str, float]:
         device = scoring_device(model)
         image_id, text_id = (ids.cpu() for ids in self._gallery.ids(device))
-        also: list[tuple[int, ...]] = list(chain.from_iterable(distributed.gather_objects(self._also)))
+        also: list[tuple[int, ...]] = distributed.gather_lists(self._also)
         own = (text_id[:, None] == image_id[None, :]).int().argmax(1)  # the image of each text
         allowed = text_id[:, None] != image_id[None, :]
         for row, ids in enumerate(also):
@@ -81,10 +81,11 @@ class Matching(Task):
                 allowed[row] &= ~torch.isin(image_id, torch.tensor(ids))
         # of ids, so it is the same whatever the order of ranks
         noise = mix_rows(text_id[:, None], turns(own)[:, None], image_id[None, :]).double()
-        negatives = {"random_": _hardest(noise, allowed)}
+        order = (image_id.argsort(stable=True), text_id.argsort(stable=True))
+        negatives = {"random_": _hardest(noise, allowed, *order)}
         if self.contrastive:
             image, text = self._gallery.embeds(device)
-            negatives["hard_"] = _hardest((text @ image.T).cpu(), allowed)
+            negatives["hard_"] = _hardest(exact_cosines(text, image).cpu(), allowed, *order)
         positive = torch.stack([own, torch.arange(len(own))], 1)
         wanted = torch.cat([positive, *negatives.values()]).unique(dim=0)
         logit = self._log_odds(model, wanted, device)
@@ -114,14 +115,22 @@ class Matching(Task):
             return logits[:, 1] - logits[:, 0]
 
         image, text = self._gallery.packed(device)
-        mine = self._gallery.share(pairs, device)
-        return distributed.gather(score_pairs(model, score, image, text, mine, device=device).to(device)).cpu()
+        distinct, inverse = self._gallery.distinct(pairs)
+        mine = self._gallery.share(distinct, device)
+        found = score_pairs(model, score, image, text, mine, device=device)
+        return distributed.gather(found.to(device)).cpu()[inverse]
 
 
-def _hardest(score: Float[Tensor, "m n"], allowed: Bool[Tensor, "m n"]) -> Int[Tensor, "p 2"]:
-    """(image, text) for the best allowed image of each text, and the best allowed text of each image."""
+def _hardest(
+    score: Float[Tensor, "m n"],
+    allowed: Bool[Tensor, "m n"],
+    image_order: Int[Tensor, " n"],
+    text_order: Int[Tensor, " m"],
+) -> Int[Tensor, "p 2"]:
+    """(image, text) for the best allowed image of each text, and the best allowed text of each image; of equal ones the
+    first in the orders given, since that of their coming depends on the number of ranks."""
     score = score.masked_fill(~allowed, -torch.inf)
-    images, texts = allowed.any(1).nonzero()[:, 0], allowed.any(0).nonzero()[:, 0]
-    by_text = torch.stack([score[images].argmax(1), images], 1)
-    by_image = torch.stack([texts, score[:, texts].argmax(0)], 1)
+    texts, images = allowed.any(1).nonzero()[:, 0], allowed.any(0).nonzero()[:, 0]
+    by_text = torch.stack([image_order[score[texts][:, image_order].argmax(1)], texts], 1)
+    by_image = torch.stack([images, text_order[score[text_order][:, images].argmax(0)]], 1)
     return torch.cat([by_text, by_image])

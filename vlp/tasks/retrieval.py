@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from itertools import chain
 from typing import Any
 
 import torch
@@ -132,9 +131,11 @@ class Retrieval(Task):
         to_texts = _best(embeds, (n, m), count, text_id.argsort(stable=True))
         to_images = _best(embeds and embeds[::-1], (m, n), count, image_id.argsort(stable=True))
         pairs = torch.cat([to_texts, to_images.flip(1)]).unique(dim=0)  # sorted by image
-        scores, seconds = self._scores(model, pairs, image_id, text_id, device)
+        distinct, inverse = self._gallery.distinct(pairs)
+        scores, seconds = self._scores(model, distinct, image_id, text_id, device)
+        scores = scores[inverse]
         place = {"text": places(pairs, to_texts, m), "image": places(pairs, to_images.flip(1), m)}
-        cosine = torch.zeros(len(pairs)) if embeds is None else _cosines(*embeds, pairs)
+        cosine = torch.zeros(len(pairs)) if embeds is None else _cosines(*embeds, distinct)[inverse]
 
         def final(mix: float) -> tuple[Int[Tensor, "q 3"], Int[Tensor, "p 3"]]:
             mixed = (scores + mix * cosine).double()
@@ -159,10 +160,10 @@ class Retrieval(Task):
                 f"tasks.retrieval.mix={self.mixes} is chosen on val, which was not measured: give one number"
             )
         ranked = final(float(self.mix))
-        figures = summarise(*ranked) | {"mix": float(self.mix), "rerank_pairs": float(len(pairs))}
+        figures = summarise(*ranked) | {"mix": float(self.mix), "rerank_pairs": float(len(distinct))}
         if ties is not None:
             figures |= _gains([old.cpu() for old in ties], ranked, [image_id.cpu(), text_id.cpu()])
-        return figures | {"rerank_seconds": seconds, "rerank_pairs_per_second": len(pairs) / max(seconds, 1e-9)}
+        return figures | {"rerank_seconds": seconds, "rerank_pairs_per_second": len(distinct) / max(seconds, 1e-9)}
 
     def _scores(
         self,
@@ -205,8 +206,7 @@ class Retrieval(Task):
     def _picture(
         self, image: Tensor, text: Tensor, image_id: Tensor, text_id: Tensor, to_text: Tensor, to_image: Tensor
     ) -> None:
-        paths = list(chain.from_iterable(distributed.gather_objects(self._paths)))
-        captions = list(chain.from_iterable(distributed.gather_objects(self._captions)))
+        paths, captions = distributed.gather_lists(self._paths), distributed.gather_lists(self._captions)
         if len(paths) == len(image) and len(captions) == len(text):
             shown = first_pairs(image, text, image_id, text_id)
             self._figures |= {

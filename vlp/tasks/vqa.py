@@ -24,6 +24,7 @@ from vlp.data.answers import read_answers
 from vlp.distributed import joint_mean
 from vlp.metrics.answer_prior import AnswerPrior
 from vlp.metrics.vqa_accuracy import summarise_accuracy, vqa_accuracy
+from vlp.models.equal_inputs import content_keys, first_equal
 from vlp.models.generation import Rules, beam_search
 from vlp.models.vlm import VisionLanguageModel
 from vlp.objectives.base import ramp
@@ -66,6 +67,8 @@ def rank_answers(
         loss = token_losses(decoder(text, memory.select(part)), text, label_smoothing=label_smoothing)
         scores.append(-loss.sum(1).view(-1, index.shape[1]))
     score = torch.cat(scores) + (first if first_token_twice else 0)
+    equal = first_equal(content_keys(answers))[index.cpu()].to(index.device)  # "[UNK]" is the text of many answers
+    score = score.gather(1, (equal[:, :, None] == equal[:, None, :]).int().argmax(2))
     score, order = score.sort(dim=1, descending=True, stable=True)
     return index.gather(1, order), score
 

@@ -19,12 +19,15 @@ from torch import Tensor
 from torchmetrics.functional.classification import multilabel_average_precision
 
 from vlp import distributed
-from vlp.metrics.recall import count_ties, expected_hit
+from vlp.metrics.recall import count_ties, exact_cosines, expected_hit
+from vlp.models.equal_inputs import EmbeddingStore
+from vlp.models.gallery import scoring_device
 from vlp.models.vlm import VisionLanguageModel
 from vlp.structures import Batch, Features
 from vlp.tasks.base import Task
 from vlp.tokenizers.base import Tokenizer
 
+ROWS = 4096  # images that are scored at a time
 OPENAI_TEMPLATES = Path(__file__).parent / "templates" / "openai_imagenet.txt"  # openai/CLIP, the ImageNet notebook
 
 
@@ -53,10 +56,9 @@ class ZeroShot(Task):
         return classes and super().applies(batch, source)
 
     def reset(self) -> None:
-        self._ties: list[Tensor] = []
-        self._label: list[Tensor] = []
-        self._scores: list[Tensor] = []
-        self._shown: list[Tensor] = []
+        self._images = EmbeddingStore()
+        self._label: list[Tensor] = []  # -1 where unknown
+        self._shown: list[Tensor] = []  # the categories of each image
 
     @torch.no_grad()
     def prepare(self, model: VisionLanguageModel, tokenizer: Tokenizer, data: Any) -> None:
@@ -68,42 +70,42 @@ class ZeroShot(Task):
             self._classes = None
 
     def scores(self, image_embed: Float[Tensor, "b e"]) -> Float[Tensor, "b a"]:
-        """Cosines with the classes."""
+        """Cosines with the classes; those of equal prompts are equal."""
         if self._classes is None:
             raise ValueError("zero_shot has no class names: the data module must set class_names")
-        return image_embed.float() @ self._classes.T
+        return exact_cosines(image_embed, self._classes.to(image_embed.device))
 
     def update(self, model: VisionLanguageModel, batch: Batch, features: Features) -> None:
         if features.image_embed is None:
             raise ValueError("zero_shot got no image_embed in the features of this batch")
-        scores = self.scores(features.image_embed.detach())
+        if self._classes is None:
+            raise ValueError("zero_shot has no class names: the data module must set class_names")
+        assert batch.image is not None
+        self._images.add(features.image_embed, batch.image)
         if batch.categories is not None:
-            self._scores.append(scores.cpu())
             self._shown.append(batch.categories.cpu())
         elif batch.label is not None:
-            known = batch.label >= 0
-            label = batch.label[known]
-            right = F.one_hot(label, scores.shape[1]).bool()
-            self._ties.append(count_ties(scores[known], right).cpu())
-            self._label.append(label.cpu())
+            self._label.append(batch.label.cpu())
 
     def compute(self, model: VisionLanguageModel) -> dict[str, float]:
-        device = next((p.device for p in model.parameters()), torch.device("cpu"))
-        classes = len(self.class_names)
+        device, classes = scoring_device(model), len(self.class_names)
 
         def join(parts: list[Tensor], empty: Tensor) -> Tensor:
             return distributed.gather(torch.cat([empty, *parts]).to(device)).cpu()
 
-        ties = join(self._ties, torch.zeros(0, 3, dtype=torch.int64))
         label = join(self._label, torch.zeros(0, dtype=torch.int64))
-        scores = join(self._scores, torch.zeros(0, classes))
         shown = join(self._shown, torch.zeros(0, classes, dtype=torch.bool))
+        images = self._images.joined(device)
         if len(label) and len(shown):
             raise ValueError("this source mixes images of one label with images of several categories; split it in two")
         if len(shown):
-            return _multi_label(scores, shown)
-        if not len(label):
+            return _multi_label(self.scores(images).cpu(), shown)
+        known = label >= 0
+        if not bool(known.any()):
             raise ValueError("zero_shot saw no image with a known class")
+        label = label[known]
+        parts = zip(images[known.to(device)].split(ROWS), label.split(ROWS), strict=True)
+        ties = torch.cat([count_ties(self.scores(part).cpu(), F.one_hot(k, classes).bool()) for part, k in parts])
         top1, top5 = expected_hit(ties, 1), expected_hit(ties, 5)
         per_class = [top1[label == index].mean() for index in label.unique()]
         return {
@@ -134,13 +136,15 @@ def class_embeddings(
     prompts: int = 1024,
 ) -> Float[Tensor, "a e"]:
     device = next((p.device for p in model.parameters()), torch.device("cpu"))
-    texts = [template.replace("{}", name) for name in names for template in templates]
+    distinct = list(dict.fromkeys(names))  # classes of one name ("crane", twice in ImageNet) tie, whatever the batches
+    texts = [template.replace("{}", name) for name in distinct for template in templates]
     embeds = [
         model.embed_text(model.encode_text(tokenizer(texts[start : start + prompts]).to(device))).float()
         for start in range(0, len(texts), prompts)
     ]
     every = rearrange(torch.cat(embeds), "(a k) e -> a k e", k=len(templates))
-    return F.normalize(reduce(every, "a k e -> a e", "mean"), dim=-1)
+    classes = F.normalize(reduce(every, "a k e -> a e", "mean"), dim=-1)
+    return classes[[distinct.index(name) for name in names]]
 
 
 def _read_templates(templates: Sequence[str] | str | Path | None) -> tuple[str, ...]:

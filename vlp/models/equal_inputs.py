@@ -1,0 +1,62 @@
+"""Equal inputs of an evaluation get the very same embedding and score.
+
+A processor's matrix product may give one row other last bits in a batch of one than in a batch of two, or in another
+place of the batch. Captions that several images share would then tie or not by accident of the batches, and figures would
+depend on batch sizes and on the number of ranks. So what is ranked is computed once for each different input: the first
+one, in the order of the ranks, stands for all that are equal to it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from vlp import distributed
+from vlp.structures import Image, Text
+
+
+def content_keys(inputs: Image | Text) -> list[bytes]:
+    """A digest of 16 bytes of each image's pixels (of its true size, where the batch is padded) or of each text's real
+    tokens: equal for equal inputs, whatever batch they are in. Images of one shape [b c h w], texts [b t]."""
+    if isinstance(inputs, Image):
+        pixels = inputs.pixels.cpu()
+        sizes = [pixels.shape[-2:]] * len(pixels) if inputs.size is None else inputs.size.tolist()
+        rows = [image[..., :height, :width].contiguous() for image, (height, width) in zip(pixels, sizes, strict=True)]
+    else:
+        rows = [ids[mask] for ids, mask in zip(inputs.ids.cpu(), inputs.mask.cpu(), strict=True)]
+    kinds = [f"{str(row.dtype).removeprefix('torch.')}{tuple(row.shape)}".encode() for row in rows]
+    return [
+        hashlib.blake2b(kind + row.numpy().tobytes(), digest_size=16).digest()
+        for kind, row in zip(kinds, rows, strict=True)
+    ]
+
+
+def first_equal(keys: Sequence[bytes]) -> Int[Tensor, " n"]:
+    """For each key the position of the first one that is equal to it."""
+    first: dict[bytes, int] = {}
+    return torch.tensor([first.setdefault(key, position) for position, key in enumerate(keys)], dtype=torch.int64)
+
+
+class EmbeddingStore:
+    """Embeddings of one kind of input as they come in batches; each rank keeps its own on the CPU until they are joined.
+    A rank may have none."""
+
+    def __init__(self) -> None:
+        self._embeds: list[Tensor] = []
+        self._keys: list[bytes] = []
+
+    def add(self, embeds: Float[Tensor, "b e"], inputs: Image | Text) -> None:
+        self._embeds.append(embeds.detach().float().cpu())
+        self._keys += content_keys(inputs)
+
+    def joined(self, device: torch.device) -> Float[Tensor, "n e"]:
+        """Of all ranks in rank order, those of equal inputs equal."""
+        first = first_equal(distributed.gather_lists(self._keys)).to(device)
+        # a rank that saw no batch learns the width from the others, since gathering needs it
+        width = torch.tensor([self._embeds[0].shape[1] if self._embeds else 0], device=device)
+        empty = torch.zeros(0, int(distributed.gather(width).max()))
+        return distributed.gather(torch.cat([empty, *self._embeds]).to(device))[first]
