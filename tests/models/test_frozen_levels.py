@@ -262,3 +262,18 @@ def test_side_by_side_is_rebuilt_from_a_file_without_weights() -> None:
     again.load_state_dict(both.state_dict())
     assert both(Image(pixels=PIXELS)).pooled.shape == (3, both.width) == (3, 112 + 320 + 1280 + 256 + 512)
     torch.testing.assert_close(again(Image(pixels=PIXELS)).pooled, both(Image(pixels=PIXELS)).pooled)
+
+
+def test_what_is_remembered_does_not_depend_on_what_was_seen_before() -> None:
+    """With deterministic algorithms: a run that is killed and resumed asks for other inputs at once than one that was not."""
+    torch.use_deterministic_algorithms(True)
+    try:
+        rows: list[int] = []
+        ours = vision(keep=9)
+        ours.tower.register_forward_pre_hook(lambda _, inputs: rows.append(len(inputs[0].pixels)))
+        together = ours(Image(pixels=PIXELS)).pooled
+        alone = torch.cat([vision(keep=9)(Image(pixels=PIXELS[[index]])).pooled for index in (2, 0, 1)])
+    finally:
+        torch.use_deterministic_algorithms(False)
+    assert set(rows) == {1}
+    assert torch.equal(together, alone[[1, 2, 0]])

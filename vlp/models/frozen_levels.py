@@ -37,10 +37,10 @@ class FrozenLevels(nn.Module):
     cells: rows and columns that rasters of all levels are averaged to, so that they can be joined cell by cell.
     image_size: pixels a side of the images that come; they are resized (bicubic) to the tower's. None = the tower's.
     mirror: the mean of the features of an image and of its mirror image.
-    keep: how many inputs to remember, oldest first out: a frozen tower is a function of pixels or token ids, but for the last
-    bits, in which it may depend on what else was in the batch.
-    folder: where to keep on disk what `keep` remembers, for other runs with the same tower and the same inputs. A run that
-    goes on after a kill is then equal to the bit, and a run that is repeated if the folder was empty both times. It grows
+    keep: how many inputs to remember, oldest first out: a frozen tower is a function of pixels or token ids. The last bits
+    may depend on what else is in the batch, so with PyTorch's deterministic algorithms (trainer.deterministic) each input
+    goes through the tower alone: what a run remembers then never depends on what it, or another run, had seen before.
+    folder: where to keep on disk what `keep` remembers, for other runs with the same tower and the same inputs. It grows
     without bound and may be deleted between runs; where it cannot be used, a warning says so and features are computed.
     None = nowhere.
     bf16: run the tower in bfloat16 and remember in half precision.
@@ -110,9 +110,8 @@ class FrozenLevels(nn.Module):
         if where:
             self._memory.update(self._stored(lambda store: store.read(where)))
         missing = [(key, index) for key, index in where.items() if key not in self._memory]
-        # on a CPU larger batches are slower, as each of their activations is fresh memory from the system
         device = next(self.tower.parameters()).device
-        rows = max(1, len(missing)) if device.type != "cpu" else 8 if isinstance(inputs, Image) else 64
+        rows = _rows_at_a_time(inputs, device, len(missing))
         for start in range(0, len(missing), rows):
             some = missing[start : start + rows]
             # copied, for a slice would keep all rows of its batch alive
@@ -144,6 +143,7 @@ class FrozenLevels(nn.Module):
         """Of all that the features depend on but the input."""
         size = getattr(self, "image_size", None)
         read = [_FORMAT, self.levels, self.tokens, self.cells, size, self.mirror, self.bf16, self.tower.architecture()]
+        read += [torch.are_deterministic_algorithms_enabled()]
         read += [next(self.tower.parameters()).device.type, torch.__version__, version("timm"), version("transformers")]
         return bytes.fromhex(fingerprint(self.tower, str(read)))
 
@@ -211,6 +211,15 @@ class FrozenLevels(nn.Module):
             "folder": None,
             "bf16": self.bf16,
         }
+
+
+def _rows_at_a_time(inputs: Image | Text, device: torch.device, missing: int) -> int:
+    if torch.are_deterministic_algorithms_enabled():
+        return 1
+    if device.type != "cpu":
+        return max(1, missing)
+    # larger batches are slower there, as each of their activations is fresh memory from the system
+    return 8 if isinstance(inputs, Image) else 64
 
 
 class _Memory(dict[bytes, Tensor]):

@@ -14,6 +14,7 @@ from vlp.checkpoints.keys import load_strictly
 from vlp.predictor import Predictor, load
 from vlp.tasks.base import Task
 from vlp.training.assemble import build_loggers, quiet, read_config
+from vlp.training.determinism import numerics, with_determinism
 from vlp.training.entry import enter
 from vlp.training.module import VisionLanguageModule
 from vlp.training.results import of_a_task, print_table, write_results
@@ -37,7 +38,7 @@ def evaluate(config_path: Path) -> dict[str, Any]:
         head.weight = 0.0  # only others use it
     module = VisionLanguageModule(model=predictor.model, objectives=heads, tasks=tasks, config=stored)
     trainer: L.Trainer = build(
-        config["trainer"],
+        with_determinism(config["trainer"]),
         logger=build_loggers(config, folder),
         default_root_dir=folder,
         use_distributed_sampler=False,
@@ -57,7 +58,9 @@ def evaluate(config_path: Path) -> dict[str, Any]:
             "another task=[…] or data=…"
         )
     if trainer.is_global_zero:
-        results = write_results(folder, results | {"seconds": round(time.perf_counter() - start, 1)}, stored, data)
+        results = write_results(
+            folder, results | {"seconds": round(time.perf_counter() - start, 1)} | numerics(), stored, data
+        )
         print_table(results, folder)
     return results
 

@@ -27,6 +27,7 @@ from vlp.objectives.base import Objective
 from vlp.random import mix
 from vlp.structures import Batch
 from vlp.tasks.base import Task
+from vlp.training.determinism import numerics
 from vlp.training.length import ENDLESS, total_steps
 from vlp.training.measurement import Measurement
 from vlp.training.nonfinite import Guard
@@ -282,6 +283,7 @@ class VisionLanguageModule(L.LightningModule):
         checkpoint["config"] = portable(self.config, self.model, self.tasks, tokenizer.size)
         checkpoint["tokenizer_json"] = tokenizer.to_json()
         checkpoint["samples_seen"] = self.samples_seen
+        checkpoint["numerics"] = numerics()
         figures = self.trainer.callback_metrics.items()  # of the last validation, which saw these weights
         checkpoint["figures"] = {name: float(value) for name, value in figures if name.startswith("val/")}
 

@@ -29,6 +29,7 @@ from vlp.launch.changes import changes
 from vlp.launch.lock import locked
 from vlp.training.assemble import assemble, build_loggers, check_monitor, quiet, read_config
 from vlp.training.checkpoint_files import BEST, WholeFiles, clear, fault, newest, read
+from vlp.training.determinism import numerics, report_changed_numerics, with_determinism
 from vlp.training.entry import enter
 from vlp.training.loggers import JsonLines, log_results
 from vlp.training.results import print_table, write_results
@@ -73,7 +74,7 @@ def _run(config_path: Path) -> dict[str, Any]:
     callbacks = [SameConfig(config_path)] + [build(node) for node in config["callbacks"].values() if node] + [timer]
     files = WholeFiles()
     trainer: L.Trainer = build(
-        config["trainer"],
+        with_determinism(config["trainer"]),
         logger=build_loggers(config, folder),
         callbacks=callbacks,
         enable_checkpointing=any(isinstance(callback, Checkpoint) for callback in callbacks),
@@ -84,6 +85,8 @@ def _run(config_path: Path) -> dict[str, Any]:
         plugins=[files],
     )
     replace_lightnings(trainer)
+    if content is not None and trainer.is_global_zero:
+        report_changed_numerics(content.get("numerics", {}))
     trainer.fit(parts.module, parts.data, ckpt_path=begin, weights_only=True)
     SIGNALS.training = False
     figures = {k: float(v) for k, v in trainer.callback_metrics.items() if k.startswith("val/")} or (content or {}).get(
@@ -102,6 +105,7 @@ def _run(config_path: Path) -> dict[str, Any]:
         "train_seconds": round(timer.time_elapsed("train"), 1),
         "samples_seen": parts.module.samples_seen,
         "steps": trainer.global_step,
+        **numerics(),
     }
     if trainer.is_global_zero:
         results = write_results(folder, results, stored, parts.data)
