@@ -21,6 +21,6 @@ def add_overrides(parser: argparse.ArgumentParser) -> None:
 def settled(overrides: tuple[str, ...]) -> dict[str, Any]:
     """The config of a run of these overrides.  Raises ConfigError for those that `vlp train` would refuse too."""
     from vlp.launch.compose import Composer, conf_folder
-    from vlp.launch.run_folder import settle
+    from vlp.launch.config.resolve import resolve_config
 
-    return settle(Composer(conf=conf_folder(), config_name="train").compose(overrides), Path("run"))
+    return resolve_config(Composer(conf=conf_folder(), config_name="train").compose(overrides), Path("run"))

@@ -20,9 +20,10 @@ from vlp.doctor.memory import Memory
 from vlp.doctor.pace import finish
 from vlp.doctor.plan import accelerator, batch_sizes, key, local_processes, processes
 from vlp.launch.compose import Composer, conf_folder
+from vlp.launch.config.resolve import resolve_config
 from vlp.launch.errors import ConfigError
 from vlp.launch.process import process, shown
-from vlp.launch.run_folder import freeze, parent_folder, settle
+from vlp.launch.run_folder import freeze, parent_folder
 
 STAGES = ("torch", "data", "model", "fit", "validation")
 GRACE = 3.0  # seconds beyond the limit until the probe is ended
@@ -35,7 +36,7 @@ def examine(overrides: Sequence[str], *, seconds: float = 30.0) -> list[Finding]
         with tempfile.TemporaryDirectory(prefix="vlp-doctor-") as folder:
             try:
                 composer = Composer(conf=conf_folder(), config_name="train")
-                config = settle(composer.compose(list(overrides)), Path(folder))
+                config = resolve_config(composer.compose(list(overrides)), Path(folder))
             except ConfigError as problem:
                 return [error("config.composes", str(problem), "vlp train --help")]
             found = [fine("config.composes", "the overrides are understood"), *at_once(config)]

@@ -9,8 +9,9 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from vlp.doctor.finding import Finding, error, fine, size, warning
+from vlp.doctor.finding import Finding, error, fine, warning
 from vlp.doctor.plan import accelerator, key, local_processes, processes, sources, workers
+from vlp.system.units import readable_bytes
 
 AHEAD = 2  # batches that each worker of a DataLoader keeps ready (prefetch_factor)
 TENSORS = 12  # of a batch that lie in shared memory, each with an open file
@@ -61,7 +62,7 @@ def shared_memory(config: dict[str, Any], gpus: int, batch_bytes: int, folder: P
     if not count or not folder.is_dir():
         return fine("machine.shared_memory", "no loading processes" if not count else f"no {folder} on this system")
     need, free = count * AHEAD * batch_bytes, shutil.disk_usage(folder).free
-    told = f"{count} loading processes keep {size(need)} ready, {folder} has {size(free)} free"
+    told = f"{count} loading processes keep {readable_bytes(need)} ready, {folder} has {readable_bytes(free)} free"
     if need > free:
         enough = max(0, int(free // max(1, AHEAD * batch_bytes * local_processes(config, gpus))))
         each = min(enough, workers(config) - 1) // len(sources(config))

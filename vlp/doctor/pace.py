@@ -7,7 +7,8 @@ from statistics import median
 from typing import Any
 
 from vlp.doctor.arithmetic import total_steps
-from vlp.doctor.finding import Finding, duration, error, fine, warning
+from vlp.doctor.finding import Finding, error, fine, warning
+from vlp.system.units import readable_duration
 from vlp.training.length import ENDLESS
 
 DAYS = 7 * 86_400  # a run longer than this is worth a second look
@@ -27,8 +28,8 @@ def finish(config: dict[str, Any], facts: dict[str, Any]) -> Finding:
     parts = int(config["trainer"].get("accumulate_grad_batches") or 1)  # batches of a step; what was timed is one
     left = one * parts * steps + whole * (validations // every)
     told = (
-        f"{duration(one)} a step, {duration(one * per_epoch)} an epoch of {per_epoch} steps, {duration(whole)} a "
-        f"validation: {duration(left)} to finish ({len(facts['seconds'])} steps of one process alone were timed)"
+        f"{readable_duration(one)} a step, {readable_duration(one * per_epoch)} an epoch of {per_epoch} steps, {readable_duration(whole)} a "
+        f"validation: {readable_duration(left)} to finish ({len(facts['seconds'])} steps of one process alone were timed)"
     )
     if left > DAYS:
         return warning("time.finish", told, f"vlp train trainer.max_steps={max(1, int(DAYS / one))}")

@@ -7,7 +7,8 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from vlp.doctor.finding import Finding, error, fine, size, warning
+from vlp.doctor.finding import Finding, error, fine, warning
+from vlp.system.units import readable_bytes
 
 CHECKPOINTS = 4  # best.ckpt, last.ckpt, previous.ckpt, and the one that is being written
 
@@ -31,7 +32,7 @@ def run_folder(parent: Path) -> Finding:
 
 def disk(parent: Path, checkpoint_bytes: int) -> Finding:
     need, free = CHECKPOINTS * checkpoint_bytes, shutil.disk_usage(existing(parent)).free
-    told = f"checkpoints need {size(need)}, {existing(parent)} has {size(free)} free"
+    told = f"checkpoints need {readable_bytes(need)}, {existing(parent)} has {readable_bytes(free)} free"
     if need > free:
         return error("storage.disk", told, f"df -h {existing(parent)}; vlp train runs=/a/larger/disk/runs")
     return fine("storage.disk", told)

@@ -18,7 +18,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from vlp.launch.run_folder import write_json
+from vlp.system.atomic import atomic_write_json
 
 RECORD, LOG, STOP = "process.json", "output.log", ".stop"
 RANKS_LEFT = 10.0  # seconds that further ranks have to end after the first of them
@@ -55,7 +55,7 @@ class Process:
         process.child = child
         record = {"pid": child.pid, "started": start_of(child.pid), "host": socket.gethostname(), "time": time.time()}
         with suppress(OSError):  # a full disk: the job itself will say so
-            write_json(folder / RECORD, record)
+            atomic_write_json(folder / RECORD, record)
         return process
 
     @classmethod

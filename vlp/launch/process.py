@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from vlp.launch.compose import PACKAGE
-from vlp.launch.secrets import of_overrides, redact
+from vlp.system.secrets import redact, secrets_in_overrides
 
 MODULES = {"train": "vlp.training.run", "evaluate": "vlp.training.evaluate"}
 
@@ -20,7 +20,7 @@ def command_line(command: str, overrides: Sequence[str]) -> str:
 
 def shown(overrides: Sequence[str]) -> list[str]:
     """Overrides as text that may be stored: values of keys that look secret are hidden."""
-    secrets = of_overrides(overrides)
+    secrets = secrets_in_overrides(overrides)
     return [key + equals + redact(value, secrets) for key, equals, value in (line.partition("=") for line in overrides)]
 
 

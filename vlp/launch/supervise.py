@@ -11,7 +11,7 @@ import subprocess
 import sys
 from types import FrameType
 
-FINAL = {0, 2, 4, 130, 143}  # see vlp/training/entry.py
+from vlp.system.exit_codes import FINAL
 
 
 def supervise(arguments: list[str], environment: dict[str, str], restarts: int) -> int:

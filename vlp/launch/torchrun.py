@@ -13,15 +13,11 @@ import time
 from pathlib import Path
 
 from vlp.launch.errors import ConfigError
-from vlp.launch.run_folder import safe_name, write_text
+from vlp.launch.run_folder import safe_name
+from vlp.system.atomic import atomic_write_text
 
 PATIENCE = 120  # seconds
 EARLIER = 30  # seconds that rank 0 may be ahead; a wrong folder would be found by the comparison of configs
-
-
-def rank() -> int | None:
-    """None where torchrun did not start this process."""
-    return int(os.environ["RANK"]) if "TORCHELASTIC_RUN_ID" in os.environ and "RANK" in os.environ else None
 
 
 def note(parent: Path) -> Path:
@@ -38,7 +34,7 @@ def restarted() -> bool:
 
 
 def tell(parent: Path, folder: Path) -> None:
-    write_text(note(parent), str(folder.resolve()))
+    atomic_write_text(note(parent), str(folder.resolve()))
 
 
 def now(parent: Path) -> float:

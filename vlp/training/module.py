@@ -19,13 +19,13 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from vlp.checkpoints.files import FORMAT
 from vlp.distributed import total
-from vlp.injector import inject
 from vlp.models.features import compute_features
 from vlp.models.momentum import MomentumCopy
 from vlp.models.vlm import VisionLanguageModel
 from vlp.objectives.base import Objective
 from vlp.random import mix
 from vlp.structures import Batch
+from vlp.system.fault_injection import inject
 from vlp.tasks.base import Task
 from vlp.training.length import ENDLESS, total_steps
 from vlp.training.measurement import Measurement

@@ -12,8 +12,8 @@ from rich.console import Console
 
 from vlp.data.base import DataModule
 from vlp.data.mixture import Mixture
-from vlp.launch.run_folder import write_json
 from vlp.report.tables import retrieval_table
+from vlp.system.atomic import atomic_write_json
 
 _LIBRARIES = ("torch", "torchvision", "lightning", "transformers", "timm", "torchmetrics")
 
@@ -24,7 +24,7 @@ def write_results(
     """Figures and the card as one flat object, written atomically."""
     rounded = {key: float(f"{value:.7g}") if isinstance(value, float) else value for key, value in figures.items()}
     results = rounded | card(config, data)  # single precision holds seven digits
-    write_json(folder / "results.json", results)
+    atomic_write_json(folder / "results.json", results)
     return results
 
 

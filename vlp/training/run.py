@@ -23,10 +23,10 @@ from vlp.build import build
 from vlp.checkpoints import shards
 from vlp.checkpoints.files import read as read_any
 from vlp.distributed import forget_earlier_attempts, gather_objects
-from vlp.injector import inject
-from vlp.launch import ranks
 from vlp.launch.changes import changes
 from vlp.launch.lock import locked
+from vlp.system import ranks
+from vlp.system.fault_injection import inject
 from vlp.training.assemble import assemble, build_loggers, check_monitor, quiet, read_config
 from vlp.training.checkpoint_files import BEST, WholeFiles, clear, fault, newest, read
 from vlp.training.entry import enter

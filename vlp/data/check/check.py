@@ -18,10 +18,10 @@ from vlp.data.copies.overlap import OverlapReport, find_overlaps
 from vlp.data.faults import DataError, Faults, Finding
 from vlp.data.images import ImageError
 from vlp.data.packed import PackedSamples, without_collection
-from vlp.data.printable import printable
 from vlp.data.shards import Shards
 from vlp.data.tar.index import read_index
 from vlp.structures import Sample
+from vlp.system.units import printable
 
 SHOWN = 24  # samples of each split on the page
 

@@ -15,13 +15,12 @@ from filelock import FileLock, Timeout
 
 from vlp.data.download.catalogue import DOWNLOADS, Catalogue, RemoteFile, mirrored
 from vlp.data.download.connection import Connection, Patience
-from vlp.data.download.listing import readable
 from vlp.data.download.manifest import Manifest
 from vlp.data.download.partial import Partial
 from vlp.data.download.progress import Report, Tally
-from vlp.data.download.space import check_space
 from vlp.data.download.transfer import Stopped, Transfer, checksums, mismatch
-from vlp.data.download.unpack import unpack
+from vlp.data.download.unpack import check_space, unpack
+from vlp.system.units import readable_bytes
 
 
 @dataclass
@@ -62,7 +61,7 @@ def download(
                 unknown = sum(work.size is None for work in absent)
                 more = f" and {unknown} file{'s' * (unknown > 1)} of unknown size" if unknown else ""
                 report.say(
-                    f"{catalogue.title}, {catalogue.licence}: {readable(downloads)}{more} to download into {root}"
+                    f"{catalogue.title}, {catalogue.licence}: {readable_bytes(downloads)}{more} to download into {root}"
                 )
                 Crew(works, manifest, patience, delete_archives).run(report, jobs)
     if catalogue.by_hand:
