@@ -146,7 +146,7 @@ class Sample:
         None  # of objects, or of captions where they have no labels; None = no boxes
     )
     box_labels: tuple[int, ...] = ()  # class of each box
-    panoptic: Path | None = None  # a picture of segments, see vlp/data/coco_panoptic.py
+    panoptic: Path | None = None  # a picture of segments, see vlp/data/view.py
     segments: tuple[tuple[int, int], ...] = ()  # (id in that picture, class)
 
 

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from vlp.build import build
 from vlp.data.base import DataModule
 from vlp.data.overrides import settled
+from vlp.data.parts import build_data, build_tokenizer
 
 
 @dataclass
@@ -30,9 +30,8 @@ class ComposedData:
 def compose_data(overrides: Sequence[str]) -> ComposedData:
     """Raises ConfigError for overrides that `vlp train` would refuse too."""
     config = settled(tuple(overrides))
-    transform = {split: build(node) for split, node in config["transform"].items()}
-    tokenizer = build(config["tokenizer"])
-    data = build(config["data"], tokenizer=tokenizer, transform=transform, seed=config["seed"])
+    tokenizer = build_tokenizer(config)
+    data = build_data(config, tokenizer=tokenizer)
     data.prepare_data()
     return ComposedData(dict(data.sources), tokenizer, data)
 

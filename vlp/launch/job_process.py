@@ -18,9 +18,12 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import psutil
+
 from vlp.system.atomic import atomic_write_json
 
 RECORD, LOG, STOP = "process.json", "output.log", ".stop"
+ENDED = (psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD)
 RANKS_LEFT = 10.0  # seconds that further ranks have to end after the first of them
 
 
@@ -163,28 +166,19 @@ class Task:
 
 
 def start_of(pid: int) -> str | None:
-    """When a process started, in words that only that process has; None when it does not run (any more)."""
+    """When a process started, in seconds since the machine did, which no setting of the clock changes; None when it does
+    not run (any more)."""
     try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-        return None if fields[0] in "ZX" else fields[19]
-    except OSError:
-        if Path("/proc/self/stat").exists():
-            return None
-    told = subprocess.run(["ps", "-o", "lstart=", "-p", str(pid)], capture_output=True, text=True, check=False)
-    return told.stdout.strip() or None
+        process = psutil.Process(pid)
+        return None if process.status() in ENDED else f"{process.create_time() - psutil.boot_time():.2f}"
+    except psutil.Error:
+        return None
 
 
 def group_runs(group: int) -> bool:
     """Whether a process of the group is left; one that has ended and only waits to be collected does not count."""
-    if not Path("/proc/self/stat").exists():
-        try:
-            os.killpg(group, 0)
-        except OSError:
-            return False
-        return True
-    for file in Path("/proc").glob("[0-9]*/stat"):
-        with suppress(OSError):
-            fields = file.read_text().rpartition(")")[2].split()
-            if fields[2] == str(group) and fields[0] not in "ZX":
+    for process in psutil.process_iter():
+        with suppress(psutil.Error, OSError):
+            if os.getpgid(process.pid) == group and process.status() not in ENDED:
                 return True
     return False
