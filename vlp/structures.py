@@ -149,6 +149,11 @@ class Sample:
     panoptic: Path | None = None  # a picture of segments, see vlp/data/view.py
     segments: tuple[tuple[int, int], ...] = ()  # (id in that picture, class)
 
+    @property
+    def annotated(self) -> bool:
+        """Whether there is something to learn from or to be measured by: a caption, a question or a class."""
+        return bool(self.captions or self.question or self.label is not None or self.categories)
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Batch(Record):

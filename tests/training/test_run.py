@@ -13,6 +13,7 @@ import pytest
 import torch
 
 import vlp
+from vlp.checkpoints.load import load_weights
 from vlp.models.fusion.late import LateFusion
 
 ROOT = Path(__file__).resolve().parent.parent.parent

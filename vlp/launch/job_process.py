@@ -41,7 +41,7 @@ class Process:
     def __init__(self, pid: int, began: float, minutes: float | None, grace: float) -> None:
         self.pid, self.began, self.minutes, self.grace = pid, began, minutes, grace
         self.child: subprocess.Popen[bytes] | None = None
-        self.identity: Any = None
+        self.started = 0.0  # of one that is no child of ours: `start_of`
         self.timed_out: float | None = None
         self.leader_ended: float | None = None
 
@@ -68,12 +68,12 @@ class Process:
             record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
             if record["host"] != socket.gethostname() or record["started"] is None:
                 return None
-            if start_of(record["pid"]) != record["started"]:
+            if not still_runs(record["pid"], record["started"]):
                 return None
             process = cls(record["pid"], time.monotonic() - (time.time() - record["time"]), minutes, grace)
         except (OSError, ValueError, KeyError, TypeError):
             return None
-        process.identity = record["started"]
+        process.started = record["started"]
         return process
 
     def poll(self) -> Ended | None:
@@ -97,7 +97,7 @@ class Process:
         if self.child is not None:
             code = self.child.poll()
             return code is None, code
-        return start_of(self.pid) == self.identity, None
+        return still_runs(self.pid, self.started), None
 
     def stop(self, number: int) -> None:
         """SIGTERM goes to the first process alone, which tells its ranks: it would end loaders of data that the last
@@ -165,14 +165,22 @@ class Task:
         return {**self.__dict__, "process": None}
 
 
-def start_of(pid: int) -> str | None:
+def start_of(pid: int) -> float | None:
     """When a process started, in seconds since the machine did, which no setting of the clock changes; None when it does
     not run (any more)."""
     try:
         process = psutil.Process(pid)
-        return None if process.status() in ENDED else f"{process.create_time() - psutil.boot_time():.2f}"
+        return None if process.status() in ENDED else process.create_time() - psutil.boot_time()
     except psutil.Error:
         return None
+
+
+def still_runs(pid: int, started: float) -> bool:
+    """Whether the process of this id is the one that started then: no id comes back within a second."""
+    start = start_of(pid)
+    return (
+        start is not None and abs(start - started) < 1.5
+    )  # the kernel's boot time is a whole second, sometimes the next
 
 
 def group_runs(group: int) -> bool:

@@ -72,7 +72,7 @@ def assemble(config: dict[str, Any], folder: Path, stored: dict[str, Any] | None
         config=stored or config,
     )
     if config["checkpoint"]:
-        for note in load_weights(Path(config["checkpoint"]), model, module.objectives, module.momentum):
+        for note in load_weights(Path(config["checkpoint"]), model, dict(module.objectives.items()), module.momentum):
             rank_zero_info(note)
     if config["compile"]:
         for part in (model.vision, model.text):

@@ -193,8 +193,7 @@ def _texts(samples: Sequence[Sample]) -> Iterator[str]:
 def _check_texts(samples: Sequence[Sample], split: SplitReport, tokenizer: Any, *, evaluation: bool) -> None:
     faults = Faults(collect=True)
     for sample in samples:
-        bare = not (sample.captions or sample.question or sample.label is not None or sample.categories)
-        if bare and evaluation:
+        if evaluation and not sample.annotated:
             faults.add("image without a caption, a question or a class", str(sample.image), fatal=True)
         for text in _texts([sample]):
             for oddity in oddities(text):

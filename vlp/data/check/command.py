@@ -7,7 +7,7 @@ import json
 import sys
 from pathlib import Path
 
-from vlp.data.overrides import add_overrides
+from vlp.data.composed import add_overrides
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -12,11 +12,10 @@ from typing import Any, Literal
 from rich.table import Table
 from rich.text import Text
 
+from vlp.data.faults import EXAMPLES
 from vlp.structures import Sample
 from vlp.system.atomic import atomic_write_text
 from vlp.system.units import printable
-
-EXAMPLES = 5  # of a reason are kept
 
 
 @dataclass
