@@ -20,9 +20,8 @@ from vlp.launch.changes import equal
 from vlp.launch.compose import Composer, conf_folder
 from vlp.launch.config.resolve import resolve_config
 from vlp.launch.errors import ConfigError
-from vlp.launch.process import command_line, process
+from vlp.launch.process import command_line, process, supervise
 from vlp.launch.run_folder import create, freeze, parent_folder, read
-from vlp.launch.supervise import supervise
 from vlp.launch.trained import of_checkpoint
 from vlp.system import exit_codes
 from vlp.system.ranks import torchrun_rank

@@ -6,12 +6,9 @@ import queue
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-
-from filelock import FileLock, Timeout
 
 from vlp.data.download.catalogue import DOWNLOADS, Catalogue, RemoteFile, mirrored
 from vlp.data.download.connection import Connection, Patience
@@ -20,6 +17,7 @@ from vlp.data.download.partial import Partial
 from vlp.data.download.progress import Report, Tally
 from vlp.data.download.transfer import Stopped, Transfer, checksums, mismatch
 from vlp.data.download.unpack import check_space, unpack
+from vlp.system.locks import exclusive_lock
 from vlp.system.units import readable_bytes
 
 
@@ -49,7 +47,9 @@ def download(
     """
     patience = patience or Patience()
     chosen = [mirrored(file, mirror) for part in catalogue.choose(only) for file in part.files]
-    with locked(root):
+    taken = OSError(f"{root}: another process is downloading into it; wait for it, or end it")
+    (root / DOWNLOADS).mkdir(parents=True, exist_ok=True)
+    with exclusive_lock(root / DOWNLOADS / "lock", lambda: taken):
         manifest = Manifest(root)
         works = plan(chosen, manifest, patience)
         if works:
@@ -66,17 +66,6 @@ def download(
                 Crew(works, manifest, patience, delete_archives).run(report, jobs)
     if catalogue.by_hand:
         print(f"by hand: {catalogue.by_hand}", file=sys.stderr)
-
-
-@contextmanager
-def locked(root: Path) -> Iterator[None]:
-    folder = root / DOWNLOADS
-    folder.mkdir(parents=True, exist_ok=True)
-    try:
-        with FileLock(folder / "lock", timeout=0):
-            yield
-    except Timeout as error:
-        raise OSError(f"{root}: another process is downloading into it; wait for it, or end it") from error
 
 
 def plan(chosen: Sequence[RemoteFile], manifest: Manifest, patience: Patience) -> list[Work]:
