@@ -103,7 +103,7 @@ def run(command: str, composer: Composer, overrides: list[str], restarts: int = 
     rank = torchrun_rank()
     if rank is not None and (rank or torchrun.restarted()):
         parent = parent_folder(resolve_config(composer.compose(overrides), Path("run")))
-        folder = folder or torchrun.told(parent)
+        folder = folder or torchrun.wait_for_run_folder(parent)
     elif folder is None:
         config = composer.compose(overrides)
         container = resolve_config(config, Path("run"))  # everything is checked before a folder appears
@@ -121,7 +121,7 @@ def run(command: str, composer: Composer, overrides: list[str], restarts: int = 
             folder = create(parent)
             freeze(folder, resolve_config(config, folder), command_line(command, overrides))
         if rank is not None:
-            torchrun.tell(parent, folder)
+            torchrun.publish_run_folder(parent, folder)
     else:
         again(folder, composer, [line for line in overrides if not line.startswith("resume=")])
         if (folder / "results.json").is_file():

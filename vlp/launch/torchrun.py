@@ -33,7 +33,7 @@ def restarted() -> bool:
     return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
 
 
-def tell(parent: Path, folder: Path) -> None:
+def publish_run_folder(parent: Path, folder: Path) -> None:
     atomic_write_text(note(parent), str(folder.resolve()))
 
 
@@ -44,7 +44,7 @@ def now(parent: Path) -> float:
         return os.fstat(file.fileno()).st_mtime
 
 
-def told(parent: Path) -> Path:
+def wait_for_run_folder(parent: Path) -> Path:
     """The folder that rank 0 made.  Raises ConfigError after two minutes."""
     begin = now(parent) - time.process_time() - EARLIER  # an older note is of an earlier run
     end = time.monotonic() + PATIENCE
