@@ -3,9 +3,11 @@
 import sys
 
 try:
-    from vlp.launch.main import main
+    import hydra  # noqa: F401  # a dependency: vlp itself is found in this folder by any Python
+
+    from vlp.cli import launch
 except ModuleNotFoundError as error:
     sys.exit(f"{error}: vlp is not installed for {sys.executable}; in this folder: pip install -e .")
 
 if __name__ == "__main__":
-    sys.exit(main("train", sys.argv[1:]))
+    sys.exit(launch("train", sys.argv[1:]))

@@ -9,7 +9,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from vlp.launch.compose import Composer, conf_folder, plain
-from vlp.launch.run_folder import settle
+from vlp.launch.config.resolve import resolve_config
 
 CONF = conf_folder()
 ROOT = Path(__file__).resolve().parent.parent
@@ -21,7 +21,7 @@ def options(group: str) -> list[str]:
 
 def composed(*overrides: str) -> dict[str, Any]:
     config = Composer(conf=CONF, config_name="train").compose(list(overrides))
-    return settle(config, Path("run"))
+    return resolve_config(config, Path("run"))
 
 
 @pytest.mark.parametrize(("kind", "key"), [("objective", "objectives"), ("task", "tasks")])

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import argparse
-import difflib
 import os
 import re
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from vlp.data import commands as data_commands
 from vlp.doctor import command as doctor_command
+from vlp.system import exit_codes
+from vlp.system.suggest import nearest_option
 
 LISTED = {
     "models": "model",
@@ -33,12 +35,9 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> None:  # type: ignore[override]
         refused = re.search(r"invalid choice: '(.*?)'", message)
         if refused and self.commands:
-            word = refused[1]
-            near = difflib.get_close_matches(word, self.commands, 1, 0.5)
-            message = f"there is no command {word!r}: " + (
-                f"did you mean {near[0]}?" if near else f"there are {', '.join(self.commands)}"
-            )
-        self.exit(2, f"{self.prog}: {message}\n")
+            hint = nearest_option(refused[1], self.commands, count=1) or f" there are {', '.join(self.commands)}"
+            message = f"there is no command {refused[1]!r}:{hint}"
+        self.exit(exit_codes.MISTAKE, f"{self.prog}: {message}\n")
 
 
 def parser() -> Parser:
@@ -108,9 +107,7 @@ def positive(text: str) -> int:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if arguments is None else arguments)
-    if arguments and arguments[0] in ("train", "evaluate"):  # Hydra's own command line
-        from vlp.launch.main import main as launch
-
+    if arguments and arguments[0] in ("train", "evaluate"):
         return launch(arguments[0], arguments[1:])
     top = parser()
     options, rest = top.parse_known_args(arguments)
@@ -122,13 +119,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return COMMANDS[options.command](options) or 0
     except KeyboardInterrupt:
-        return 130
+        return exit_codes.INTERRUPTED
     except Exception as error:
         if os.environ.get("HYDRA_FULL_ERROR") == "1" or not is_sentence(error):
             raise
         parts = (getattr(options, name, None) for name in ("command", "data_command", "sweep_command"))
         print(f"vlp {' '.join(filter(None, parts))}: {error}", file=sys.stderr)
-        return 2
+        return exit_codes.MISTAKE
+
+
+def launch(command: str, arguments: Sequence[str], *, conf: Path | None = None) -> int:
+    """`train` and `evaluate`, which have Hydra's own command line."""
+    from vlp.launch.main import main
+
+    def multirun(*given: Any) -> int:
+        from vlp.launch.sweep import sweep
+
+        return sweep(*given)
+
+    return main(command, arguments, multirun=multirun, conf=conf)
 
 
 def is_sentence(error: Exception) -> bool:

@@ -146,8 +146,13 @@ class Sample:
         None  # of objects, or of captions where they have no labels; None = no boxes
     )
     box_labels: tuple[int, ...] = ()  # class of each box
-    panoptic: Path | None = None  # a picture of segments, see vlp/data/coco_panoptic.py
+    panoptic: Path | None = None  # a picture of segments, see vlp/data/view.py
     segments: tuple[tuple[int, int], ...] = ()  # (id in that picture, class)
+
+    @property
+    def annotated(self) -> bool:
+        """Whether there is something to learn from or to be measured by: a caption, a question or a class."""
+        return bool(self.captions or self.question or self.label is not None or self.categories)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

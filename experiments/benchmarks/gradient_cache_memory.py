@@ -19,7 +19,7 @@ from torch import nn
 
 from vlp.build import build
 from vlp.launch.compose import Composer, conf_folder
-from vlp.launch.run_folder import settle
+from vlp.launch.config.resolve import resolve_config
 from vlp.models.features import compute_features
 from vlp.objectives.itc import ITC
 from vlp.structures import Batch, Image, Text
@@ -28,7 +28,7 @@ from vlp.training.optimizer import AdamW
 
 def model_and_batch(batch_size: int) -> tuple[nn.Module, Batch]:
     torch.manual_seed(0)
-    config = settle(Composer(conf=conf_folder(), config_name="train").compose(["model=clip_vit_b32"]), Path("run"))
+    config = resolve_config(Composer(conf=conf_folder(), config_name="train").compose(["model=clip_vit_b32"]), Path("run"))
     length = torch.randint(8, 28, (batch_size,))
     mask = torch.arange(28)[None] < length[:, None]
     index = torch.arange(batch_size)

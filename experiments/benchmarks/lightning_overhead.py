@@ -19,7 +19,7 @@ import torch
 
 from vlp.build import build
 from vlp.launch.compose import Composer, conf_folder
-from vlp.launch.run_folder import settle
+from vlp.launch.config.resolve import resolve_config
 from vlp.models.features import compute_features
 from vlp.training.assemble import Parts, assemble, build_loggers, quiet
 
@@ -90,7 +90,7 @@ def main() -> None:
     torch.set_num_threads(2)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        config = settle(Composer(conf=conf_folder(), config_name="train").compose(overrides), folder)
+        config = resolve_config(Composer(conf=conf_folder(), config_name="train").compose(overrides), folder)
         ratios = []
         for number in range(options.rounds):
             loops = [bare_loop, lightning_loop] if number % 2 == 0 else [lightning_loop, bare_loop]

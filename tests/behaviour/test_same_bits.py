@@ -10,7 +10,8 @@ import pytest
 
 from tests.training.runs import finish, last, lines, same, same_runs
 from vlp.launch.compose import Composer, conf_folder
-from vlp.launch.run_folder import freeze, settle
+from vlp.launch.config.resolve import resolve_config
+from vlp.launch.run_folder import freeze
 
 THREADS = str(os.cpu_count())
 STEPS = (
@@ -34,7 +35,7 @@ def frozen(folder: Path, experiment: str, scenes: Path) -> Path:
     key = "data.root" if EXPERIMENTS[experiment] is SCENES else "data.sources.scenes.root"
     chosen = [] if experiment == "default" else [f"experiment={experiment}"]
     overrides = [*chosen, *STEPS, *EXPERIMENTS[experiment], f"{key}={scenes}"]
-    freeze(folder, settle(Composer(conf=conf_folder(), config_name="train").compose(overrides), folder), "test")
+    freeze(folder, resolve_config(Composer(conf=conf_folder(), config_name="train").compose(overrides), folder), "test")
     return folder
 
 

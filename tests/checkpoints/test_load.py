@@ -69,6 +69,40 @@ def test_the_image_size_changes_only_when_asked(tmp_path: Path) -> None:
     assert len(larger.vision.positions) == 17
 
 
+def test_a_run_starts_from_weights_of_another_image_size(tmp_path: Path) -> None:
+    ours = checkpoint()
+    load.save(ours, tmp_path / "a.ckpt")
+    larger = opened(tmp_path / "a.ckpt", image_size=32).state_dict()
+    model = build(MODEL | {"vision": MODEL["vision"] | {"image_size": 32}})
+    assert load.load_weights(tmp_path / "a.ckpt", model, {}) == []
+    assert all(torch.equal(value, larger[key]) for key, value in model.state_dict().items())
+
+
+def test_parts_and_heads_that_only_one_side_has_are_named(tmp_path: Path) -> None:
+    ours = checkpoint()
+    ours.heads = {"itc.weight": torch.ones(2, 3), "itc.image_queue.id": torch.arange(4), "mlm.bias": torch.ones(1)}
+    load.save(ours, tmp_path / "a.ckpt")
+    model = build({**MODEL, "projection": None})
+    itc, itm = torch.nn.Linear(3, 2, bias=False), torch.nn.Linear(3, 2)
+    itc.image_queue = torch.nn.Module()
+    itc.image_queue.register_buffer("id", torch.zeros(4, dtype=torch.int64))
+    notes = load.load_weights(tmp_path / "a.ckpt", model, {"itc": itc, "itm": itm})
+    assert [note.removeprefix(f"checkpoint={tmp_path / 'a.ckpt'} ") for note in notes] == [
+        "has a projection that is not used by this run",
+        "has no head for itm, which is initialised from scratch",
+        "has heads that are not used by this run: mlm",
+    ]
+    assert itc.weight.eq(1).all()
+    assert itc.image_queue.id.eq(-1).all()  # ids of another run's data
+
+
+def test_weights_of_another_architecture_start_no_run(tmp_path: Path) -> None:
+    load.save(checkpoint(), tmp_path / "a.ckpt")
+    model = build(MODEL | {"text": MODEL["text"] | {"layers": 2}})
+    with pytest.raises(ValueError, match=r"is of another architecture than model=…: .*lacks 12 keys"):
+        load.load_weights(tmp_path / "a.ckpt", model, {})
+
+
 @pytest.mark.parametrize(
     "target",
     ["os.system", "torch.load", "builtins.open", "torch.hub.load", "vlp.models.vlm.nn.Module", "vlp.models.vlm.nn",

@@ -12,8 +12,8 @@ import pytest
 
 from vlp.data.boxes import corners, cut
 from vlp.data.coco import COCO
-from vlp.data.coco_panoptic import VOID, class_map
 from vlp.data.faults import DataError, Faults
+from vlp.data.view import VOID, class_map
 from vlp.structures import Sample
 
 Loading = dict[str, Any]

@@ -278,5 +278,5 @@ def test_the_command_line_gives_a_source_its_transform() -> None:
 
 def test_settings_of_an_unknown_source_are_told(tmp_path: Path) -> None:
     make = {"usual": functools.partial(Pictures, count=4, root=tmp_path, batch_size=2), "usal": {"transform": {}}}
-    with pytest.raises(ValueError, match=r"data\.sources\.usal has settings.*did you mean data\.sources\.usual\?"):
+    with pytest.raises(ValueError, match=r"data\.sources\.usal has settings.*did you mean usual\?"):
         Mixture(name="both", sources=make, transform={}, tokenizer=Words())  # type: ignore[dict-item]

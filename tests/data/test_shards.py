@@ -12,7 +12,7 @@ import torch
 from vlp.data.faults import DataError
 from vlp.data.images import ImageError
 from vlp.data.shards import Shards
-from vlp.data.tar.samples import ReadingAhead
+from vlp.data.tar.prefetch import ShardPrefetcher
 from vlp.structures import Batch
 
 Build = Callable[..., Shards]
@@ -240,7 +240,7 @@ def test_lost_samples_of_all_shards_count_together(packed: Packed, shards: Build
 
 def test_loaders_go_to_processes_that_start_afresh(packed: Packed, shards: Build) -> None:
     data = shards(packed())
-    ahead = ReadingAhead(data.split("train"), data.training_order())  # type: ignore[arg-type]
+    ahead = ShardPrefetcher(data.split("train"), data.training_order())  # type: ignore[arg-type]
     again = pickle.loads(pickle.dumps(ahead))
     again(0, 3)
     assert again.samples[3] == data.split("train")[3]

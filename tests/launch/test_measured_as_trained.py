@@ -5,8 +5,10 @@ from pathlib import Path
 import pytest
 
 from vlp.launch.compose import Composer, conf_folder
+from vlp.launch.config.resolve import resolve_config
 from vlp.launch.errors import ConfigError
-from vlp.launch.run_folder import freeze, settle
+from vlp.launch.run_folder import freeze
+from vlp.launch.trained import of_checkpoint
 
 
 @pytest.fixture
@@ -20,13 +22,13 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "run"
     (folder / "checkpoints").mkdir(parents=True)
     (folder / "checkpoints" / "best.ckpt").touch()
-    freeze(folder, settle(config, folder), "train")
+    freeze(folder, resolve_config(config, folder), "train")
     monkeypatch.chdir(tmp_path / "here")
     return folder
 
 
 def composed(*lines: str) -> dict[str, object]:
-    config = Composer(conf=conf_folder(), config_name="evaluate").compose(list(lines))
+    config = Composer(conf=conf_folder(), config_name="evaluate", of_checkpoint=of_checkpoint).compose(list(lines))
     return {
         "images": config.data.get("images"),
         "root": config.data.root,

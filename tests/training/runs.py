@@ -12,7 +12,8 @@ from typing import Any
 import torch
 
 from vlp.launch.compose import Composer, conf_folder
-from vlp.launch.run_folder import freeze, settle
+from vlp.launch.config.resolve import resolve_config
+from vlp.launch.run_folder import freeze
 
 ROOT = Path(__file__).resolve().parents[2]
 CLIP = (
@@ -34,7 +35,7 @@ def frozen(folder: Path, *overrides: str, data: Path) -> Path:
     """The run folder, with its config."""
     folder.mkdir(parents=True)
     config = Composer(conf=conf_folder(), config_name="train").compose([f"data.root={data}", *overrides])
-    freeze(folder, settle(config, folder), "test")
+    freeze(folder, resolve_config(config, folder), "test")
     return folder
 
 

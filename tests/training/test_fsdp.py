@@ -18,7 +18,8 @@ import vlp
 from vlp.checkpoints import shards
 from vlp.checkpoints.convert import convert
 from vlp.launch.compose import Composer, conf_folder
-from vlp.launch.run_folder import freeze, settle
+from vlp.launch.config.resolve import resolve_config
+from vlp.launch.run_folder import freeze
 from vlp.training.strategies.sharding import lengthen_scalars, units
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -44,7 +45,7 @@ def start(folder: Path, name: str, trainer: str, *overrides: str) -> tuple[Path,
     config = Composer(conf=conf_folder(), config_name="train").compose([*places, *SETTINGS, *overrides])
     own = folder / name
     own.mkdir()
-    command = [sys.executable, "-m", "vlp.training.run", str(freeze(own, settle(config, own), "test"))]
+    command = [sys.executable, "-m", "vlp.training.run", str(freeze(own, resolve_config(config, own), "test"))]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     return own, subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=400)
 

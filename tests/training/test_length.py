@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from vlp.training.length import ENDLESS, total_steps
+from vlp.launch.config.layout import ENDLESS, optimizer_steps
 
 BATCHES = 7
 
@@ -51,7 +51,7 @@ def test_as_lightning_counts(settings: dict[str, Any]) -> None:
         enable_model_summary=False, **settings,
     )  # fmt: skip
     trainer.fit(One())
-    assert trainer.global_step == total_steps(
+    assert trainer.global_step == optimizer_steps(
         BATCHES,
         max_epochs=settings.get("max_epochs"),
         max_steps=settings.get("max_steps"),
@@ -62,5 +62,5 @@ def test_as_lightning_counts(settings: dict[str, Any]) -> None:
 
 def test_a_run_without_an_end() -> None:
     count = {"limit": None, "accumulated": 1}
-    assert total_steps(BATCHES, max_epochs=-1, max_steps=-1, **count) == ENDLESS  # type: ignore[arg-type]
-    assert total_steps(BATCHES, max_epochs=None, max_steps=None, **count) == 1000 * BATCHES  # type: ignore[arg-type]
+    assert optimizer_steps(BATCHES, max_epochs=-1, max_steps=-1, **count) == ENDLESS  # type: ignore[arg-type]
+    assert optimizer_steps(BATCHES, max_epochs=None, max_steps=None, **count) == 1000 * BATCHES  # type: ignore[arg-type]

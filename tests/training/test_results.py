@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from vlp.training.results import _pretrained
+from vlp.launch.runs.results import _pretrained
 
 
 def test_names_every_tower_that_is_not_random() -> None:

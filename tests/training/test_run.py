@@ -13,9 +13,8 @@ import pytest
 import torch
 
 import vlp
+from vlp.checkpoints.load import load_weights
 from vlp.models.fusion.late import LateFusion
-from vlp.training.assemble import start_from
-from vlp.training.module import VisionLanguageModule
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 TINY = (
@@ -114,20 +113,19 @@ def test_starts_from_the_weights_of_a_checkpoint(finished: tuple[Path, str]) -> 
     run, _ = finished
     best = run / "checkpoints" / "best.ckpt"
     model = vlp.load(best).model
-    module = VisionLanguageModule(model=model, objectives={})
     trained = {name: value.clone() for name, value in model.state_dict().items()}
     for parameter in model.parameters():
         torch.nn.init.zeros_(parameter)
-    start_from(module, best)
+    load_weights(best, model, {})
     assert all(torch.equal(value, trained[name]) for name, value in model.state_dict().items())
-    model.fusion = LateFusion(image_width=4, text_width=4)  # a part that the file lacks starts anew
+    model.fusion = LateFusion(image_width=4, text_width=4)  # which the file lacks
     for parameter in model.text.parameters():
         torch.nn.init.zeros_(parameter)
-    start_from(module, best)
+    assert load_weights(best, model, {}) == [f"checkpoint={best} has no fusion, which is initialised from scratch"]
     assert all(torch.equal(value, trained[f"text.{name}"]) for name, value in model.text.state_dict().items())
     model.vision = model.text
     with pytest.raises(ValueError, match=f"checkpoint={best} is of another architecture than model="):
-        start_from(module, best)
+        load_weights(best, model, {})
 
 
 def test_evaluate_measures_a_run_as_the_run_did(finished: tuple[Path, str], tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from vlp.launch import secrets
+from vlp.system import secrets
 
 pytestmark = pytest.mark.slow  # whole processes, several minutes in all
 

@@ -12,7 +12,8 @@ import pytest
 import torch
 
 from vlp.launch.compose import Composer, conf_folder
-from vlp.launch.run_folder import freeze, settle
+from vlp.launch.config.resolve import resolve_config
+from vlp.launch.run_folder import freeze
 
 ROOT = Path(__file__).resolve().parents[2]
 SETTINGS = (
@@ -44,7 +45,7 @@ def run(folder: Path, processes: int) -> dict[str, Any]:
     config = Composer(conf=conf_folder(), config_name="train").compose(overrides)
     own = folder / str(processes)
     own.mkdir()
-    command = [sys.executable, "tests/training/double.py", str(freeze(own, settle(config, own), "test"))]
+    command = [sys.executable, "tests/training/double.py", str(freeze(own, resolve_config(config, own), "test"))]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=400)
     assert done.returncode == 0, done.stderr[-3000:]

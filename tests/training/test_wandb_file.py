@@ -17,7 +17,8 @@ from omegaconf import OmegaConf
 
 from tests.wandb_file import WandbRun, read
 from vlp.launch.compose import Composer, conf_folder
-from vlp.launch.run_folder import freeze, settle
+from vlp.launch.config.resolve import resolve_config
+from vlp.launch.run_folder import freeze
 
 pytestmark = pytest.mark.slow  # whole processes, several minutes in all
 
@@ -36,7 +37,7 @@ def frozen(folder: Path, *overrides: str) -> Path:
         [f"data.root={folder.parent / 'scenes'}", *SETTINGS, *overrides]
     )
     folder.mkdir(exist_ok=True)
-    return freeze(folder, settle(config, folder), "test")
+    return freeze(folder, resolve_config(config, folder), "test")
 
 
 def begin(config: Path) -> subprocess.Popen[str]:

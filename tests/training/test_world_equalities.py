@@ -18,7 +18,8 @@ import pytest
 import torch
 
 from vlp.launch.compose import Composer, conf_folder
-from vlp.launch.run_folder import freeze, settle
+from vlp.launch.config.resolve import resolve_config
+from vlp.launch.run_folder import freeze
 
 pytestmark = pytest.mark.slow  # whole processes, several minutes in all
 
@@ -70,7 +71,7 @@ def train(folder: Path, name: str, processes: int, resume: Path | None = None) -
     overrides += [] if resume is None else [f"resume={resume}"]
     own = folder / name
     own.mkdir()
-    container = settle(Composer(conf=conf_folder(), config_name="train").compose(overrides), own)
+    container = resolve_config(Composer(conf=conf_folder(), config_name="train").compose(overrides), own)
     stop = {
         "monitor": container["monitor"],
         "mode": "max",

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from vlp.checkpoints.checkpoint import Checkpoint, eval_transform
 from vlp.checkpoints.keys import Row, State, layers, to_ours, to_theirs
 
 _HALF = re.compile(
@@ -71,13 +72,14 @@ def table(state: Mapping[str, object]) -> list[Row]:
     return [*(RESNET if resnet else VIT), *text(), *SCALE, *ARCHIVE]
 
 
-def read(state: Mapping[str, Tensor], path: Path, architecture: dict[str, Any]) -> tuple[dict[str, Any], State]:
+def read(state: Mapping[str, Tensor], path: Path, architecture: dict[str, Any]) -> Checkpoint:
     """The architecture also from a JSON of the same name, or `config.json`, with CLIP's constructor arguments."""
     ours = to_ours(state, table(state))
     beside = next((f for f in (path.with_suffix(".json"), path.parent / "config.json") if f.is_file()), None)
     told = json.loads(beside.read_text()) if beside else {}
     told = {"text_heads": told.get("transformer_heads"), "vision_heads": told.get("vision_heads")} | architecture
-    return infer(ours, **{key: value for key, value in told.items() if key in _TOLD and value is not None}), ours
+    model = infer(ours, **{key: value for key, value in told.items() if key in _TOLD and value is not None})
+    return Checkpoint(config={"model": model, "transform": eval_transform(model["vision"]["image_size"])}, state=ours)
 
 
 _TOLD = ("vision_heads", "text_heads", "activation")

@@ -15,6 +15,7 @@ import transformers
 from safetensors.torch import save_file
 
 from vlp.checkpoints import files, preprocessing
+from vlp.checkpoints.checkpoint import Checkpoint, eval_transform
 from vlp.checkpoints.keys import Row, State, to_ours, to_theirs
 
 KINDS = ("clip", "vision-text-dual-encoder", "vilt", "blip")  # the last two in their own modules
@@ -59,14 +60,21 @@ DUAL = [
 ]
 
 
-def read(folder: Path, architecture: dict[str, Any]) -> tuple[dict[str, Any], State]:
+def read(folder: Path, architecture: dict[str, Any]) -> Checkpoint:
+    """Without a file of its preprocessing only CLIP's own is known."""
     told = json.loads((folder / "config.json").read_text())
     refuse(architecture)
+    transform = None
     if told.get("model_type") == "clip":
-        return _clip_config(told), to_ours(weights(folder), CLIP)
-    if told.get("model_type") == "vision-text-dual-encoder":
-        return _read_dual(folder)
-    raise ValueError(f"{folder} holds a {told.get('model_type')!r} model; vlp reads {', '.join(KINDS)}")
+        model, state = _clip_config(told), to_ours(weights(folder), CLIP)
+        transform = eval_transform(model["vision"]["image_size"])
+    elif told.get("model_type") == "vision-text-dual-encoder":
+        model, state = _read_dual(folder)
+    else:
+        raise ValueError(f"{folder} holds a {told.get('model_type')!r} model; vlp reads {', '.join(KINDS)}")
+    config = {"model": model, "transform": transform}
+    preprocessing.apply(config, folder)
+    return Checkpoint(config=config, state=state, vocabulary=folder)
 
 
 def weights(folder: Path) -> State:
@@ -144,6 +152,7 @@ def _read_dual(folder: Path) -> tuple[dict[str, Any], State]:
             "weights": False,
             "config": vision,
             "pool": "pooler",
+            "image_size": vision.get("image_size"),
         },
         "text": {
             "_target_": "vlp.models.text.transformers.TransformersText",

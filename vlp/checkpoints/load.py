@@ -10,6 +10,7 @@ file    with config and state_dict      ours                 TorchScript archive
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from einops import rearrange
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from vlp.build import FROM_FILES, build
 from vlp.checkpoints import (
@@ -29,19 +30,17 @@ from vlp.checkpoints import (
     hugging_face_blip,
     hugging_face_vilt,
     open_clip,
-    preprocessing,
     shards,
     vilt,
 )
-from vlp.checkpoints.checkpoint import Checkpoint, eval_transform
+from vlp.checkpoints.checkpoint import Checkpoint
 from vlp.checkpoints.keys import State, below, load_strictly
 
 TOKENIZER = "vlp_tokenizer.json"
-FORMATS = (albef, vilt, blip)  # modules with matches(keys) and read(file's content, path, architecture)
-FOLDERS = (
-    hugging_face_vilt,
-    hugging_face_blip,
-)  # modules with matches(folder) and read(folder, architecture), beside hugging_face's own
+# Readers. Of files: matches(keys), read(state, path, architecture) -> Checkpoint, and so are clip and open_clip, whose keys
+# need a second question. Of folders: matches(folder), read(folder, architecture) -> Checkpoint; hugging_face takes the rest.
+FORMATS = (albef, vilt, blip)
+FOLDERS = (hugging_face_vilt, hugging_face_blip)
 _TRANSFORMERS = {
     "text_model.embeddings.token_embedding.weight", "vision_model.embeddings.class_embedding",
     "vilt.embeddings.cls_token", "embeddings.cls_token",
@@ -78,6 +77,63 @@ def build_model(checkpoint: Checkpoint) -> Any:
     return model.eval()
 
 
+def load_weights(path: Path, model: nn.Module, heads: Mapping[str, nn.Module], momentum: Any = None) -> list[str]:
+    """Starts a run from any checkpoint that `read` reads; returns what was not loaded, in sentences.
+
+    Each part of the model (vision, text, projection, …) must be of the file's architecture, key for key, except for the
+    image size, to which position embeddings are resized. Heads and queues that the run and the file have in common are
+    loaded, and so is the momentum copy, where the run has one (`MomentumCopy`).  Raises ValueError.
+    """
+    checkpoint, wanted = read(path, {}), model.state_dict()
+    try:
+        size: Any = getattr(model.vision, "image_size", None)
+        if size and any(
+            key in wanted and wanted[key].shape != checkpoint.state[key].shape for key in _positions(checkpoint)
+        ):
+            _resize(checkpoint, size)
+        notes = _load_parts(model, checkpoint.state)
+    except ValueError as error:
+        raise ValueError(
+            f"checkpoint={path} is of another architecture than model=…: {error}; choose the model=… that it was trained with"
+        ) from error
+    stored = {key.partition(".")[0] for key in checkpoint.heads}
+    for name, head in heads.items():
+        if name in stored:
+            notes += _load_head(name, head, below(checkpoint.heads, f"{name}."))
+        elif any(True for _ in head.parameters()):
+            notes.append(f"has no head for {name}, which is initialised from scratch")
+    if unused := sorted(stored - set(heads)):
+        notes.append(f"has heads that are not used by this run: {', '.join(unused)}")
+    if momentum is not None:
+        momentum.restart()
+        if checkpoint.momentum:
+            notes += _load_parts(momentum.model, below(checkpoint.momentum, "model."))
+    return [f"checkpoint={path} {note}" for note in notes]
+
+
+def _load_parts(model: nn.Module, state: State) -> list[str]:
+    own = {name: part for name, part in model.named_children() if part.state_dict()}
+    others = {key.partition(".")[0] for key in state}
+    if own.keys() == others:  # at once, as parts may share layers
+        load_strictly(model, state)
+    else:
+        for name in own.keys() & others:
+            load_strictly(own[name], below(state, f"{name}."))
+    missing = [f"has no {name}, which is initialised from scratch" for name in own if name not in others]
+    return missing + [f"has a {name} that is not used by this run" for name in sorted(others - own.keys())]
+
+
+def _load_head(name: str, head: nn.Module, state: State) -> list[str]:
+    for key, value in state.items():
+        if key.endswith("_queue.id"):
+            state[key] = torch.full_like(value, -1)  # ids of another run's data say nothing about this one's
+    try:
+        load_strictly(head, state)
+    except ValueError as error:
+        return [f"has another {name}, which is initialised from scratch, as {error}"]
+    return []
+
+
 def _read_folder(path: Path, told: dict[str, Any]) -> Checkpoint:
     runs = [path / "checkpoints" / f"{name}.ckpt" for name in ("best", "last")]
     run = next((file for file in runs if file.is_file() or shards.matches(file)), None)
@@ -85,15 +141,13 @@ def _read_folder(path: Path, told: dict[str, Any]) -> Checkpoint:
         return _read_file(run, told)
     if (path / open_clip.CONFIG).is_file():
         file = open_clip.weights(path)
-        return _open_clip(files.read(file), file, told)
+        return open_clip.read(files.read(file), file, told)
     if (path / "config.json").is_file():
+        reader: Any = next((reader for reader in FOLDERS if reader.matches(path)), hugging_face)
+        checkpoint: Checkpoint = reader.read(path, told)
         saved = path / TOKENIZER
-        for reader in FOLDERS:
-            if reader.matches(path):
-                checkpoint = reader.read(path, told)
-                checkpoint.tokenizer_json = saved.read_text() if saved.is_file() else None
-                return checkpoint
-        return _hugging_face(path, told)
+        checkpoint.tokenizer_json = saved.read_text() if saved.is_file() else None
+        return checkpoint
     raise FileNotFoundError(
         f"{path} is no checkpoint: it has neither checkpoints/best.ckpt or last.ckpt, nor {open_clip.CONFIG}, "
         "nor config.json"
@@ -121,9 +175,8 @@ def _read_file(path: Path, told: dict[str, Any]) -> Checkpoint:
         some = ", ".join(sorted(map(str, state))[:5])
         raise ValueError(f"{path} is of no format that vlp reads; its keys are {some}, …")
     if "state_dict" in content or open_clip.config_beside(path) or not clip.matches(state):
-        return _open_clip(state, path, told)
-    model, ours = clip.read(state, path, told)
-    return Checkpoint(config={"model": model, "transform": _transform(model)}, state=ours)
+        return open_clip.read(state, path, told)
+    return clip.read(state, path, told)
 
 
 def _ours(content: dict[str, Any]) -> Checkpoint:
@@ -139,36 +192,8 @@ def _ours(content: dict[str, Any]) -> Checkpoint:
     )
 
 
-def _open_clip(state: State, path: Path, told: dict[str, Any]) -> Checkpoint:
-    model, ours, preprocess = open_clip.read(state, path, told)
-    modes = {"shortest": "clip", "squash": "squash"}
-    mode = modes.get(preprocess.get("resize_mode", "shortest"))
-    known = mode and preprocess.get("interpolation", "bicubic") == "bicubic"
-    return Checkpoint(
-        config={"model": model, "transform": _transform(model, str(mode)) if known else None},
-        state=ours,
-        vocabulary=path.parent,
-    )
-
-
-def _transform(model: dict[str, Any], mode: str = "clip") -> dict[str, Any]:
-    return eval_transform(model["vision"]["image_size"], mode)
-
-
-def _hugging_face(folder: Path, told: dict[str, Any]) -> Checkpoint:
-    """CLIP, or two towers of transformers' own; without a file of their preprocessing only CLIP's is known."""
-    model, state = hugging_face.read(folder, told)
-    vision, saved = model["vision"], folder / TOKENIZER
-    if "image_size" not in vision:
-        vision["image_size"] = vision["config"].get("image_size")
-    config = {"model": model, "transform": _transform(model) if vision["_target_"].endswith(".ClipVit") else None}
-    preprocessing.apply(config, folder)
-    return Checkpoint(
-        config=config,
-        state=state,
-        tokenizer_json=saved.read_text() if saved.is_file() else None,
-        vocabulary=folder,
-    )
+def _positions(checkpoint: Checkpoint) -> list[str]:
+    return [key for key in _POSITIONS if key in checkpoint.state]
 
 
 def _resize(checkpoint: Checkpoint, image_size: int) -> None:
@@ -178,7 +203,7 @@ def _resize(checkpoint: Checkpoint, image_size: int) -> None:
             transform["image_size"] = image_size
     if vision["_target_"].endswith(".ViltPatches"):
         return  # which fits the positions to each image, always from the grid of training
-    key = next((key for key in _POSITIONS if key in checkpoint.state), None)
+    key = next(iter(_positions(checkpoint)), None)
     if key is None:
         raise ValueError(f"image_size can be changed for our own towers only, not for {vision['_target_']}")
     vision["image_size"] = image_size

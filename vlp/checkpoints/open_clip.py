@@ -14,7 +14,8 @@ from typing import Any
 from torch import Tensor
 
 from vlp.checkpoints import clip
-from vlp.checkpoints.keys import Row, State, to_ours
+from vlp.checkpoints.checkpoint import Checkpoint, eval_transform
+from vlp.checkpoints.keys import Row, to_ours
 
 CONFIG = "open_clip_config.json"
 WEIGHTS = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
@@ -53,10 +54,7 @@ def table(state: Mapping[str, object]) -> list[Row]:
     return [*vision, *clip.text(prefix), *linear, *clip.SCALE, Row("projection.logit_bias", "logit_bias")]
 
 
-def read(
-    state: Mapping[str, Tensor], path: Path, architecture: dict[str, Any]
-) -> tuple[dict[str, Any], State, dict[str, Any]]:
-    """The third is the folder's `preprocess_cfg` (mean, std, …)."""
+def read(state: Mapping[str, Tensor], path: Path, architecture: dict[str, Any]) -> Checkpoint:
     state = {key.removeprefix("module."): value for key, value in state.items()}
     file = config_beside(path)
     told = json.loads(file.read_text()) if file else {}
@@ -81,7 +79,15 @@ def read(
         "text_bias": "projection.text.bias" in ours,
         "logit_bias": float(ours["projection.logit_bias"]) if "projection.logit_bias" in ours else None,
     }
-    return model, ours, preprocess
+    config = {"model": model, "transform": _transform(model["vision"]["image_size"], preprocess)}
+    return Checkpoint(config=config, state=ours, vocabulary=path.parent)
+
+
+def _transform(image_size: int, preprocess: dict[str, Any]) -> dict[str, Any] | None:
+    """preprocess: the folder's `preprocess_cfg` (mean, std, …).  None = one that vlp has not."""
+    mode = {"shortest": "clip", "squash": "squash"}.get(preprocess.get("resize_mode", "shortest"))
+    known = mode and preprocess.get("interpolation", "bicubic") == "bicubic"
+    return eval_transform(image_size, str(mode)) if known else None
 
 
 def _vision_heads(cfg: dict[str, Any]) -> int:

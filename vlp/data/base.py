@@ -20,8 +20,8 @@ import torch
 
 from vlp.data.collate import Collate
 from vlp.data.dataset import Examples, ImageTransform
-from vlp.data.faults import Faults
-from vlp.data.files import Folders, existing, first_five, inside
+from vlp.data.faults import Faults, first_five
+from vlp.data.files import Folders, existing, inside
 from vlp.data.loader import Loader, prepare_worker
 from vlp.data.packed import PackedSamples, given_fields, without_collection
 from vlp.data.resumption import unused_batches
@@ -132,14 +132,10 @@ class DataModule(L.LightningDataModule):
         return PackedSamples(samples)
 
     def _check(self, split: str, samples: Sequence[Sample]) -> None:
-        bare = [
-            sample.image.name
-            for sample in samples
-            if not (sample.captions or sample.question or sample.label is not None or sample.categories)
-        ]
-        if bare and split != "train":
+        empty = [sample.image.name for sample in samples if not sample.annotated]
+        if empty and split != "train":
             raise ValueError(
-                f"{len(bare)} {split} images of {self.name} have no caption, no question and no class: {first_five(bare)}"
+                f"{len(empty)} {split} images of {self.name} have no caption, no question and no class: {first_five(empty)}"
             )
         images = dict.fromkeys(str(sample.image) for sample in samples)  # several questions may be about one
         missing = [image for image in images if not self._listings.is_file(image)]

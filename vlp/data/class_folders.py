@@ -11,10 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from vlp.data.base import SPLITS, DataModule
-from vlp.data.faults import DataError
-from vlp.data.files import MissingFile, existing, first_five, read_json
+from vlp.data.faults import DataError, LeftOut, first_five
+from vlp.data.files import MissingFile, existing, read_json
 from vlp.data.held_out import hold_out
-from vlp.data.left_out import LeftOut
 from vlp.structures import Sample
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")

@@ -17,12 +17,12 @@ from typing import Any
 from vlp.data.base import DataModule
 from vlp.data.boxes import Size, photo_size
 from vlp.data.coco_instances import Instances, by_id, of_known_images, read_instances
-from vlp.data.coco_panoptic import Panoptic, class_map, read_panoptic
-from vlp.data.faults import DataError
+from vlp.data.coco_panoptic import Panoptic, read_panoptic
+from vlp.data.faults import DataError, LeftOut
 from vlp.data.files import clean_captions, existing, read_json, records
 from vlp.data.held_out import apart, hold_out
 from vlp.data.images import ImageError
-from vlp.data.left_out import LeftOut
+from vlp.data.view import class_map
 from vlp.structures import Sample
 
 

@@ -16,9 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from vlp.data.boxes import Corners, Size, corners, cut, looks_like_corners
-from vlp.data.faults import DataError, Faults
-from vlp.data.files import first_five, is_id, read_json, records
-from vlp.data.left_out import LeftOut
+from vlp.data.faults import DataError, Faults, LeftOut, first_five
+from vlp.data.files import is_id, read_json, records
 
 
 @dataclass
@@ -33,21 +32,13 @@ class Instances:
 
 def by_id(items: list[dict[str, Any]], what: str, *, place: Path, faults: Faults) -> dict[int, dict[str, Any]]:
     """what: of what the ids are, in the fault's name.  Of those with the same id the first is kept."""
-    found: dict[int, dict[str, Any]] = {}
-    twice, missing = [], 0
-    for item in items:
-        key = item.get("id")
-        if not is_id(key):
-            missing += 1
-        elif found.setdefault(key, item) is not item:
-            twice.append(key)
-    if missing:
+    known = [item for item in items if is_id(item.get("id"))]
+    if missing := len(items) - len(known):
         message = f"{place}: {missing} {what}s have no whole number as their id"
         faults.error("id is no whole number", message, count=missing)
-    if twice:
-        message = f"{place}: {what} ids that are not unique: {first_five(dict.fromkeys(twice))}"
-        faults.error(f"duplicate {what} id", message, count=len(twice))
-    return found
+    message = f"{place}: {what} ids that are not unique"
+    known = faults.distinct(known, lambda item: item["id"], kind=f"duplicate {what} id", message=message)
+    return {item["id"]: item for item in known}
 
 
 def of_known_images(

@@ -14,17 +14,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from jaxtyping import UInt8
-
-from vlp.data.boxes import Size
 from vlp.data.coco_instances import of_known_images, read_categories
 from vlp.data.faults import DataError, Faults
 from vlp.data.files import read_json, records
-from vlp.data.images import open_image
-from vlp.structures import Sample
-
-VOID = 255  # of pixels without a category
 
 Segments = tuple[tuple[int, int], ...]  # id → category, counted without gaps
 
@@ -65,22 +57,3 @@ def read_panoptic(path: Path, images: Container[int], *, faults: Faults) -> Pano
             found.segments[image] = tuple(segments)
             found.files[image] = annotation.get("file_name")
     return found
-
-
-def class_map(sample: Sample, size: Size | tuple[int, int] | None = None) -> UInt8[np.ndarray, "h w"]:
-    """The category of every pixel, VOID where there is none.  size: of the photo, width and height, to be checked.
-
-    DataError where the picture is of another size or no RGB, ImageError where it cannot be read."""
-    assert sample.panoptic is not None, "the sample has no panoptic segmentation"
-    picture = open_image(sample.panoptic)
-    if picture.mode != "RGB":
-        message = f"{sample.panoptic}: segments are told by red, green and blue, and its mode is {picture.mode}"
-        raise DataError("segmentation without colours", message)
-    if size is not None and picture.size != size:
-        told = f"{picture.width} × {picture.height} pixels, where the photo has {size[0]:g} × {size[1]:g}"
-        raise DataError("segmentation of another size", f"{sample.panoptic}: {told}")
-    numbers = np.asarray(picture).astype(np.uint32) @ np.array([1, 1 << 8, 1 << 16], dtype=np.uint32)
-    found, place = np.unique(numbers, return_inverse=True)
-    category = dict(sample.segments)
-    classes = np.array([category.get(number, VOID) for number in found.tolist()], dtype=np.uint8)
-    return classes[place].reshape(numbers.shape)

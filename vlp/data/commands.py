@@ -10,8 +10,8 @@ import shlex
 
 from vlp.data.check import command as check
 from vlp.data.cleaning import command as clean
+from vlp.data.composed import compose_config
 from vlp.data.download import command as download
-from vlp.data.overrides import settled
 from vlp.data.tar import command as pack
 from vlp.data.tar import index_command as index
 
@@ -35,5 +35,5 @@ def add_commands(parser: argparse.ArgumentParser) -> tuple[str, ...]:
 def run(options: argparse.Namespace) -> int | None:
     """An exit code, where a command has one."""
     for told in (getattr(options, "overrides", []), *map(shlex.split, getattr(options, "against", []))):
-        settled(tuple(told))  # before anything slow is imported
+        compose_config(tuple(told))  # before anything slow is imported
     return COMMANDS[options.data_command][1].run(options)

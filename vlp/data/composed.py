@@ -1,15 +1,38 @@
-"""The data of a command line such as `data=coco data.root=/data/coco tokenizer=clip`, for the `vlp data` commands."""
+"""The data of a command line such as `data=coco data.root=/data/coco tokenizer=clip`, for the `vlp data` commands.
+
+Imports nothing slow: `vlp --help` reads it.
+"""
 
 from __future__ import annotations
 
+import argparse
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from vlp.build import build
-from vlp.data.base import DataModule
-from vlp.data.overrides import settled
+if TYPE_CHECKING:
+    from vlp.data.base import DataModule
+
+
+def add_overrides(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "overrides",
+        nargs="*",
+        metavar="KEY=VALUE",
+        help="as of `vlp train`: data=coco data.root=FOLDER tokenizer=clip …",
+    )
+
+
+@lru_cache
+def compose_config(overrides: tuple[str, ...]) -> dict[str, Any]:
+    """The config of a run of these overrides.  Raises ConfigError for those that `vlp train` would refuse too."""
+    from vlp.launch.compose import Composer, conf_folder
+    from vlp.launch.config.resolve import resolve_config
+
+    return resolve_config(Composer(conf=conf_folder(), config_name="train").compose(overrides), Path("run"))
 
 
 @dataclass
@@ -29,10 +52,11 @@ class ComposedData:
 
 def compose_data(overrides: Sequence[str]) -> ComposedData:
     """Raises ConfigError for overrides that `vlp train` would refuse too."""
-    config = settled(tuple(overrides))
-    transform = {split: build(node) for split, node in config["transform"].items()}
-    tokenizer = build(config["tokenizer"])
-    data = build(config["data"], tokenizer=tokenizer, transform=transform, seed=config["seed"])
+    from vlp.data.parts import build_data, build_tokenizer
+
+    config = compose_config(tuple(overrides))
+    tokenizer = build_tokenizer(config)
+    data = build_data(config, tokenizer=tokenizer)
     data.prepare_data()
     return ComposedData(dict(data.sources), tokenizer, data)
 

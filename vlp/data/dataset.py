@@ -20,16 +20,15 @@ import torch
 from torch import Tensor
 
 from vlp import distributed
-from vlp.data.coco_panoptic import class_map
 from vlp.data.collate import Example
 from vlp.data.faults import DataError
 from vlp.data.images import ImageError, load, open_photo
 from vlp.data.sampler import Key
 from vlp.data.transforms import Transform
-from vlp.data.view import in_whole
-from vlp.injector import inject
+from vlp.data.view import class_map, in_whole
 from vlp.random import mix, seeded
 from vlp.structures import Boxes, Sample
+from vlp.system.fault_injection import inject
 
 ImageTransform = Callable[[PIL.Image.Image], Tensor]  # those of vlp also take a file, and decode no more than they need
 

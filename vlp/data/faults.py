@@ -12,9 +12,19 @@ lets a check go on with the next one.
 from __future__ import annotations
 
 import warnings
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from types import TracebackType
+from typing import TypeVar
 
+Item = TypeVar("Item")
 EXAMPLES = 5  # of a kind are kept
+
+
+def first_five(things: Iterable[object]) -> str:
+    things = list(things)
+    return ", ".join(map(str, things[:EXAMPLES])) + (", …" if len(things) > EXAMPLES else "")
 
 
 class DataError(ValueError):
@@ -61,6 +71,14 @@ class Faults:
         else:
             self.add(kind, message, fatal=False, count=count)
 
+    def distinct(self, items: Iterable[Item], key: Callable[[Item], object], *, kind: str, message: str) -> list[Item]:
+        """The items, but of those with the same key the first alone; the others are one fault, whose message names their keys."""
+        first: dict[object, Item] = {}
+        twice = [key(item) for item in items if first.setdefault(key(item), item) is not item]
+        if twice:
+            self.error(kind, f"{message}: {first_five(dict.fromkeys(twice))}", count=len(twice))
+        return list(first.values())
+
     def each(self) -> Faults:
         """An error inside, on the way of one record, is one fault and leaves that record out, where faults are collected."""
         return self  # and no generator: there may be millions of records
@@ -79,3 +97,42 @@ class Faults:
         finding.count += count
         if len(finding.examples) < EXAMPLES:
             finding.examples.append(message)
+
+
+class LeftOut:
+    """Records that a reading leaves out, reported once at its end: a file of millions may have thousands.
+
+    A `with` block around the reading of `path`; whoever leaves a record out says so with `add`.
+    """
+
+    def __init__(self, faults: Faults, path: object) -> None:
+        self.faults, self.path = faults, path
+        self.counts: Counter[str] = Counter()
+        self.places: dict[str, list[str]] = defaultdict(list)
+
+    def add(self, kind: str, place: object) -> None:
+        self.counts[kind] += 1
+        if len(self.places[kind]) < EXAMPLES:
+            self.places[kind].append(str(place).removeprefix(f"{self.path}: "))
+
+    def without_caption(self, place: str, *, training: bool) -> bool:
+        """Whether an image without a caption is left out here. In the evaluation of a run it is not:
+        DataModule.split tells all of them at once, and knows whether they have something else."""
+        if training:
+            self.add("image without caption", place)
+        elif self.faults.collect:
+            message = f"{place}: no caption in evaluation data, which would change the metric"
+            self.faults.error("image without caption", message)
+        return training or self.faults.collect
+
+    def __enter__(self) -> LeftOut:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is not None:
+            return  # what ends the run is told instead
+        for name, count in self.counts.items():
+            places = ", ".join(self.places[name]) + (", …" if count > EXAMPLES else "")
+            self.faults.dropped(name, f"{self.path}: {name}, {count} left out: {places}", count=count)

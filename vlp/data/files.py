@@ -16,8 +16,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeGuard
 
-from vlp.data.faults import DataError, Faults
-from vlp.data.left_out import LeftOut
+from vlp.data.faults import DataError, Faults, LeftOut
 
 MAX_JSON_BYTES = 4 << 30
 _MEMBER = re.compile(r"!\d+\+\d+/")  # reads as a file within a tar
@@ -26,11 +25,6 @@ MAX_ID = 1 << 62  # a batch holds ids as int64
 
 class MissingFile(FileNotFoundError):
     kind = "missing file"
-
-
-def first_five(things: Iterable[object]) -> str:
-    things = list(things)
-    return ", ".join(map(str, things[:5])) + (", …" if len(things) > 5 else "")
 
 
 @lru_cache(maxsize=1 << 14)

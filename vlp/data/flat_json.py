@@ -18,11 +18,10 @@ from typing import Any
 
 from vlp.data.answers import read_answers
 from vlp.data.base import SPLITS, DataModule
-from vlp.data.faults import DataError
-from vlp.data.files import clean_captions, first_five, whole
+from vlp.data.faults import DataError, LeftOut
+from vlp.data.files import clean_captions, whole
 from vlp.data.flat_rows import flat_rows, is_false, row_captions, row_choices, row_image, row_question
 from vlp.data.held_out import apart, hold_out
-from vlp.data.left_out import LeftOut
 from vlp.data.photo_ids import genome_photos, photo_of_file
 from vlp.structures import Sample
 
@@ -105,12 +104,8 @@ class FlatJSON(DataModule):
         return samples + (questions if split == "train" else self._distinct(questions, split))
 
     def _distinct(self, questions: list[Sample], split: str) -> list[Sample]:
-        first: dict[int, Sample] = {}
-        twice = [sample.sample for sample in questions if first.setdefault(sample.sample, sample) is not sample]
-        if twice:
-            message = f"{split} questions of {self.name}: question_ids that are not unique: {first_five(dict.fromkeys(twice))}"
-            self.faults.error("duplicate question id", message, count=len(twice))
-        return list(first.values())
+        message = f"{split} questions of {self.name}: question_ids that are not unique"
+        return self.faults.distinct(questions, lambda s: s.sample, kind="duplicate question id", message=message)
 
     def _image(self, row: dict[str, Any], *, place: str) -> tuple[str, Path]:
         """The path as the file tells it, prefix replaced, and where it lies."""

@@ -17,9 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from vlp.data.base import SPLITS, DataModule
-from vlp.data.faults import DataError, Faults
-from vlp.data.files import clean_captions, existing, first_five, read_lines
-from vlp.data.left_out import LeftOut
+from vlp.data.faults import DataError, Faults, LeftOut, first_five
+from vlp.data.files import clean_captions, existing, read_lines
 from vlp.data.photo_ids import flickr_photo
 from vlp.structures import Sample
 

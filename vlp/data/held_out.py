@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from vlp.data.faults import Faults
-from vlp.data.files import first_five
+from vlp.data.faults import Faults, first_five
 from vlp.random import permutation
 from vlp.structures import Sample
 

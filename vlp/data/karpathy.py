@@ -10,14 +10,11 @@ Karpathy and Fei-Fei, "Deep Visual-Semantic Alignments", CVPR 2015; cs.stanford.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from vlp.data.base import SPLITS, DataModule
-from vlp.data.faults import DataError
-from vlp.data.files import clean_captions, existing, first_five, read_json, records, whole
-from vlp.data.left_out import LeftOut
+from vlp.data.faults import DataError, LeftOut
+from vlp.data.files import clean_captions, existing, read_json, records, whole
 from vlp.data.photo_ids import flickr_photo
 from vlp.structures import Sample
 
@@ -47,10 +44,10 @@ class Karpathy(DataModule):
                     with self.faults.each():
                         self._check_record(record, f"{path}: images[{number}]", left_out)
                         kept.append((f"images[{number}]", record))
-            kept = self._once(kept, "duplicate image id", "id", lambda record: int(image_id(record)), path)
-            self._listed = self._once(
-                kept, "file listed twice", "file", lambda record: os.path.normpath(relative_path(record)), path
-            )
+            for kind, what, key in (("duplicate image id", "id", _id_of), ("file listed twice", "file", _file_of)):
+                message = f"{path}: image {what} listed more than once, so splits may overlap"
+                kept = self.faults.distinct(kept, key, kind=kind, message=message)
+            self._listed = kept
         return self._listed
 
     def _check_record(self, record: dict[str, Any], place: str, left_out: LeftOut) -> None:
@@ -62,27 +59,6 @@ class Karpathy(DataModule):
         whole(image_id(record), what="cocoid or imgid", place=place)
         if record["split"] not in (*SPLITS, "restval"):
             left_out.add("unknown split", place)
-
-    def _once(
-        self,
-        told: list[tuple[str, dict[str, Any]]],
-        kind: str,
-        what: str,
-        key: Callable[[dict[str, Any]], object],
-        path: Path,
-    ) -> list[tuple[str, dict[str, Any]]]:
-        """The records, the first of those that share a key."""
-        first: dict[object, tuple[str, dict[str, Any]]] = {}
-        twice = []
-        for place, record in told:
-            if first.setdefault(key(record), (place, record))[1] is not record:
-                twice.append(key(record))
-        if twice:
-            message = (
-                f"{path}: image {what} listed more than once, so splits may overlap: {first_five(dict.fromkeys(twice))}"
-            )
-            self.faults.error(kind, message, count=len(twice))
-        return list(first.values())
 
     def samples(self, split: str) -> list[Sample]:
         path, folder, training = self.root / self.annotations, self.root / self.images, split == "train"
@@ -111,3 +87,11 @@ def image_id(record: dict[str, Any]) -> Any:
 def relative_path(record: dict[str, Any]) -> str:
     folder = record.get("filepath")
     return f"{folder}/{record['filename']}" if folder else record["filename"]
+
+
+def _id_of(entry: tuple[str, dict[str, Any]]) -> int:
+    return int(image_id(entry[1]))
+
+
+def _file_of(entry: tuple[str, dict[str, Any]]) -> str:
+    return os.path.normpath(relative_path(entry[1]))

@@ -7,7 +7,6 @@ Nothing depends on workers, on the number of processes or on where the run was i
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Iterator, Mapping
 from itertools import combinations
 from pathlib import Path
@@ -22,6 +21,7 @@ from vlp.data.loader import Loader
 from vlp.data.resumption import unused_batches
 from vlp.data.sampler import TrainSampler
 from vlp.structures import Batch, Sample
+from vlp.system.suggest import nearest_option
 
 
 class MixtureLoader:
@@ -103,8 +103,8 @@ class Mixture(L.LightningDataModule):
             raise ValueError("data.sources is empty: give at least one source")
         unknown = next((key for key, make in makers.items() if not callable(make)), None)
         if unknown is not None:
-            near = difflib.get_close_matches(unknown, [key for key, make in makers.items() if callable(make)], 1)
-            hint = f": did you mean data.sources.{near[0]}?" if near else ", which a source needs"
+            near = nearest_option(unknown, [key for key, make in makers.items() if callable(make)], count=1)
+            hint = f":{near}" if near else ", which a source needs"
             raise ValueError(f"data.sources.{unknown} has settings and names no data set{hint}")
         self.epoch = next(iter(makers)) if epoch is None else epoch
         if self.epoch not in makers if isinstance(self.epoch, str) else self.epoch < 1:

@@ -21,13 +21,13 @@ from pathlib import Path
 from typing import Any
 
 from vlp.data.base import DataModule, texts_of
-from vlp.data.faults import DataError
-from vlp.data.files import first_five
+from vlp.data.faults import DataError, first_five
 from vlp.data.images import ImageError
-from vlp.data.tar.kept_index import kept_index
+from vlp.data.tar.index import cached_index
 from vlp.data.tar.manifest import NAME, Manifest, Shard, check_name, expand, parse_manifest
 from vlp.data.tar.order import BlockOrders
-from vlp.data.tar.samples import ReadingAhead, ShardSamples
+from vlp.data.tar.prefetch import ShardPrefetcher
+from vlp.data.tar.samples import ShardSamples
 from vlp.data.tar.store import ShardStore
 from vlp.random import permutation
 from vlp.structures import Sample
@@ -122,8 +122,8 @@ class Shards(DataModule):
     def training_order(self) -> BlockOrders:
         return BlockOrders(self._train_samples().counts, block=self.block, seed=self.seed)
 
-    def reading_ahead(self) -> ReadingAhead | None:
-        return ReadingAhead(self._train_samples(), self.training_order()) if self.store.remote else None
+    def reading_ahead(self) -> ShardPrefetcher | None:
+        return ShardPrefetcher(self._train_samples(), self.training_order()) if self.store.remote else None
 
     def _counted(self, split: str) -> list[Shard]:
         """The shards with their numbers of samples, from the manifest, from img2dataset's statistics, or by counting."""
@@ -190,7 +190,7 @@ class Shards(DataModule):
 
     def _count(self, shard: Shard, split: str) -> int:
         path = self.store.local(shard)
-        index = kept_index(path, self.store.index_file(shard), self.store.stamp(path))
+        index = cached_index(path, self.store.index_file(shard), self.store.stamp(path))
         for kind, count in index.faults.items():
             told = f"{count} × {kind}: {first_five(index.examples[kind])}"
             if split == "train":

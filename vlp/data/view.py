@@ -19,10 +19,13 @@ from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 from torchvision.transforms.v2.functional import pil_to_tensor
 
-from vlp.data.images import Photo, decode, to_rgb, told
+from vlp.data.faults import DataError
+from vlp.data.images import Photo, decode, open_image, to_rgb, told
+from vlp.structures import Sample
 
 BICUBIC = PIL.Image.Resampling.BICUBIC
 DECODERS = ("pillow", "torchcodec")
+VOID = 255  # of pixels without a category
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,3 +125,22 @@ def resized(pixels: UInt8[Tensor, "3 _ _"], view: View) -> UInt8[Tensor, "3 h w"
     if pixels.shape[-2:] != view.size:
         pixels = F.interpolate(pixels[None], view.size, mode="bicubic", antialias=True)[0]
     return pixels.flip(-1) if view.mirrored else pixels.contiguous()
+
+
+def class_map(sample: Sample, size: tuple[int | float, int | float] | None = None) -> UInt8[np.ndarray, "h w"]:
+    """The category of every pixel, VOID where there is none.  size: of the photo, width and height, to be checked.
+
+    DataError where the picture is of another size or no RGB, ImageError where it cannot be read."""
+    assert sample.panoptic is not None, "the sample has no panoptic segmentation"
+    picture = open_image(sample.panoptic)
+    if picture.mode != "RGB":
+        message = f"{sample.panoptic}: segments are told by red, green and blue, and its mode is {picture.mode}"
+        raise DataError("segmentation without colours", message)
+    if size is not None and picture.size != size:
+        told = f"{picture.width} × {picture.height} pixels, where the photo has {size[0]:g} × {size[1]:g}"
+        raise DataError("segmentation of another size", f"{sample.panoptic}: {told}")
+    numbers = np.asarray(picture).astype(np.uint32) @ np.array([1, 1 << 8, 1 << 16], dtype=np.uint32)
+    found, place = np.unique(numbers, return_inverse=True)
+    category = dict(sample.segments)
+    classes = np.array([category.get(number, VOID) for number in found.tolist()], dtype=np.uint8)
+    return classes[place].reshape(numbers.shape)

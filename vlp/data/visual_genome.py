@@ -22,10 +22,9 @@ from typing import Any
 from vlp.data.answers import read_answers
 from vlp.data.base import DataModule
 from vlp.data.boxes import BOX_FAULTS, Corners, Size, cut, photo_size
-from vlp.data.faults import DataError
-from vlp.data.files import clean_captions, existing, first_five, listed, read_json
+from vlp.data.faults import DataError, LeftOut, first_five
+from vlp.data.files import clean_captions, existing, listed, read_json
 from vlp.data.held_out import hold_out
-from vlp.data.left_out import LeftOut
 from vlp.data.photo_ids import genome_photo, listed_photos
 from vlp.data.visual_genome_phrases import PHRASES, Phrases, numbered, plain_answer
 from vlp.structures import Sample
@@ -103,13 +102,10 @@ class VisualGenome(DataModule):
         return self._listed
 
     def _distinct(self, samples: list[Sample], path: Path) -> list[Sample]:
-        first: dict[int, Sample] = {}
-        twice = [sample.sample for sample in samples if first.setdefault(sample.sample, sample) is not sample]
-        if not twice or self.content in ("objects", "attributes"):  # an object may be there with several attributes
+        if self.content in ("objects", "attributes"):  # an object may be there with several attributes
             return samples
-        message = f"{path}: ids that are not unique: {first_five(dict.fromkeys(twice))}"
-        self.faults.error("duplicate annotation id", message, count=len(twice))
-        return list(first.values())
+        message = f"{path}: ids that are not unique"
+        return self.faults.distinct(samples, lambda s: s.sample, kind="duplicate annotation id", message=message)
 
     def _read(self, path: Path, key: str, left_out: LeftOut) -> Iterator[Sample]:
         photos, excluded = self._photos()

@@ -17,10 +17,9 @@ from typing import Any
 
 from vlp.data.answers import frequent_answers, normalise_answer, read_answers
 from vlp.data.base import SPLITS, DataModule
-from vlp.data.faults import DataError
-from vlp.data.files import first_five, is_id, read_json, records, with_gzip
+from vlp.data.faults import DataError, LeftOut, first_five
+from vlp.data.files import is_id, read_json, records, with_gzip
 from vlp.data.held_out import hold_out
-from vlp.data.left_out import LeftOut
 from vlp.structures import Sample
 
 
@@ -96,14 +95,12 @@ class VQAv2(DataModule):
 
     def _from(self, split: str) -> list[Sample]:
         if split not in self._read:
-            first: dict[int, Sample] = {}
             every = [sample for official in self.official[split] for sample in self._official(official, split)]
-            twice = [sample.sample for sample in every if first.setdefault(sample.sample, sample) is not sample]
-            if twice:
-                distinct = first_five(dict.fromkeys(twice))
-                message = f"{split} questions of {self.name}: question_ids that are not unique: {distinct}"
-                self.faults.error("duplicate question id", message, count=len(twice))
-            self._read[split] = list(first.values())
+            message, kind = (
+                f"{split} questions of {self.name}: question_ids that are not unique",
+                "duplicate question id",
+            )
+            self._read[split] = self.faults.distinct(every, lambda sample: sample.sample, kind=kind, message=message)
         return self._read[split]
 
     def _official(self, official: str, split: str) -> list[Sample]:

@@ -1,19 +1,22 @@
-"""Batch ÷ processes ÷ queue, epochs, warm-up, shards: what numbers alone decide."""
+"""Batch ÷ processes ÷ queue, epochs, warm-up, shards, time to the end: what numbers alone decide."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from statistics import median
 from typing import Any
 
 from vlp.doctor.finding import Finding, error, fine, warning
-from vlp.doctor.plan import batch_sizes, key, sources
-from vlp.training import length
+from vlp.launch.config.layout import ENDLESS, accumulated_batches, batch_sizes, source_key, sources, total_steps
+from vlp.system.units import readable_duration
+
+DAYS = 7 * 86_400  # seconds; a longer run is worth a second check
 
 
 def batch(config: dict[str, Any], world: int, samples: Mapping[str, int], in_batch: Sequence[str]) -> Iterator[Finding]:
     """samples: of each source's training split.  in_batch: objectives whose negatives are the batch."""
     for name, whole in batch_sizes(config).items():
-        setting, own = key(config, name, "batch_size"), whole // world
+        setting, own = source_key(config, name, "batch_size"), whole // world
         if whole % world:
             fix = f"vlp train {setting}={max(1, round(whole / world)) * world}"
             yield error("arithmetic.batch", f"{setting}={whole} is not divisible by {world} processes", fix)
@@ -49,28 +52,16 @@ def queue(config: dict[str, Any], samples: Mapping[str, int]) -> Iterator[Findin
 
 
 def accumulation(config: dict[str, Any], in_batch: Sequence[str]) -> Finding:
-    parts = int(config["trainer"].get("accumulate_grad_batches") or 1)
+    parts = accumulated_batches(config)
     if parts > 1 and in_batch:
         name, whole = next(iter(batch_sizes(config).items()))
         fix = (
-            f"vlp train trainer.accumulate_grad_batches=1 {key(config, name, 'batch_size')}={whole * parts} "
+            f"vlp train trainer.accumulate_grad_batches=1 {source_key(config, name, 'batch_size')}={whole * parts} "
             f"gradient_cache={whole}"
         )
         told = f"accumulating {parts} batches does not give {', '.join(in_batch)} the negatives of the large batch"
         return error("arithmetic.accumulation", told, fix)
     return fine("arithmetic.accumulation", f"{parts} batches a step")
-
-
-def total_steps(config: dict[str, Any], per_epoch: int) -> int:
-    """Optimiser steps of the whole run."""
-    trainer = config["trainer"]
-    return length.total_steps(
-        per_epoch,
-        max_epochs=trainer.get("max_epochs"),
-        max_steps=trainer.get("max_steps"),
-        limit=trainer.get("limit_train_batches"),
-        accumulated=int(trainer.get("accumulate_grad_batches") or 1),
-    )
 
 
 def warmup(config: dict[str, Any], total: int) -> Finding:
@@ -99,7 +90,38 @@ def shards(config: dict[str, Any], world: int, counts: Mapping[str, tuple[int, i
         if found < readers:
             fix = f"vlp data pack OUT data=… --samples {max(1, samples // (4 * readers))}"
             if found >= world:
-                fix = f"vlp train {key(config, name, 'num_workers')}={found // world}    # or: {fix}"
+                fix = f"vlp train {source_key(config, name, 'num_workers')}={found // world}    # or: {fix}"
             yield warning("arithmetic.shards", f"{told}: several readers share a shard and read all of it", fix)
         else:
             yield fine("arithmetic.shards", told)
+
+
+def finish(config: dict[str, Any], facts: dict[str, Any]) -> Finding:
+    """How long the run will take: a few real steps and validation batches, timed and scaled up.
+
+    facts: {"seconds": of each full step, "per_epoch": steps, "val_seconds": of a batch, "val_batches"}.
+    """
+    steps = total_steps(config, facts["per_epoch"])
+    if steps == ENDLESS:
+        fix = f"vlp train trainer.max_steps={10 * max(1, facts['per_epoch'])}"
+        return error("time.finish", "trainer.max_epochs=-1 has no end, which the schedule needs", fix)
+    one, whole = typical(facts["seconds"]), facts["val_seconds"] * facts["val_batches"]
+    limit = config["trainer"].get("limit_train_batches")
+    per_epoch = min(facts["per_epoch"], limit) if isinstance(limit, int) else int(facts["per_epoch"] * (limit or 1))
+    parts = accumulated_batches(config)  # what was timed is one batch
+    validations = max(1, round(steps * parts / max(1, per_epoch)))
+    every = int(config["trainer"].get("check_val_every_n_epoch") or 1)
+    left = one * parts * steps + whole * (validations // every)
+    told = (
+        f"{readable_duration(one)} a step, {readable_duration(one * per_epoch)} an epoch of {per_epoch} steps, "
+        f"{readable_duration(whole)} a validation: {readable_duration(left)} to finish ({len(facts['seconds'])} steps of one "
+        "process alone were timed)"
+    )
+    if left > DAYS:
+        return warning("time.finish", told, f"vlp train trainer.max_steps={max(1, int(DAYS / one))}")
+    return fine("time.finish", told)
+
+
+def typical(seconds: Sequence[float]) -> float:
+    """The median, without the first where there are others: it warms up."""
+    return median(seconds[1:] or seconds)

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-from vlp.data.overrides import add_overrides
+from vlp.data.composed import add_overrides
 
 if TYPE_CHECKING:
     from rich.table import Table

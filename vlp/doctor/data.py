@@ -3,14 +3,18 @@ decoding a photo, made into findings."""
 
 from __future__ import annotations
 
+import copy
 import shlex
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 from vlp.data.download.catalogue import offered
 from vlp.doctor.finding import Finding, error, fine, warning
+from vlp.launch.config.layout import batch_sizes, monitored_source, sources
 
+TRAIN, EVALUATION = 512, 256  # images of a stand-in at most, but four batches
 LONG_SHARE = 0.05  # of texts that may be cut without a warning
 TEXTS, MISSING = "text longer than the context", "missing file"
 
@@ -18,16 +22,15 @@ TEXTS, MISSING = "text longer than the context", "missing file"
 def look(config: dict[str, Any], scale: dict[str, float]) -> dict[str, Any]:
     """Facts: of every split its numbers, its faults and the lengths of its texts; of shards how many there are.
 
-    scale: by split, how many times as many samples the run will have (vlp/doctor/stand_in.py).
+    scale: by split, how many times as many samples the run will have.
     Imports torch, so the doctor has it done by its probe.
     """
-    from vlp.build import build
     from vlp.data.check.check import check
+    from vlp.data.parts import build_data, build_tokenizer
     from vlp.data.shards import Shards
 
-    transform = {split: build(node) for split, node in config["transform"].items()}
-    tokenizer = build(config["tokenizer"])
-    data = build(config["data"], tokenizer=tokenizer, transform=transform, seed=config["seed"])
+    tokenizer = build_tokenizer(config)
+    data = build_data(config, tokenizer=tokenizer)
     data.prepare_data()
     report = check(data.sources, tokenizer, pixels=False, overlaps=False)
     splits = {}
@@ -113,8 +116,7 @@ def splits(facts: dict[str, Any], config: dict[str, Any]) -> Iterator[Finding]:
     by_kind = {
         kind: sum(n for name, n in count.items() if name.endswith(f"/{kind}")) for kind in ("train", "val", "test")
     }
-    monitored = str(config["monitor"]).split("/")
-    watched = f"{monitored[1]}/val" if len(monitored) > 1 else ""
+    watched = f"{monitored_source(config)}/val"
     if any(
         finding["fatal"] and finding["kind"] == MISSING for s in facts["splits"].values() for finding in s["findings"]
     ):
@@ -124,7 +126,8 @@ def splits(facts: dict[str, Any], config: dict[str, Any]) -> Iterator[Finding]:
     elif watched in count and not count[watched]:
         told = f"{watched} is empty, and monitor={config['monitor']} is measured on it"
         other = next((name for name, n in count.items() if name.endswith("/val") and n), None)
-        fix = f"vlp train monitor={'/'.join(['val', other.split('/')[0], *monitored[2:]])}" if other else ""
+        metric = str(config["monitor"]).split("/", 2)[-1]
+        fix = f"vlp train monitor=val/{other.split('/')[0]}/{metric}" if other else ""
         yield error("data.splits", told, fix or "vlp train data.splits.val=FILE    # give the data a validation split")
     elif not by_kind["test"]:
         yield warning(
@@ -132,3 +135,33 @@ def splits(facts: dict[str, Any], config: dict[str, Any]) -> Iterator[Finding]:
         )
     else:
         yield fine("data.splits", ", ".join(f"{kind} {number:,}" for kind, number in by_kind.items()))
+
+
+@dataclass(frozen=True)
+class StandIn:
+    """scale: by split, how many times as many images the run will have."""
+
+    config: dict[str, Any]
+    scale: dict[str, float]
+
+
+def stand_in(config: dict[str, Any], folder: Path) -> StandIn:
+    """Generated scenes that are not drawn yet: the doctor draws a part of them into its temporary folder, and scales what it
+    sees there. It writes nothing where the run would, and ten thousand pictures would take longer than its time."""
+    from vlp.data.scenes import scene_folder
+
+    config, scale = copy.deepcopy(config), {"train": 1.0, "val": 1.0, "test": 1.0}
+    enough = max(TRAIN, 4 * max(batch_sizes(config).values()))
+    for node in sources(config).values():
+        if not str(node.get("_target_")).startswith("vlp.data.scenes."):
+            continue
+        images = dict(node["images"])
+        drawn = {"images": images, "size": node.get("size", 64), "scene_seed": node.get("scene_seed", 0)}
+        if scene_folder(Path(node["root"]).expanduser(), **drawn).exists():
+            continue
+        node["root"] = str(folder / "scenes")
+        node["images"] = {
+            split: min(number, enough if split == "train" else EVALUATION) for split, number in images.items()
+        }
+        scale |= {split: images[split] / number for split, number in node["images"].items() if number}
+    return StandIn(config, scale)

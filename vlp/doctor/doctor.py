@@ -14,15 +14,15 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from vlp.doctor import arithmetic, data, machine, memory, packages, storage, tracking
+from vlp.doctor import arithmetic, data, machine, memory, packages, tracking
 from vlp.doctor.finding import Finding, error, fine, warning
 from vlp.doctor.memory import Memory
-from vlp.doctor.pace import finish
-from vlp.doctor.plan import accelerator, batch_sizes, key, local_processes, processes
 from vlp.launch.compose import Composer, conf_folder
+from vlp.launch.config.layout import accelerator, batch_sizes, local_processes, processes, source_key, total_steps
+from vlp.launch.config.resolve import resolve_config
 from vlp.launch.errors import ConfigError
 from vlp.launch.process import process, shown
-from vlp.launch.run_folder import freeze, parent_folder, settle
+from vlp.launch.run_folder import freeze, parent_folder
 
 STAGES = ("torch", "data", "model", "fit", "validation")
 GRACE = 3.0  # seconds beyond the limit until the probe is ended
@@ -35,7 +35,7 @@ def examine(overrides: Sequence[str], *, seconds: float = 30.0) -> list[Finding]
         with tempfile.TemporaryDirectory(prefix="vlp-doctor-") as folder:
             try:
                 composer = Composer(conf=conf_folder(), config_name="train")
-                config = settle(composer.compose(list(overrides)), Path(folder))
+                config = resolve_config(composer.compose(list(overrides)), Path(folder))
             except ConfigError as problem:
                 return [error("config.composes", str(problem), "vlp train --help")]
             found = [fine("config.composes", "the overrides are understood"), *at_once(config)]
@@ -55,7 +55,7 @@ def at_once(config: dict[str, Any]) -> Iterator[Finding]:
     yield packages.python(python)
     yield from packages.versions(required)
     yield from packages.optional(config)
-    yield storage.run_folder(parent_folder(config))
+    yield machine.run_folder(parent_folder(config))
     yield data.context(config)
 
 
@@ -107,7 +107,7 @@ def measured(config: dict[str, Any], facts: dict[str, Any], overrides: Sequence[
     yield from arithmetic.queue(config, samples)
     yield arithmetic.accumulation(config, in_batch)
     if samples:
-        total = arithmetic.total_steps(config, _per_epoch(config, facts, samples))
+        total = total_steps(config, _per_epoch(config, facts, samples))
         yield arithmetic.warmup(config, total)
         yield arithmetic.log_interval(config, total)
     yield tracking.monitor(config, facts["validation"]["figures"] if _good(facts, "validation") else None)
@@ -121,12 +121,12 @@ def of_the_model(config: dict[str, Any], facts: dict[str, Any], gpus: int) -> It
     taken = facts["fit"] if _good(facts, "fit") else {"memory": facts["model"]["memory"], "rows": 1}
     needed = Memory(**taken["memory"])
     checkpoint = needed.parameters + needed.optimizer + needed.copies
-    yield storage.disk(parent_folder(config), checkpoint)
-    yield storage.temporary(parent_folder(config))
+    yield machine.disk(parent_folder(config), checkpoint)
+    yield machine.temporary(parent_folder(config))
     local, free = local_processes(config, gpus), facts["torch"]["free"]
     device = "the GPU" if gpus and accelerator(config, gpus) == "gpu" else "memory"
     sharing = 1 if device == "the GPU" else local
-    setting = key(config, next(iter(batch_sizes(config))), "batch_size")
+    setting = source_key(config, next(iter(batch_sizes(config))), "batch_size")
     contrast = bool(facts["model"]["in_batch"])
     fix = memory.smaller(config, taken, free, sharing, contrast, setting, processes(config, gpus))
     yield memory.estimate(taken, free, sharing, device, fix)
@@ -134,7 +134,7 @@ def of_the_model(config: dict[str, Any], facts: dict[str, Any], gpus: int) -> It
         yield machine.shared_memory(config, gpus, taken["batch_bytes"])
         yield memory.step(needed, taken["peak"])
         timed = facts["validation"] if _good(facts, "validation") else {}
-        yield finish(config, taken | timed)
+        yield arithmetic.finish(config, taken | timed)
 
 
 def unfinished(config: dict[str, Any], facts: dict[str, Any], ended: str, seconds: float) -> Iterator[Finding]:
@@ -148,7 +148,9 @@ def unfinished(config: dict[str, Any], facts: dict[str, Any], ended: str, second
         yield warning("step.taken", told, f"vlp doctor --seconds {seconds * 4:g}")
     elif ended == "killed":
         told = "the process that took a step was killed, as happens when the memory is used up"
-        yield error("step.taken", told, f"vlp train {key(config, next(iter(batch_sizes(config))), 'batch_size')}=16")
+        yield error(
+            "step.taken", told, f"vlp train {source_key(config, next(iter(batch_sizes(config))), 'batch_size')}=16"
+        )
     elif ended and ended != "time":
         yield error("step.taken", f"the trial step failed: {ended}", "vlp train trainer.fast_dev_run=true")
     elif _good(facts, "fit") and facts["fit"]["seconds"]:

@@ -28,18 +28,3 @@ def warning(check: str, what: str, fix: str) -> Finding:
 
 def error(check: str, what: str, fix: str) -> Finding:
     return Finding(check, "error", what, fix)
-
-
-def size(count: int | float) -> str:
-    """Bytes as a person reads them."""
-    for unit in ("B", "kB", "MB"):
-        if abs(count) < 1000:
-            return f"{count:.0f} {unit}"
-        count /= 1000
-    return f"{count:.1f} GB"
-
-
-def duration(seconds: int | float) -> str:
-    if seconds < 120:
-        return f"{seconds:.1f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"

@@ -1,4 +1,4 @@
-"""Devices, process groups, shared memory, open files and threads, against what the config asks for."""
+"""Devices, process groups, shared memory, open files, threads and disks, against what the config asks for."""
 
 from __future__ import annotations
 
@@ -6,13 +6,17 @@ import os
 import re
 import resource
 import shutil
+import tempfile
 from pathlib import Path
 from typing import Any
 
-from vlp.doctor.finding import Finding, error, fine, size, warning
-from vlp.doctor.plan import accelerator, key, local_processes, processes, sources, workers
+from vlp.doctor.finding import Finding, error, fine, warning
+from vlp.launch.config.layout import accelerator, local_processes, processes, source_key, sources, workers
+from vlp.system.atomic import nearest_folder
+from vlp.system.units import readable_bytes
 
 AHEAD = 2  # batches that each worker of a DataLoader keeps ready (prefetch_factor)
+CHECKPOINTS = 4  # best.ckpt, last.ckpt, previous.ckpt, and the one that is being written
 TENSORS = 12  # of a batch that lie in shared memory, each with an open file
 
 
@@ -61,11 +65,11 @@ def shared_memory(config: dict[str, Any], gpus: int, batch_bytes: int, folder: P
     if not count or not folder.is_dir():
         return fine("machine.shared_memory", "no loading processes" if not count else f"no {folder} on this system")
     need, free = count * AHEAD * batch_bytes, shutil.disk_usage(folder).free
-    told = f"{count} loading processes keep {size(need)} ready, {folder} has {size(free)} free"
+    told = f"{count} loading processes keep {readable_bytes(need)} ready, {folder} has {readable_bytes(free)} free"
     if need > free:
         enough = max(0, int(free // max(1, AHEAD * batch_bytes * local_processes(config, gpus))))
         each = min(enough, workers(config) - 1) // len(sources(config))
-        fix = " ".join(f"{key(config, name, 'num_workers')}={each}" for name in sources(config))
+        fix = " ".join(f"{source_key(config, name, 'num_workers')}={each}" for name in sources(config))
         return error("machine.shared_memory", told, f"vlp train {fix}")
     return fine("machine.shared_memory", told)
 
@@ -86,6 +90,39 @@ def threads(config: dict[str, Any], gpus: int, cores: int, used: int) -> Finding
     if count > 1 and accelerator(config, gpus) == "cpu" and count * used > cores:
         return warning("machine.threads", told, f"export OMP_NUM_THREADS={max(1, cores // count)}")
     return fine("machine.threads", told)
+
+
+def run_folder(parent: Path) -> Finding:
+    """By making a folder there and taking it away: permissions do not tell of read-only file systems."""
+    place = nearest_folder(parent)
+    try:
+        with tempfile.TemporaryDirectory(prefix=".vlp-doctor-", dir=place):
+            return fine("storage.run_folder", f"{place} can be written to")
+    except OSError as problem:
+        told = f"no run folder can be made in {parent}: {problem.strerror}"
+        return error("storage.run_folder", told, "vlp train runs=$HOME/runs")
+
+
+def disk(parent: Path, checkpoint_bytes: int) -> Finding:
+    need, free = CHECKPOINTS * checkpoint_bytes, shutil.disk_usage(nearest_folder(parent)).free
+    told = f"checkpoints need {readable_bytes(need)}, {nearest_folder(parent)} has {readable_bytes(free)} free"
+    if need > free:
+        return error("storage.disk", told, f"df -h {nearest_folder(parent)}; vlp train runs=/a/larger/disk/runs")
+    return fine("storage.disk", told)
+
+
+def temporary(parent: Path) -> Finding:
+    """Lightning's own callbacks write a file to the temporary folder and move it: atomic on one file system only. A run's
+    last.ckpt and best.ckpt do not go that way."""
+    folder, place = Path(tempfile.gettempdir()), nearest_folder(parent)
+    fix = f"mkdir -p {parent.absolute()}/.tmp && export TMPDIR={parent.absolute()}/.tmp"
+    if os.stat(folder).st_dev == os.stat(place).st_dev:
+        return fine("storage.temporary", f"{folder} is on the run folder's file system")
+    told = (
+        f"{folder} is on another file system than {place}: last.ckpt and best.ckpt are safe, but what other callbacks save "
+        "is broken when the run is killed meanwhile"
+    )
+    return warning("storage.temporary", told, fix)
 
 
 def cores() -> int:

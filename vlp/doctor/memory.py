@@ -13,7 +13,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from vlp.doctor.finding import Finding, error, fine, size, warning
+from vlp.doctor.finding import Finding, error, fine, warning
+from vlp.system.units import readable_bytes
 
 STATES = {"AdamW": 2, "Adam": 2, "Muon": 1, "SGD": 1, "SideBySide": 2}  # values of an optimiser for each parameter
 TRANSIENT = 0.3  # of the kept activations: gradients of activations and scratch space of the backward pass
@@ -41,7 +42,7 @@ class Memory:
 
     def told(self) -> str:
         names = ("parameters", "gradients", "optimizer", "copies", "activations", "libraries")
-        return " + ".join(f"{name} {size(getattr(self, name))}" for name in names)
+        return " + ".join(f"{name} {readable_bytes(getattr(self, name))}" for name in names)
 
 
 def count(module: Any, config: dict[str, Any]) -> Memory:
@@ -76,8 +77,8 @@ def estimate(facts: dict[str, Any], free: int, local: int, device: str, fix: str
     """facts: {"memory": fields of Memory, "base": bytes before the model}.  local: processes that share `free`."""
     needed = Memory(**facts["memory"])
     each = needed.total + facts.get("base", 0)
-    before = f" + what Python holds {size(base)}" if (base := facts.get("base", 0)) else ""
-    told = f"a process needs about {size(each)} ({needed.told()}{before}); {size(free)} of {device} are free"
+    before = f" + what Python holds {readable_bytes(base)}" if (base := facts.get("base", 0)) else ""
+    told = f"a process needs about {readable_bytes(each)} ({needed.told()}{before}); {readable_bytes(free)} of {device} are free"
     if each * local > free:
         return error("memory.estimate", f"{told} for {local} processes", fix)
     if each * local > 0.9 * free:
@@ -88,7 +89,7 @@ def estimate(facts: dict[str, Any], free: int, local: int, device: str, fix: str
 def step(needed: Memory, peak: int) -> Finding:
     """The estimate against the peak of a real step, both beyond what the process had before the model was built."""
     off = peak / max(1, needed.total) - 1
-    told = f"a real step took {size(peak)}, {abs(off):.0%} {'more' if off > 0 else 'less'} than estimated"
+    told = f"a real step took {readable_bytes(peak)}, {abs(off):.0%} {'more' if off > 0 else 'less'} than estimated"
     if off > TOLERANCE and peak > 500e6:
         return warning("memory.step", told, "vlp train gradient_cache=32    # or a smaller data.batch_size")
     return fine("memory.step", told)

@@ -32,8 +32,7 @@ def main(config_file: Path, out: Path, seconds: float) -> None:
             stream.write(json.dumps({"stage": name, **facts[name]}) + "\n")
         return "problem" not in facts[name]
 
-    from vlp.doctor.data import look
-    from vlp.doctor.stand_in import stand_in
+    from vlp.doctor.data import look, stand_in
     from vlp.training.assemble import quiet, read_config
 
     given, _ = read_config(config_file)
@@ -44,7 +43,7 @@ def main(config_file: Path, out: Path, seconds: float) -> None:
         return
     data = stage("data", lambda: look(config, scale)) and not facts["data"]["fatal"]
     model = stage("model", lambda: count_model(config))
-    from vlp.doctor.plan import local_processes, processes
+    from vlp.launch.config.layout import local_processes, processes
 
     gpus = facts["torch"]["gpus"]
     room = facts["torch"]["free"] / local_processes(config, gpus)

@@ -9,7 +9,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from vlp.doctor.finding import Finding, error, fine
-from vlp.doctor.plan import sources
+from vlp.launch.config.layout import sources, tasks, wrong_monitor
 
 PATIENCE = 2.0  # seconds for W&B's server to answer
 
@@ -39,13 +39,11 @@ def wandb(config: dict[str, Any], has_key: bool, environment: Mapping[str, str] 
 def monitor(config: dict[str, Any], figures: list[str] | None = None) -> Finding:
     """figures: names that a real validation gave; None = not measured, then source and task are looked at alone."""
     name = str(config["monitor"])
-    parts = name.split("/")
-    tasks = [task for task, node in config["tasks"].items() if node]
-    known = len(parts) >= 4 and parts[0] == "val" and parts[1] in sources(config) and parts[2] in tasks
-    if known and (figures is None or name in figures):
+    known = list(tasks(config))
+    if wrong_monitor(config) is None and (figures is None or name in figures):
         return fine("tracking.monitor", name)
     near = [figure for figure in figures or () if figure.startswith("val/")]
-    first = f"val/{next(iter(sources(config)))}/{tasks[0] if tasks else 'retrieval'}"
+    first = f"val/{next(iter(sources(config)))}/{known[0] if known else 'retrieval'}"
     fitting = [figure for figure in near if figure.endswith("/rsum")] or near or [f"{first}/rsum"]
-    told = f"monitor={name} is no figure of this run, whose tasks are {', '.join(tasks) or 'none'}"
+    told = f"monitor={name} is no figure of this run, whose tasks are {', '.join(known) or 'none'}"
     return error("tracking.monitor", told, f"vlp train monitor={fitting[0]}")

@@ -12,10 +12,11 @@ from omegaconf import OmegaConf
 from vlp.launch.changes import changes
 from vlp.launch.check import Known, lookup
 from vlp.launch.compose import Composer
+from vlp.launch.config.resolve import resolve_values
 from vlp.launch.errors import ConfigError
 from vlp.launch.lock import locked
 from vlp.launch.process import shown
-from vlp.launch.run_folder import freeze, header, origin, read, resolved
+from vlp.launch.run_folder import freeze, header, origin, read
 
 
 def go_where_it_began(folder: Path) -> None:
@@ -60,7 +61,7 @@ def _again(folder: Path, composer: Composer, overrides: list[str]) -> None:
         changed = OmegaConf.create(now)
         OmegaConf.update(changed, key, override.value() if text is None else text, force_add=True)
         now = OmegaConf.to_container(changed, resolve=False)
-    now = resolved(OmegaConf.create(now))  # a secret goes to the run by its environment
+    now = resolve_values(OmegaConf.create(now))  # a secret goes to the run by its environment
     differing = changes(here, now)
     if differing and not now.get("force"):
         raise ConfigError(

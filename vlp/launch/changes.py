@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from vlp.launch.run_folder import SECRET
+from vlp.system.secrets import SECRET
 
 FREE = re.compile(
     r"^(name|runs|resume|force|sweep|loggers|monitor|compile|checkpoint|nonfinite\w*)(\.|$)"

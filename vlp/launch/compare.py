@@ -21,7 +21,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from vlp.launch.changes import flat
-from vlp.launch.errors import ConfigError, did_you_mean, listing
+from vlp.launch.errors import ConfigError, listing
+from vlp.system.suggest import did_you_mean
 
 MAIN = re.compile(r"^(?!.*chance).*(_r1|accuracy|top1|score)$")
 IGNORED = {"seed", "resume", "runs", "sweep", "loggers", "callbacks", "monitor"}  # none changes what is trained

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -25,10 +25,10 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from vlp.launch.check import Known, check_targets
+from vlp.launch.config.resolve import resolve_config, to_yaml
 from vlp.launch.errors import EXPLAINED, ConfigError, explain
-from vlp.launch.run_folder import settle, to_yaml
-from vlp.launch.trained import of_checkpoint
 
+PartsOfCheckpoint = Callable[[str], list[tuple[str, str, Any]]]
 PACKAGE = Path(__file__).resolve().parents[1]
 
 
@@ -50,9 +50,20 @@ def data_root(name: str) -> str:
 
 
 class Composer:
-    """Composes `config_name` from `conf`, the folders in `extra`, and `conf/` in the working folder if there is one."""
+    """Composes `config_name` from `conf`, the folders in `extra`, and `conf/` in the working folder if there is one.
 
-    def __init__(self, *, conf: Path, config_name: str, extra: Sequence[Path] = ()) -> None:
+    of_checkpoint: for `evaluate`, (group, place in the config, content) of the parts that the checkpoint of this path was
+    trained with; they take the place of the groups that the overrides leave open.
+    """
+
+    def __init__(
+        self,
+        *,
+        conf: Path,
+        config_name: str,
+        extra: Sequence[Path] = (),
+        of_checkpoint: PartsOfCheckpoint | None = None,
+    ) -> None:
         version.setbase("1.3")
         OmegaConf.register_new_resolver("data_root", data_root, replace=True)
         for folder in (conf, *extra):
@@ -66,6 +77,7 @@ class Composer:
         self.hydra = Hydra.create_main_hydra2(task_name=config_name, config_search_path=search_path)
         self.loader: Any = self.hydra.config_loader
         self.config_name, self.conf, self.extra = config_name, conf, list(extra)
+        self.of_checkpoint = of_checkpoint if config_name == "evaluate" else None
         self._bases: dict[tuple[str, ...], tuple[DictConfig, Any]] = {}
 
     def parse(self, lines: Sequence[str]) -> list[Override]:
@@ -105,10 +117,10 @@ class Composer:
             (values if whole and not override.is_hydra_override() else groups).append(override)
         base, defaults = self._base(tuple(str(override.input_line) for override in groups))
         config = copy.deepcopy(base)
-        if self.config_name == "evaluate":
+        if self.of_checkpoint is not None:
             chosen = {override.key_or_group for override in groups}
             checkpoint = next((o.value() for o in reversed(values) if o.key_or_group == "checkpoint"), None)
-            for group, part, content in of_checkpoint(str(checkpoint)):
+            for group, part, content in self.of_checkpoint(str(checkpoint)):
                 if group not in chosen:
                     OmegaConf.update(config, part, content, merge=False, force_add=True)
         origin = partial(self.origin, defaults)
@@ -178,7 +190,7 @@ class Composer:
     def show(self, lines: Sequence[str], *, kind: str, package: str | None, resolve: bool) -> str:
         """YAML text of `--cfg`: the job's config, Hydra's, or both."""
         config = self.compose(lines)
-        job = OmegaConf.create(settle(config, Path("run")) if resolve else plain(config))
+        job = OmegaConf.create(resolve_config(config, Path("run")) if resolve else plain(config))
         hydra = OmegaConf.create({"hydra": OmegaConf.to_container(config.hydra)})
         chosen: Any = {"job": job, "hydra": hydra, "all": OmegaConf.merge(hydra, job)}[kind]
         if package:

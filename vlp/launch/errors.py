@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Iterable
 
@@ -13,42 +12,13 @@ from hydra.errors import HydraException, MissingConfigException, OverrideParseEx
 from omegaconf.errors import OmegaConfBaseException
 from yaml import MarkedYAMLError
 
+from vlp.system.suggest import nearest_option
+
 EXPLAINED = (HydraException, OmegaConfBaseException, MarkedYAMLError, UnicodeDecodeError, ValueError)
 
 
 class ConfigError(Exception):
     """A mistake of the user's that one sentence explains; the entry points print it and exit with 2."""
-
-
-def closest(word: str, known: Iterable[str], count: int = 3) -> list[str]:
-    """Names that `word` may stand for, best first. A dotted key also matches by its last part: lr → optimizer.lr."""
-    last, scored = re.split(r"[./]", word)[-1], []
-    for name in set(known):
-        ratio = difflib.SequenceMatcher(None, word.lower(), name.lower()).ratio()
-        tail = difflib.SequenceMatcher(None, last.lower(), re.split(r"[./]", name)[-1].lower()).ratio()
-        if ratio >= 0.7 or tail == 1 or (tail >= 0.75 and ratio >= 0.5):
-            scored.append((-(ratio + tail), name))
-    best = min((score for score, _ in scored), default=0.0)
-    return [name for score, name in sorted(scored)[:count] if score <= best + 0.3]
-
-
-def nearest_option(word: str, options: Iterable[str]) -> str:
-    """' did you mean …?' among a group's options, also when only the beginning of a longer name was typed."""
-
-    def score(name: str) -> float:
-        whole = difflib.SequenceMatcher(None, word.lower(), name.lower()).ratio()
-        return max(whole, 0.95 * difflib.SequenceMatcher(None, word.lower(), name[: len(word)].lower()).ratio())
-
-    best = sorted((name for name in options if score(name) >= 0.5), key=lambda name: (-score(name), len(name), name))[
-        :3
-    ]
-    return f" did you mean {' or '.join(best)}?" if best else ""
-
-
-def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """' did you mean a or b?', or nothing when no name is near."""
-    names = closest(word, known)
-    return f" did you mean {' or '.join(names)}?" if names else ""
 
 
 def listing(names: Iterable[str], limit: int = 30) -> str:

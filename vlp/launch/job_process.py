@@ -18,9 +18,12 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from vlp.launch.run_folder import write_json
+import psutil
+
+from vlp.system.atomic import atomic_write_json
 
 RECORD, LOG, STOP = "process.json", "output.log", ".stop"
+ENDED = (psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD)
 RANKS_LEFT = 10.0  # seconds that further ranks have to end after the first of them
 
 
@@ -38,7 +41,7 @@ class Process:
     def __init__(self, pid: int, began: float, minutes: float | None, grace: float) -> None:
         self.pid, self.began, self.minutes, self.grace = pid, began, minutes, grace
         self.child: subprocess.Popen[bytes] | None = None
-        self.identity: Any = None
+        self.started = 0.0  # of one that is no child of ours: `start_of`
         self.timed_out: float | None = None
         self.leader_ended: float | None = None
 
@@ -55,7 +58,7 @@ class Process:
         process.child = child
         record = {"pid": child.pid, "started": start_of(child.pid), "host": socket.gethostname(), "time": time.time()}
         with suppress(OSError):  # a full disk: the job itself will say so
-            write_json(folder / RECORD, record)
+            atomic_write_json(folder / RECORD, record)
         return process
 
     @classmethod
@@ -65,12 +68,12 @@ class Process:
             record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
             if record["host"] != socket.gethostname() or record["started"] is None:
                 return None
-            if start_of(record["pid"]) != record["started"]:
+            if not still_runs(record["pid"], record["started"]):
                 return None
             process = cls(record["pid"], time.monotonic() - (time.time() - record["time"]), minutes, grace)
         except (OSError, ValueError, KeyError, TypeError):
             return None
-        process.identity = record["started"]
+        process.started = record["started"]
         return process
 
     def poll(self) -> Ended | None:
@@ -94,7 +97,7 @@ class Process:
         if self.child is not None:
             code = self.child.poll()
             return code is None, code
-        return start_of(self.pid) == self.identity, None
+        return still_runs(self.pid, self.started), None
 
     def stop(self, number: int) -> None:
         """SIGTERM goes to the first process alone, which tells its ranks: it would end loaders of data that the last
@@ -162,29 +165,28 @@ class Task:
         return {**self.__dict__, "process": None}
 
 
-def start_of(pid: int) -> str | None:
-    """When a process started, in words that only that process has; None when it does not run (any more)."""
+def start_of(pid: int) -> float | None:
+    """When a process started, in seconds since the machine did, which no setting of the clock changes; None when it does
+    not run (any more)."""
     try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-        return None if fields[0] in "ZX" else fields[19]
-    except OSError:
-        if Path("/proc/self/stat").exists():
-            return None
-    told = subprocess.run(["ps", "-o", "lstart=", "-p", str(pid)], capture_output=True, text=True, check=False)
-    return told.stdout.strip() or None
+        process = psutil.Process(pid)
+        return None if process.status() in ENDED else process.create_time() - psutil.boot_time()
+    except psutil.Error:
+        return None
+
+
+def still_runs(pid: int, started: float) -> bool:
+    """Whether the process of this id is the one that started then: no id comes back within a second."""
+    start = start_of(pid)
+    return (
+        start is not None and abs(start - started) < 1.5
+    )  # the kernel's boot time is a whole second, sometimes the next
 
 
 def group_runs(group: int) -> bool:
     """Whether a process of the group is left; one that has ended and only waits to be collected does not count."""
-    if not Path("/proc/self/stat").exists():
-        try:
-            os.killpg(group, 0)
-        except OSError:
-            return False
-        return True
-    for file in Path("/proc").glob("[0-9]*/stat"):
-        with suppress(OSError):
-            fields = file.read_text().rpartition(")")[2].split()
-            if fields[2] == str(group) and fields[0] not in "ZX":
+    for process in psutil.process_iter():
+        with suppress(psutil.Error, OSError):
+            if os.getpgid(process.pid) == group and process.status() not in ENDED:
                 return True
     return False

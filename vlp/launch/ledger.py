@@ -14,8 +14,8 @@ from typing import Any
 
 from vlp.launch.compare import load, main_figures, print_table, short, summary
 from vlp.launch.errors import ConfigError
-from vlp.launch.lock import held
-from vlp.launch.run_folder import write_json
+from vlp.system.atomic import atomic_write_json
+from vlp.system.locks import exclusive_lock
 
 Job = dict[str, Any]
 
@@ -38,14 +38,14 @@ class Ledger:
         except (ValueError, KeyError, TypeError) as error:
             raise ConfigError(f"{file}: not readable as the ledger of a sweep: {error}") from error
 
-    def held(self) -> AbstractContextManager[None]:
+    def lock(self) -> AbstractContextManager[None]:
         """No two processes run one sweep."""
-        told = f"{self.folder}: this sweep is running; wait for it, or stop it with Ctrl-C first"
-        return held(self.folder / ".sweep.lock", lambda: told)
+        taken = ConfigError(f"{self.folder}: this sweep is running; wait for it, or stop it with Ctrl-C first")
+        return exclusive_lock(self.folder / ".sweep.lock", lambda: taken)
 
     def write(self) -> None:
         with suppress(OSError):  # a full disk must not end the jobs that still run
-            write_json(self.folder / "sweep.json", self.content)
+            atomic_write_json(self.folder / "sweep.json", self.content)
 
     def add(self, folder: Path, overrides: str, **more: Any) -> Job:
         job: Job = {"index": len(self.jobs), "overrides": overrides, "status": "pending", "exit_code": None}

@@ -1,34 +1,16 @@
-"""One run, one process group: the run folder is locked while something trains in it, and a sweep's while it runs.
-
-The lock is the kernel's, so it is gone with the process that held it, however that ended.
-"""
+"""One run, one process group: the run folder is locked while something trains in it."""
 
 from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
-from vlp.launch import ranks
 from vlp.launch.errors import ConfigError
-
-
-@contextmanager
-def held(file: Path, taken: Callable[[], str]) -> Iterator[None]:
-    """Raises ConfigError with the sentence `taken` where another process holds the lock."""
-    lock = FileLock(file)
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        raise ConfigError(taken()) from None
-    try:
-        yield
-    finally:
-        lock.release()
+from vlp.system import ranks
+from vlp.system.locks import exclusive_lock
 
 
 @contextmanager
@@ -39,11 +21,11 @@ def locked(folder: Path) -> Iterator[None]:
         return
     note = folder / ".running"
 
-    def taken() -> str:
+    def taken() -> ConfigError:
         who = note.read_text(encoding="utf-8").strip() if note.exists() else "another process"
-        return f"{folder} is being trained by {who}: wait for it, or end it"
+        return ConfigError(f"{folder} is being trained by {who}: wait for it, or end it")
 
-    with held(folder / ".lock", taken):
+    with exclusive_lock(folder / ".lock", taken):
         note.write_text(f"process {os.getpid()} on {socket.gethostname()}\n", encoding="utf-8")
         try:
             yield

@@ -1,14 +1,14 @@
 """`train` and `evaluate`: compose and check the config, freeze it in a new run folder, then become the run.
 
 This process never imports torch; the run is `python -m vlp.training.run RUN/config.yaml` in its place, so each process
-that Lightning starts for DDP begins from the same frozen file. With -m every job is such a process (sweep.py).
+that Lightning starts for DDP begins from the same frozen file. With -m every job is such a process.
 """
 
 from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from hydra._internal.utils import get_args_parser
@@ -18,27 +18,35 @@ from vlp.launch import torchrun
 from vlp.launch.again import again, go_where_it_began
 from vlp.launch.changes import equal
 from vlp.launch.compose import Composer, conf_folder
+from vlp.launch.config.resolve import resolve_config
 from vlp.launch.errors import ConfigError
-from vlp.launch.process import command_line, process
-from vlp.launch.run_folder import create, freeze, parent_folder, read, settle
-from vlp.launch.secrets import of_overrides, redact
-from vlp.launch.supervise import supervise
+from vlp.launch.process import command_line, process, supervise
+from vlp.launch.run_folder import create, freeze, parent_folder, read
+from vlp.launch.trained import of_checkpoint
+from vlp.system import exit_codes
+from vlp.system.ranks import torchrun_rank
+from vlp.system.secrets import redact, secrets_in_overrides
+
+Multirun = Callable[[str, Composer, list[str]], int]
 
 
-def main(command: str, arguments: Sequence[str], *, conf: Path | None = None) -> int:
-    """Run `train` or `evaluate` with Hydra's command line; returns an exit code, unless the process becomes the run."""
+def main(command: str, arguments: Sequence[str], *, multirun: Multirun, conf: Path | None = None) -> int:
+    """Run `train` or `evaluate` with Hydra's command line; returns an exit code, unless the process becomes the run.
+
+    multirun: what -m calls with the command, the composer and the overrides.
+    """
     try:
-        return _main(command, list(arguments), conf)
+        return _main(command, list(arguments), multirun, conf)
     except ConfigError as error:
         if os.environ.get("HYDRA_FULL_ERROR") == "1":
             raise
-        print(redact(f"{command}: {error}", of_overrides(arguments)), file=sys.stderr)
-        return 2
+        print(redact(f"{command}: {error}", secrets_in_overrides(arguments)), file=sys.stderr)
+        return exit_codes.MISTAKE
     except KeyboardInterrupt:
-        return 130
+        return exit_codes.INTERRUPTED
 
 
-def _main(command: str, arguments: list[str], conf: Path | None) -> int:
+def _main(command: str, arguments: list[str], multirun: Multirun, conf: Path | None) -> int:
     parser = get_args_parser()
     parser.prog = command
     parser.usage = f"{command} [--help] [--cfg job] [--info] [-m] [key=value …]"
@@ -53,7 +61,7 @@ def _main(command: str, arguments: list[str], conf: Path | None) -> int:
         raise ConfigError(
             "--max-restarts N is for one run, N times at most; vlp sweep resume starts a sweep's lost jobs again"
         )
-    if options.multirun and torchrun.rank() is not None:
+    if options.multirun and torchrun_rank() is not None:
         raise ConfigError(
             "-m: each process that torchrun started would run its own sweep; a job starts its processes itself"
         )
@@ -65,6 +73,7 @@ def _main(command: str, arguments: list[str], conf: Path | None) -> int:
         conf=Path(options.config_path) if options.config_path else conf or conf_folder(),
         extra=[Path(options.config_dir)] if options.config_dir else [],
         config_name=options.config_name or command,
+        of_checkpoint=of_checkpoint,
     )
     if options.hydra_help:
         composer.hydra.hydra_help(config_name=composer.config_name, args_parser=parser, args=options)
@@ -80,9 +89,7 @@ def _main(command: str, arguments: list[str], conf: Path | None) -> int:
         composer.compose(options.overrides)
         composer.hydra.show_info(options.info, config_name=composer.config_name, overrides=options.overrides)
     elif options.multirun:
-        from vlp.launch.sweep import sweep
-
-        return sweep(command, composer, options.overrides)
+        return multirun(command, composer, options.overrides)
     else:
         return run(command, composer, options.overrides, restarts=options.max_restarts)
     return 0
@@ -93,13 +100,13 @@ def run(command: str, composer: Composer, overrides: list[str], restarts: int = 
     folder = named_folder(composer, overrides)
     if folder is not None:
         go_where_it_began(folder)
-    rank = torchrun.rank()
+    rank = torchrun_rank()
     if rank is not None and (rank or torchrun.restarted()):
-        parent = parent_folder(settle(composer.compose(overrides), Path("run")))
-        folder = folder or torchrun.told(parent)
+        parent = parent_folder(resolve_config(composer.compose(overrides), Path("run")))
+        folder = folder or torchrun.wait_for_run_folder(parent)
     elif folder is None:
         config = composer.compose(overrides)
-        container = settle(config, Path("run"))  # everything is checked before a folder appears
+        container = resolve_config(config, Path("run"))  # everything is checked before a folder appears
         parent = parent_folder(container)
         if container.get("resume") == "auto":
             folder = unfinished(config, parent)
@@ -112,9 +119,9 @@ def run(command: str, composer: Composer, overrides: list[str], restarts: int = 
             print(f"resume=auto: {told}", file=sys.stderr)
         if folder is None:
             folder = create(parent)
-            freeze(folder, settle(config, folder), command_line(command, overrides))
+            freeze(folder, resolve_config(config, folder), command_line(command, overrides))
         if rank is not None:
-            torchrun.tell(parent, folder)
+            torchrun.publish_run_folder(parent, folder)
     else:
         again(folder, composer, [line for line in overrides if not line.startswith("resume=")])
         if (folder / "results.json").is_file():
@@ -152,7 +159,7 @@ def unfinished(config: DictConfig, parent: Path) -> Path | None:
         folder = file.parent
         if (folder / "results.json").exists() or not any((folder / "checkpoints").glob("*.ckpt")):
             continue
-        here, there = settle(config, folder), OmegaConf.to_container(read(file), resolve=False)
+        here, there = resolve_config(config, folder), OmegaConf.to_container(read(file), resolve=False)
         if equal(there, here):  # type: ignore[arg-type]
             return folder
     return None

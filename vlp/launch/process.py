@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import os
 import shlex
+import signal
+import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from types import FrameType
 
 from vlp.launch.compose import PACKAGE
-from vlp.launch.secrets import of_overrides, redact
+from vlp.system.exit_codes import FINAL
+from vlp.system.secrets import redact, secrets_in_overrides
 
 MODULES = {"train": "vlp.training.run", "evaluate": "vlp.training.evaluate"}
 
@@ -20,7 +24,7 @@ def command_line(command: str, overrides: Sequence[str]) -> str:
 
 def shown(overrides: Sequence[str]) -> list[str]:
     """Overrides as text that may be stored: values of keys that look secret are hidden."""
-    secrets = of_overrides(overrides)
+    secrets = secrets_in_overrides(overrides)
     return [key + equals + redact(value, secrets) for key, equals, value in (line.partition("=") for line in overrides)]
 
 
@@ -31,3 +35,32 @@ def process(command: str, file: Path) -> tuple[list[str], dict[str, str]]:
         paths = [str(PACKAGE.parent), *filter(None, [environment.get("PYTHONPATH")])]
         environment["PYTHONPATH"] = os.pathsep.join(paths)
     return [sys.executable, "-m", MODULES[command], str(file)], environment
+
+
+def supervise(arguments: list[str], environment: dict[str, str], restarts: int) -> int:
+    """--max-restarts N: a run whose process was lost (killed, out of memory, a broken connection) is started again, in its
+    folder, and continues from its last checkpoint; exit codes in FINAL are not, as it would end in the same way, or was
+    meant to end. Returns the exit code of the last start. Signals are passed on to the run."""
+    told: list[int] = []
+    for left in range(restarts, -1, -1):
+        running = subprocess.Popen(arguments, env=environment)
+
+        def pass_on(number: int, frame: FrameType | None, running: subprocess.Popen[bytes] = running) -> None:
+            if number == signal.SIGTERM:
+                told.append(number)
+            running.send_signal(number)
+
+        signal.signal(signal.SIGTERM, pass_on)
+        signal.signal(signal.SIGUSR1, pass_on)
+        signal.signal(signal.SIGINT, lambda number, frame: None)  # the terminal sends it to the run, too
+        code = running.wait()
+        code = 128 - code if code < 0 else code
+        if code in FINAL or told:
+            break
+        if left:
+            print(
+                f"the run ended with code {code}; it is started again, {left} more times at most",
+                file=sys.stderr,
+                flush=True,
+            )
+    return code

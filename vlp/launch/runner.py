@@ -14,8 +14,7 @@ from typing import Any, Protocol
 
 from vlp.launch.job_process import LOG, Ended
 from vlp.launch.ledger import Job, Ledger
-
-STOPPED = {-signal.SIGINT, -signal.SIGTERM, 128 + signal.SIGINT, 128 + signal.SIGTERM}
+from vlp.system.exit_codes import STOPPED
 
 
 class Running(Protocol):
@@ -132,9 +131,9 @@ class Runner:
             elif code is None and not self.signals and not ended.timed_out and type(running).__name__ == "Process":
                 self.source.again(job)  # left by a killed sweep, and nobody knows how it ended
                 continue
-            self.settle(job, Ended(code, ended.timed_out, ended.seconds))
+            self.record_result(job, Ended(code, ended.timed_out, ended.seconds))
 
-    def settle(self, job: Job, ended: Ended) -> None:
+    def record_result(self, job: Job, ended: Ended) -> None:
         stopped = bool(self.signals) or ended.code in STOPPED
         status = (
             "finished" if ended.code == 0 else "timed out" if ended.timed_out else "stopped" if stopped else "failed"

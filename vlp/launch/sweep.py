@@ -18,12 +18,14 @@ from hydra.core.override_parser.types import IntervalSweep, Override
 from omegaconf import OmegaConf
 
 from vlp.launch.compose import Composer
+from vlp.launch.config.resolve import resolve_config
 from vlp.launch.errors import ConfigError
 from vlp.launch.ledger import Job, Ledger
 from vlp.launch.process import command_line, shown
-from vlp.launch.run_folder import create, freeze, parent_folder, safe_name, settle
+from vlp.launch.run_folder import create, freeze, parent_folder, safe_name
 from vlp.launch.runner import Grid, Runner, Source
 from vlp.launch.sweep_settings import check_settings, place_of
+from vlp.launch.trained import of_checkpoint
 
 
 def expand(composer: Composer, lines: Sequence[str]) -> tuple[list[list[str]], list[str]]:
@@ -88,7 +90,7 @@ def sweep(command: str, composer: Composer, lines: list[str]) -> int:
     ledger = new_ledger(command, lines, settled if len(names) == 1 else {**settled, "name": "sweep"}, settings)
     for job_lines, config in zip(combinations, configs, strict=True):
         add_job(ledger, config, job_lines, varying)
-    with ledger.held():
+    with ledger.lock():
         ledger.write()
         return run(ledger, Grid(ledger.jobs))
 
@@ -107,7 +109,7 @@ def search(command: str, composer: Composer, lines: list[str], settings: dict[st
     ledger = new_ledger(command, lines, settled, settings)
     places = {"conf": str(composer.conf.resolve()), "extra": [str(folder.resolve()) for folder in composer.extra]}
     ledger.content["search"] = {"lines": lines, "config_name": composer.config_name, **places}
-    with ledger.held():
+    with ledger.lock():
         ledger.write()
         return run(ledger, source_of_search(ledger, composer))
 
@@ -135,7 +137,7 @@ def suggested_job(ledger: Ledger, composer: Composer, fixed: list[str], texts: d
 
 
 def settled_job(config: Any, folder: Path) -> dict[str, Any]:
-    settled = settle(config, folder)
+    settled = resolve_config(config, folder)
     if settled.get("resume") == "auto":
         raise ConfigError("resume=auto belongs to one run; name the checkpoint with resume=PATH")
     return settled
@@ -185,7 +187,7 @@ def resume(folder: Path) -> int:
     cwd = Path(ledger.content.get("cwd") or ".")
     if not cwd.is_dir():
         raise ConfigError(f"{folder}: its paths are meant from {cwd}, which is gone; make that folder again")
-    with ledger.held():
+    with ledger.lock():
         os.chdir(cwd)
         ledger = Ledger.read(folder if folder.is_absolute() else ledger.folder)  # as the lock's last owner left it
         ledger.content["settings"] = check_settings(ledger.content.get("settings") or {})
@@ -204,7 +206,9 @@ def resume(folder: Path) -> int:
         source: Any = Grid([])
         if (stored := ledger.content.get("search")) is not None:
             extra = [Path(path) for path in stored["extra"]]
-            composer = Composer(conf=Path(stored["conf"]), extra=extra, config_name=stored["config_name"])
+            composer = Composer(
+                conf=Path(stored["conf"]), extra=extra, config_name=stored["config_name"], of_checkpoint=of_checkpoint
+            )
             source = source_of_search(ledger, composer)
             for job in ledger.jobs:
                 if job["status"] == "finished":  # perhaps since the sweep was killed: the study has not heard

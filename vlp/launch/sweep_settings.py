@@ -6,7 +6,8 @@ import importlib
 from pathlib import Path
 from typing import Any
 
-from vlp.launch.errors import ConfigError, did_you_mean, listing
+from vlp.launch.errors import ConfigError, listing
+from vlp.system.suggest import nearest_option
 
 EXTRAS = {"slurm": ("submitit", "slurm"), "ray": ("ray", "ray"), "optuna": ("optuna", "sweep")}  # module, extra of ours
 DEFAULTS: dict[str, Any] = {"jobs": 1, "devices": None, "minutes": None, "grace": 60, "on": "here", "metric": None}
@@ -22,7 +23,7 @@ def check_settings(given: dict[str, Any]) -> dict[str, Any]:
     settings["ray"] = RAY | (given.get("ray") or {})
     places = ("here", "slurm", "ray")
     if settings["on"] not in places:
-        hint = did_you_mean(str(settings["on"]), places) or f" there are {listing(places)}"
+        hint = nearest_option(str(settings["on"]), places) or f" there are {listing(places)}"
         raise ConfigError(f"sweep.on={settings['on']}: no such place:{hint}")
     for key in ("jobs", "minutes", "grace"):
         value = settings[key]

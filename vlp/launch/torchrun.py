@@ -13,15 +13,11 @@ import time
 from pathlib import Path
 
 from vlp.launch.errors import ConfigError
-from vlp.launch.run_folder import safe_name, write_text
+from vlp.launch.run_folder import safe_name
+from vlp.system.atomic import atomic_write_text
 
 PATIENCE = 120  # seconds
 EARLIER = 30  # seconds that rank 0 may be ahead; a wrong folder would be found by the comparison of configs
-
-
-def rank() -> int | None:
-    """None where torchrun did not start this process."""
-    return int(os.environ["RANK"]) if "TORCHELASTIC_RUN_ID" in os.environ and "RANK" in os.environ else None
 
 
 def note(parent: Path) -> Path:
@@ -37,8 +33,8 @@ def restarted() -> bool:
     return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
 
 
-def tell(parent: Path, folder: Path) -> None:
-    write_text(note(parent), str(folder.resolve()))
+def publish_run_folder(parent: Path, folder: Path) -> None:
+    atomic_write_text(note(parent), str(folder.resolve()))
 
 
 def now(parent: Path) -> float:
@@ -48,7 +44,7 @@ def now(parent: Path) -> float:
         return os.fstat(file.fileno()).st_mtime
 
 
-def told(parent: Path) -> Path:
+def wait_for_run_folder(parent: Path) -> Path:
     """The folder that rank 0 made.  Raises ConfigError after two minutes."""
     begin = now(parent) - time.process_time() - EARLIER  # an older note is of an earlier run
     end = time.monotonic() + PATIENCE

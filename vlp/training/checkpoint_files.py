@@ -22,9 +22,8 @@ import torch
 from lightning.fabric.plugins import CheckpointIO
 
 from vlp.checkpoints import files, shards
-from vlp.data.whole_files import sync_folder
-from vlp.injector import inject
-from vlp.launch.run_folder import write_text
+from vlp.system.atomic import atomic_write_text, sync_folder
+from vlp.system.fault_injection import inject
 
 LAST, PREVIOUS, BEST = "last.ckpt", "previous.ckpt", "best.ckpt"
 
@@ -140,7 +139,7 @@ def publish(temporary: Path, path: Path, facts: dict[str, Any]) -> None:
         if sidecar(path).exists():
             _put(sidecar(path), sidecar(previous))
         _put(path, previous)
-    write_text(sidecar(path), json.dumps(facts) + "\n")
+    atomic_write_text(sidecar(path), json.dumps(facts) + "\n")
     os.replace(temporary, path)
     sync_folder(path.parent)
 

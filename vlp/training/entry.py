@@ -1,7 +1,6 @@
 """The last frame of a run's process: a mistake in data or settings ends in one sentence, its traceback in the run folder.
 
-Exit codes: 0 finished, 1 a defect or a lost process, 2 a mistake in settings or data, 4 training diverged, 130 and 143
-stopped by SIGINT and SIGTERM, within training after a checkpoint was written.
+The exit codes are those of vlp/system/exit_codes.py.
 """
 
 from __future__ import annotations
@@ -19,9 +18,9 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from omegaconf.errors import OmegaConfBaseException
 
 from vlp.data.loader import LostWorker, worker_died
-from vlp.launch import ranks
 from vlp.launch.errors import ConfigError
-from vlp.launch.secrets import hide_in_tracebacks, redact, values
+from vlp.system import exit_codes, ranks
+from vlp.system.secrets import hide_in_tracebacks, redact, values
 from vlp.training.nonfinite import NotFinite
 from vlp.training.signals import SIGNALS, Stopped
 
@@ -52,7 +51,7 @@ def enter(name: str, function: Callable[[Path], Any]) -> None:
         _note(config, rank, secrets)
         told = " ".join(str(error).split())
         print(redact(f"{name}: {told} (traceback: {_file(config, rank)})", secrets), file=sys.stderr, flush=True)
-        _exit(2)
+        _exit(exit_codes.MISTAKE)
     except EXPECTED as error:
         if isinstance(error, LostWorker) and SIGNALS.stop_code:  # what told this run to stop told its workers, too
             _stopped(name, config, rank, Stopped(SIGNALS.stop_code))
@@ -66,7 +65,13 @@ def enter(name: str, function: Callable[[Path], Any]) -> None:
         print(
             redact(f"{name}: {whose}{error} (traceback: {_file(config, rank)})", secrets), file=sys.stderr, flush=True
         )
-        _exit(4 if isinstance(error, NotFinite) else 1 if isinstance(error, LostWorker) else 2)
+        _exit(
+            exit_codes.DIVERGED
+            if isinstance(error, NotFinite)
+            else exit_codes.FAILED
+            if isinstance(error, LostWorker)
+            else exit_codes.MISTAKE
+        )
     except Exception as error:
         if not several():
             raise
@@ -98,7 +103,7 @@ def _stopped(name: str, config: Path, rank: int, stopped: Stopped) -> None:
 
 def end_with_parent() -> None:
     """A rank that was started by another ends when that one does, also when it was killed (Linux)."""
-    if sys.platform == "linux" and int(os.environ.get("LOCAL_RANK", "0")) and "TORCHELASTIC_RUN_ID" not in os.environ:
+    if sys.platform == "linux" and ranks.local_rank() and "TORCHELASTIC_RUN_ID" not in os.environ:
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
 
 

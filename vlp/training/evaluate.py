@@ -11,13 +11,16 @@ import lightning as L
 
 from vlp.build import build
 from vlp.checkpoints.keys import load_strictly
+from vlp.data.parts import build_data, measured_splits
+from vlp.launch.config.layout import tasks as tasks_of
+from vlp.launch.runs.results import write_results
 from vlp.predictor import Predictor, load
+from vlp.report.tables import of_a_task, print_results
 from vlp.tasks.base import Task
 from vlp.training.assemble import build_loggers, quiet, read_config
 from vlp.training.determinism import numerics, with_determinism
 from vlp.training.entry import enter
 from vlp.training.module import VisionLanguageModule
-from vlp.training.results import of_a_task, print_table, write_results
 
 
 def evaluate(config_path: Path) -> dict[str, Any]:
@@ -31,8 +34,8 @@ def evaluate(config_path: Path) -> dict[str, Any]:
     if predictor.transform is None:
         raise ValueError(f"checkpoint={config['checkpoint']}: its image preprocessing is not one that vlp knows")
     transform = {"train": predictor.transform, "eval": predictor.transform}
-    data = build(config["data"], tokenizer=predictor.require_tokenizer(), transform=transform, seed=config["seed"])
-    tasks = {name: _task(name, node, predictor) for name, node in config["tasks"].items() if node}
+    data = build_data(config, tokenizer=predictor.require_tokenizer(), transform=transform)
+    tasks = {name: _task(name, node, predictor) for name, node in tasks_of(config).items()}
     heads: dict[str, Any] = {name: head for name, head in predictor.objectives.items() if name not in tasks}
     for head in heads.values():
         head.weight = 0.0  # only others use it
@@ -58,10 +61,9 @@ def evaluate(config_path: Path) -> dict[str, Any]:
             "another task=[…] or data=…"
         )
     if trainer.is_global_zero:
-        results = write_results(
-            folder, results | {"seconds": round(time.perf_counter() - start, 1)} | numerics(), stored, data
-        )
-        print_table(results, folder)
+        results = results | {"seconds": round(time.perf_counter() - start, 1)} | numerics()
+        results = write_results(folder, results, stored, str(data.name), measured_splits(data))
+        print_results(results, folder)
     return results
 
 

@@ -19,16 +19,16 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from vlp.checkpoints.files import FORMAT
 from vlp.distributed import total
-from vlp.injector import inject
+from vlp.launch.config.layout import ENDLESS, optimizer_steps
 from vlp.models.features import compute_features
 from vlp.models.momentum import MomentumCopy
 from vlp.models.vlm import VisionLanguageModel
 from vlp.objectives.base import Objective
 from vlp.random import mix
 from vlp.structures import Batch
+from vlp.system.fault_injection import inject
 from vlp.tasks.base import Task
 from vlp.training.determinism import numerics
-from vlp.training.length import ENDLESS, total_steps
 from vlp.training.measurement import Measurement
 from vlp.training.nonfinite import Guard
 from vlp.training.restart import between_steps
@@ -156,7 +156,7 @@ class VisionLanguageModule(L.LightningModule):
 
     def weights(self) -> dict[str, float]:
         """Of the objectives whose schedule gives them one at this step."""
-        progress = self.global_step / max(1, self.total_steps())
+        progress = self.global_step / max(1, self.optimizer_steps())
         every = {name: objective.weight_at(progress) for name, objective in self.trained.items()}
         return {name: weight for name, weight in every.items() if weight}
 
@@ -226,16 +226,16 @@ class VisionLanguageModule(L.LightningModule):
         optimizer = self.make_optimizer(self)
         if self.make_schedule is None:
             return {"optimizer": optimizer}
-        steps = self.total_steps()
+        steps = self.optimizer_steps()
         if steps == ENDLESS:
             raise ValueError("trainer.max_epochs=-1: a schedule must know the end: set trainer.max_steps or max_epochs")
         schedule = self.make_schedule(optimizer, max(1, steps))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step", "name": "lr"}}
 
-    def total_steps(self) -> int:
+    def optimizer_steps(self) -> int:
         """Optimiser steps of the whole run."""
         trainer = self.trainer
-        return total_steps(
+        return optimizer_steps(
             trainer.datamodule.steps_per_epoch,  # type: ignore[attr-defined]
             max_epochs=trainer.max_epochs,
             max_steps=trainer.max_steps,

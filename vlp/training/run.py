@@ -22,17 +22,20 @@ from lightning.pytorch.callbacks import Callback, Checkpoint, ProgressBar, Timer
 from vlp.build import build
 from vlp.checkpoints import shards
 from vlp.checkpoints.files import read as read_any
+from vlp.data.parts import measured_splits
 from vlp.distributed import forget_earlier_attempts, gather_objects
-from vlp.injector import inject
-from vlp.launch import ranks
 from vlp.launch.changes import changes
+from vlp.launch.config.layout import wrong_monitor
 from vlp.launch.lock import locked
-from vlp.training.assemble import assemble, build_loggers, check_monitor, quiet, read_config
+from vlp.launch.runs.results import write_results
+from vlp.report.tables import print_results
+from vlp.system import ranks
+from vlp.system.fault_injection import inject
+from vlp.training.assemble import assemble, build_loggers, quiet, read_config
 from vlp.training.checkpoint_files import BEST, WholeFiles, clear, fault, newest, read
 from vlp.training.determinism import numerics, report_changed_numerics, with_determinism
 from vlp.training.entry import enter
 from vlp.training.loggers import JsonLines, log_results
-from vlp.training.results import print_table, write_results
 from vlp.training.signals import SIGNALS, replace_lightnings
 
 
@@ -61,7 +64,8 @@ def run(config_path: Path) -> dict[str, Any]:
 def _run(config_path: Path) -> dict[str, Any]:
     start = time.perf_counter()
     config, stored = read_config(config_path)
-    check_monitor(config)
+    if (wrong := wrong_monitor(config)) is not None:
+        raise ValueError(wrong)
     folder = config_path.parent
     quiet()
     L.seed_everything(config["seed"], workers=True, verbose=False)
@@ -108,9 +112,9 @@ def _run(config_path: Path) -> dict[str, Any]:
         **numerics(),
     }
     if trainer.is_global_zero:
-        results = write_results(folder, results, stored, parts.data)
+        results = write_results(folder, results, stored, str(parts.data.name), measured_splits(parts.data))
         log_results(trainer.loggers, results)
-        print_table(results, folder)
+        print_results(results, folder)
     inject("teardown")
     return results
 

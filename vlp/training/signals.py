@@ -26,17 +26,19 @@ import torch.distributed as dist
 from lightning.fabric.strategies.launchers import subprocess_script
 from torch.distributed import distributed_c10d
 
+from vlp.system.exit_codes import INTERRUPTED, TERMINATED
+
 TOLD = "vlp/stop"
 ECHO = 2.0  # seconds
 PATIENCE = 15.0  # seconds that rank 0 has to notice that it lost another rank
-STOP = {signal.SIGTERM: 143, signal.SIGINT: 130}
+STOP = {signal.SIGTERM: TERMINATED, signal.SIGINT: INTERRUPTED}
 
 
 class Stopped(BaseException):
     """The run was told to stop, and what it had done is on the disk."""
 
     def __init__(self, code: int) -> None:
-        super().__init__(f"stopped by {'SIGINT' if code == 130 else 'SIGTERM'}")
+        super().__init__(f"stopped by {'SIGINT' if code == INTERRUPTED else 'SIGTERM'}")
         self.code = code
 
 

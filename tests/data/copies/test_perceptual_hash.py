@@ -91,7 +91,7 @@ def test_what_cannot_be_read_is_like_nothing(tmp_path: Path) -> None:
 def test_several_processes_find_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     files = [save_altered(picture(seed, (64, 48)), "quality 95", tmp_path / str(seed)) for seed in range(70)]
     alone = fingerprints(files, workers=1)
-    monkeypatch.setattr("vlp.data.parallel.FEW", 0)
+    monkeypatch.setattr("vlp.system.parallel.FEW", 0)
     together = fingerprints(files, workers=2)
     assert together.files == alone.files
     assert np.array_equal(together.hashes, alone.hashes)

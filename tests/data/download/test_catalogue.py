@@ -6,9 +6,9 @@ import pytest
 import yaml
 from hydra.utils import get_class
 
-from vlp.data.download.catalogue import find, offered, read
-from vlp.data.download.listing import describe, readable
+from vlp.data.download.catalogue import describe, find, offered, read
 from vlp.launch.compose import conf_folder
+from vlp.system.units import readable_bytes
 
 CONF = conf_folder() / "data"
 
@@ -101,7 +101,7 @@ def test_parts_are_chosen_by_name():
 
 def test_unknown_sizes_are_said_and_not_guessed():
     assert "2 files of unknown size" in describe(find("visual_genome"), find("visual_genome").choose(["annotations"]))
-    assert [readable(n) for n in (0, 999, 1000, 999_949, 19_336_861_798, 3e12)] == [
+    assert [readable_bytes(n) for n in (0, 999, 1000, 999_949, 19_336_861_798, 3e12)] == [
         "0 bytes", "999 bytes", "1.0 kB", "1.0 MB", "19.3 GB", "3.0 TB",
     ]  # fmt: skip
 

@@ -18,10 +18,10 @@ from vlp.data.copies.overlap import OverlapReport, find_overlaps
 from vlp.data.faults import DataError, Faults, Finding
 from vlp.data.images import ImageError
 from vlp.data.packed import PackedSamples, without_collection
-from vlp.data.printable import printable
 from vlp.data.shards import Shards
 from vlp.data.tar.index import read_index
 from vlp.structures import Sample
+from vlp.system.units import printable
 
 SHOWN = 24  # samples of each split on the page
 
@@ -193,8 +193,7 @@ def _texts(samples: Sequence[Sample]) -> Iterator[str]:
 def _check_texts(samples: Sequence[Sample], split: SplitReport, tokenizer: Any, *, evaluation: bool) -> None:
     faults = Faults(collect=True)
     for sample in samples:
-        bare = not (sample.captions or sample.question or sample.label is not None or sample.categories)
-        if bare and evaluation:
+        if evaluation and not sample.annotated:
             faults.add("image without a caption, a question or a class", str(sample.image), fatal=True)
         for text in _texts([sample]):
             for oddity in oddities(text):

@@ -7,7 +7,7 @@ import json
 import sys
 from pathlib import Path
 
-from vlp.data.overrides import add_overrides
+from vlp.data.composed import add_overrides
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -34,7 +34,7 @@ def run(options: argparse.Namespace) -> int:
     from vlp.data.check.page import write_page
     from vlp.data.check.tables import tables
     from vlp.data.composed import compose_data, compose_others
-    from vlp.data.whole_files import write_whole
+    from vlp.system.atomic import atomic_write_text
 
     for path in (options.html, options.json):
         if path is not None and not path.parent.is_dir():
@@ -55,7 +55,7 @@ def run(options: argparse.Namespace) -> int:
     for table in tables(report):
         console.print(table)
     if options.json is not None:
-        write_whole(options.json, json.dumps(report.plain(), indent=1))
+        atomic_write_text(options.json, json.dumps(report.plain(), indent=1))
     if options.html is not None:
         write_page(report, options.html)
     return 1 if report.fatal else 0

@@ -14,9 +14,9 @@ import PIL.Image
 from vlp.data.check.check import CheckReport, SplitReport
 from vlp.data.check.texts import Lengths
 from vlp.data.images import ImageError, open_image, to_rgb
-from vlp.data.printable import printable
-from vlp.data.whole_files import write_whole
 from vlp.structures import Sample
+from vlp.system.atomic import atomic_write_text
+from vlp.system.units import printable
 
 SIDE = 160  # pixels of a thumbnail
 STYLE = """
@@ -31,7 +31,7 @@ figure { margin: 0 } figcaption { font-size: 13px; overflow-wrap: anywhere } img
 
 
 def write_page(report: CheckReport, path: Path) -> None:
-    write_whole(path, "\n".join(_page(report)))
+    atomic_write_text(path, "\n".join(_page(report)))
 
 
 def shown(text: object, width: int = 400) -> str:

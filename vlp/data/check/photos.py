@@ -10,8 +10,8 @@ from typing import Any
 
 from vlp.data.files import Folders
 from vlp.data.images import ImageError, load, open_photo, to_rgb
-from vlp.data.parallel import parallel_map
 from vlp.structures import Member
+from vlp.system.parallel import parallel_map
 
 KINDS = {
     "No such file or directory": "missing image",

@@ -6,7 +6,7 @@ from rich.table import Table
 from rich.text import Text
 
 from vlp.data.check.check import CheckReport
-from vlp.data.printable import printable
+from vlp.system.units import printable
 
 
 def tables(report: CheckReport) -> list[Table]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from vlp.data.faults import EXAMPLES
-from vlp.data.printable import printable
+from vlp.system.units import printable
 
 CHUNK = 4096
 LONG = 1000  # characters: no caption of a photo

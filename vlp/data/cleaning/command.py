@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from vlp.data.overrides import add_overrides
+from vlp.data.composed import add_overrides
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -46,9 +46,9 @@ def run(options: argparse.Namespace) -> None:
     from vlp.data.cleaning.report import write_cleaned
     from vlp.data.composed import compose_data, compose_others
     from vlp.data.faults import Faults
-    from vlp.data.printable import printable
     from vlp.data.shards import Shards
-    from vlp.data.whole_files import write_whole
+    from vlp.system.atomic import atomic_write_text
+    from vlp.system.units import printable
 
     if "help" in options.set:
         print(listing(), end="")
@@ -79,7 +79,7 @@ def run(options: argparse.Namespace) -> None:
             )
     write_cleaned(kept, options.out, root=options.root or source.root, class_names=source.class_names)
     if options.report is not None:
-        write_whole(options.report, [report.json()])
+        atomic_write_text(options.report, [report.json()])
     told = (
         f"data=table data.root={options.root or source.root} data.table={options.out.resolve()} data.caption=captions"
     )

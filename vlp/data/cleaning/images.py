@@ -12,7 +12,7 @@ from vlp.data.cleaning.options import CleanOptions
 from vlp.data.cleaning.report import CleanReport
 from vlp.data.copies.fingerprints import Fingerprints, fingerprints
 from vlp.data.images import ImageError, image_size
-from vlp.data.parallel import parallel_map
+from vlp.system.parallel import parallel_map
 
 
 @dataclass(frozen=True)

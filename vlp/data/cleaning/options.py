@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 
 from vlp.data.copies.perceptual_hash import DISTANCE
+from vlp.system.suggest import nearest_option
 
 
 def _option(default: Any, help: str) -> Any:
@@ -67,8 +67,7 @@ def chosen(settings: Sequence[str]) -> CleanOptions:
         name, _, text = setting.partition("=")
         defaults = {option.name: option.default for option in fields(CleanOptions)}
         if name not in defaults:
-            near = difflib.get_close_matches(name, defaults, 1)
-            raise ValueError(f"--set {setting}: there is no {name}{f': did you mean {near[0]}?' if near else ''}")
+            raise ValueError(f"--set {setting}: there is no {name}:{nearest_option(name, defaults)}".rstrip(":"))
         values[name] = _parsed(text, defaults[name], setting)
     return CleanOptions(**values)
 

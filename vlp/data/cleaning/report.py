@@ -12,11 +12,10 @@ from typing import Any, Literal
 from rich.table import Table
 from rich.text import Text
 
-from vlp.data.printable import printable
-from vlp.data.whole_files import write_whole
+from vlp.data.faults import EXAMPLES
 from vlp.structures import Sample
-
-EXAMPLES = 5  # of a reason are kept
+from vlp.system.atomic import atomic_write_text
+from vlp.system.units import printable
 
 
 @dataclass
@@ -82,7 +81,7 @@ def write_cleaned(
     """
     if path.suffix not in (".jsonl", ".ndjson"):
         raise ValueError(f"{path}: the cleaned list is JSONL; give it a name that ends in .jsonl")
-    write_whole(path, _rows(kept, root, class_names))
+    atomic_write_text(path, _rows(kept, root, class_names))
 
 
 def _rows(kept: Mapping[str, Iterable[Sample]], root: Path, class_names: Sequence[str] | None) -> Iterator[str]:

@@ -27,7 +27,7 @@ from vlp.data.copies.perceptual_hash import (
     thumbnail,
 )
 from vlp.data.images import ImageError, file_sha256, open_image, to_rgb
-from vlp.data.parallel import parallel_map
+from vlp.system.parallel import parallel_map
 
 Pair = tuple[int, int, int]  # two images, the smaller index first, and the distance of their hashes
 
@@ -91,7 +91,7 @@ class Fingerprints:
 
 
 def fingerprints(images: Sequence[Any], *, workers: int | None = None) -> Fingerprints:
-    """images: what `open_image` reads.  workers: processes (vlp/data/parallel.py)."""
+    """images: what `open_image` reads.  workers: processes (vlp/system/parallel.py)."""
     files: list[bytes] = []
     pixels: dict[int, bytes] = {}
     thumbnails = np.zeros((len(images), SIDE, SIDE), dtype=np.uint8)

@@ -16,11 +16,11 @@ import numpy as np
 
 from vlp.data.copies.fingerprints import Fingerprints, Pair, fingerprints
 from vlp.data.copies.perceptual_hash import DISTANCE
-from vlp.data.printable import printable
+from vlp.data.faults import EXAMPLES
 from vlp.structures import Sample
+from vlp.system.units import printable
 
 How = Literal["id", "same file", "looks alike", "same id, other picture"]
-EXAMPLES = 5
 _VERBS: dict[How, str] = {
     "id": "have the same id",
     "same file": "are the same file",

@@ -15,8 +15,8 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
-from vlp.data.download.listing import readable
 from vlp.data.files import inside
+from vlp.system.units import readable_bytes
 
 DAMAGED = (
     zipfile.BadZipFile, tarfile.TarError, gzip.BadGzipFile, zlib.error, lzma.LZMAError, EOFError,
@@ -138,6 +138,6 @@ class _Guard:
             raise ValueError(f"{self.path}: more than {self.limits.members} members; this is no archive of a data set")
         if self.total > self.most:
             raise ValueError(
-                f"{self.path}: {readable(self.path.stat().st_size)} would become more than {readable(self.most)}; this is no "
-                "archive of a data set but made to fill the disk"
+                f"{self.path}: {readable_bytes(self.path.stat().st_size)} would become more than "
+                f"{readable_bytes(self.most)}; this is no archive of a data set but made to fill the disk"
             )

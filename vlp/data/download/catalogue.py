@@ -1,4 +1,4 @@
-"""What can be fetched of a data set, read from vlp/data/download/sources/NAME.yaml or a file of the user's.
+"""What can be fetched of a data set, read from vlp/data/download/sources/NAME.yaml or a file of the user's, and its listing.
 
 title, folder (below data/), homepage, licence, by_hand (what must be fetched by hand and where, or null)
 parts: {PART: {about, optional (false = fetched unless --only names others), files: [
@@ -12,6 +12,7 @@ parts: {PART: {about, optional (false = fetched unless --only names others), fil
 from __future__ import annotations
 
 import re
+import textwrap
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
@@ -21,7 +22,8 @@ from urllib.parse import unquote, urlsplit
 import yaml
 
 from vlp.data.files import inside
-from vlp.launch.errors import did_you_mean
+from vlp.system.suggest import nearest_option
+from vlp.system.units import readable_bytes
 
 SOURCES = Path(__file__).parent / "sources"
 ARCHIVES = ".zip", ".tar", ".tar.gz", ".tgz"
@@ -64,7 +66,7 @@ class Catalogue:
         names = [part.name for part in self.parts]
         for name in only:
             if name != "all" and name not in names:
-                hint = did_you_mean(name, names) or f" there are {', '.join(names)} and all"
+                hint = nearest_option(name, names) or f" there are {', '.join(names)} and all"
                 raise ValueError(f"--only {name}: there is no such part:{hint}")
         return [part for part in self.parts if part.name in only or "all" in only or not (only or part.optional)]
 
@@ -79,7 +81,7 @@ def find(name: str) -> Catalogue:
     if path is None:
         path = Path(name)
         if path.suffix not in (".yaml", ".yml"):
-            hint = did_you_mean(name, offered()) or f" there are {', '.join(offered())}"
+            hint = nearest_option(name, offered()) or f" there are {', '.join(offered())}"
             raise ValueError(f"{name}: no data set of this name can be fetched:{hint}, or the path of a YAML file")
     return read(path)
 
@@ -136,7 +138,7 @@ def _checked(content: Any, keys: dict[str, Any], *, place: str, optional: Iterab
     for key in content:
         if key not in keys:
             raise ValueError(
-                f"{place}: unknown key {key}:{did_you_mean(str(key), keys) or ' known: ' + ', '.join(keys)}"
+                f"{place}: unknown key {key}:{nearest_option(str(key), keys) or ' known: ' + ', '.join(keys)}"
             )
     for key, kinds in keys.items():
         if key in optional and content.get(key) is None:
@@ -163,3 +165,25 @@ def public(url: str) -> str:
     address = urlsplit(url)
     host = address.netloc.rpartition("@")[2]
     return f"{address.scheme}://{host}{address.path}"
+
+
+def total(parts: Sequence[Part]) -> str:
+    files = [file for part in parts for file in part.files]
+    known = readable_bytes(sum(file.bytes or 0 for file in files))
+    unknown = sum(file.bytes is None for file in files)
+    return f"{known} and {unknown} file{'s' * (unknown > 1)} of unknown size" if unknown else known
+
+
+def describe(catalogue: Catalogue, parts: Sequence[Part]) -> str:
+    lines = [f"{catalogue.title}: {catalogue.homepage}", f"licence: {catalogue.licence}"]
+    if catalogue.by_hand:
+        lines += textwrap.wrap(f"by hand: {catalogue.by_hand}", 110, subsequent_indent="  ", break_on_hyphens=False)
+    for part in parts:
+        lines += ["", f"{part.name}{' (only on demand)' if part.optional else ''}: {part.about}; {total([part])}"]
+        for file in part.files:
+            size = "unknown size" if file.bytes is None else readable_bytes(file.bytes)
+            check = "sha256" if file.sha256 else "md5" if file.md5 else "no checksum known"
+            lines += [f"  {public(file.url)}  {size}, {check}", f"    → {', '.join(file.provides or (file.path,))}"]
+    chosen = [part for part in parts if not part.optional]
+    lines += ["", f"without --only: {total(chosen)}; photos need about as much again when they are unpacked"]
+    return "\n".join(lines) + "\n"

@@ -28,8 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> None:
-    from vlp.data.download.catalogue import find, offered
-    from vlp.data.download.listing import describe
+    from vlp.data.download.catalogue import describe, find, offered
 
     if options.name is None:
         if not options.list:

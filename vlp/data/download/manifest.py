@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from vlp.data.download.catalogue import DOWNLOADS, RemoteFile, public
-from vlp.data.whole_files import write_whole
+from vlp.system.atomic import atomic_write_text
 
 
 class Manifest:
@@ -77,7 +77,7 @@ class Manifest:
 
     def _save(self) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(self.path, json.dumps({"files": self.files, "unpacked": self.unpacked}, indent=1))
+        atomic_write_text(self.path, json.dumps({"files": self.files, "unpacked": self.unpacked}, indent=1))
 
 
 def missing(file: RemoteFile, root: Path) -> list[str]:

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from vlp.data.whole_files import sync_folder, write_whole
+from vlp.system.atomic import atomic_write_text, sync_folder
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +57,7 @@ class Partial:
     def begin(self, origin: Origin) -> None:
         """Forgets what is there; the bytes of `origin` follow."""
         self.drop()
-        write_whole(self.description, json.dumps(asdict(origin)))
+        atomic_write_text(self.description, json.dumps(asdict(origin)))
 
     def drop(self) -> None:
         self.description.unlink(missing_ok=True)  # first: bytes without a description are never gone on with

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, Task, TaskID, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 from rich.text import Text
 
-from vlp.data.download.listing import readable
+from vlp.system.units import readable_bytes
 
 LINE_EVERY = 10.0  # seconds
 ACTIVE = ("downloading", "checking", "unpacking")
@@ -75,7 +75,7 @@ class Report:
         active = [tally for tally in self.tallies if tally.stage in ACTIVE]
         complete = sum(tally.stage == "complete" for tally in self.tallies)
         shown = [f"{tally.name} {tally.stage}{_how_far(tally)}" for tally in active]
-        return "; ".join([*shown, f"{readable(speed)}/s", f"{complete} of {len(self.tallies)} files complete"])
+        return "; ".join([*shown, f"{readable_bytes(speed)}/s", f"{complete} of {len(self.tallies)} files complete"])
 
     def _move(self, bars: Progress) -> None:
         for tally in self.tallies:
@@ -113,4 +113,8 @@ def _how_far(tally: Tally) -> str:
         return ""
     if tally.stage == "unpacking":
         return f" {tally.done} of {tally.total} files" if tally.total else f" {tally.done} files"
-    return f" {readable(tally.done)} of {readable(tally.total)}" if tally.total else f" {readable(tally.done)}"
+    return (
+        f" {readable_bytes(tally.done)} of {readable_bytes(tally.total)}"
+        if tally.total
+        else f" {readable_bytes(tally.done)}"
+    )

@@ -6,22 +6,19 @@ import queue
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
 from vlp.data.download.catalogue import DOWNLOADS, Catalogue, RemoteFile, mirrored
 from vlp.data.download.connection import Connection, Patience
-from vlp.data.download.listing import readable
 from vlp.data.download.manifest import Manifest
 from vlp.data.download.partial import Partial
 from vlp.data.download.progress import Report, Tally
-from vlp.data.download.space import check_space
 from vlp.data.download.transfer import Stopped, Transfer, checksums, mismatch
-from vlp.data.download.unpack import unpack
+from vlp.data.download.unpack import check_space, unpack
+from vlp.system.locks import exclusive_lock
+from vlp.system.units import readable_bytes
 
 
 @dataclass
@@ -50,7 +47,9 @@ def download(
     """
     patience = patience or Patience()
     chosen = [mirrored(file, mirror) for part in catalogue.choose(only) for file in part.files]
-    with locked(root):
+    taken = OSError(f"{root}: another process is downloading into it; wait for it, or end it")
+    (root / DOWNLOADS).mkdir(parents=True, exist_ok=True)
+    with exclusive_lock(root / DOWNLOADS / "lock", lambda: taken):
         manifest = Manifest(root)
         works = plan(chosen, manifest, patience)
         if works:
@@ -62,22 +61,11 @@ def download(
                 unknown = sum(work.size is None for work in absent)
                 more = f" and {unknown} file{'s' * (unknown > 1)} of unknown size" if unknown else ""
                 report.say(
-                    f"{catalogue.title}, {catalogue.licence}: {readable(downloads)}{more} to download into {root}"
+                    f"{catalogue.title}, {catalogue.licence}: {readable_bytes(downloads)}{more} to download into {root}"
                 )
                 Crew(works, manifest, patience, delete_archives).run(report, jobs)
     if catalogue.by_hand:
         print(f"by hand: {catalogue.by_hand}", file=sys.stderr)
-
-
-@contextmanager
-def locked(root: Path) -> Iterator[None]:
-    folder = root / DOWNLOADS
-    folder.mkdir(parents=True, exist_ok=True)
-    try:
-        with FileLock(folder / "lock", timeout=0):
-            yield
-    except Timeout as error:
-        raise OSError(f"{root}: another process is downloading into it; wait for it, or end it") from error
 
 
 def plan(chosen: Sequence[RemoteFile], manifest: Manifest, patience: Patience) -> list[Work]:

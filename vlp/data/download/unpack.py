@@ -12,8 +12,11 @@ from vlp.data.download.archive import Limits, Member, damage_explained, members,
 from vlp.data.download.catalogue import DOWNLOADS, RemoteFile
 from vlp.data.download.manifest import missing
 from vlp.data.download.progress import Tally
-from vlp.data.download.space import check_space
 from vlp.data.download.transfer import Stopped
+from vlp.system.atomic import nearest_folder
+from vlp.system.units import readable_bytes
+
+SPARE = 64 << 20  # bytes of a disk that stay free
 
 
 def unpack(
@@ -107,3 +110,15 @@ def _refuse_links(root: Path, relative: PurePosixPath) -> None:
 def _word(file: RemoteFile) -> str:
     """Keeps apart what is unpacked from one archive to two places."""
     return (file.unpack or ".").replace("/", "_")
+
+
+def check_space(root: Path, *, downloads: int, unpacked: int) -> None:
+    """downloads, unpacked: bytes still to come; OSError with the numbers where they do not fit. It is called before the
+    first byte arrives, because a full disk after ten hours of downloading has wasted them."""
+    free, needed = shutil.disk_usage(nearest_folder(root)).free, downloads + unpacked
+    if needed and needed + SPARE > free:
+        parts = f"{readable_bytes(downloads)} to download, {readable_bytes(unpacked)} when unpacked"
+        raise OSError(
+            f"{root}: {readable_bytes(needed)} are needed ({parts}) and {readable_bytes(free)} are free; make room, "
+            "choose parts with --only, or another disk with --root"
+        )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from vlp.data.overrides import add_overrides
+from vlp.data.composed import add_overrides
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -8,8 +8,10 @@ in its middle, gives the samples before that.
 
 from __future__ import annotations
 
+import json
 import os
 import tarfile
+import zipfile
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -116,3 +118,27 @@ def _check_end(stream: BinaryIO, offset: int, index: ShardIndex, *, size: int, p
         if rest.strip(b"\0"):
             index.fault("shard cut off", f"{place}: damaged at byte {offset}, or another tar is joined to it there")
             return
+
+
+def cached_index(path: Path, file: Path, stamp: list[int]) -> ShardIndex:
+    """As a tar has to be read through for its index, that is kept beside the fetched shards.
+
+    Read from `file` if that was made of a shard of the same stamp, else made, and kept there if it can be.
+    """
+    try:
+        with np.load(file, allow_pickle=False) as kept:
+            if kept["stamp"].tolist() == stamp:
+                told = json.loads(str(kept["told"]))
+                return ShardIndex(kept["files"], told["images"], Counter(told["faults"]), told["examples"])
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        pass  # none yet, or one that was cut off: it is made again
+    index = read_index(path)
+    told = {"images": index.images, "faults": dict(index.faults), "examples": index.examples}
+    part = file.with_name(f"{file.name}.{os.getpid()}.part.npz")
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        np.savez(part, stamp=np.array(stamp), files=index.files, told=np.array(json.dumps(told)))
+        os.replace(part, file)
+    except OSError:  # a folder that cannot be written to, or is full: the next process reads the tar itself
+        part.unlink(missing_ok=True)
+    return index

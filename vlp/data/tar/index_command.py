@@ -29,7 +29,7 @@ def run(options: argparse.Namespace) -> None:
     from vlp.data.shards import Shards
     from vlp.data.tar.manifest import NAME, Manifest, Shard
     from vlp.data.tar.pack import describe
-    from vlp.data.whole_files import write_whole
+    from vlp.system.atomic import atomic_write_text
 
     remote = "://" in options.root
     if not remote and not Path(options.root).is_dir():
@@ -60,5 +60,5 @@ def run(options: argparse.Namespace) -> None:
             found[split].append(described)
             told = "".join(f"; {count} × {kind}" for kind, count in faults.items())
             print(f"{number}/{len(listed)} {shard.name}: {described.samples} samples{told}", file=sys.stderr)
-    write_whole(out, Manifest(splits=found).text())
+    atomic_write_text(out, Manifest(splits=found).text())
     print(out)

@@ -31,9 +31,9 @@ from vlp.data.tar.manifest import NAME, Manifest, Shard
 from vlp.data.tar.record import record_of
 from vlp.data.tar.store import ShardStore
 from vlp.data.view import View, in_whole
-from vlp.data.whole_files import write_whole
 from vlp.random import permutation
 from vlp.structures import Member, Sample
+from vlp.system.atomic import atomic_write_text
 
 EXTENSIONS = {"JPEG": "jpg", "PNG": "png", "WEBP": "webp", "GIF": "gif", "BMP": "bmp", "TIFF": "tif"}
 
@@ -102,7 +102,7 @@ def pack(
         answer_names=answer_names,
         left_out={split: sum(packed.left_out for packed in shards) for split, shards in done.items()},
     )
-    write_whole(folder / NAME, manifest.text())
+    atomic_write_text(folder / NAME, manifest.text())
     for shards in done.values():
         for packed in shards:
             _note(folder, packed.shard.name).unlink(missing_ok=True)
@@ -176,7 +176,7 @@ def pack_shard(name: str, samples: Sequence[Sample], *, folder: Path, options: P
     (folder / NAME).unlink(missing_ok=True)  # of an earlier packing, which has other shards
     os.replace(part, folder / name)
     told = {"key": key, "left_out": packed.left_out, "examples": packed.examples, **vars(packed.shard)}
-    write_whole(_note(folder, name), json.dumps(told))
+    atomic_write_text(_note(folder, name), json.dumps(told))
     return packed
 
 

@@ -39,7 +39,7 @@ def sample_of(told: Any, *, image: Member, number: int) -> Sample:
         sample = _sample(told, image=image, number=number)
     except (TypeError, ValueError, AttributeError, KeyError, OverflowError) as error:
         raise ImageError(f"{image}: its json is no sample ({type(error).__name__}, {error})") from error
-    if not sample.captions and sample.question is None and sample.label is None and not sample.categories:
+    if not sample.annotated:
         raise ImageError(f"{image}: neither a caption nor a question nor a class goes with it")
     return sample
 

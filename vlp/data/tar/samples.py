@@ -15,11 +15,8 @@ from typing import Any
 import numpy as np
 
 from vlp.data.images import ImageError
-from vlp.data.tar.ahead import Ahead
-from vlp.data.tar.index import PARTS, ShardIndex
-from vlp.data.tar.kept_index import kept_index
+from vlp.data.tar.index import PARTS, ShardIndex, cached_index
 from vlp.data.tar.manifest import Shard
-from vlp.data.tar.order import BlockOrders
 from vlp.data.tar.record import sample_of
 from vlp.data.tar.store import ShardStore, touched
 from vlp.structures import Member, Sample
@@ -44,7 +41,6 @@ class ShardSamples(Sequence[Sample]):
         self._ends = np.cumsum([0, *counts])
         self._open: OrderedDict[int, OpenShard] = OrderedDict()
         self._process = os.getpid()
-        self.ahead = Ahead(store, self.shards)
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_open": OrderedDict()}
@@ -87,7 +83,7 @@ class ShardSamples(Sequence[Sample]):
         for _ in range(3):
             path = self.store.local(shard)
             try:
-                index = kept_index(path, self.store.index_file(shard), self.store.stamp(path))
+                index = cached_index(path, self.store.index_file(shard), self.store.stamp(path))
                 return OpenShard(path, os.open(path, os.O_RDONLY), index, time.monotonic())
             except FileNotFoundError:  # another process has made room for a shard of its own meanwhile
                 continue
@@ -120,15 +116,3 @@ class ShardSamples(Sequence[Sample]):
             return data.decode("utf-8")
         except UnicodeDecodeError as error:
             raise ImageError(f"{opened.path}: text that is not UTF-8") from error
-
-
-@dataclass
-class ReadingAhead:
-    """Told (epoch, number) of a sample that is about to be read, fetches the shards of the block after its own."""
-
-    samples: ShardSamples
-    orders: BlockOrders
-
-    def __call__(self, epoch: int, number: int) -> None:
-        shard, _ = self.samples.place(number)
-        self.samples.ahead.fetch(epoch, self.orders(epoch).next_shards(shard))

@@ -6,12 +6,10 @@ machine, checked against the manifest, and removed when newer ones need its plac
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import os
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,6 +17,7 @@ from typing import Any
 from vlp.data.faults import DataError
 from vlp.data.files import inside
 from vlp.data.tar.manifest import Shard
+from vlp.system.locks import exclusive_lock
 
 CHUNK = 16 << 20  # bytes of a request, each tried again by itself
 TRIES = 7
@@ -90,7 +89,7 @@ class ShardStore:
         path = self.cache / self._version(shard) / shard.name
         if not touched(path):
             path.parent.mkdir(parents=True, exist_ok=True)
-            with _locked(path.with_name(path.name + ".lock")):
+            with exclusive_lock(path.with_name(path.name + ".lock")):
                 if not touched(path):  # another process may have fetched it meanwhile
                     self._fetch(shard, path)
         return path
@@ -203,7 +202,7 @@ class ShardStore:
             raise DataError(
                 "cache too small", f"a shard of {needed} bytes does not fit into data.cache_bytes={self.cache_bytes}"
             )
-        with _locked(self.cache / ".room.lock"):
+        with exclusive_lock(self.cache / ".room.lock"):
             part.unlink(missing_ok=True)
             found = []
             for path in self.cache.rglob("*"):
@@ -242,11 +241,3 @@ def touched(path: Path) -> bool:
     except PermissionError:  # another user's cache: it is there
         return True
     return True
-
-
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w") as stream:
-        fcntl.flock(stream, fcntl.LOCK_EX)  # given back with the file, also by a process that is killed
-        yield

@@ -18,7 +18,7 @@ from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.loops.fit_loop import _FitLoop as FitLoop
 
 from vlp.distributed import gather_objects
-from vlp.injector import inject
+from vlp.system.fault_injection import inject
 from vlp.training.checkpoint_files import BEST, LAST, WholeFiles, copy
 from vlp.training.nonfinite import NotFinite, finite
 from vlp.training.restart import epochs_done

@@ -1,7 +1,7 @@
 """Secrets in what a process prints or writes: their values are replaced by <hidden>.
 
-A value is secret when it is that of an environment variable whose name says so, or of one that a frozen config names in
-place of a secret (`${oc.env:NAME}`).
+A value is secret when its key or its environment variable has a name that says so, or when a file names its variable in
+place of it (`${oc.env:NAME}`).
 """
 
 from __future__ import annotations
@@ -15,9 +15,12 @@ from collections.abc import Collection, Iterable
 from pathlib import Path
 from types import TracebackType
 
-from vlp.launch.run_folder import SECRET
-
 HIDDEN = "<hidden>"
+SECRET = re.compile(  # names of keys
+    r"^((.*_)?(api_?key|access_?key|secret(_key)?|password|passwd)|((auth|access|hf|hub|bearer|api|wandb)_?)?token)$",
+    re.I,
+)
+SECRET_VARIABLE = re.compile(r"\boc\.env:[^}]*(token|key|secret|password)", re.I)
 _NAME = re.compile(r"token|key|secret|passw(or)?d|credential", re.I)
 _REFERENCE = re.compile(r"\boc\.env:\s*([\w.]+)")
 _WITHIN = re.compile(r"""[\w']*?(\w+)["']?\s*:\s*("[^"]*"|'[^']*'|[^,{}\[\]\s]+)""")
@@ -34,7 +37,7 @@ def values(config: Path) -> list[str]:
     return sorted((value for value in found if len(value) >= SHORTEST), key=len, reverse=True)
 
 
-def of_overrides(lines: Iterable[str]) -> list[str]:
+def secrets_in_overrides(lines: Iterable[str]) -> list[str]:
     """Values that stand on the command line after a key that looks secret, also within {…}."""
     found: set[str] = set()
     for key, _, value in (line.partition("=") for line in lines):

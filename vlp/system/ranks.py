@@ -11,3 +11,13 @@ def rank() -> int:
     if os.environ.get("SLURM_JOB_NAME") not in ("bash", "interactive"):  # as Lightning tells srun from a shell
         names.append("SLURM_PROCID")
     return next((int(os.environ[name]) for name in names if os.environ.get(name)), 0)
+
+
+def local_rank() -> int:
+    """Among the processes of this machine."""
+    return int(os.environ.get("LOCAL_RANK") or 0)
+
+
+def torchrun_rank() -> int | None:
+    """None where torchrun did not start this process."""
+    return int(os.environ["RANK"]) if "TORCHELASTIC_RUN_ID" in os.environ and "RANK" in os.environ else None

@@ -21,6 +21,8 @@ from collections import Counter
 from functools import cache
 from pathlib import Path
 
+from vlp.system.ranks import local_rank
+
 SITES = (
     "build", "fit", "batch", "before_backward", "step", "validation", "writing", "replacing", "test", "teardown", "loading",
 )  # fmt: skip
@@ -49,7 +51,7 @@ def inject(site: str, *, step: int | None = None, rank: int | None = None) -> bo
     if not text:
         return False
     _visits[site] += 1
-    rank = int(os.environ.get("LOCAL_RANK", "0")) if rank is None else rank
+    rank = local_rank() if rank is None else rank
     here = {"step": step, "rank": rank, "count": _visits[site]}
     for fault in planned(text):
         wanted = {key: int(fault[key]) for key in here if key in fault}

@@ -5,20 +5,20 @@ from __future__ import annotations
 import os
 import queue
 import threading
-from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
 from vlp.data.faults import DataError
-from vlp.data.tar.manifest import Shard
-from vlp.data.tar.store import ShardStore
+from vlp.data.tar.order import BlockOrders
+from vlp.data.tar.samples import ShardSamples
 
 
-class Ahead:
-    """One thread of a process, which ends with it, whatever is still to be fetched."""
+class ShardPrefetcher:
+    """Called with (epoch, number) of a sample that is about to be read, it fetches the shards of the block after its own,
+    once in an epoch, in one thread of the process, which ends with it, whatever is still to be fetched."""
 
-    def __init__(self, store: ShardStore, shards: Sequence[Shard]) -> None:
-        self.store, self.shards = store, shards
+    def __init__(self, samples: ShardSamples, orders: BlockOrders) -> None:
+        self.samples, self.orders = samples, orders
         self._process = -1
         self._asked: set[tuple[int, int]] = set()
         self._waiting: queue.SimpleQueue[int] | None = None
@@ -26,18 +26,17 @@ class Ahead:
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_process": -1, "_asked": set(), "_waiting": None}
 
-    def fetch(self, epoch: int, numbers: Sequence[int]) -> None:
-        """Those shards, once in an epoch."""
+    def __call__(self, epoch: int, number: int) -> None:
         if self._process != os.getpid():  # a fork has no threads of its parent
             self._process, self._asked, self._waiting = os.getpid(), set(), queue.SimpleQueue()
             threading.Thread(target=self._work, args=(self._waiting,), daemon=True).start()
         assert self._waiting is not None
-        for number in numbers:
-            if (epoch, number) not in self._asked:
-                self._asked.add((epoch, number))
-                self._waiting.put(number)
+        for shard in self.orders(epoch).next_shards(self.samples.place(number)[0]):
+            if (epoch, shard) not in self._asked:
+                self._asked.add((epoch, shard))
+                self._waiting.put(shard)
 
     def _work(self, waiting: queue.SimpleQueue[int]) -> None:
         while True:
             with suppress(DataError, OSError):  # it comes again where the shard is needed
-                self.store.local(self.shards[waiting.get()])
+                self.samples.store.local(self.samples.shards[waiting.get()])

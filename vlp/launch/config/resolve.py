@@ -1,0 +1,88 @@
+"""From a composed config to plain values, in which every interpolation is followed except those of secrets.
+
+Secrets stay `${oc.env:…}`: they reach the run through its environment and never the disk.
+"""
+
+from __future__ import annotations
+
+import copy
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+import yaml
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
+from omegaconf.errors import OmegaConfBaseException
+
+from vlp.launch.errors import ConfigError, explain
+from vlp.system.secrets import HIDDEN, SECRET, SECRET_VARIABLE
+
+
+def resolve_config(config: DictConfig, folder: Path) -> dict[str, Any]:
+    """The plain resolved config of a run in `folder`; `${hydra:runtime.output_dir}` is that folder."""
+    config = copy.deepcopy(config)
+    with open_dict(config):
+        config.hydra.runtime.output_dir = str(folder)
+        HydraConfig.instance().set_config(config)
+        del config["hydra"]
+    container = resolve_values(config)
+    for key in ("checkpoint", "resume"):
+        path = container.get(key)
+        if isinstance(path, str) and (key, path) != ("resume", "auto"):
+            container[key] = os.path.expanduser(path)
+            if not Path(container[key]).exists():
+                raise ConfigError(f"{key}={path}: there is no such file or folder (from {Path.cwd()})")
+    return container
+
+
+def resolve_values(config: Any, path: str = "") -> Any:
+    """Plain dicts and lists with every interpolation followed, secrets excepted. Raises ConfigError with the place of
+    an interpolation that fails, and of every mandatory value (`???`) that is not set."""
+    if path.count(".") > 60:
+        raise ConfigError(f"{path.split('.')[0]}: an interpolation in it leads back to itself")
+    if isinstance(config, DictConfig):
+        return {str(name): _resolve_child(config, name, path) for name in config}
+    if isinstance(config, ListConfig):
+        return [_resolve_child(config, index, path) for index in range(len(config))]
+    return config.replace("${", "\\${") if isinstance(config, str) else config
+
+
+def _resolve_child(parent: Any, name: Any, path: str) -> Any:
+    place = f"{path}.{name}" if path else str(name)
+    node = parent._get_node(name)
+    raw = node._value()
+    if OmegaConf.is_missing(parent, name):
+        raise ConfigError(f"{place}: a value is needed; set it with {place}=…")
+    if isinstance(raw, str) and (SECRET.match(str(name)) or SECRET_VARIABLE.search(raw)):
+        return raw if "${" in raw else hide_secret(place, raw)
+    try:
+        value = parent[name]
+    except RecursionError:
+        raise ConfigError(f"{place}: the interpolation {raw} leads back to itself") from None
+    except OmegaConfBaseException as error:
+        raise ConfigError(f"{place}: the interpolation {raw} cannot be resolved: {explain(error)}") from error
+    return resolve_values(value, place)
+
+
+def hide_secret(place: str, secret: str) -> str:
+    """Hand a literal secret to this process's children through the environment; the config names the variable only."""
+    variable = "VLP_SECRET_" + re.sub(r"\W", "_", place).upper()
+    os.environ[variable] = secret
+    return f"${{oc.env:{variable}}}"
+
+
+def to_yaml(container: Any) -> str:
+    """YAML text in which literal secrets are hidden."""
+    if OmegaConf.is_config(container):
+        container = OmegaConf.to_container(container, resolve=False)
+
+    def shown(value: Any, name: str = "") -> Any:
+        if isinstance(value, dict):
+            return {key: shown(inner, str(key)) for key, inner in value.items()}
+        if isinstance(value, list):
+            return [shown(inner) for inner in value]
+        return HIDDEN if isinstance(value, str) and value and SECRET.match(name) and "${" not in value else value
+
+    return yaml.safe_dump(shown(container), sort_keys=False, allow_unicode=True, width=2**16)
