@@ -12,12 +12,13 @@ import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from multiprocessing.process import BaseProcess
-from multiprocessing.queues import Queue
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch.utils.data import DataLoader
+
+from vlp.system.compat.stdlib import on_unsendable_item
 
 PACKAGE = Path(__file__).resolve().parents[1]
 
@@ -40,7 +41,7 @@ def prepare_worker(worker: int) -> None:
     # a process forked from one that used OpenMP hangs in its first parallel region, so it must never enter one
     torch.set_num_threads(1)
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
-    Queue._on_queue_feeder_error = staticmethod(_end)  # type: ignore[attr-defined]
+    on_unsendable_item(_end)
     # what is sent to a whole process group, by Ctrl-C or a cluster, is for training to decide: it still needs its batches
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if hasattr(signal, "sigwaitinfo"):

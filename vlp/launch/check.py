@@ -14,10 +14,10 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from hydra.core.override_parser.types import Override
-from omegaconf._utils import split_key
 
 from vlp.launch.errors import ConfigError, did_you_mean, listing
 from vlp.launch.signature import RESERVED, exists, parameters
+from vlp.system.compat.hydra import split_key
 
 Plain = dict[str, Any]  # a config as plain dicts and lists, interpolations and ??? as text
 POSITIVE = re.compile(r"(^|_)(size|width|length|heads|layers|jobs)$")

@@ -11,7 +11,6 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from hydra._internal.utils import get_args_parser
 from omegaconf import DictConfig, OmegaConf
 
 from vlp.launch import torchrun
@@ -23,6 +22,7 @@ from vlp.launch.process import command_line, process
 from vlp.launch.run_folder import create, freeze, parent_folder, read, settle
 from vlp.launch.secrets import of_overrides, redact
 from vlp.launch.supervise import supervise
+from vlp.system.compat.hydra import argument_parser
 
 
 def main(command: str, arguments: Sequence[str], *, conf: Path | None = None) -> int:
@@ -39,7 +39,7 @@ def main(command: str, arguments: Sequence[str], *, conf: Path | None = None) ->
 
 
 def _main(command: str, arguments: list[str], conf: Path | None) -> int:
-    parser = get_args_parser()
+    parser = argument_parser()
     parser.prog = command
     parser.usage = f"{command} [--help] [--cfg job] [--info] [-m] [key=value …]"
     parser.add_argument(

@@ -21,6 +21,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from vlp.launch.errors import ConfigError, explain
+from vlp.system.compat.hydra import raw_value
 
 SECRET = re.compile(
     r"^((.*_)?(api_?key|access_?key|secret(_key)?|password|passwd)|((auth|access|hf|hub|bearer|api|wandb)_?)?token)$",
@@ -65,8 +66,7 @@ def resolved(config: Any, path: str = "") -> Any:
 
 def _resolved_child(parent: Any, name: Any, path: str) -> Any:
     place = f"{path}.{name}" if path else str(name)
-    node = parent._get_node(name)
-    raw = node._value()
+    raw = raw_value(parent, name)
     if OmegaConf.is_missing(parent, name):
         raise ConfigError(f"{place}: a value is needed; set it with {place}=…")
     if isinstance(raw, str) and (SECRET.match(str(name)) or SECRET_VARIABLE.search(raw)):

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
 from vlp.distributed import gather_objects, total
+from vlp.system.compat.torch import local_part
 from vlp.training.checkpoint_files import newest, read
 
 POLICIES = ("raise", "skip", "rollback")
@@ -34,9 +35,13 @@ class NotFinite(ArithmeticError):
 def finite(tensors: Sequence[Tensor]) -> bool:
     """Whether all of them hold finite numbers; waits for the accelerator. Integers do, and of a sharded tensor each process
     looks at its own rows."""
-    own: list[Tensor] = [getattr(value, "_local_tensor", value) for value in tensors if value.is_floating_point()]
+    own = [local_part(value) for value in tensors if value.is_floating_point()]
     own = [value for value in own if value.numel()]
-    return not own or bool(torch.stack([norm.float() for norm in torch._foreach_norm(own)]).isfinite().all())
+    wide = [value for value in own if value.dtype != torch.float16]
+    # norms of float16 together would exceed its range
+    norms = [torch.linalg.vector_norm(value, dtype=torch.float32) for value in own if value.dtype == torch.float16]
+    norms += [nn.utils.get_total_norm(wide).float()] if wide else []
+    return not norms or bool(torch.stack(norms).isfinite().all())
 
 
 def _told(loss: Tensor | None, samples: Any) -> str:

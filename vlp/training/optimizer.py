@@ -17,6 +17,8 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
+from vlp.system.compat.torch import unscale_before_step
+
 _BLOCK = re.compile(r"\.(?:blocks|layers?|resblocks|stages|features)\.(\d+)\.")
 
 
@@ -49,8 +51,7 @@ class AdamW:
 
     def adamw(self, groups: Iterable[dict[str, Any]]) -> Optimizer:
         optimizer = torch.optim.AdamW(groups, lr=self.lr, betas=self.betas, eps=self.eps, fused=True)
-        # a fused optimiser offers to unscale gradients itself; Lightning then refuses to clip them in mixed precision
-        optimizer._step_supports_amp_scaling = False  # type: ignore[attr-defined]
+        unscale_before_step(optimizer)
         return optimizer
 
     def parameter_groups(self, module: nn.Module) -> list[dict[str, Any]]:

@@ -17,6 +17,7 @@ from typing import Protocol, runtime_checkable
 
 from vlp.data.download.listing import readable
 from vlp.data.files import inside
+from vlp.system.compat.stdlib import tar_members
 
 DAMAGED = (
     zipfile.BadZipFile, tarfile.TarError, gzip.BadGzipFile, zlib.error, lzma.LZMAError, EOFError,
@@ -100,8 +101,7 @@ def _zip_entries(
 def _tar(path: Path, patterns: tuple[str, ...], limits: Limits) -> Iterator[Member]:
     guard = _Guard(path, limits)
     with tarfile.open(path, "r:*") as archive:
-        for entry in archive:
-            archive.members = []  # type: ignore[attr-defined]  # the module keeps every header otherwise, a gigabyte for a million photos
+        for entry in tar_members(archive):
             guard.check(entry.name, entry.size, plain=entry.isreg() or entry.isdir())
             if entry.isreg() and _chosen(entry.name, patterns):
                 stream = archive.extractfile(entry)

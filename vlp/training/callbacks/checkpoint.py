@@ -15,10 +15,10 @@ from typing import Any
 
 import lightning as L
 from lightning.pytorch.callbacks import Checkpoint
-from lightning.pytorch.loops.fit_loop import _FitLoop as FitLoop
 
 from vlp.distributed import gather_objects
 from vlp.injector import inject
+from vlp.system.compat.lightning import enter_fit_loop_always, set_logged_step
 from vlp.training.checkpoint_files import BEST, LAST, WholeFiles, copy
 from vlp.training.nonfinite import NotFinite, finite
 from vlp.training.restart import epochs_done
@@ -88,7 +88,7 @@ class RunCheckpoint(Checkpoint):
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         SIGNALS.connect(trainer)
-        begin_always(trainer)
+        enter_fit_loop_always(trainer)
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         _check_validation(trainer)
@@ -105,7 +105,7 @@ class RunCheckpoint(Checkpoint):
 
     def on_train_batch_start(self, trainer: L.Trainer, module: L.LightningModule, batch: Any, batch_idx: int) -> None:
         if self._restored:  # Lightning counts some restarts as a step
-            trainer.fit_loop.epoch_loop._batches_that_stepped = trainer.global_step
+            set_logged_step(trainer, trainer.global_step)
             self._restored = False
         if batch_idx % trainer.accumulate_grad_batches == 0:
             self._between_steps(trainer)
@@ -208,18 +208,6 @@ class RunCheckpoint(Checkpoint):
         return False
 
 
-def begin_always(trainer: L.Trainer) -> None:
-    """Lightning leaves out all of training where no step is left, also a validation that was cut off after the last step,
-    and the averaged weights' taking their place at the end."""
-    trainer.fit_loop.__class__ = _FitLoop
-
-
-class _FitLoop(FitLoop):
-    @property
-    def skip(self) -> bool:
-        return self.trainer.limit_train_batches == 0
-
-
 def _check_validation(trainer: L.Trainer) -> None:
     """Within accumulated batches no checkpoint can be written."""
     every, accumulated = trainer.val_check_batch or math.inf, trainer.accumulate_grad_batches
@@ -236,13 +224,13 @@ def validate_again(trainer: L.Trainer) -> None:
     steps = loop.epoch_loop
     epochs: Any = loop.epoch_progress.current
     after_epoch = steps.batch_progress.current.ready == 0  # the checkpoint counts as the next epoch's beginning
-    steps._batches_that_stepped = trainer.global_step - 1
+    set_logged_step(trainer, trainer.global_step - 1)
     steps.val_loop.restarting = False
     epochs.processed -= after_epoch
     epochs.completed -= after_epoch
     trainer.validating = True
     steps.val_loop.run()
     trainer.training = True
-    steps._batches_that_stepped = trainer.global_step
+    set_logged_step(trainer, trainer.global_step)
     epochs.processed += after_epoch
     epochs.completed += after_epoch

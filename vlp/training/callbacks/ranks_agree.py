@@ -13,9 +13,9 @@ import lightning as L
 import torch
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from vlp.distributed import gather, world_size
+from vlp.system.compat.torch import BATCH_NORMS
 
 
 class RanksAgree(Callback):
@@ -54,7 +54,7 @@ def compared(module: nn.Module) -> dict[str, Tensor]:
     own = {
         f"{name}.{key}"
         for name, part in module.named_modules()
-        if isinstance(part, _BatchNorm) and not isinstance(part, nn.SyncBatchNorm)
+        if isinstance(part, BATCH_NORMS) and not isinstance(part, nn.SyncBatchNorm)
         for key, _ in part.named_buffers()
     }
     named = {**dict(module.named_parameters()), **dict(module.named_buffers())}
