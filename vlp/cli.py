@@ -12,6 +12,7 @@ from pathlib import Path
 
 from vlp.data import commands as data_commands
 from vlp.doctor import command as doctor_command
+from vlp.system.errors import is_user_error
 
 LISTED = {
     "models": "model",
@@ -124,16 +125,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 130
     except Exception as error:
-        if os.environ.get("HYDRA_FULL_ERROR") == "1" or not is_sentence(error):
+        if os.environ.get("HYDRA_FULL_ERROR") == "1" or not is_user_error(error):
             raise
         parts = (getattr(options, name, None) for name in ("command", "data_command", "sweep_command"))
         print(f"vlp {' '.join(filter(None, parts))}: {error}", file=sys.stderr)
         return 2
-
-
-def is_sentence(error: Exception) -> bool:
-    """Errors about what the user gave; anything else is a defect and keeps its traceback."""
-    return isinstance(error, (OSError, ValueError)) or type(error).__name__ == "ConfigError"
 
 
 def scenes(options: argparse.Namespace) -> None:

@@ -21,6 +21,8 @@ from collections import Counter
 from functools import cache
 from pathlib import Path
 
+from vlp.system.errors import UserError
+
 SITES = (
     "build", "fit", "batch", "before_backward", "step", "validation", "writing", "replacing", "test", "teardown", "loading",
 )  # fmt: skip
@@ -38,7 +40,7 @@ def planned(text: str) -> tuple[dict[str, str], ...]:
         kind = fault.get("kind", "")
         known = kind in KINDS or (kind.startswith("sig") and hasattr(signal, kind.upper()))
         if unknown or fault.get("site") not in SITES or not known:
-            raise ValueError(f"VLP_FAULTS={text}: give site={'|'.join(SITES)} and kind=sig…|{'|'.join(KINDS)}")
+            raise UserError(f"VLP_FAULTS={text}: give site={'|'.join(SITES)} and kind=sig…|{'|'.join(KINDS)}")
         faults.append(fault)
     return tuple(faults)
 

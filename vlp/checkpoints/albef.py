@@ -32,6 +32,7 @@ from vlp.checkpoints.salesforce import (
     split_queue,
     unflattened,
 )  # fmt: skip
+from vlp.system.errors import UserError
 
 _DISTILLATION = 0.4  # of the published recipes
 _OBJECTIVES = {
@@ -263,7 +264,7 @@ def _variant_of_ours(ours: State, model: dict[str, Any]) -> Variant:
     targets = {"vision": ".ClipVit", "text": ".BertText", "fusion": ".CrossFusion"}
     for name, target in targets.items():
         if not (model.get(name) or {}).get("_target_", "").endswith(target):
-            raise ValueError(f"ALBEF's format holds only {target[1:]} as {name}, not {model.get(name)}")
+            raise UserError(f"ALBEF's format holds only {target[1:]} as {name}, not {model.get(name)}")
     mlm = "objectives.mlm.head.bias" in ours
     ids = ours.get("objectives.itc.image_queue.id")
     heads = {key.split(".")[1] for key in ours if key.startswith("objectives.")}

@@ -30,6 +30,7 @@ from vlp.checkpoints.salesforce import (
     split_queue,
     unflattened,
 )  # fmt: skip
+from vlp.system.errors import UserError
 
 _BERT_CONFIG = {"num_attention_heads": "text_heads", "hidden_act": "activation", "layer_norm_eps": "text_norm_eps"}
 PROMPT = "a picture of "  # models/blip.py
@@ -226,7 +227,7 @@ def write(checkpoint: Checkpoint, path: Path) -> None:
     targets = {"vision": ".ClipVit", "text": ".BertText", "fusion": ".GroundedFusion", "decoder": ".CausalDecoder"}
     for name, target in targets.items():
         if name in model and not model[name]["_target_"].endswith(target):
-            raise ValueError(f"BLIP's format holds only {target[1:]} as {name}, not {model[name]['_target_']}")
+            raise UserError(f"BLIP's format holds only {target[1:]} as {name}, not {model[name]['_target_']}")
     ours = unflattened(joined(checkpoint.state, checkpoint.heads, checkpoint.momentum))
     kept = ("momentum.model.vision.", "momentum.model.text.", "momentum.model.projection.")
     ours = {key: value for key, value in ours.items() if not key.startswith("momentum.") or key.startswith(kept)}

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from vlp.checkpoints.keys import Row, State, layers, to_ours, to_theirs
+from vlp.system.errors import UserError
 
 _HALF = re.compile(
     r"text_projection|visual\.proj|.*\.attn\..*|.*\.mlp\..*|.*conv\d\.weight|.*downsample\.0\.weight|visual\.attnpool\.._proj\..*"
@@ -164,7 +165,7 @@ def _check(model: dict[str, Any]) -> None:
     for name in ("vision", "text"):
         tower = model[name]
         if not tower["_target_"].rpartition(".")[2].startswith("Clip"):
-            raise ValueError(f"OpenAI's format holds only CLIP's own towers; the {name} tower is a {tower['_target_']}")
+            raise UserError(f"OpenAI's format holds only CLIP's own towers; the {name} tower is a {tower['_target_']}")
         if tower.get("heads") is not None and tower["heads"] != _width(tower) // 64 > 0:
             reasons.append(f"{name}.heads={tower['heads']}")
         usual = {"activation": "quick_gelu", "norm_eps": 1e-5, "causal": True} | (
@@ -176,6 +177,6 @@ def _check(model: dict[str, Any]) -> None:
     if tower.get("pool", "end") in ("first", "last") or not highest:
         reasons.append(f"text.pool={tower['pool']}")
     if reasons:
-        raise ValueError(
+        raise UserError(
             f"OpenAI's code would run another model than this one, as it does not know {', '.join(reasons)}"
         )

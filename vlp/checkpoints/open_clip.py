@@ -15,6 +15,7 @@ from torch import Tensor
 
 from vlp.checkpoints import clip
 from vlp.checkpoints.keys import Row, State, to_ours
+from vlp.system.errors import UserError
 
 CONFIG = "open_clip_config.json"
 WEIGHTS = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
@@ -96,7 +97,7 @@ def _refuse_unknown(cfg: dict[str, Any]) -> None:
             if key not in _KNOWN | _TRAINING and value not in (None, False, _DEFAULTS.get(key)):
                 unknown.append(f"{side}.{key}={value}")
     if unknown:
-        raise ValueError(f"this open_clip model has parts that vlp does not build: {', '.join(unknown)}")
+        raise UserError(f"this open_clip model has parts that vlp does not build: {', '.join(unknown)}")
 
 
 def _apply(model: dict[str, Any], cfg: dict[str, Any], architecture: dict[str, Any]) -> None:
@@ -112,7 +113,7 @@ def _apply(model: dict[str, Any], cfg: dict[str, Any], architecture: dict[str, A
     if "patch_size" in model["vision"]:
         pool = {"tok": "class", "avg": "average"}.get(vision.get("pool_type", "tok"))
         if pool is None:
-            raise ValueError(f"vlp does not build open_clip's vision_cfg.pool_type={vision['pool_type']}")
+            raise UserError(f"vlp does not build open_clip's vision_cfg.pool_type={vision['pool_type']}")
         model["vision"] |= {
             "pool": pool,
             "pre_norm": not vision.get("no_ln_pre", False),

@@ -14,6 +14,7 @@ from typing import Any
 import transformers
 
 from vlp.checkpoints.checkpoint import eval_transform
+from vlp.system.errors import UserError
 
 FILE = "preprocessor_config.json"
 _RESAMPLING = {2: "bilinear", 3: "bicubic"}  # Pillow's numbers
@@ -38,7 +39,7 @@ def read(folder: Path, image_size: int) -> Preprocessing | None:
         processor: Any = transformers.AutoImageProcessor.from_pretrained(folder, local_files_only=True)
     except (ValueError, OSError, KeyError, TypeError) as error:
         if {"image_processor_type", "feature_extractor_type"} & told.keys():
-            raise ValueError(f"{folder / FILE}: transformers cannot read it: {' '.join(str(error).split())}") from error
+            raise UserError(f"{folder / FILE}: transformers cannot read it: {' '.join(str(error).split())}") from error
         return Preprocessing(None, _normalization(told))
     values = {key: value for key, value in vars(processor).items() if value is not None}
     for name in {"size", "crop_size"} & values.keys() - told.keys():

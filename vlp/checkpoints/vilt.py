@@ -19,6 +19,7 @@ from torch import Tensor
 
 from vlp.checkpoints.checkpoint import Checkpoint
 from vlp.checkpoints.keys import Row, State, layers, to_ours, to_theirs
+from vlp.system.errors import UserError
 
 _POSITION_IDS = "text_embeddings.position_ids"
 TABLE = [
@@ -62,7 +63,7 @@ def read(state: Mapping[str, Tensor], path: Path, architecture: dict[str, Any]) 
     told = json.loads(beside.read_text()) if beside.is_file() else {}
     heads = {value for key, value in architecture.items() if key.endswith("_heads") and value is not None}
     if len(heads) > 1:
-        raise ValueError("ViLT has one transformer: give vision_heads or text_heads, not two different numbers")
+        raise UserError("ViLT has one transformer: give vision_heads or text_heads, not two different numbers")
     longest = told.get("max_image_len", -1)
     return assemble(
         to_ours(flattened(state), TABLE),

@@ -14,21 +14,21 @@ from __future__ import annotations
 import warnings
 from dataclasses import dataclass, field
 
+from vlp.system.errors import UserError
+
 EXAMPLES = 5  # of a kind are kept
 
 
-class DataError(ValueError):
-    """One sentence with the place and the fix.  kind: the same few words for all faults of its kind ("duplicate id")."""
+class DataError(UserError):
+    """One sentence with the place and the fix.  kind: the same few words for all faults of its kind ("duplicate id"); without a
+    message, the one text given is the sentence, as for every UserError."""
 
-    def __init__(self, kind: str, message: str) -> None:
-        super().__init__(message)
-        self.kind = kind
+    def __init__(self, kind: str, message: str | None = None) -> None:
+        super().__init__(kind if message is None else message)
+        self.kind = "data error" if message is None else kind
 
     def __reduce__(self) -> tuple[type[DataError], tuple[str, str]]:
-        return type(self), (
-            self.kind,
-            str(self),
-        )  # exceptions are pickled with one argument, on their way out of workers
+        return type(self), (self.kind, str(self))  # else pickled with the one argument of `args`
 
 
 @dataclass

@@ -5,22 +5,19 @@ from __future__ import annotations
 import errno
 import itertools
 import os
-import re
 import signal
 import threading
 import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from multiprocessing.process import BaseProcess
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch.utils.data import DataLoader
 
 from vlp.system.compat.stdlib import on_unsendable_item
-
-PACKAGE = Path(__file__).resolve().parents[1]
+from vlp.system.compat.torch import data_loader_timed_out, data_worker_died, worker_error_message, worker_exit_codes
+from vlp.system.errors import is_user_error
 
 
 @contextmanager
@@ -60,24 +57,8 @@ def _end(error: Exception, batch: Any) -> None:
     os._exit(errno.ENOSPC if os.strerror(errno.ENOSPC) in str(error) else 1)
 
 
-def _as_raised(error: Exception) -> Exception:
-    """The error of a worker, whose whole traceback torch makes the message of another: what vlp said there it says here."""
-    text = str(error).rstrip()
-    places = re.findall(r'^ +File "(.+)", line', text, re.MULTILINE)
-    said = re.search(r"^(?:\w+\.)*\w+: (.+)\Z", text.rpartition('\n  File "')[2], re.MULTILINE | re.DOTALL)
-    own = bool(places) and PACKAGE in Path(places[-1]).resolve().parents
-    return ValueError(said[1]) if own and said else error
-
-
 class LostWorker(RuntimeError):
     """A data worker died or hangs. Nothing is wrong with settings or data: started again, the run goes on."""
-
-
-def worker_died(error: Exception) -> bool:
-    """torch raises it wherever the main thread happens to be."""
-    return "DataLoader worker (pid" in str(error) and any(
-        words in str(error) for words in ("exited unexpectedly", "killed by signal")
-    )
 
 
 class Loader(DataLoader[Any]):
@@ -97,24 +78,24 @@ class Loader(DataLoader[Any]):
             except StopIteration:
                 return
             except Exception as error:
-                if " in DataLoader worker process " in str(error):
-                    raise _as_raised(error) from error
-                if worker_died(error):
-                    raise LostWorker(self._lost(error, getattr(iterator, "_workers", ()))) from error
-                if "DataLoader timed out" not in str(error):
+                if is_user_error(error) and (sentence := worker_error_message(error)) is not None:
+                    raise type(error)(sentence) from error  # torch made the worker's traceback its text
+                if data_worker_died(error):
+                    raise LostWorker(self._lost(error, worker_exit_codes(iterator))) from error
+                if not data_loader_timed_out(error):
                     raise
                 message = (
                     f"no batch came from {self.num_workers} data workers within data.timeout={self.timeout:g} seconds"
                 )
                 raise LostWorker(f"{message}: look at the disk, or raise it (0 waits for ever)") from error
 
-    def _lost(self, error: Exception, workers: Sequence[BaseProcess]) -> str:
+    def _lost(self, error: Exception, exit_codes: Sequence[int | None]) -> str:
         """Which batch was waited for; the process that died had it, or one soon after it."""
         batches: Any = self.batch_sampler
         awaited: list[tuple[int, int]] = next(itertools.islice(iter(batches), self.delivered, None), [])
         samples = ", ".join(str(index) for _, index in awaited)
         why = " ".join(str(error).split())
-        full = "shared memory" in why or any(worker.exitcode == errno.ENOSPC for worker in workers)
+        full = "shared memory" in why or errno.ENOSPC in exit_codes
         cause = (
             "batches go from workers to training through /dev/shm: enlarge it (docker run --shm-size=8g), or set data.num_workers=0"
             if full

@@ -20,6 +20,7 @@ from torch import Tensor
 from torchvision.transforms.v2.functional import pil_to_tensor
 
 from vlp.data.images import Photo, decode, to_rgb, told
+from vlp.system.errors import UserError
 
 BICUBIC = PIL.Image.Resampling.BICUBIC
 DECODERS = ("pillow", "torchcodec")
@@ -71,7 +72,7 @@ def torchcodec_decoder() -> Callable[[bytes], Tensor]:
     try:
         return importlib.import_module("torchcodec.decoders").decode_jpeg
     except (ImportError, RuntimeError) as error:
-        raise ValueError(
+        raise UserError(
             "decoder=torchcodec: pip install 'vlp[fast]' brings a torchcodec that fits this torch; decoder=pillow needs nothing"
         ) from error
 

@@ -72,6 +72,8 @@ class Composer:
         """The checked config (its `hydra` node included) for one run."""
         try:
             return self._compose(list(lines))
+        except ConfigError:
+            raise
         except MissingConfigException as error:
             if not error.options and error.missing_cfg_file:
                 error.options = self.loader.get_group_options(error.missing_cfg_file.rpartition("/")[0])

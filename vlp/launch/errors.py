@@ -13,11 +13,13 @@ from hydra.errors import HydraException, MissingConfigException, OverrideParseEx
 from omegaconf.errors import OmegaConfBaseException
 from yaml import MarkedYAMLError
 
+from vlp.system.errors import UserError
+
 EXPLAINED = (HydraException, OmegaConfBaseException, MarkedYAMLError, UnicodeDecodeError, ValueError)
 
 
-class ConfigError(Exception):
-    """A mistake of the user's that one sentence explains; the entry points print it and exit with 2."""
+class ConfigError(UserError):
+    """A mistake in the configuration, an override or a command."""
 
 
 def closest(word: str, known: Iterable[str], count: int = 3) -> list[str]:

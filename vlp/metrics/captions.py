@@ -17,6 +17,7 @@ from statistics import fmean
 from typing import TypeVar
 
 from vlp.metrics.ptb import ptb_words
+from vlp.system.errors import UserError
 
 Image = TypeVar("Image", bound=Hashable)
 Words = Sequence[str]
@@ -143,11 +144,11 @@ def common_subsequence(first: Words, second: Words) -> int:
 
 def _check_images(candidates: Mapping[Image, object], references: Mapping[Image, Sequence[object]]) -> None:
     if not candidates:
-        raise ValueError("no captions to score")
+        raise UserError("no captions to score")
     for name, lost in (
         ("no candidate caption", references.keys() - candidates.keys()),
         ("no references", {image for image in candidates if not references.get(image)}),
     ):
         if lost:
             example = min(lost, key=str)
-            raise ValueError(f"{len(lost)} images have {name}, for example image {example!r}; give every image both")
+            raise UserError(f"{len(lost)} images have {name}, for example image {example!r}; give every image both")

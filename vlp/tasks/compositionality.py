@@ -17,6 +17,7 @@ from vlp import distributed
 from vlp.metrics.recall import count_ties, expected_hit
 from vlp.models.vlm import VisionLanguageModel
 from vlp.structures import Batch, Features, Text
+from vlp.system.errors import UserError
 from vlp.tasks.base import Task
 
 
@@ -32,12 +33,12 @@ class Compositionality(Task):
     @torch.no_grad()
     def update(self, model: VisionLanguageModel, batch: Batch, features: Features) -> None:
         if features.image_embed is None or batch.choices is None or batch.label is None:
-            raise ValueError("compositionality needs image_embed in the features, and choices and label in the batch")
+            raise UserError("compositionality needs image_embed in the features, and choices and label in the batch")
         scores, real = choice_scores(model, features.image_embed, batch.choices)
         known = batch.label >= 0
         right = torch.arange(scores.shape[1], device=scores.device) == batch.label[:, None]
         if bool((right & ~real)[known].any()) or bool((batch.label >= scores.shape[1]).any()):
-            raise ValueError("the label of a sample points past its choices; see its row in the data set's annotations")
+            raise UserError("the label of a sample points past its choices; see its row in the data set's annotations")
         self._ties.append(count_ties(scores[known], right[known]).cpu())
         self._chance.append(1 / real[known].sum(1).double().cpu())
 
@@ -46,7 +47,7 @@ class Compositionality(Task):
         ties = distributed.gather(torch.cat([torch.zeros(0, 3, dtype=torch.int64), *self._ties]).to(device)).cpu()
         chance = distributed.gather(torch.cat([torch.zeros(0), *self._chance]).float().to(device)).cpu()
         if not len(ties):
-            raise ValueError("compositionality saw no sample with a known right choice")
+            raise UserError("compositionality saw no sample with a known right choice")
         return {
             "accuracy": 100 * float(expected_hit(ties, 1).mean()),
             "chance": 100 * float(chance.double().mean()),
@@ -57,7 +58,7 @@ class Compositionality(Task):
     def predict(self, model: VisionLanguageModel, batch: Batch) -> list[dict[str, object]]:
         """Each choice's cosine with the image, and the index of the highest."""
         if batch.image is None or batch.choices is None:
-            raise ValueError("compositionality needs batches with image and choices")
+            raise UserError("compositionality needs batches with image and choices")
         scores, real = choice_scores(model, model.embed_image(model.encode_image(batch.image)), batch.choices)
         return [
             {"sample": sample, "scores": row[kept].tolist(), "choice": int(row.argmax())}

@@ -14,6 +14,7 @@ from typing import Any
 import tokenizers
 from tokenizers import AddedToken, decoders, normalizers, pre_tokenizers
 
+from vlp.system.errors import UserError
 from vlp.tokenizers.base import Tokenizer, find_vocabulary
 
 FILES = ("vocab.txt", "tokenizer.json", "tokenizer_config.json")
@@ -37,7 +38,7 @@ class WordPieceTokenizer(Tokenizer):
         names = {role: _name(options.get(f"{role}_token", f"[{role.upper()}]")) for role in roles}
         missing = [name for name in names.values() if name not in ids]
         if missing:
-            raise ValueError(f"the vocabulary at {path} lacks {missing[0]}: it is not BERT's")
+            raise UserError(f"the vocabulary at {path} lacks {missing[0]}: it is not BERT's")
         if lower_case is None:
             ordinary = [token for token in ids if not (token.startswith("[") and token.endswith("]"))]
             lower_case = options.get("do_lower_case", not any(token != token.lower() for token in ordinary))
@@ -78,7 +79,7 @@ def _read(path: Path) -> tuple[dict[str, int], dict[str, Any]]:
         raise FileNotFoundError(f"{path} has neither vocab.txt nor tokenizer.json")
     content = json.loads(whole.read_text(encoding="utf-8"))
     if content.get("model", {}).get("type") != "WordPiece":
-        raise ValueError(f"{whole} holds no WordPiece vocabulary: it is not BERT's")
+        raise UserError(f"{whole} holds no WordPiece vocabulary: it is not BERT's")
     normalizer = content.get("normalizer") or {}
     if normalizer.get("type") == "BertNormalizer":
         options = {"do_lower_case": normalizer["lowercase"], "strip_accents": normalizer["strip_accents"], **options}

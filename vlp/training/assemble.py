@@ -20,6 +20,7 @@ from vlp.data.base import DataModule
 from vlp.data.mixture import Mixture
 from vlp.launch.run_folder import read
 from vlp.predictor import load
+from vlp.system.errors import UserError
 from vlp.training.loggers import JsonLines
 from vlp.training.module import VisionLanguageModule, set_vocabulary_size
 from vlp.training.nonfinite import Guard
@@ -88,12 +89,12 @@ def check_monitor(config: dict[str, Any]) -> None:
     sources = [config["data"]["name"]] if mixed is None else [name for name, node in mixed.items() if node]
     if len(parts) == 4 and parts[1] not in sources:
         parts[1] = sources[0]
-        raise ValueError(
+        raise UserError(
             f"monitor={config['monitor']} is not a figure of this run, whose sources are {', '.join(sources)}: set one of "
             f"theirs, for example monitor={'/'.join(parts)}"
         )
     if len(parts) < 4 or parts[0] != "val" or parts[2] not in config["tasks"]:
-        raise ValueError(
+        raise UserError(
             f"monitor={config['monitor']} is not a figure of this run, whose tasks are {', '.join(config['tasks'])}: "
             "set monitor=val/<source>/<task>/<metric>"
         )
@@ -118,7 +119,7 @@ def start_from(module: VisionLanguageModule, path: Path) -> None:
             stored = load(path, image_size=sizes[0])
         _start_parts(module.model, stored.model, path)
     except ValueError as error:
-        raise ValueError(
+        raise UserError(
             f"checkpoint={path} is of another architecture than model=…: {error}; choose the model=… that it was trained with"
         ) from error
     for name, objective in module.objectives.items():

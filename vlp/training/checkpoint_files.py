@@ -25,6 +25,7 @@ from vlp.checkpoints import files, shards
 from vlp.data.whole_files import sync_folder
 from vlp.injector import inject
 from vlp.launch.run_folder import write_text
+from vlp.system.errors import UserError
 
 LAST, PREVIOUS, BEST = "last.ckpt", "previous.ckpt", "best.ckpt"
 
@@ -232,7 +233,7 @@ def read(path: Path) -> dict[str, Any]:
     """Tensors and plain values.  Raises ValueError for a damaged file, and for one that would run code."""
     content = files.read(path)
     if not isinstance(content, dict):
-        raise ValueError(f"{path} is no checkpoint of a run")
+        raise UserError(f"{path} is no checkpoint of a run")
     return content
 
 

@@ -23,12 +23,13 @@ from torch.distributed.tensor import DTensor
 
 from vlp.distributed import gather_objects, total
 from vlp.system.compat.torch import local_part
+from vlp.system.errors import UserError
 from vlp.training.checkpoint_files import newest, read
 
 POLICIES = ("raise", "skip", "rollback")
 
 
-class NotFinite(ArithmeticError):
+class NotFinite(UserError, ArithmeticError):
     """Training diverged; the entry point exits with 4."""
 
 
@@ -60,7 +61,7 @@ class Guard:
 
     def __init__(self, *, policy: str = "raise", limit: int = 10, folder: Path | None = None) -> None:
         if policy not in POLICIES:
-            raise ValueError(f"nonfinite={policy}: choose from {', '.join(POLICIES)}")
+            raise UserError(f"nonfinite={policy}: choose from {', '.join(POLICIES)}")
         self.policy, self.limit, self.folder = policy, limit, folder
         self.in_a_row, self.skipped = 0, 0
         self._buffers: list[Tensor] = []

@@ -18,6 +18,7 @@ from typing import Protocol, runtime_checkable
 from vlp.data.download.listing import readable
 from vlp.data.files import inside
 from vlp.system.compat.stdlib import tar_members
+from vlp.system.errors import UserError
 
 DAMAGED = (
     zipfile.BadZipFile, tarfile.TarError, gzip.BadGzipFile, zlib.error, lzma.LZMAError, EOFError,
@@ -54,7 +55,7 @@ def damage_explained(path: Path) -> Iterator[None]:
     try:
         yield
     except DAMAGED as error:
-        raise ValueError(
+        raise UserError(
             f"{path}: cannot be unpacked ({str(error) or type(error).__name__}); delete it and run the command again"
         ) from error
 
@@ -126,18 +127,18 @@ class _Guard:
     def check(self, name: str, size: int, *, plain: bool) -> None:
         place = f"{self.path}, member {name[:200]!r}"
         if not plain:
-            raise ValueError(f"{place}: a link or device, which data sets do not need; nothing was unpacked from it")
+            raise UserError(f"{place}: a link or device, which data sets do not need; nothing was unpacked from it")
         # the names "." and "./" stand for the folder itself
         inside(self.path.parent, name.removeprefix("./") or ".", place=str(self.path), follow_symlinks=True)
         if name in self.names and not name.endswith("/"):
-            raise ValueError(f"{place}: it appears twice; nothing was unpacked from it")
+            raise UserError(f"{place}: it appears twice; nothing was unpacked from it")
         self.names.add(name)
         self.count += 1
         self.total += size
         if self.count > self.limits.members:
-            raise ValueError(f"{self.path}: more than {self.limits.members} members; this is no archive of a data set")
+            raise UserError(f"{self.path}: more than {self.limits.members} members; this is no archive of a data set")
         if self.total > self.most:
-            raise ValueError(
+            raise UserError(
                 f"{self.path}: {readable(self.path.stat().st_size)} would become more than {readable(self.most)}; this is no "
                 "archive of a data set but made to fill the disk"
             )

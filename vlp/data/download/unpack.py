@@ -14,6 +14,7 @@ from vlp.data.download.manifest import missing
 from vlp.data.download.progress import Tally
 from vlp.data.download.space import check_space
 from vlp.data.download.transfer import Stopped
+from vlp.system.errors import UserError
 
 
 def unpack(
@@ -52,7 +53,7 @@ def unpack(
     if different:
         tally.note = f"{different} files were there already with another size, and were kept"
     if gone := missing(file, root):
-        raise ValueError(f"{archive}: has no {', '.join(gone)}, which the catalogue expects in it")
+        raise UserError(f"{archive}: has no {', '.join(gone)}, which the catalogue expects in it")
     return dict(folders)
 
 
@@ -98,7 +99,7 @@ def merge(source: Path, destination: Path, *, root: Path) -> None:
 def _refuse_links(root: Path, relative: PurePosixPath) -> None:
     place = Path(os.path.realpath(root / relative))
     if not place.is_relative_to(os.path.realpath(root)):
-        raise ValueError(
+        raise UserError(
             f"{root / relative}: a symbolic link out of {root}, which is not written through; replace it by a folder, "
             "or give --root where it leads"
         )

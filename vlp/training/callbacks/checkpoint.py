@@ -19,6 +19,7 @@ from lightning.pytorch.callbacks import Checkpoint
 from vlp.distributed import gather_objects
 from vlp.injector import inject
 from vlp.system.compat.lightning import enter_fit_loop_always, set_logged_step
+from vlp.system.errors import UserError
 from vlp.training.checkpoint_files import BEST, LAST, WholeFiles, copy
 from vlp.training.nonfinite import NotFinite, finite
 from vlp.training.restart import epochs_done
@@ -47,16 +48,16 @@ class RunCheckpoint(Checkpoint):
         full_disk: str = "stop",
     ) -> None:
         if mode not in ("max", "min"):
-            raise ValueError(f'callbacks.checkpoint.mode={mode}: choose "max" or "min"')
+            raise UserError(f'callbacks.checkpoint.mode={mode}: choose "max" or "min"')
         if full_disk not in FULL_DISK:
-            raise ValueError(f"callbacks.checkpoint.full_disk={full_disk}: choose from {', '.join(FULL_DISK)}")
+            raise UserError(f"callbacks.checkpoint.full_disk={full_disk}: choose from {', '.join(FULL_DISK)}")
         for name, value in (
             ("train_steps", every_n_train_steps),
             ("minutes", every_n_minutes),
             ("epochs", every_n_epochs),
         ):
             if value is not None and value <= 0:
-                raise ValueError(f"callbacks.checkpoint.every_n_{name}={value}: give a number above 0, or null")
+                raise UserError(f"callbacks.checkpoint.every_n_{name}={value}: give a number above 0, or null")
         self.folder, self.monitor, self.mode, self.full_disk = Path(folder), monitor, mode, full_disk
         self.steps, self.minutes, self.epochs = every_n_train_steps, every_n_minutes, every_n_epochs
         self.best_score: float | None = None
@@ -162,7 +163,7 @@ class RunCheckpoint(Checkpoint):
     def _is_best(self, trainer: L.Trainer) -> bool:
         if self.monitor not in trainer.callback_metrics:
             measured = ", ".join(sorted(name for name in trainer.callback_metrics if name.startswith("val/")))
-            raise ValueError(f"monitor={self.monitor} was not measured: choose one of {measured}")
+            raise UserError(f"monitor={self.monitor} was not measured: choose one of {measured}")
         score = float(trainer.callback_metrics[self.monitor])
         if math.isnan(score):
             return False
@@ -212,7 +213,7 @@ def _check_validation(trainer: L.Trainer) -> None:
     """Within accumulated batches no checkpoint can be written."""
     every, accumulated = trainer.val_check_batch or math.inf, trainer.accumulate_grad_batches
     if accumulated > 1 and every < trainer.fit_loop.max_batches and every % accumulated:
-        raise ValueError(
+        raise UserError(
             f"trainer.val_check_interval: a validation every {every:g} batches would cut through a step's {accumulated} "
             f"accumulated batches: choose a multiple of trainer.accumulate_grad_batches={accumulated}"
         )

@@ -26,6 +26,7 @@ from vlp.checkpoints import shards
 from vlp.distributed import copy_from_first, gather_objects
 from vlp.system.compat.lightning import ShardingStrategy, unwrap_optimizer
 from vlp.system.compat.torch import BATCH_NORMS, initialize_fsdp, is_compiled, scalars_to_rows
+from vlp.system.errors import UserError
 from vlp.training.checkpoint_files import publish_folder, written
 from vlp.training.optimizer import SideBySide
 from vlp.training.strategies.sharding import part_of, units
@@ -80,7 +81,7 @@ class FSDP(ShardingStrategy):
         if trainer.state.fn == TrainerFn.FITTING:
             self.setup_optimizers(trainer)
             if any(isinstance(optimizer, SideBySide) for optimizer in self.optimizers):
-                raise ValueError(
+                raise UserError(
                     "trainer=fsdp: optimizer=muon works on whole matrices, of which each process holds some rows: "
                     "choose optimizer=adamw, or trainer=ddp"
                 )
@@ -240,15 +241,15 @@ def refuse(trainer: L.Trainer, module: Any) -> None:
     """What would compute something else than one process does, or nothing."""
     for callback in getattr(trainer, "callbacks", ()):
         if isinstance(callback, WeightAveraging):
-            raise ValueError(
+            raise UserError(
                 "trainer=fsdp: callbacks.ema averages a whole copy of the weights, which no process has here: leave ema out "
                 "of callbacks, or choose trainer=ddp"
             )
     if any(is_compiled(part) for part in module.modules()):
-        raise ValueError("trainer=fsdp: compile=true would compile over the gathering of each block: set compile=false")
+        raise UserError("trainer=fsdp: compile=true would compile over the gathering of each block: set compile=false")
     for name, objective in getattr(module, "trained", {}).items():
         if trainer.state.fn == TrainerFn.FITTING and any(not weight for _, weight in objective.points):
-            raise ValueError(
+            raise UserError(
                 f"trainer=fsdp: objectives.{name}.weight is 0 at times, but every process has to run the same parts of the "
                 "model at each step: give it a small weight instead of 0, or choose trainer=ddp"
             )
