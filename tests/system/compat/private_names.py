@@ -14,7 +14,9 @@ from pathlib import Path
 # documented by Python although they begin with an underscore
 DOCUMENTED = {"_asdict", "_fields", "_field_defaults", "_make", "_replace", "_exit"}
 RECEIVERS = {"self", "cls"}
-ATTRIBUTE_FUNCTIONS = {"getattr", "setattr", "hasattr", "delattr", "attrgetter", "methodcaller"}
+# functions that take names of attributes or modules as text
+BY_NAME = {"getattr", "setattr", "hasattr", "delattr", "__setattr__", "__getattribute__", "attrgetter", "methodcaller"}
+BY_NAME |= {"import_module", "__import__"}
 
 
 def is_private(name: str) -> bool:
@@ -39,19 +41,29 @@ def read_modules(root: Path) -> dict[str, ast.Module]:
     return modules
 
 
-def violations(modules: Mapping[str, ast.Module], *, allowed: str) -> list[str]:
-    """`module:line: what` of every private name of somebody else, outside of modules below `allowed`."""
-    classes = {
+def read_classes(modules: Mapping[str, ast.Module]) -> dict[str, Class]:
+    """Dotted name to class, of every class in the modules."""
+    return {
         f"{module}.{node.name}": _read_class(node, _imports(tree), module)
         for module, tree in modules.items()
         for node in ast.walk(tree)
         if isinstance(node, ast.ClassDef)
     }
+
+
+def foreign_names(tree: ast.Module, module: str) -> set[str]:
+    """Every private name of somebody else that one module touches."""
+    return {name for _, name, _ in _check(tree, module, read_classes({module: tree}))}
+
+
+def violations(modules: Mapping[str, ast.Module], *, allowed: str | None = None) -> list[str]:
+    """`module:line: what` of every private name of somebody else, outside of modules below `allowed`."""
+    classes = read_classes(modules)
     return [
         f"{module}:{line}: {what}"
         for module, tree in modules.items()
-        if not f"{module}.".startswith(f"{allowed}.")
-        for line, what in sorted(set(_check(tree, module, classes)))
+        if allowed is None or not f"{module}.".startswith(f"{allowed}.")
+        for line, _, what in sorted(set(_check(tree, module, classes)))
     ]
 
 
@@ -104,16 +116,7 @@ def _defines(name: str, of: str, classes: Mapping[str, Class]) -> bool:
     return found is not None and (name in found.names or any(_defines(name, base, classes) for base in found.bases))
 
 
-def _foreign_names(bases: list[str], classes: Mapping[str, Class]) -> Iterator[str]:
-    """The bases that are not the package's own, at any distance."""
-    for base in bases:
-        if base in classes:
-            yield from _foreign_names(classes[base].bases, classes)
-        else:
-            yield base
-
-
-def _check(tree: ast.Module, module: str, classes: Mapping[str, Class]) -> Iterator[tuple[int, str]]:
+def _check(tree: ast.Module, module: str, classes: Mapping[str, Class]) -> Iterator[tuple[int, str, str]]:
     owners: dict[ast.AST, str] = {}
     for owner in (node for node in ast.walk(tree) if isinstance(node, ast.ClassDef)):
         owners |= dict.fromkeys(ast.walk(owner), f"{module}.{owner.name}")  # an inner class is walked later, and wins
@@ -121,21 +124,22 @@ def _check(tree: ast.Module, module: str, classes: Mapping[str, Class]) -> Itera
         if isinstance(node, ast.ImportFrom) and node.module != "__future__":
             for name in [*(node.module or "").split("."), *(alias.name for alias in node.names)]:
                 if is_private(name):
-                    yield node.lineno, f"imports the private name {name}"
+                    yield node.lineno, name, f"imports the private name {name}"
         elif isinstance(node, ast.Import):
             for name in (part for alias in node.names for part in alias.name.split(".")):
                 if is_private(name):
-                    yield node.lineno, f"imports the private module {name}"
+                    yield node.lineno, name, f"imports the private module {name}"
         elif isinstance(node, ast.Attribute):
             own = _is_receiver(node.value) and node in owners and _defines(node.attr, owners[node], classes)
             if is_private(node.attr) and not own:
-                yield node.lineno, f"uses the private attribute {ast.unparse(node)}"
+                yield node.lineno, node.attr, f"uses the private attribute {ast.unparse(node)}"
             if node.attr == "__class__" and isinstance(node.ctx, (ast.Store, ast.Del)):
-                yield node.lineno, f"assigns {ast.unparse(node)}"
+                yield node.lineno, node.attr, f"assigns {ast.unparse(node)}"
         elif isinstance(node, ast.Call):
             function = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
             words = [word.value for word in node.args if isinstance(word, ast.Constant) and isinstance(word.value, str)]
-            if function in ATTRIBUTE_FUNCTIONS:
-                for word in words:
-                    if any(map(is_private, word.split("."))) or (word == "__class__" and function == "setattr"):
-                        yield node.lineno, f"names the private attribute {word} in {function}"
+            for word in words if function in BY_NAME else ():
+                for part in filter(is_private, word.split(".")):
+                    yield node.lineno, part, f"names the private {part} in {function}"
+                if word == "__class__" and function in ("setattr", "__setattr__"):
+                    yield node.lineno, word, f"assigns __class__ in {function}"

@@ -40,11 +40,12 @@ def default_store() -> dist.Store:
 
 
 def lost_connection(error: BaseException) -> bool:
-    """Whether a collective failed since another process is gone. NCCL and the store have types for it; gloo raises a
-    RuntimeError whose text alone says so (`Connection closed by peer`, `Connection reset by peer`)."""
-    if isinstance(error, (dist.DistBackendError, dist.DistNetworkError, ConnectionError)):
+    """Whether a collective failed since another process is gone. The store has a type for it; gloo and NCCL raise a RuntimeError
+    whose text alone says so: `Connection closed by peer`, `remote process exited or there was a network error`."""
+    if isinstance(error, (dist.DistNetworkError, ConnectionError)):
         return True
-    return isinstance(error, RuntimeError) and "onnection" in str(error)
+    words = ("onnection", "remote process exited")
+    return isinstance(error, RuntimeError) and any(word in str(error) for word in words)
 
 
 # --------------------------------------------------------------------------------------------------------- data workers

@@ -17,7 +17,6 @@ from torch import Tensor, nn
 from vlp.distributed import gather, world_size
 from vlp.system.compat.torch import BATCH_NORMS
 from vlp.system.errors import UserError
-from vlp.system.errors import UserError
 
 
 class RanksDisagree(UserError, ArithmeticError):
