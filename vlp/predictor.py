@@ -6,7 +6,6 @@ predictor.similarity(["dog.jpg"], ["a dog", "a cat"])
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Sequence
 from itertools import chain
 from pathlib import Path
@@ -28,6 +27,7 @@ from vlp.models.momentum import MomentumCopy
 from vlp.models.vlm import VisionLanguageModel
 from vlp.structures import Image
 from vlp.system.errors import UserError
+from vlp.system.json_files import read_json
 from vlp.tasks.captioning import Captioning
 from vlp.tasks.zero_shot import class_embeddings
 from vlp.tokenizers.base import Tokenizer
@@ -105,7 +105,7 @@ _VOCABULARIES = ("tokenizer.json", "vocab.json", "vocab.txt")
 def _is_wordpiece(path: Path) -> bool:
     whole = path / "tokenizer.json" if path.is_dir() else path
     if whole.suffix == ".json" and whole.is_file():
-        return json.loads(whole.read_text(encoding="utf-8")).get("model", {}).get("type") == "WordPiece"
+        return read_json(whole).get("model", {}).get("type") == "WordPiece"
     return (path / "vocab.txt").is_file() or path.name == "vocab.txt"
 
 

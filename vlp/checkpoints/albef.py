@@ -8,7 +8,6 @@ Sizes are in the shapes; numbers of heads are arguments, or in `config_bert.json
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -33,6 +32,7 @@ from vlp.checkpoints.salesforce import (
     unflattened,
 )  # fmt: skip
 from vlp.system.errors import UserError
+from vlp.system.json_files import read_json
 
 _DISTILLATION = 0.4  # of the published recipes
 _OBJECTIVES = {
@@ -168,7 +168,7 @@ def _check_tied(state: State) -> None:
 
 def _model(ours: State, variant: Variant, path: Path, architecture: dict[str, Any]) -> dict[str, Any]:
     shape = {key.removeprefix("model."): tuple(value.shape) for key, value in ours.items()}
-    told = {name: json.loads(file.read_text()) if file else {} for name, file in _files(path).items()}
+    told = {name: read_json(file) if file else {} for name, file in _files(path).items()}
     vision_width, _, patch_size, _ = shape["vision.patches.weight"]
     vocabulary_size, width = shape["text.embedding.weight"]
     common = {

@@ -8,7 +8,6 @@ decoder shares them. [DEC] and [ENC] are the last two ids of the vocabulary.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -31,6 +30,7 @@ from vlp.checkpoints.salesforce import (
     unflattened,
 )  # fmt: skip
 from vlp.system.errors import UserError
+from vlp.system.json_files import read_json
 
 _BERT_CONFIG = {"num_attention_heads": "text_heads", "hidden_act": "activation", "layer_norm_eps": "text_norm_eps"}
 PROMPT = "a picture of "  # models/blip.py
@@ -93,7 +93,7 @@ def read(state: State, path: Path, architecture: dict[str, Any]) -> Checkpoint:
         (beside(path, "med_config.json", "bert_config.json"), _BERT_CONFIG),
         (beside(path, "fixture_vision.json"), {"num_heads": "vision_heads"}),
     ):
-        content = json.loads(file.read_text()) if file else {}
+        content = read_json(file) if file else {}
         told |= {ours: content[theirs] for theirs, ours in names.items() if theirs in content}
     vocabulary = beside(path, "vocab.txt")
     if "activation" in architecture:  # of all towers; the file beside tells the text layers' only

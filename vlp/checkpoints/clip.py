@@ -18,6 +18,7 @@ from torch import Tensor
 
 from vlp.checkpoints.keys import Row, State, layers, to_ours, to_theirs
 from vlp.system.errors import UserError
+from vlp.system.json_files import read_json
 
 _HALF = re.compile(
     r"text_projection|visual\.proj|.*\.attn\..*|.*\.mlp\..*|.*conv\d\.weight|.*downsample\.0\.weight|visual\.attnpool\.._proj\..*"
@@ -76,7 +77,7 @@ def read(state: Mapping[str, Tensor], path: Path, architecture: dict[str, Any]) 
     """The architecture also from a JSON of the same name, or `config.json`, with CLIP's constructor arguments."""
     ours = to_ours(state, table(state))
     beside = next((f for f in (path.with_suffix(".json"), path.parent / "config.json") if f.is_file()), None)
-    told = json.loads(beside.read_text()) if beside else {}
+    told = read_json(beside) if beside else {}
     told = {"text_heads": told.get("transformer_heads"), "vision_heads": told.get("vision_heads")} | architecture
     return infer(ours, **{key: value for key, value in told.items() if key in _TOLD and value is not None}), ours
 

@@ -17,6 +17,7 @@ from safetensors.torch import save_file
 from vlp.checkpoints import files, preprocessing
 from vlp.checkpoints.keys import Row, State, to_ours, to_theirs
 from vlp.system.errors import UserError
+from vlp.system.json_files import read_json
 
 KINDS = ("clip", "vision-text-dual-encoder", "vilt", "blip")  # the last two in their own modules
 ACTIVATIONS = {"quick_gelu": "quick_gelu", "gelu": "gelu", "gelu_pytorch_tanh": "gelu_tanh"}
@@ -61,7 +62,7 @@ DUAL = [
 
 
 def read(folder: Path, architecture: dict[str, Any]) -> tuple[dict[str, Any], State]:
-    told = json.loads((folder / "config.json").read_text())
+    told = read_json(folder / "config.json")
     refuse(architecture)
     if told.get("model_type") == "clip":
         return _clip_config(told), to_ours(weights(folder), CLIP)

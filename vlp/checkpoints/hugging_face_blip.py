@@ -20,6 +20,7 @@ from vlp.checkpoints.checkpoint import Checkpoint
 from vlp.checkpoints.keys import Row, to_ours, to_theirs
 from vlp.checkpoints.salesforce import check_tied, flattened, unflattened
 from vlp.system.errors import UserError
+from vlp.system.json_files import read_json
 
 _LAYER = "vision_model.encoder.layers.{}"
 TABLE = [
@@ -39,12 +40,12 @@ KINDS = ("BlipForConditionalGeneration", "BlipForQuestionAnswering", "BlipForIma
 
 
 def matches(folder: Path) -> bool:
-    return json.loads((folder / "config.json").read_text()).get("model_type") == "blip"
+    return read_json(folder / "config.json").get("model_type") == "blip"
 
 
 def read(folder: Path, architecture: dict[str, Any]) -> Checkpoint:
     hugging_face.refuse(architecture)
-    told = json.loads((folder / "config.json").read_text())
+    told = read_json(folder / "config.json")
     kind = (told.get("architectures") or ["a BLIP of no known kind"])[0]
     if kind not in KINDS:
         raise UserError(f"{folder} holds {kind}; vlp reads {', '.join(KINDS)}")

@@ -18,6 +18,7 @@ from vlp.checkpoints import hugging_face, preprocessing, vilt
 from vlp.checkpoints.checkpoint import Checkpoint
 from vlp.checkpoints.keys import Row, to_ours, to_theirs
 from vlp.system.errors import UserError
+from vlp.system.json_files import read_json
 
 _LAYER = "vilt.encoder.layer.{}"
 _TEXT = "vilt.embeddings.text_embeddings"
@@ -69,12 +70,12 @@ _KINDS = {
 
 
 def matches(folder: Path) -> bool:
-    return json.loads((folder / "config.json").read_text()).get("model_type") == "vilt"
+    return read_json(folder / "config.json").get("model_type") == "vilt"
 
 
 def read(folder: Path, architecture: dict[str, Any]) -> Checkpoint:
     hugging_face.refuse(architecture)
-    told = json.loads((folder / "config.json").read_text())
+    told = read_json(folder / "config.json")
     config: Any = transformers.ViltConfig(**told)  # fills in what the file leaves to the defaults
     kind = (told.get("architectures") or ["ViltModel"])[0]
     if kind not in HEADS:

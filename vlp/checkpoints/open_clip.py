@@ -6,7 +6,6 @@ inferred from the shapes, with exact GELU: open_clip's default, unlike OpenAI's.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from torch import Tensor
 from vlp.checkpoints import clip
 from vlp.checkpoints.keys import Row, State, to_ours
 from vlp.system.errors import UserError
+from vlp.system.json_files import read_json
 
 CONFIG = "open_clip_config.json"
 WEIGHTS = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
@@ -60,7 +60,7 @@ def read(
     """The third is the folder's `preprocess_cfg` (mean, std, …)."""
     state = {key.removeprefix("module."): value for key, value in state.items()}
     file = config_beside(path)
-    told = json.loads(file.read_text()) if file else {}
+    told = read_json(file) if file else {}
     if file:
         _refuse_unknown(told["model_cfg"])
     ours = to_ours(state, table(state))

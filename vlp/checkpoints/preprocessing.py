@@ -15,6 +15,7 @@ import transformers
 
 from vlp.checkpoints.checkpoint import eval_transform
 from vlp.system.errors import UserError
+from vlp.system.json_files import read_json
 
 FILE = "preprocessor_config.json"
 _RESAMPLING = {2: "bilinear", 3: "bicubic"}  # Pillow's numbers
@@ -34,7 +35,7 @@ def read(folder: Path, image_size: int) -> Preprocessing | None:
     file that transformers cannot read."""
     if not (folder / FILE).is_file():
         return None
-    told = json.loads((folder / FILE).read_text())
+    told = read_json(folder / FILE)
     try:
         processor: Any = transformers.AutoImageProcessor.from_pretrained(folder, local_files_only=True)
     except (ValueError, OSError, KeyError, TypeError) as error:

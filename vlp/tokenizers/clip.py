@@ -10,7 +10,6 @@ from __future__ import annotations
 import gzip
 import html
 import importlib.util
-import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,6 +19,7 @@ import tokenizers
 from tokenizers import Regex, decoders, pre_tokenizers
 
 from vlp.system.errors import UserError
+from vlp.system.json_files import read_json
 from vlp.tokenizers.base import Tokenizer, find_vocabulary
 
 START, END = "<|startoftext|>", "<|endoftext|>"
@@ -125,14 +125,14 @@ def _from_merges(path: Path, size: int | None) -> tuple[dict[str, int], list[tup
 def _from_hugging_face(path: Path) -> tuple[dict[str, int], list[tuple[str, str]]]:
     whole = path / "tokenizer.json" if path.is_dir() else path
     if whole.is_file():
-        content = json.loads(whole.read_text(encoding="utf-8"))
+        content = read_json(whole)
         model = content.get("model", {})
         if model.get("type", "BPE") != "BPE" or "merges" not in model:
             raise UserError(f"{whole} holds no BPE vocabulary: it is not CLIP's")
         ids = {**model["vocab"], **{token["content"]: token["id"] for token in content.get("added_tokens", [])}}
         lines = model["merges"]
     elif (path / "vocab.json").is_file() and (path / "merges.txt").is_file():
-        ids = json.loads((path / "vocab.json").read_text(encoding="utf-8"))
+        ids = read_json(path / "vocab.json")
         lines = (path / "merges.txt").read_text(encoding="utf-8").split("\n")
         lines = [line for line in lines if line.strip() and not line.startswith("#version")]
     else:

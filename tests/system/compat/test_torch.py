@@ -162,6 +162,7 @@ def _lose_a_rank(rank: int, folder: Path) -> None:
             dist.all_reduce(torch.ones(1))
     except Exception as error:
         (folder / "seen").write_text(f"{compat.lost_connection(error)} {type(error).__name__}: {error}")
+    os._exit(0)  # gloo's threads end a process that has lost another one with an abort
 
 
 def test_a_lost_rank(tmp_path: Path) -> None:
@@ -226,7 +227,7 @@ def test_scalars_are_rows_and_read_as_numbers() -> None:
     assert compat.scalars_to_rows(module) == {"0.scale", "1.scale"}
     shapes: Sequence[Any] = [value.shape for value in module.state_dict().values()]
     assert shapes == [(1,), (1,)]
-    assert (module[0].scale.shape, float(module[0].scale)) == ((), 2.0)
+    assert (module[0].scale.shape, module[0].scale.item()) == ((), 2.0)
     assert len(list(module.parameters())) == 1, "a shared parameter stays shared"
     assert isinstance(module[0], Scaled)
 
@@ -254,5 +255,5 @@ def test_local_part_of_a_plain_tensor() -> None:
 
 def test_batch_norms() -> None:
     assert all(issubclass(kind, nn.modules.batchnorm._BatchNorm) for kind in compat.BATCH_NORMS)
-    assert isinstance(nn.LazyBatchNorm2d(), compat.BATCH_NORMS)
+    assert isinstance(nn.SyncBatchNorm(1), compat.BATCH_NORMS)
     assert not isinstance(nn.GroupNorm(1, 1), compat.BATCH_NORMS)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from torch import Tensor, nn
 from vlp.models.vision.normalize import Normalize
 from vlp.structures import Image, Tokens
 from vlp.system.errors import UserError
+from vlp.system.json_files import read_json
 
 
 class TimmVision(nn.Module):
@@ -41,7 +41,7 @@ class TimmVision(nn.Module):
         if pool not in ("tower", "average"):
             raise UserError(f"unknown pool {pool!r}: choose tower or average")
         folder = Path(name) if (Path(name) / "config.json").is_file() else None
-        told = json.loads((folder / "config.json").read_text()) if folder else {}
+        told = read_json(folder / "config.json") if folder else {}
         self.name, self.pool = told.get("architecture", name), pool
         self.options = told.get("model_args", {}) | dict(options or {})
         file = _file(folder, weights)
