@@ -52,7 +52,7 @@ def _locate(path: str) -> Any:
 
 def _allowed(path: Any, allow: Sequence[str]) -> type:
     prefixes = ", ".join(prefix + "*" for prefix in allow)
-    refusal = ValueError(f"the config in this file asks for {path!r}; only classes of {prefixes} are built from files")
+    refusal = UserError(f"the config in this file asks for {path!r}; only classes of {prefixes} are built from files")
     module, _, name = str(path).rpartition(".")
     if not any((module + ".").startswith(prefix) for prefix in allow):
         raise refusal

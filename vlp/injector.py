@@ -32,7 +32,7 @@ _visits: Counter[str] = Counter()
 
 @cache
 def planned(text: str) -> tuple[dict[str, str], ...]:
-    """The faults of VLP_FAULTS.  Raises ValueError on what it does not know."""
+    """The faults of VLP_FAULTS.  Raises UserError on what it does not know."""
     faults = []
     for part in filter(None, text.split(";")):
         fault = dict(pair.partition("=")[::2] for pair in part.strip().split(","))

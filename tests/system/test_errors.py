@@ -18,14 +18,13 @@ DISGUISED = {"ValueError", "Exception", "BaseException"}  # a user's mistake amo
 
 
 def disguised(code: str) -> list[int]:
-    """Lines that raise one of DISGUISED."""
-    found = []
+    """Lines that raise or make one of DISGUISED."""
+    found = set()
     for node in ast.walk(ast.parse(code)):
-        if isinstance(node, ast.Raise) and node.exc is not None:
-            raised = node.exc.func if isinstance(node.exc, ast.Call) else node.exc
-            if isinstance(raised, ast.Name) and raised.id in DISGUISED:
-                found.append(node.lineno)
-    return found
+        named = node.func if isinstance(node, ast.Call) else node.exc if isinstance(node, ast.Raise) else None
+        if isinstance(named, ast.Name) and named.id in DISGUISED:
+            found.add(node.lineno)
+    return sorted(found)
 
 
 def test_vlp_raises_no_plain_value_error() -> None:
@@ -37,12 +36,16 @@ def test_vlp_raises_no_plain_value_error() -> None:
     assert not found, f"raise vlp.system.errors.UserError, whose text reaches the user as one sentence: {found}"
 
 
-@pytest.mark.parametrize("code", ["raise ValueError('x')", "raise ValueError", "raise Exception('x') from error"])
+@pytest.mark.parametrize(
+    "code", ["raise ValueError('x')", "raise ValueError", "raise Exception('x') from error", "e = ValueError('x')"]
+)
 def test_a_plain_error_is_found(code: str) -> None:
     assert disguised(code) == [1]
 
 
-@pytest.mark.parametrize("code", ["raise UserError('x')", "raise", "raise KeyError('x')", "raise error"])
+@pytest.mark.parametrize(
+    "code", ["raise UserError('x')", "raise", "try: f()\nexcept ValueError: pass", "raise KeyError('x')", "raise error"]
+)
 def test_other_errors_are_accepted(code: str) -> None:
     assert disguised(code) == []
 

@@ -24,7 +24,7 @@ FORMAT = 1  # of our own files, told in each as `vlp_format`; raised when what t
 
 def read(path: Path) -> Any:
     """What a `torch.save` file or a folder of shards holds (weights only), or the state dict of a safetensors file or
-    TorchScript archive.  Raises ValueError for what is damaged, would run code, or is a file of ours of a later format."""
+    TorchScript archive.  Raises UserError for what is damaged, would run code, or is a file of ours of a later format."""
     content = _read(path)
     if isinstance(content, dict) and isinstance(format := content.get("vlp_format", FORMAT), int) and format > FORMAT:
         raise UserError(

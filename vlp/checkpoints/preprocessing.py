@@ -31,7 +31,7 @@ class Preprocessing:
 
 
 def read(folder: Path, image_size: int) -> Preprocessing | None:
-    """None where the folder has no such file.  image_size: the model's, where the file tells none.  Raises ValueError for a
+    """None where the folder has no such file.  image_size: the model's, where the file tells none.  Raises UserError for a
     file that transformers cannot read."""
     if not (folder / FILE).is_file():
         return None

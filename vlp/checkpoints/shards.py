@@ -52,7 +52,7 @@ def fault(folder: Path) -> str | None:
 
 
 def read(folder: Path) -> dict[str, Any]:
-    """The whole content, as one file would hold it.  Raises ValueError."""
+    """The whole content, as one file would hold it.  Raises UserError."""
     wrong = fault(folder)
     if wrong is not None:
         raise UserError(f"{folder} {wrong}")

@@ -171,7 +171,7 @@ class DataModule(L.LightningDataModule):
         return digest.hexdigest()
 
     def check_identity(self, state: dict[str, Any]) -> None:
-        """state: of a checkpoint.  Raises ValueError where it was trained on other data."""
+        """state: of a checkpoint.  Raises UserError where it was trained on other data."""
         if state.get("identity", own := self.identity()) != own:
             raise UserError(
                 f"cannot resume within the data: {self.name} below {self.root} holds other files, captions or answers than "

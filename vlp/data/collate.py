@@ -81,7 +81,7 @@ class Collate:
     answers: Mapping[str, int] | None = None
 
     def _check_given(self, samples: Sequence[Sample]) -> None:
-        """Raises ValueError for what the first sample of shards lacks and a later one has."""
+        """Raises UserError for what the first sample of shards lacks and a later one has."""
         for field in ("captions", "question", "answers", "label", "also_true", "categories"):
             if field not in self.given and any(getattr(sample, field) not in (None, ()) for sample in samples):
                 raise UserError(

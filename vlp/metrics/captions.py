@@ -32,7 +32,7 @@ _TINY, _SMALL = 1e-15, 1e-9  # coco-caption adds them above and below each of BL
 def caption_scores(candidates: Mapping[Image, str], references: Mapping[Image, Sequence[str]]) -> dict[str, float]:
     """`bleu_1` … `bleu_4`, `rouge_l` and `cider_d` of captions as they are written.
 
-    ValueError where the images of the two differ, or one has no reference. CIDEr-D weighs words by how few of these
+    UserError where the images of the two differ, or one has no reference. CIDEr-D weighs words by how few of these
     images' references have them, so that figures of a subset do not compare (and of one image are 0).
     """
     _check_images(candidates, references)

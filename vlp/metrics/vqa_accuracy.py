@@ -19,7 +19,7 @@ from vlp.tokenizers.vqa_text import normalise_answer, trim_answer
 def vqa_accuracy(prediction: str, answers: Sequence[str]) -> float:
     """In [0, 1]. Texts are normalised only where the answers differ: "Yes" against ten times "yes" scores 0.
 
-    ValueError for fewer than two answers, since with one left out there is nothing to compare with.
+    UserError for fewer than two answers, since with one left out there is nothing to compare with.
     """
     if len(answers) < 2:
         raise UserError(

@@ -30,7 +30,7 @@ MASK = "[MASK]"
 
 
 class Tokenizer:
-    """size: number of ids, known before training.  truncate False: a text that is too long is a ValueError instead.
+    """size: number of ids, known before training.  truncate False: a text that is too long is a UserError instead.
     mask_id: what masked language modelling puts in a token's place; None = this vocabulary has no such token.
     add_end: False for ALBEF, whose captions and questions have no end token.  cleaning: what is done to captions and
     questions first, a name of `vlp.tokenizers.cleaning`.

@@ -230,7 +230,7 @@ def _readable(path: Path) -> bool:
 
 
 def read(path: Path) -> dict[str, Any]:
-    """Tensors and plain values.  Raises ValueError for a damaged file, and for one that would run code."""
+    """Tensors and plain values.  Raises UserError for a damaged file, and for one that would run code."""
     content = files.read(path)
     if not isinstance(content, dict):
         raise UserError(f"{path} is no checkpoint of a run")

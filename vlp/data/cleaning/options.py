@@ -62,7 +62,7 @@ def help_of(name: str) -> str:
 
 
 def chosen(settings: Sequence[str]) -> CleanOptions:
-    """From `name=value` texts.  Raises ValueError for an unknown name or a value of another type."""
+    """From `name=value` texts.  Raises UserError for an unknown name or a value of another type."""
     values: dict[str, Any] = {}
     for setting in settings:
         name, _, text = setting.partition("=")

@@ -63,7 +63,7 @@ def damage_explained(path: Path) -> Iterator[None]:
 def members(path: Path, patterns: tuple[str, ...], limits: Limits) -> Iterator[Member]:
     """The plain files whose names match one of the patterns (all where there are none), each readable until the next.
 
-    ValueError for the first member that is no plain file or folder or leads out of the folder, matching or not.
+    UserError for the first member that is no plain file or folder or leads out of the folder, matching or not.
     """
     with damage_explained(path):
         yield from (_zip if path.suffix == ".zip" else _tar)(path, patterns, limits)

@@ -22,6 +22,7 @@ from vlp.data.download.progress import Report, Tally
 from vlp.data.download.space import check_space
 from vlp.data.download.transfer import Stopped, Transfer, checksums, mismatch
 from vlp.data.download.unpack import unpack
+from vlp.system.errors import UserError
 
 
 @dataclass
@@ -46,7 +47,7 @@ def download(
 ) -> None:
     """Fetches and unpacks what is not complete yet.
 
-    OSError or ValueError in one sentence when some file fails, after all others had their chance.
+    OSError or UserError in one sentence when some file fails, after all others had their chance.
     """
     patience = patience or Patience()
     chosen = [mirrored(file, mirror) for part in catalogue.choose(only) for file in part.files]
@@ -122,7 +123,7 @@ class Crew:
             for thread in threads:
                 thread.join(max(latest - time.monotonic(), 0))
         report.update()
-        defects = [error for error in self.failures if not isinstance(error, (OSError, ValueError))]
+        defects = [error for error in self.failures if not isinstance(error, (OSError, UserError))]
         if defects or len(self.failures) == 1:
             raise (defects or self.failures)[0]
         if self.failures:

@@ -22,7 +22,7 @@ def unpack(
 ) -> dict[str, int]:
     """How many members each folder got, by the folders' paths relative to the root.
 
-    Raises ValueError for an archive that is damaged or hostile; then nothing of it is in place.
+    Raises UserError for an archive that is damaged or hostile; then nothing of it is in place.
     """
     archive, limits = root / file.path, limits or Limits()
     tally.stage, tally.done, tally.total = "unpacking", 0, None
