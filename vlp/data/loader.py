@@ -16,7 +16,13 @@ import torch
 from torch.utils.data import DataLoader
 
 from vlp.system.compat.stdlib import on_unsendable_item
-from vlp.system.compat.torch import data_loader_timed_out, data_worker_died, worker_error_message, worker_exit_codes
+from vlp.system.compat.torch import (
+    data_loader_timed_out,
+    data_worker_died,
+    shared_memory_full,
+    worker_error_message,
+    worker_exit_codes,
+)
 from vlp.system.errors import is_user_error
 
 
@@ -54,7 +60,7 @@ def _end_when_told(parent: int) -> None:
 def _end(error: Exception, batch: Any) -> None:
     """Of a worker that cannot hand a batch over: Python prints the error and goes on, and training waits for ever."""
     traceback.print_exception(error)
-    os._exit(errno.ENOSPC if os.strerror(errno.ENOSPC) in str(error) else 1)
+    os._exit(errno.ENOSPC if shared_memory_full(error) else 1)
 
 
 class LostWorker(RuntimeError):
@@ -95,7 +101,7 @@ class Loader(DataLoader[Any]):
         awaited: list[tuple[int, int]] = next(itertools.islice(iter(batches), self.delivered, None), [])
         samples = ", ".join(str(index) for _, index in awaited)
         why = " ".join(str(error).split())
-        full = "shared memory" in why or errno.ENOSPC in exit_codes
+        full = errno.ENOSPC in exit_codes or shared_memory_full(error, exit_codes)
         cause = (
             "batches go from workers to training through /dev/shm: enlarge it (docker run --shm-size=8g), or set data.num_workers=0"
             if full

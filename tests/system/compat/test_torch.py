@@ -142,6 +142,16 @@ def test_a_loader_that_waits_too_long() -> None:
     assert not compat.data_worker_died(found)
 
 
+def test_a_worker_without_shared_memory() -> None:
+    iterator = iter(DataLoader(Failing(number=signal.SIGBUS), num_workers=1))
+    with pytest.raises(RuntimeError) as caught:  # which one is what the test is about
+        next(iterator)
+    assert compat.data_worker_died(caught.value)
+    assert compat.shared_memory_full(caught.value, compat.worker_exit_codes(iterator)), caught.value
+    assert compat.shared_memory_full(RuntimeError("unable to write to file </torch_1>: No space left on device (28)"))
+    assert not compat.shared_memory_full(raised(Failing(number=signal.SIGKILL)))
+
+
 def test_exit_codes_of_workers() -> None:
     iterator = iter(DataLoader(range(4), num_workers=2))  # type: ignore[arg-type]
     assert compat.worker_exit_codes(iterator) == [None, None]

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
-from collections.abc import Iterator
+import os
+import signal
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch.distributed as dist
@@ -64,6 +67,13 @@ def data_worker_died(error: BaseException) -> bool:
 def data_loader_timed_out(error: BaseException) -> bool:
     """Whether no batch came within a DataLoader's `timeout`; a RuntimeError that only its text tells from others."""
     return isinstance(error, RuntimeError) and "DataLoader timed out" in str(error)
+
+
+def shared_memory_full(error: BaseException, exit_codes: Sequence[int | None] = ()) -> bool:
+    """Whether a tensor found no room in /dev/shm: torch raises a RuntimeError with the system's words in the worker, or the system
+    ends the worker by SIGBUS, which the main process learns from its text or from the exit code, as it happens."""
+    written = os.strerror(errno.ENOSPC) in str(error) or "out of shared memory" in str(error)
+    return written or -signal.SIGBUS in exit_codes
 
 
 def worker_error_message(error: BaseException) -> str | None:
