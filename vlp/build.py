@@ -11,6 +11,8 @@ import importlib
 from collections.abc import Sequence
 from typing import Any
 
+from vlp.system.errors import UserError
+
 FROM_FILES = ("vlp.models.", "vlp.tokenizers.", "vlp.data.transforms.", "vlp.objectives.", "vlp.tasks.")
 _WORDS = ("_target_", "_partial_", "_convert_", "_recursive_")
 
@@ -27,7 +29,7 @@ def build(config: Any, /, *, allow: Sequence[str] | None = None, **built: Any) -
     values = {key: build(value, allow=allow) for key, value in config.items() if key not in _WORDS}
     if "_target_" not in config:
         if not values.keys() == config.keys():
-            raise ValueError(f"a config node with {sorted(set(config) - set(values))} has no _target_")
+            raise UserError(f"a config node with {sorted(set(config) - set(values))} has no _target_")
         return values
     target = _allowed(config["_target_"], allow) if allow is not None else _locate(config["_target_"])
     values |= built
@@ -45,12 +47,12 @@ def _locate(path: str) -> Any:
                 continue
             raise
         return functools.reduce(getattr, names[end:], module)
-    raise ValueError(f"there is no {path}")
+    raise UserError(f"there is no {path}")
 
 
 def _allowed(path: Any, allow: Sequence[str]) -> type:
     prefixes = ", ".join(prefix + "*" for prefix in allow)
-    refusal = ValueError(f"the config in this file asks for {path!r}; only classes of {prefixes} are built from files")
+    refusal = UserError(f"the config in this file asks for {path!r}; only classes of {prefixes} are built from files")
     module, _, name = str(path).rpartition(".")
     if not any((module + ".").startswith(prefix) for prefix in allow):
         raise refusal

@@ -13,6 +13,7 @@ from typing import Any
 from vlp.data import commands as data_commands
 from vlp.doctor import command as doctor_command
 from vlp.system import exit_codes
+from vlp.system.errors import is_user_error
 from vlp.system.suggest import nearest_option
 
 LISTED = {
@@ -121,7 +122,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return exit_codes.INTERRUPTED
     except Exception as error:
-        if os.environ.get("HYDRA_FULL_ERROR") == "1" or not is_sentence(error):
+        if os.environ.get("HYDRA_FULL_ERROR") == "1" or not is_user_error(error):
             raise
         parts = (getattr(options, name, None) for name in ("command", "data_command", "sweep_command"))
         print(f"vlp {' '.join(filter(None, parts))}: {error}", file=sys.stderr)
@@ -138,11 +139,6 @@ def launch(command: str, arguments: Sequence[str], *, conf: Path | None = None) 
         return sweep(*given)
 
     return main(command, arguments, multirun=multirun, conf=conf)
-
-
-def is_sentence(error: Exception) -> bool:
-    """Errors about what the user gave; anything else is a defect and keeps its traceback."""
-    return isinstance(error, (OSError, ValueError)) or type(error).__name__ == "ConfigError"
 
 
 def scenes(options: argparse.Namespace) -> None:

@@ -7,7 +7,6 @@ process on the joined batch (tests/test_distributed.py compares every parameter)
 
 from __future__ import annotations
 
-import importlib
 import os
 from collections.abc import Iterable, Sequence
 from itertools import chain
@@ -18,6 +17,8 @@ import torch.distributed as dist
 from jaxtyping import Float, Int
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+
+from vlp.system.compat.torch import prefix_rendezvous_stores
 
 
 def world_size() -> int:
@@ -31,13 +32,7 @@ def forget_earlier_attempts() -> None:
     attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
     if attempt == "0":
         return
-    rendezvous: Any = importlib.import_module("torch.distributed.rendezvous")  # its name is a function's, too
-    original = rendezvous._create_c10d_store
-
-    def create(*arguments: Any, **settings: Any) -> dist.Store:
-        return dist.PrefixStore(f"attempt_{attempt}", original(*arguments, **settings))
-
-    rendezvous._create_c10d_store = create
+    prefix_rendezvous_stores(f"attempt_{attempt}")
 
 
 def rank() -> int:

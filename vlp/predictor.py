@@ -6,7 +6,6 @@ predictor.similarity(["dog.jpg"], ["a dog", "a cat"])
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Sequence
 from itertools import chain
 from pathlib import Path
@@ -28,6 +27,8 @@ from vlp.models.equal_inputs import content_keys, first_equal
 from vlp.models.momentum import MomentumCopy
 from vlp.models.vlm import VisionLanguageModel
 from vlp.structures import Image, Text
+from vlp.system.errors import UserError
+from vlp.system.json_files import read_json
 from vlp.tasks.captioning import Captioning
 from vlp.tasks.zero_shot import class_embeddings
 from vlp.tokenizers.base import Tokenizer
@@ -92,7 +93,7 @@ def _tokenizer(checkpoint: Checkpoint, model: VisionLanguageModel, given: str | 
     else:
         tokenizer = ClipTokenizer(vocabulary=vocabulary, context_length=context_length)
     if tokenizer.size > model.part("text").vocabulary_size:
-        raise ValueError(
+        raise UserError(
             f"the vocabulary has {tokenizer.size} tokens, but the checkpoint only {model.part('text').vocabulary_size}"
         )
     return tokenizer
@@ -105,7 +106,7 @@ _VOCABULARIES = ("tokenizer.json", "vocab.json", "vocab.txt")
 def _is_wordpiece(path: Path) -> bool:
     whole = path / "tokenizer.json" if path.is_dir() else path
     if whole.suffix == ".json" and whole.is_file():
-        return json.loads(whole.read_text(encoding="utf-8")).get("model", {}).get("type") == "WordPiece"
+        return read_json(whole).get("model", {}).get("type") == "WordPiece"
     return (path / "vocab.txt").is_file() or path.name == "vocab.txt"
 
 
@@ -201,11 +202,9 @@ class Predictor:
         """
         prompts = tuple(("a photo of a {}.",) if templates is None else _listed(templates, "templates"))
         if wrong := [prompt for prompt in prompts if "{}" not in prompt]:
-            raise ValueError(f"templates: {wrong[0]!r} has no {{}} where the label goes")
+            raise UserError(f"templates: {wrong[0]!r} has no {{}} where the label goes")
         if len(set(_listed(labels, "labels"))) < len(labels):
-            raise ValueError(
-                f"labels: {next(label for label in labels if list(labels).count(label) > 1)!r} comes twice"
-            )
+            raise UserError(f"labels: {next(label for label in labels if list(labels).count(label) > 1)!r} comes twice")
         tokenizer = self.require_tokenizer()
         classes = class_embeddings(self.model, tokenizer, tuple(labels), prompts, self.batch_size)
         logits = self.model.similarity(self.embed_images(images), classes.to(self.device))
@@ -266,19 +265,19 @@ class Predictor:
     def _objective(self, name: str) -> Any:
         if name not in self.objectives:
             has = ", ".join(self.objectives) or "none"
-            raise ValueError(f"this checkpoint has no head for {name}; its heads are: {has}")
+            raise UserError(f"this checkpoint has no head for {name}; its heads are: {has}")
         return self.objectives[name]
 
     def _pixels(self, images: Sequence[Picture]) -> Image:
         if self.transform is None:
-            raise ValueError("this checkpoint's image preprocessing is not one that vlp knows: set predictor.transform")
+            raise UserError("this checkpoint's image preprocessing is not one that vlp knows: set predictor.transform")
         return pad_images([self.transform(_picture(image)) for image in images]).to(self.device)
 
     def _pairs(
         self, images: Sequence[Picture], texts: Sequence[str], name: str
     ) -> Iterator[tuple[list[Any], list[str]]]:
         if len(_listed(images, "images")) != len(_listed(texts, name)):
-            raise ValueError(f"{len(images)} images and {len(texts)} {name}: give one for each image")
+            raise UserError(f"{len(images)} images and {len(texts)} {name}: give one for each image")
         return zip(self._batches(images, "images"), self._batches(texts, name), strict=True)
 
     def _batches(self, inputs: Sequence[Any], name: str) -> Iterator[list[Any]]:
@@ -290,7 +289,7 @@ class Predictor:
 def _listed(inputs: Sequence[Any], name: str) -> Sequence[Any]:
     several = hasattr(inputs, "__getitem__") and hasattr(inputs, "__len__")  # a column of a table too
     if isinstance(inputs, (str, Path, PIL.Image.Image)) or not several or len(inputs) == 0:
-        raise ValueError(f"{name} must be a list with at least one entry")
+        raise UserError(f"{name} must be a list with at least one entry")
     return inputs
 
 
@@ -299,9 +298,9 @@ def _picture(image: Picture) -> PIL.Image.Image:
     if isinstance(image, (str, Path)):
         return open_image(image)
     if not isinstance(image, PIL.Image.Image):
-        raise ValueError(
+        raise UserError(
             f"images are paths or Pillow's, not {type(image).__name__}: PIL.Image.fromarray makes one of an array"
         )
     if not image.width or not image.height:
-        raise ValueError(f"an image of {image.width} x {image.height} pixels")
+        raise UserError(f"an image of {image.width} x {image.height} pixels")
     return PIL.ImageOps.exif_transpose(image) if orientation_of(image) != 1 else image

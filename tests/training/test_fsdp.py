@@ -20,7 +20,8 @@ from vlp.checkpoints.convert import convert
 from vlp.launch.compose import Composer, conf_folder
 from vlp.launch.config.resolve import resolve_config
 from vlp.launch.run_folder import freeze
-from vlp.training.strategies.sharding import lengthen_scalars, units
+from vlp.system.compat.torch import scalars_to_rows
+from vlp.training.strategies.sharding import units
 
 ROOT = Path(__file__).resolve().parents[2]
 SETTINGS = (
@@ -211,7 +212,7 @@ def test_scalars_are_stored_as_rows_and_read_as_numbers() -> None:
     first, second = nn.Module(), nn.Module()
     first.scale = second.scale = nn.Parameter(torch.tensor(3.0))
     module = nn.ModuleDict({"first": first, "second": second})
-    assert lengthen_scalars(module) == {"first.scale", "second.scale"}
+    assert scalars_to_rows(module) == {"first.scale", "second.scale"}
     assert {name: p.shape for name, p in module.named_parameters()} == {"first.scale": (1,)}
     assert first.scale.shape == ()
     (2 * first.scale + second.scale).backward()

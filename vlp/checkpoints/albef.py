@@ -8,7 +8,6 @@ Sizes are in the shapes; numbers of heads are arguments, or in `config_bert.json
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -32,6 +31,8 @@ from vlp.checkpoints.salesforce import (
     split_queue,
     unflattened,
 )  # fmt: skip
+from vlp.system.errors import UserError
+from vlp.system.json_files import read_json
 
 _DISTILLATION = 0.4  # of the published recipes
 _OBJECTIVES = {
@@ -167,7 +168,7 @@ def _check_tied(state: State) -> None:
 
 def _model(ours: State, variant: Variant, path: Path, architecture: dict[str, Any]) -> dict[str, Any]:
     shape = {key.removeprefix("model."): tuple(value.shape) for key, value in ours.items()}
-    told = {name: json.loads(file.read_text()) if file else {} for name, file in _files(path).items()}
+    told = {name: read_json(file) if file else {} for name, file in _files(path).items()}
     vision_width, _, patch_size, _ = shape["vision.patches.weight"]
     vocabulary_size, width = shape["text.embedding.weight"]
     common = {
@@ -263,7 +264,7 @@ def _variant_of_ours(ours: State, model: dict[str, Any]) -> Variant:
     targets = {"vision": ".ClipVit", "text": ".BertText", "fusion": ".CrossFusion"}
     for name, target in targets.items():
         if not (model.get(name) or {}).get("_target_", "").endswith(target):
-            raise ValueError(f"ALBEF's format holds only {target[1:]} as {name}, not {model.get(name)}")
+            raise UserError(f"ALBEF's format holds only {target[1:]} as {name}, not {model.get(name)}")
     mlm = "objectives.mlm.head.bias" in ours
     ids = ours.get("objectives.itc.image_queue.id")
     heads = {key.split(".")[1] for key in ours if key.startswith("objectives.")}

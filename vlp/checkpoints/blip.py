@@ -8,7 +8,6 @@ decoder shares them. [DEC] and [ENC] are the last two ids of the vocabulary.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -30,6 +29,8 @@ from vlp.checkpoints.salesforce import (
     split_queue,
     unflattened,
 )  # fmt: skip
+from vlp.system.errors import UserError
+from vlp.system.json_files import read_json
 
 _BERT_CONFIG = {"num_attention_heads": "text_heads", "hidden_act": "activation", "layer_norm_eps": "text_norm_eps"}
 PROMPT = "a picture of "  # models/blip.py
@@ -92,7 +93,7 @@ def read(state: State, path: Path, architecture: dict[str, Any]) -> Checkpoint:
         (beside(path, "med_config.json", "bert_config.json"), _BERT_CONFIG),
         (beside(path, "fixture_vision.json"), {"num_heads": "vision_heads"}),
     ):
-        content = json.loads(file.read_text()) if file else {}
+        content = read_json(file) if file else {}
         told |= {ours: content[theirs] for theirs, ours in names.items() if theirs in content}
     vocabulary = beside(path, "vocab.txt")
     if "activation" in architecture:  # of all towers; the file beside tells the text layers' only
@@ -226,7 +227,7 @@ def write(checkpoint: Checkpoint, path: Path) -> None:
     targets = {"vision": ".ClipVit", "text": ".BertText", "fusion": ".GroundedFusion", "decoder": ".CausalDecoder"}
     for name, target in targets.items():
         if name in model and not model[name]["_target_"].endswith(target):
-            raise ValueError(f"BLIP's format holds only {target[1:]} as {name}, not {model[name]['_target_']}")
+            raise UserError(f"BLIP's format holds only {target[1:]} as {name}, not {model[name]['_target_']}")
     ours = unflattened(joined(checkpoint.state, checkpoint.heads, checkpoint.momentum))
     kept = ("momentum.model.vision.", "momentum.model.text.", "momentum.model.projection.")
     ours = {key: value for key, value in ours.items() if not key.startswith("momentum.") or key.startswith(kept)}

@@ -18,6 +18,8 @@ from torch import Tensor
 
 from vlp.checkpoints.checkpoint import Checkpoint, eval_transform
 from vlp.checkpoints.keys import Row, State, layers, to_ours, to_theirs
+from vlp.system.errors import UserError
+from vlp.system.json_files import read_json
 
 _HALF = re.compile(
     r"text_projection|visual\.proj|.*\.attn\..*|.*\.mlp\..*|.*conv\d\.weight|.*downsample\.0\.weight|visual\.attnpool\.._proj\..*"
@@ -76,7 +78,7 @@ def read(state: Mapping[str, Tensor], path: Path, architecture: dict[str, Any]) 
     """The architecture also from a JSON of the same name, or `config.json`, with CLIP's constructor arguments."""
     ours = to_ours(state, table(state))
     beside = next((f for f in (path.with_suffix(".json"), path.parent / "config.json") if f.is_file()), None)
-    told = json.loads(beside.read_text()) if beside else {}
+    told = read_json(beside) if beside else {}
     told = {"text_heads": told.get("transformer_heads"), "vision_heads": told.get("vision_heads")} | architecture
     model = infer(ours, **{key: value for key, value in told.items() if key in _TOLD and value is not None})
     return Checkpoint(config={"model": model, "transform": eval_transform(model["vision"]["image_size"])}, state=ours)
@@ -166,7 +168,7 @@ def _check(model: dict[str, Any]) -> None:
     for name in ("vision", "text"):
         tower = model[name]
         if not tower["_target_"].rpartition(".")[2].startswith("Clip"):
-            raise ValueError(f"OpenAI's format holds only CLIP's own towers; the {name} tower is a {tower['_target_']}")
+            raise UserError(f"OpenAI's format holds only CLIP's own towers; the {name} tower is a {tower['_target_']}")
         if tower.get("heads") is not None and tower["heads"] != _width(tower) // 64 > 0:
             reasons.append(f"{name}.heads={tower['heads']}")
         usual = {"activation": "quick_gelu", "norm_eps": 1e-5, "causal": True} | (
@@ -178,6 +180,6 @@ def _check(model: dict[str, Any]) -> None:
     if tower.get("pool", "end") in ("first", "last") or not highest:
         reasons.append(f"text.pool={tower['pool']}")
     if reasons:
-        raise ValueError(
+        raise UserError(
             f"OpenAI's code would run another model than this one, as it does not know {', '.join(reasons)}"
         )

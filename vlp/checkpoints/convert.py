@@ -13,6 +13,7 @@ import torch
 
 from vlp.checkpoints import albef, blip, clip, hugging_face, hugging_face_blip, hugging_face_vilt, load, shards, vilt
 from vlp.checkpoints.checkpoint import Checkpoint
+from vlp.system.errors import UserError
 
 WRITERS = {"albef": albef.write, "blip": blip.write, "vilt": vilt.write}
 FORMATS = ("hugging_face", "openai", *WRITERS, "vlp")
@@ -21,7 +22,7 @@ FORMATS = ("hugging_face", "openai", *WRITERS, "vlp")
 def convert(source: Path, destination: Path, format: str, **architecture: Any) -> None:
     """destination: a new folder for hugging_face, a new file for the others."""
     if format not in FORMATS:
-        raise ValueError(f"unknown format {format!r}: choose one of {', '.join(FORMATS)}")
+        raise UserError(f"unknown format {format!r}: choose one of {', '.join(FORMATS)}")
     source, destination = Path(source), Path(destination)
     if destination.is_file() or (destination.is_dir() and (format != "hugging_face" or any(destination.iterdir()))):
         raise FileExistsError(f"{destination} exists: give a new place to write to")
@@ -63,6 +64,6 @@ def _pooled_at_end_token(checkpoint: Checkpoint) -> dict[str, Any]:
     text = config["model"].get("text") or {}
     if text.get("_target_", "").endswith(".ClipText") and text.get("pool", "end") == "end":
         if checkpoint.tokenizer_json is None:
-            raise ValueError("this checkpoint pools text at its last real token and has no tokenizer to tell its id")
+            raise UserError("this checkpoint pools text at its last real token and has no tokenizer to tell its id")
         text |= {"pool": "eot", "eot_id": json.loads(checkpoint.tokenizer_json)["end_id"]}
     return config

@@ -17,16 +17,17 @@ from torch import Tensor
 
 from vlp.checkpoints import shards
 from vlp.checkpoints.keys import State
+from vlp.system.errors import UserError
 
 FORMAT = 1  # of our own files, told in each as `vlp_format`; raised when what they hold changes its meaning
 
 
 def read(path: Path) -> Any:
     """What a `torch.save` file or a folder of shards holds (weights only), or the state dict of a safetensors file or
-    TorchScript archive.  Raises ValueError for what is damaged, would run code, or is a file of ours of a later format."""
+    TorchScript archive.  Raises UserError for what is damaged, would run code, or is a file of ours of a later format."""
     content = _read(path)
     if isinstance(content, dict) and isinstance(format := content.get("vlp_format", FORMAT), int) and format > FORMAT:
-        raise ValueError(
+        raise UserError(
             f"{path} was written by a later vlp (format {format}; this one reads up to {FORMAT}): pip install --upgrade vlp"
         )
     return content
@@ -36,12 +37,12 @@ def _read(path: Path) -> Any:
     if path.is_dir():
         return shards.read(path)
     if not path.stat().st_size:
-        raise ValueError(f"{path} is empty")
+        raise UserError(f"{path} is empty")
     if path.suffix == ".safetensors":
         return load_file(path)
     with path.open("rb") as file:
         if not file.read(2).startswith((b"PK", b"\x80")):  # archives, and the pickles of before
-            raise ValueError(f"{path} is no checkpoint: neither torch nor safetensors wrote it")
+            raise UserError(f"{path} is no checkpoint: neither torch nor safetensors wrote it")
     if zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as archive:
             if any(name.endswith("/constants.pkl") for name in archive.namelist()):
@@ -49,11 +50,11 @@ def _read(path: Path) -> Any:
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        raise ValueError(
+        raise UserError(
             f"{path} holds more than tensors and plain values, which could run code when it is read: it is refused"
         ) from error
     except (RuntimeError, EOFError, KeyError) as error:
-        raise ValueError(f"{path} is damaged and cannot be read: {' '.join(str(error).split())[:200]}") from error
+        raise UserError(f"{path} is damaged and cannot be read: {' '.join(str(error).split())[:200]}") from error
 
 
 _STORAGES = {
@@ -84,7 +85,7 @@ class _Archive(pickle.Unpickler):
         dtype = _STORAGES.get(name) if module == "torch" else None
         if dtype is not None:
             return dtype
-        raise ValueError(f"this TorchScript archive holds a {module}.{name}, which is neither a module nor a tensor")
+        raise UserError(f"this TorchScript archive holds a {module}.{name}, which is neither a module nor a tensor")
 
     def persistent_load(self, identity: tuple[Any, ...]) -> Tensor:
         _, dtype, key, _, _ = identity

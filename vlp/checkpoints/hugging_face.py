@@ -17,6 +17,8 @@ from safetensors.torch import save_file
 from vlp.checkpoints import files, preprocessing
 from vlp.checkpoints.checkpoint import Checkpoint, eval_transform
 from vlp.checkpoints.keys import Row, State, to_ours, to_theirs
+from vlp.system.errors import UserError
+from vlp.system.json_files import read_json
 
 KINDS = ("clip", "vision-text-dual-encoder", "vilt", "blip")  # the last two in their own modules
 ACTIVATIONS = {"quick_gelu": "quick_gelu", "gelu": "gelu", "gelu_pytorch_tanh": "gelu_tanh"}
@@ -62,7 +64,7 @@ DUAL = [
 
 def read(folder: Path, architecture: dict[str, Any]) -> Checkpoint:
     """Without a file of its preprocessing only CLIP's own is known."""
-    told = json.loads((folder / "config.json").read_text())
+    told = read_json(folder / "config.json")
     refuse(architecture)
     transform = None
     if told.get("model_type") == "clip":
@@ -71,7 +73,7 @@ def read(folder: Path, architecture: dict[str, Any]) -> Checkpoint:
     elif told.get("model_type") == "vision-text-dual-encoder":
         model, state = _read_dual(folder)
     else:
-        raise ValueError(f"{folder} holds a {told.get('model_type')!r} model; vlp reads {', '.join(KINDS)}")
+        raise UserError(f"{folder} holds a {told.get('model_type')!r} model; vlp reads {', '.join(KINDS)}")
     config = {"model": model, "transform": transform}
     preprocessing.apply(config, folder)
     return Checkpoint(config=config, state=state, vocabulary=folder)
@@ -86,13 +88,13 @@ def weights(folder: Path) -> State:
 
 def refuse(architecture: dict[str, Any]) -> None:
     if architecture:
-        raise ValueError(f"a Hugging Face folder says its architecture itself; {', '.join(architecture)} cannot be set")
+        raise UserError(f"a Hugging Face folder says its architecture itself; {', '.join(architecture)} cannot be set")
 
 
 def activation(name: str, model: str) -> str:
     """Our name of transformers' activation."""
     if name not in ACTIVATIONS:
-        raise ValueError(f"vlp's {model} has no activation {name}: it knows {', '.join(ACTIVATIONS)}")
+        raise UserError(f"vlp's {model} has no activation {name}: it knows {', '.join(ACTIVATIONS)}")
     return ACTIVATIONS[name]
 
 
@@ -142,7 +144,7 @@ def _read_dual(folder: Path) -> tuple[dict[str, Any], State]:
     model, info = reader.from_pretrained(folder, output_loading_info=True, local_files_only=True)
     wrong = {name: sorted(map(str, keys)) for name, keys in info.items() if keys and "key" in name}
     if wrong:
-        raise ValueError(f"{folder} does not fit its own config: {wrong}")
+        raise UserError(f"{folder} does not fit its own config: {wrong}")
     vision, text = model.config.vision_config.to_dict(), model.config.text_config.to_dict()
     widths = model.visual_projection.in_features, model.text_projection.in_features
     config = {
@@ -169,13 +171,13 @@ def write(config: dict[str, Any], state: State, folder: Path) -> None:
     model = config["model"]
     folder.mkdir(parents=True, exist_ok=True)
     if not model["projection"]["_target_"].endswith(".LinearProjection"):
-        raise ValueError(f"transformers has no model with the projection {model['projection']['_target_']}")
+        raise UserError(f"transformers has no model with the projection {model['projection']['_target_']}")
     dual = [model[name]["_target_"].rpartition(".")[2] for name in ("vision", "text")]
     if dual == ["TransformersVision", "TransformersText"]:
         _write_dual(model, state, folder)
         return preprocessing.write(folder, "CLIPImageProcessor", config)
     if dual != ["ClipVit", "ClipText"]:
-        raise ValueError(f"transformers has no model with a {dual[0]} and a {dual[1]}")
+        raise UserError(f"transformers has no model with a {dual[0]} and a {dual[1]}")
     dtypes = {value.dtype for value in state.values()}
     theirs = to_theirs(state if len(dtypes) == 1 else files.float32(state), CLIP)
     told = _clip_json(model, theirs)
@@ -187,9 +189,9 @@ def write(config: dict[str, Any], state: State, folder: Path) -> None:
 def _clip_json(model: dict[str, Any], theirs: State) -> dict[str, Any]:
     vision, text = model["vision"], model["text"]
     if vision.get("pool", "class") != "class" or not vision.get("pre_norm", True) or not text.get("causal", True):
-        raise ValueError("transformers' CLIPModel pools the class token after a pre-norm, and its text tower is causal")
+        raise UserError("transformers' CLIPModel pools the class token after a pre-norm, and its text tower is causal")
     if text.get("pool", "end") not in ("argmax", "eot", "end"):
-        raise ValueError(f"transformers' CLIPModel pools text at its end token, not at {text['pool']!r}")
+        raise UserError(f"transformers' CLIPModel pools text at its end token, not at {text['pool']!r}")
     names = {ours: theirs for theirs, ours in ACTIVATIONS.items()}
 
     def tower(side: dict[str, Any], layers: str) -> dict[str, Any]:

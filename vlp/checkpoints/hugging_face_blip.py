@@ -19,6 +19,8 @@ from vlp.checkpoints import blip, hugging_face, preprocessing
 from vlp.checkpoints.checkpoint import Checkpoint
 from vlp.checkpoints.keys import Row, to_ours, to_theirs
 from vlp.checkpoints.salesforce import check_tied, flattened, unflattened
+from vlp.system.errors import UserError
+from vlp.system.json_files import read_json
 
 _LAYER = "vision_model.encoder.layers.{}"
 TABLE = [
@@ -38,15 +40,15 @@ KINDS = ("BlipForConditionalGeneration", "BlipForQuestionAnswering", "BlipForIma
 
 
 def matches(folder: Path) -> bool:
-    return json.loads((folder / "config.json").read_text()).get("model_type") == "blip"
+    return read_json(folder / "config.json").get("model_type") == "blip"
 
 
 def read(folder: Path, architecture: dict[str, Any]) -> Checkpoint:
     hugging_face.refuse(architecture)
-    told = json.loads((folder / "config.json").read_text())
+    told = read_json(folder / "config.json")
     kind = (told.get("architectures") or ["a BLIP of no known kind"])[0]
     if kind not in KINDS:
-        raise ValueError(f"{folder} holds {kind}; vlp reads {', '.join(KINDS)}")
+        raise UserError(f"{folder} holds {kind}; vlp reads {', '.join(KINDS)}")
     config: Any = transformers.BlipConfig(**told)  # fills in what the file leaves to the defaults
     vision, text = config.vision_config, config.text_config
     state = hugging_face.weights(folder)
@@ -78,12 +80,12 @@ def write(checkpoint: Checkpoint, folder: Path) -> None:
     parts = "+".join(name for name in ("text", "projection", "decoder") if model.get(name))
     kinds = dict(zip(("decoder", "text+decoder", "text+projection"), KINDS, strict=True))
     if parts not in kinds:
-        raise ValueError(f"transformers has no BLIP of {parts}: it has {', '.join(kinds)}")
+        raise UserError(f"transformers has no BLIP of {parts}: it has {', '.join(kinds)}")
     ours = {f"model.{key}": value for key, value in checkpoint.state.items()}
     ours |= {f"objectives.{key}": value for key, value in checkpoint.heads.items() if key.startswith("itm.")}
     temperature = ours.pop("model.projection.temperature", None)
     if temperature is not None and float(temperature) != 1:
-        raise ValueError(f"transformers' BLIP gives bare cosines; this model divides them by {float(temperature):.4g}")
+        raise UserError(f"transformers' BLIP gives bare cosines; this model divides them by {float(temperature):.4g}")
     theirs = to_theirs(unflattened(ours), TABLE)
     told = _json(checkpoint) | {"architectures": [kinds[parts]]}
     folder.mkdir(parents=True, exist_ok=True)

@@ -17,6 +17,8 @@ from safetensors.torch import save_file
 from vlp.checkpoints import hugging_face, preprocessing, vilt
 from vlp.checkpoints.checkpoint import Checkpoint
 from vlp.checkpoints.keys import Row, to_ours, to_theirs
+from vlp.system.errors import UserError
+from vlp.system.json_files import read_json
 
 _LAYER = "vilt.encoder.layer.{}"
 _TEXT = "vilt.embeddings.text_embeddings"
@@ -68,18 +70,18 @@ _KINDS = {
 
 
 def matches(folder: Path) -> bool:
-    return json.loads((folder / "config.json").read_text()).get("model_type") == "vilt"
+    return read_json(folder / "config.json").get("model_type") == "vilt"
 
 
 def read(folder: Path, architecture: dict[str, Any]) -> Checkpoint:
     hugging_face.refuse(architecture)
-    told = json.loads((folder / "config.json").read_text())
+    told = read_json(folder / "config.json")
     config: Any = transformers.ViltConfig(**told)  # fills in what the file leaves to the defaults
     kind = (told.get("architectures") or ["ViltModel"])[0]
     if kind not in HEADS:
-        raise ValueError(f"{folder} holds a {kind}; vlp reads {', '.join(HEADS)}")
+        raise UserError(f"{folder} holds a {kind}; vlp reads {', '.join(HEADS)}")
     if not config.qkv_bias:
-        raise ValueError(f"{folder} holds a ViLT without biases in its attention (qkv_bias), which vlp has not")
+        raise UserError(f"{folder} holds a ViLT without biases in its attention (qkv_bias), which vlp has not")
     state = hugging_face.weights(folder)
     if not any(key.startswith("vilt.") for key in state):  # ViltModel by itself
         state = {f"vilt.{key}": value for key, value in state.items()}
@@ -109,7 +111,7 @@ def write(checkpoint: Checkpoint, folder: Path, *, head: str | None = None) -> N
     model, objectives = checkpoint.config["model"], checkpoint.config.get("objectives") or {}
     names = [head] if head is not None else sorted({key.partition(".")[0] for key in checkpoint.heads})
     if len(names) > 1 or not set(names) <= {*_KINDS}:
-        raise ValueError(
+        raise UserError(
             f"a Hugging Face ViLT holds one head of {', '.join(_KINDS)}, but here are {', '.join(names)}: give head="
         )
     kind = _KINDS[names[0]] if names else "ViltModel"

@@ -15,6 +15,8 @@ from functools import cache
 import torch
 from torch import Tensor, nn
 
+from vlp.system.errors import UserError
+
 State = dict[str, Tensor]
 
 
@@ -54,7 +56,7 @@ def to_ours(state: Mapping[str, Tensor], rows: Iterable[Row]) -> State:
                 tensor = parts[0] if len(parts) == 1 else torch.cat(parts)
                 result[_fill(row.ours, found.groups())] = tensor.T.contiguous() if row.transpose else tensor
     if rest:
-        raise ValueError(f"this checkpoint has {_listed(rest)} that no known model of its format has")
+        raise UserError(f"this checkpoint has {_listed(rest)} that no known model of its format has")
     return result
 
 
@@ -70,7 +72,7 @@ def to_theirs(state: Mapping[str, Tensor], rows: Iterable[Row]) -> State:
                 pieces = [piece.clone() for piece in tensor.chunk(count)] if count > 1 else [tensor]
                 result |= {_fill(name, found.groups()): piece for name, piece in zip(row.parts, pieces, strict=True)}
     if rest:
-        raise ValueError(f"this model has {_listed(rest)} for which the format has no place")
+        raise UserError(f"this model has {_listed(rest)} for which the format has no place")
     return result
 
 
@@ -88,7 +90,7 @@ def load_strictly(model: nn.Module, state: Mapping[str, Tensor]) -> None:
     }
     if any(problems.values()):
         words = "; ".join(f"{verb} {_listed(keys)}" for verb, keys in problems.items() if keys)
-        raise ValueError(f"the checkpoint does not fit the model: it {words}")
+        raise UserError(f"the checkpoint does not fit the model: it {words}")
     model.load_state_dict({key: state[key].to(wanted[key].dtype) for key in wanted})
 
 

@@ -35,6 +35,7 @@ from vlp.checkpoints import (
 )
 from vlp.checkpoints.checkpoint import Checkpoint
 from vlp.checkpoints.keys import State, below, load_strictly
+from vlp.system.errors import UserError
 
 TOKENIZER = "vlp_tokenizer.json"
 # Readers. Of files: matches(keys), read(state, path, architecture) -> Checkpoint, and so are clip and open_clip, whose keys
@@ -55,7 +56,7 @@ def read(path: Path, architecture: dict[str, Any]) -> Checkpoint:
     """
     unknown = sorted(set(architecture) - set(_OPTIONS))
     if unknown:
-        raise ValueError(f"load takes no {', '.join(unknown)}; what it takes is {', '.join(_OPTIONS)}")
+        raise UserError(f"load takes no {', '.join(unknown)}; what it takes is {', '.join(_OPTIONS)}")
     if not path.exists():
         raise FileNotFoundError(f"{path}: there is no such checkpoint")
     told = {key: value for key, value in architecture.items() if key != "image_size"}
@@ -71,7 +72,7 @@ def build_model(checkpoint: Checkpoint) -> Any:
     for name in ("vision", "text"):
         tower = parts.get(name) or {}
         if tower.get("weights") or (tower.get("name") and "config" in tower and not tower["config"]):
-            raise ValueError(f"this checkpoint's {name} tower names other weights instead of its own architecture")
+            raise UserError(f"this checkpoint's {name} tower names other weights instead of its own architecture")
     model = build(parts, allow=FROM_FILES)
     load_strictly(model, checkpoint.state)
     return model.eval()
@@ -93,7 +94,7 @@ def load_weights(path: Path, model: nn.Module, heads: Mapping[str, nn.Module], m
             _resize(checkpoint, size)
         notes = _load_parts(model, checkpoint.state)
     except ValueError as error:
-        raise ValueError(
+        raise UserError(
             f"checkpoint={path} is of another architecture than model=…: {error}; choose the model=… that it was trained with"
         ) from error
     stored = {key.partition(".")[0] for key in checkpoint.heads}
@@ -157,10 +158,10 @@ def _read_folder(path: Path, told: dict[str, Any]) -> Checkpoint:
 def _read_file(path: Path, told: dict[str, Any]) -> Checkpoint:
     content = files.read(path)
     if not isinstance(content, dict):
-        raise ValueError(f"{path} holds a {type(content).__name__}, not a checkpoint")
+        raise UserError(f"{path} holds a {type(content).__name__}, not a checkpoint")
     if "config" in content and "state_dict" in content and "model" in content["config"]:
         if told:
-            raise ValueError(
+            raise UserError(
                 f"{path} is a checkpoint of vlp and says its architecture itself; leave out {', '.join(told)}"
             )
         return _ours(content)
@@ -170,10 +171,10 @@ def _read_file(path: Path, told: dict[str, Any]) -> Checkpoint:
         if reader.matches(state):
             return reader.read(state, path, told)
     if _TRANSFORMERS & state.keys():
-        raise ValueError(f"{path} has transformers' keys: give its folder, where config.json is")
+        raise UserError(f"{path} has transformers' keys: give its folder, where config.json is")
     if not (clip.matches(state) or open_clip.matches(state)):
         some = ", ".join(sorted(map(str, state))[:5])
-        raise ValueError(f"{path} is of no format that vlp reads; its keys are {some}, …")
+        raise UserError(f"{path} is of no format that vlp reads; its keys are {some}, …")
     if "state_dict" in content or open_clip.config_beside(path) or not clip.matches(state):
         return open_clip.read(state, path, told)
     return clip.read(state, path, told)
@@ -205,7 +206,7 @@ def _resize(checkpoint: Checkpoint, image_size: int) -> None:
         return  # which fits the positions to each image, always from the grid of training
     key = next(iter(_positions(checkpoint)), None)
     if key is None:
-        raise ValueError(f"image_size can be changed for our own towers only, not for {vision['_target_']}")
+        raise UserError(f"image_size can be changed for our own towers only, not for {vision['_target_']}")
     vision["image_size"] = image_size
     length = (image_size // vision.get("patch_size", 32)) ** 2 + 1
     for tensors, name in ((checkpoint.state, key), (checkpoint.momentum, f"model.{key}")):

@@ -6,7 +6,6 @@ inferred from the shapes, with exact GELU: open_clip's default, unlike OpenAI's.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,8 @@ from torch import Tensor
 from vlp.checkpoints import clip
 from vlp.checkpoints.checkpoint import Checkpoint, eval_transform
 from vlp.checkpoints.keys import Row, to_ours
+from vlp.system.errors import UserError
+from vlp.system.json_files import read_json
 
 CONFIG = "open_clip_config.json"
 WEIGHTS = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
@@ -57,7 +58,7 @@ def table(state: Mapping[str, object]) -> list[Row]:
 def read(state: Mapping[str, Tensor], path: Path, architecture: dict[str, Any]) -> Checkpoint:
     state = {key.removeprefix("module."): value for key, value in state.items()}
     file = config_beside(path)
-    told = json.loads(file.read_text()) if file else {}
+    told = read_json(file) if file else {}
     if file:
         _refuse_unknown(told["model_cfg"])
     ours = to_ours(state, table(state))
@@ -102,7 +103,7 @@ def _refuse_unknown(cfg: dict[str, Any]) -> None:
             if key not in _KNOWN | _TRAINING and value not in (None, False, _DEFAULTS.get(key)):
                 unknown.append(f"{side}.{key}={value}")
     if unknown:
-        raise ValueError(f"this open_clip model has parts that vlp does not build: {', '.join(unknown)}")
+        raise UserError(f"this open_clip model has parts that vlp does not build: {', '.join(unknown)}")
 
 
 def _apply(model: dict[str, Any], cfg: dict[str, Any], architecture: dict[str, Any]) -> None:
@@ -118,7 +119,7 @@ def _apply(model: dict[str, Any], cfg: dict[str, Any], architecture: dict[str, A
     if "patch_size" in model["vision"]:
         pool = {"tok": "class", "avg": "average"}.get(vision.get("pool_type", "tok"))
         if pool is None:
-            raise ValueError(f"vlp does not build open_clip's vision_cfg.pool_type={vision['pool_type']}")
+            raise UserError(f"vlp does not build open_clip's vision_cfg.pool_type={vision['pool_type']}")
         model["vision"] |= {
             "pool": pool,
             "pre_norm": not vision.get("no_ln_pre", False),

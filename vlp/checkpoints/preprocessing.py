@@ -14,6 +14,8 @@ from typing import Any
 import transformers
 
 from vlp.checkpoints.checkpoint import eval_transform
+from vlp.system.errors import UserError
+from vlp.system.json_files import read_json
 
 FILE = "preprocessor_config.json"
 _RESAMPLING = {2: "bilinear", 3: "bicubic"}  # Pillow's numbers
@@ -29,16 +31,16 @@ class Preprocessing:
 
 
 def read(folder: Path, image_size: int) -> Preprocessing | None:
-    """None where the folder has no such file.  image_size: the model's, where the file tells none.  Raises ValueError for a
+    """None where the folder has no such file.  image_size: the model's, where the file tells none.  Raises UserError for a
     file that transformers cannot read."""
     if not (folder / FILE).is_file():
         return None
-    told = json.loads((folder / FILE).read_text())
+    told = read_json(folder / FILE)
     try:
         processor: Any = transformers.AutoImageProcessor.from_pretrained(folder, local_files_only=True)
     except (ValueError, OSError, KeyError, TypeError) as error:
         if {"image_processor_type", "feature_extractor_type"} & told.keys():
-            raise ValueError(f"{folder / FILE}: transformers cannot read it: {' '.join(str(error).split())}") from error
+            raise UserError(f"{folder / FILE}: transformers cannot read it: {' '.join(str(error).split())}") from error
         return Preprocessing(None, _normalization(told))
     values = {key: value for key, value in vars(processor).items() if value is not None}
     for name in {"size", "crop_size"} & values.keys() - told.keys():

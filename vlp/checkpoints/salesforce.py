@@ -6,6 +6,7 @@ from __future__ import annotations
 import torch
 
 from vlp.checkpoints.keys import State, below
+from vlp.system.errors import UserError
 
 VISION = {
     "patches.*": "patch_embed.proj.*", "class_token": "cls_token", "positions": "pos_embed", "norm_post.*": "norm.*",
@@ -32,7 +33,7 @@ def _leading(key: str) -> int:
 def check_tied(state: State, decoder: str, own: str, format: str) -> None:
     """The language head's matrix is the word embedding's, so only one of them is read."""
     if decoder in state and own in state and not torch.equal(state[decoder], state[own]):
-        raise ValueError(f"{decoder} differs from {own}: {format}'s are one matrix, so this file is of another code")
+        raise UserError(f"{decoder} differs from {own}: {format}'s are one matrix, so this file is of another code")
 
 
 def parts(ours: State) -> tuple[State, State, State]:
@@ -62,7 +63,7 @@ def join_queue(ours: State, format: str) -> bool:
         {leaf: ours.pop(_QUEUE.format(name, leaf)) for leaf in ("id", "pointer", "count")} for name in ("image", "text")
     )
     if any(not torch.equal(image[leaf], text[leaf]) for leaf in image) or int(image["count"]) < len(image["id"]):
-        raise ValueError(
+        raise UserError(
             f"{format}'s format has one pointer and one list of ids for two full queues; these differ or are not full"
         )
     ours["pointer"] = image["pointer"][None]

@@ -16,6 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from vlp.system.errors import UserError
+
 _NAME = re.compile(r"shard_(\d+)_of_(\d+)\.pt")
 
 
@@ -50,10 +52,10 @@ def fault(folder: Path) -> str | None:
 
 
 def read(folder: Path) -> dict[str, Any]:
-    """The whole content, as one file would hold it.  Raises ValueError."""
+    """The whole content, as one file would hold it.  Raises UserError."""
     wrong = fault(folder)
     if wrong is not None:
-        raise ValueError(f"{folder} {wrong}")
+        raise UserError(f"{folder} {wrong}")
     shards = _opened(folder)
     return {key: _joined([shard[key] for shard in shards if key in shard]) for key in shards[0]}
 
@@ -61,12 +63,12 @@ def read(folder: Path) -> dict[str, Any]:
 def _opened(folder: Path) -> list[dict[str, Any]]:
     found = sorted(file.name for file in folder.iterdir() if _NAME.fullmatch(file.name))
     if not found:
-        raise ValueError("it has no shards")
+        raise UserError("it has no shards")
     processes = int(_NAME.fullmatch(found[0])[2])  # type: ignore[index]
     names = [f"shard_{rank}_of_{processes}.pt" for rank in range(processes)]
     if set(found) != set(names):
         lacking = sorted(set(names) - set(found)) or sorted(set(found) - set(names))
-        raise ValueError(f"{lacking[0]} is missing, or one too many")
+        raise UserError(f"{lacking[0]} is missing, or one too many")
     return [torch.load(folder / name, map_location="cpu", weights_only=True, mmap=True) for name in names]
 
 

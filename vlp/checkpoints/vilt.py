@@ -8,7 +8,6 @@ width / 64), `drop_rate` and `max_image_len`.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,6 +18,8 @@ from torch import Tensor
 
 from vlp.checkpoints.checkpoint import Checkpoint
 from vlp.checkpoints.keys import Row, State, layers, to_ours, to_theirs
+from vlp.system.errors import UserError
+from vlp.system.json_files import read_json
 
 _POSITION_IDS = "text_embeddings.position_ids"
 TABLE = [
@@ -59,10 +60,10 @@ def matches(state: Mapping[str, object]) -> bool:
 def read(state: Mapping[str, Tensor], path: Path, architecture: dict[str, Any]) -> Checkpoint:
     """architecture: vision_heads or text_heads, which are the same heads here; activation."""
     beside = path.parent / "config.json"
-    told = json.loads(beside.read_text()) if beside.is_file() else {}
+    told = read_json(beside) if beside.is_file() else {}
     heads = {value for key, value in architecture.items() if key.endswith("_heads") and value is not None}
     if len(heads) > 1:
-        raise ValueError("ViLT has one transformer: give vision_heads or text_heads, not two different numbers")
+        raise UserError("ViLT has one transformer: give vision_heads or text_heads, not two different numbers")
     longest = told.get("max_image_len", -1)
     return assemble(
         to_ours(flattened(state), TABLE),
@@ -177,7 +178,7 @@ def answers(folder: Path, count: int) -> list[str]:
     """Of a JSON beside the checkpoint, a list or {number: answer}, also below `id2label`; where none has `count` of them,
     LABEL_0, LABEL_1, …, as transformers names classes without a name."""
     for file in (folder / name for name in _LABELS):
-        content = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
+        content = read_json(file) if file.is_file() else None
         if isinstance(content, dict):
             content = content.get("id2label", content)
             content = [content.get(str(number)) for number in range(count)] if len(content) == count else None

@@ -28,6 +28,7 @@ from vlp.data.resumption import unused_batches
 from vlp.data.sampler import EpochOrder, EvalSampler, TrainSampler
 from vlp.random import permutation
 from vlp.structures import Sample
+from vlp.system.errors import UserError
 
 SPLITS = ("train", "val", "test")
 
@@ -64,7 +65,7 @@ class DataModule(L.LightningDataModule):
     ) -> None:
         super().__init__()
         if captions not in ("one", "all") and not (isinstance(captions, int) and captions > 0):
-            raise ValueError(f'data.captions={captions!r}: choose "one", "all" or a number of captions')
+            raise UserError(f'data.captions={captions!r}: choose "one", "all" or a number of captions')
         self.name, self.root = name, Path(root).expanduser()
         self.transform = {kind: transform[kind] for kind in ("train", "eval")}
         self.tokenizer, self.seed = tokenizer, seed
@@ -112,7 +113,7 @@ class DataModule(L.LightningDataModule):
     def split(self, split: str) -> Sequence[Sample]:
         """The checked samples of a split; read once."""
         if split not in SPLITS:
-            raise ValueError(f"there is no split {split!r}: choose from {', '.join(SPLITS)}")
+            raise UserError(f"there is no split {split!r}: choose from {', '.join(SPLITS)}")
         if split not in self._splits:
             self._splits[split] = self.load(split)
         return self._splits[split]
@@ -134,7 +135,7 @@ class DataModule(L.LightningDataModule):
     def _check(self, split: str, samples: Sequence[Sample]) -> None:
         empty = [sample.image.name for sample in samples if not sample.annotated]
         if empty and split != "train":
-            raise ValueError(
+            raise UserError(
                 f"{len(empty)} {split} images of {self.name} have no caption, no question and no class: {first_five(empty)}"
             )
         images = dict.fromkeys(str(sample.image) for sample in samples)  # several questions may be about one
@@ -166,9 +167,9 @@ class DataModule(L.LightningDataModule):
         return digest.hexdigest()
 
     def check_identity(self, state: dict[str, Any]) -> None:
-        """state: of a checkpoint.  Raises ValueError where it was trained on other data."""
+        """state: of a checkpoint.  Raises UserError where it was trained on other data."""
         if state.get("identity", own := self.identity()) != own:
-            raise ValueError(
+            raise UserError(
                 f"cannot resume within the data: {self.name} below {self.root} holds other files, captions or answers than "
                 "the run was trained on; correct data.root, or start anew"
             )

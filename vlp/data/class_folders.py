@@ -15,6 +15,7 @@ from vlp.data.faults import DataError, LeftOut, first_five
 from vlp.data.files import MissingFile, existing, read_json
 from vlp.data.held_out import hold_out
 from vlp.structures import Sample
+from vlp.system.errors import UserError
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
 
@@ -35,7 +36,7 @@ class ClassFolders(DataModule):
         super().__init__(**loading)
         self.splits = {split: splits.get(split) for split in SPLITS}
         if held_out and self.splits["val"]:
-            raise ValueError("data.held_out is for data without a val folder: set it to 0, or data.splits.val=null")
+            raise UserError("data.held_out is for data without a val folder: set it to 0, or data.splits.val=null")
         self.held_out, self.class_names_file = held_out, class_names_file
         self._folders_of_classes: list[str] | None = None
         self._read: dict[str, list[Sample]] = {}

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from vlp.data.answers import soft_scores
 from vlp.structures import Batch, Boxes, Image, Sample, Text
+from vlp.system.errors import UserError
 
 IGNORED = 255  # class of a pixel that has none
 Tokenizer = Callable[..., Text]  # of a list of texts and their kind
@@ -80,10 +81,10 @@ class Collate:
     answers: Mapping[str, int] | None = None
 
     def _check_given(self, samples: Sequence[Sample]) -> None:
-        """Raises ValueError for what the first sample of shards lacks and a later one has."""
+        """Raises UserError for what the first sample of shards lacks and a later one has."""
         for field in ("captions", "question", "answers", "label", "also_true", "categories"):
             if field not in self.given and any(getattr(sample, field) not in (None, ()) for sample in samples):
-                raise ValueError(
+                raise UserError(
                     f"a sample has {field}, and the first one of its data set has not: make two data sources of them"
                 )
 
@@ -93,7 +94,7 @@ class Collate:
             return True
         if having or (self.training and field in self.given):
             kind = "training " if self.training else ""
-            raise ValueError(
+            raise UserError(
                 f"{having} of {samples} samples of a {kind}batch have a {what}, and others of their data set do too or do "
                 "not: make two data sources of them"
             )
@@ -102,12 +103,12 @@ class Collate:
     def _text(self, rows: Sequence[Sequence[str]]) -> Text | None:
         if not any(rows):
             if self.training and "captions" in self.given:
-                raise ValueError(
+                raise UserError(
                     f"{len(rows)} training samples of a data set with captions have none: make two data sources of them"
                 )
             return None
         if self.tokenizer is None:
-            raise ValueError("the data have captions and no tokenizer was given to turn them into tokens")
+            raise UserError("the data have captions and no tokenizer was given to turn them into tokens")
         if self.one_caption and all(len(row) == 1 for row in rows):
             return self.tokenizer([row[0] for row in rows], kind="caption")
         return tokenize_rows(self.tokenizer, rows)

@@ -46,7 +46,7 @@ class ComposedData:
     def only(self, verb: str) -> DataModule:
         """The one source, for what is done to one data set."""
         if len(self.sources) > 1:
-            raise ValueError(f"{verb} one data set at a time: {', '.join(self.sources)} are several")
+            raise UserError(f"{verb} one data set at a time: {', '.join(self.sources)} are several")
         return next(iter(self.sources.values()))
 
 

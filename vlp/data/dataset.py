@@ -28,6 +28,7 @@ from vlp.data.transforms import Transform
 from vlp.data.view import class_map, in_whole
 from vlp.random import mix, seeded
 from vlp.structures import Boxes, Sample
+from vlp.system.errors import UserError
 from vlp.system.fault_injection import inject
 
 ImageTransform = Callable[[PIL.Image.Image], Tensor]  # those of vlp also take a file, and decode no more than they need
@@ -96,7 +97,7 @@ class Examples(torch.utils.data.Dataset[Example]):
                 also_true=tuple(sample.also_true[place] for place in chosen) if sample.also_true else (),
                 **seen,
             )
-        raise ValueError(f"no image of {self.name} can be read; the first is {self._place(position)}")
+        raise UserError(f"no image of {self.name} can be read; the first is {self._place(position)}")
 
     def _look(self, sample: Sample, seed: int) -> dict[str, Any]:
         """The pixels, and what the data know of places in them.  Raises ImageError."""
@@ -106,11 +107,11 @@ class Examples(torch.utils.data.Dataset[Example]):
         placed = sample.boxes is not None or sample.panoptic is not None
         if not isinstance(self.transform, Transform):  # any function of a decoded image
             if placed:
-                raise ValueError(f"{self.name} has boxes or segments, which {self.transform} does not move")
+                raise UserError(f"{self.name} has boxes or segments, which {self.transform} does not move")
             with seeded(seed):
                 return {"pixels": self.transform(load(photo))}
         if placed and self.transform.shears:
-            raise ValueError(
+            raise UserError(
                 f"{self.name} has boxes or segments, and RandAugment shears and turns photos without them: set "
                 "transform.train.rand_augment=null"
             )

@@ -18,6 +18,8 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import TypeVar
 
+from vlp.system.errors import UserError
+
 Item = TypeVar("Item")
 EXAMPLES = 5  # of a kind are kept
 
@@ -27,18 +29,16 @@ def first_five(things: Iterable[object]) -> str:
     return ", ".join(map(str, things[:EXAMPLES])) + (", …" if len(things) > EXAMPLES else "")
 
 
-class DataError(ValueError):
-    """One sentence with the place and the fix.  kind: the same few words for all faults of its kind ("duplicate id")."""
+class DataError(UserError):
+    """One sentence with the place and the fix.  kind: the same few words for all faults of its kind ("duplicate id"); without a
+    message, the one text given is the sentence, as for every UserError."""
 
-    def __init__(self, kind: str, message: str) -> None:
-        super().__init__(message)
-        self.kind = kind
+    def __init__(self, kind: str, message: str | None = None) -> None:
+        super().__init__(kind if message is None else message)
+        self.kind = "data error" if message is None else kind
 
     def __reduce__(self) -> tuple[type[DataError], tuple[str, str]]:
-        return type(self), (
-            self.kind,
-            str(self),
-        )  # exceptions are pickled with one argument, on their way out of workers
+        return type(self), (self.kind, str(self))  # else pickled with the one argument of `args`
 
 
 @dataclass

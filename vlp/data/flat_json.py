@@ -24,6 +24,7 @@ from vlp.data.flat_rows import flat_rows, is_false, row_captions, row_choices, r
 from vlp.data.held_out import apart, hold_out
 from vlp.data.photo_ids import genome_photos, photo_of_file
 from vlp.structures import Sample
+from vlp.system.errors import UserError
 
 
 class FlatJSON(DataModule):
@@ -54,7 +55,7 @@ class FlatJSON(DataModule):
             names = files.get(split) or []
             self.files[split] = [names] if isinstance(names, str) else list(names)
         if held_out and self.files["val"]:
-            raise ValueError("data.held_out is for data without a val file: set it to 0, or data.files.val=null")
+            raise UserError("data.held_out is for data without a val file: set it to 0, or data.files.val=null")
         self.images, self.prefixes, self.held_out = images, dict(prefixes or {}), held_out
         self.answer_weights, self.answer_vocabulary = dict(answer_weights or {}), answer_vocabulary
         self.image_data = image_data

@@ -22,6 +22,7 @@ import PIL.Image
 import PIL.ImageOps
 
 from vlp.structures import Member
+from vlp.system.errors import UserError
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
 MAX_PIXELS = 80_000_000  # below Pillow's own warning
@@ -29,7 +30,7 @@ MAX_BYTES = 256 << 20
 _ORIENTATION = 0x0112
 
 
-class ImageError(ValueError):
+class ImageError(UserError):
     """A file that cannot be used as an image; the message is "<path>: <reason>"."""
 
     @property

@@ -5,21 +5,25 @@ from __future__ import annotations
 import errno
 import itertools
 import os
-import re
 import signal
 import threading
 import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from multiprocessing.process import BaseProcess
-from multiprocessing.queues import Queue
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch.utils.data import DataLoader
 
-PACKAGE = Path(__file__).resolve().parents[1]
+from vlp.system.compat.stdlib import on_unsendable_item
+from vlp.system.compat.torch import (
+    data_loader_timed_out,
+    data_worker_died,
+    shared_memory_full,
+    worker_error_message,
+    worker_exit_codes,
+)
+from vlp.system.errors import is_user_error
 
 
 @contextmanager
@@ -40,7 +44,7 @@ def prepare_worker(worker: int) -> None:
     # a process forked from one that used OpenMP hangs in its first parallel region, so it must never enter one
     torch.set_num_threads(1)
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
-    Queue._on_queue_feeder_error = staticmethod(_end)  # type: ignore[attr-defined]
+    on_unsendable_item(_end)
     # what is sent to a whole process group, by Ctrl-C or a cluster, is for training to decide: it still needs its batches
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if hasattr(signal, "sigwaitinfo"):
@@ -56,27 +60,11 @@ def _end_when_told(parent: int) -> None:
 def _end(error: Exception, batch: Any) -> None:
     """Of a worker that cannot hand a batch over: Python prints the error and goes on, and training waits for ever."""
     traceback.print_exception(error)
-    os._exit(errno.ENOSPC if os.strerror(errno.ENOSPC) in str(error) else 1)
-
-
-def _as_raised(error: Exception) -> Exception:
-    """The error of a worker, whose whole traceback torch makes the message of another: what vlp said there it says here."""
-    text = str(error).rstrip()
-    places = re.findall(r'^ +File "(.+)", line', text, re.MULTILINE)
-    said = re.search(r"^(?:\w+\.)*\w+: (.+)\Z", text.rpartition('\n  File "')[2], re.MULTILINE | re.DOTALL)
-    own = bool(places) and PACKAGE in Path(places[-1]).resolve().parents
-    return ValueError(said[1]) if own and said else error
+    os._exit(errno.ENOSPC if shared_memory_full(error) else 1)
 
 
 class LostWorker(RuntimeError):
     """A data worker died or hangs. Nothing is wrong with settings or data: started again, the run goes on."""
-
-
-def worker_died(error: Exception) -> bool:
-    """torch raises it wherever the main thread happens to be."""
-    return "DataLoader worker (pid" in str(error) and any(
-        words in str(error) for words in ("exited unexpectedly", "killed by signal")
-    )
 
 
 class Loader(DataLoader[Any]):
@@ -96,24 +84,24 @@ class Loader(DataLoader[Any]):
             except StopIteration:
                 return
             except Exception as error:
-                if " in DataLoader worker process " in str(error):
-                    raise _as_raised(error) from error
-                if worker_died(error):
-                    raise LostWorker(self._lost(error, getattr(iterator, "_workers", ()))) from error
-                if "DataLoader timed out" not in str(error):
+                if is_user_error(error) and (sentence := worker_error_message(error)) is not None:
+                    raise type(error)(sentence) from error  # torch made the worker's traceback its text
+                if data_worker_died(error):
+                    raise LostWorker(self._lost(error, worker_exit_codes(iterator))) from error
+                if not data_loader_timed_out(error):
                     raise
                 message = (
                     f"no batch came from {self.num_workers} data workers within data.timeout={self.timeout:g} seconds"
                 )
                 raise LostWorker(f"{message}: look at the disk, or raise it (0 waits for ever)") from error
 
-    def _lost(self, error: Exception, workers: Sequence[BaseProcess]) -> str:
+    def _lost(self, error: Exception, exit_codes: Sequence[int | None]) -> str:
         """Which batch was waited for; the process that died had it, or one soon after it."""
         batches: Any = self.batch_sampler
         awaited: list[tuple[int, int]] = next(itertools.islice(iter(batches), self.delivered, None), [])
         samples = ", ".join(str(index) for _, index in awaited)
         why = " ".join(str(error).split())
-        full = "shared memory" in why or any(worker.exitcode == errno.ENOSPC for worker in workers)
+        full = errno.ENOSPC in exit_codes or shared_memory_full(error, exit_codes)
         cause = (
             "batches go from workers to training through /dev/shm: enlarge it (docker run --shm-size=8g), or set data.num_workers=0"
             if full

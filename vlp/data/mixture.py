@@ -21,6 +21,7 @@ from vlp.data.loader import Loader
 from vlp.data.resumption import unused_batches
 from vlp.data.sampler import TrainSampler
 from vlp.structures import Batch, Sample
+from vlp.system.errors import UserError
 from vlp.system.suggest import nearest_option
 
 
@@ -100,15 +101,15 @@ class Mixture(L.LightningDataModule):
         super().__init__()
         makers = {key: make for key, make in sources.items() if make is not None}
         if not makers:
-            raise ValueError("data.sources is empty: give at least one source")
+            raise UserError("data.sources is empty: give at least one source")
         unknown = next((key for key, make in makers.items() if not callable(make)), None)
         if unknown is not None:
             near = nearest_option(unknown, [key for key, make in makers.items() if callable(make)], count=1)
             hint = f":{near}" if near else ", which a source needs"
-            raise ValueError(f"data.sources.{unknown} has settings and names no data set{hint}")
+            raise UserError(f"data.sources.{unknown} has settings and names no data set{hint}")
         self.epoch = next(iter(makers)) if epoch is None else epoch
         if self.epoch not in makers if isinstance(self.epoch, str) else self.epoch < 1:
-            raise ValueError(
+            raise UserError(
                 f"data.epoch={self.epoch}: give a source ({', '.join(makers)}) or a number of steps above 0"
             )
         sizes: dict[str, dict[str, int]] = {key: {} for key in makers}
@@ -146,7 +147,7 @@ class Mixture(L.LightningDataModule):
         found = {name: value for name, source in self.sources.items() if (value := getattr(source, what)) is not None}
         for one, other in combinations(found, 2):
             if found[one] != found[other]:
-                raise ValueError(
+                raise UserError(
                     f"{one} and {other} differ in their {what.replace('_', ' ')}: give them the same, or one of them none"
                 )
         return next(iter(found.values()), None)
@@ -177,7 +178,7 @@ class Mixture(L.LightningDataModule):
             try:
                 source.read(stage)
             except ValueError as error:
-                raise ValueError(f"data.sources.{name}: {error}") from error
+                raise UserError(f"data.sources.{name}: {error}") from error
         # one tokenizer for all: every rank trains its own, equal one
         if stage in (None, "fit") and self.tokenizer is not None and not getattr(self.tokenizer, "trained", True):
             self.tokenizer.train(self.train_captions())
@@ -222,7 +223,7 @@ class Mixture(L.LightningDataModule):
             return
         then, now = list(state_dict["sources"]), list(self.sources)
         if then != now or state_dict["steps_per_epoch"] != self.steps_per_epoch:
-            raise ValueError(
+            raise UserError(
                 f"cannot resume within the data: the run mixed {', '.join(then)} in epochs of "
                 f"{state_dict['steps_per_epoch']} steps, this one mixes {', '.join(now)} in epochs of "
                 f"{self.steps_per_epoch}; use the run's own settings, or start anew"
@@ -247,7 +248,7 @@ def loaders(made: Loader | list[Loader]) -> list[Loader]:
 def shares(batch_size: int | None, ratios: Mapping[str, int | float] | None, names: list[str]) -> dict[str, int]:
     """batch_size · ratio / sum of ratios samples of each source, which must be whole numbers above 0."""
     if batch_size is None or ratios is None or set(ratios) != set(names):
-        raise ValueError(
+        raise UserError(
             f"data.batch_size={batch_size} and data.ratios={ratios} share out a step among {', '.join(names)}: "
             "give a size and a ratio for each of them, or neither"
         )
@@ -255,7 +256,7 @@ def shares(batch_size: int | None, ratios: Mapping[str, int | float] | None, nam
     whole = {name: round(size) for name, size in exact.items()}
     if any(abs(whole[name] - exact[name]) > 1e-6 or whole[name] < 1 for name in names):
         told = ", ".join(f"{name} {size:.3g}" for name, size in exact.items())
-        raise ValueError(
+        raise UserError(
             f"data.batch_size={batch_size} by data.ratios is no whole number of samples for each source ({told})"
         )
     return whole

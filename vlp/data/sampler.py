@@ -18,6 +18,7 @@ from torch.utils.data import Sampler
 
 from vlp import distributed
 from vlp.random import mix, permutation
+from vlp.system.errors import UserError
 
 Key = tuple[int, int]  # (epoch, index into the split)
 
@@ -57,14 +58,14 @@ class TrainSampler(Sampler[list[Key]]):
         self.rank = distributed.rank() if rank is None else rank
         self.world = distributed.world_size() if world is None else world
         if batch_size < 1 or batch_size % self.world:
-            raise ValueError(
+            raise UserError(
                 f"data.batch_size={batch_size} (over all processes) must be a multiple of {self.world} processes"
             )
         usable = length if owner is None else sum(len(round) for round in self._rounds(torch.arange(length)))
         self.steps_per_epoch = usable // batch_size
         if self.steps_per_epoch == 0:
             images = length if owner is None else len(owner.unique())
-            raise ValueError(
+            raise UserError(
                 f"the training split has {length} samples of {images} images, too few for one batch of {batch_size} "
                 f"different images: set data.batch_size to at most {images}"
             )
@@ -87,7 +88,7 @@ class TrainSampler(Sampler[list[Key]]):
     def start(self, epoch: int, consumed: int) -> None:
         """The point from which every iteration of this epoch begins; `consumed` counts samples of all ranks."""
         if consumed < 0 or consumed % self.batch_size:
-            raise ValueError(
+            raise UserError(
                 f"{consumed} samples are no whole number of batches of {self.batch_size}: keep the data.batch_size"
             )
         self._resume = self.begun = self._position(epoch, consumed)
@@ -109,7 +110,7 @@ class TrainSampler(Sampler[list[Key]]):
             if state.get(name) != value
         ]
         if differing:
-            raise ValueError(
+            raise UserError(
                 f"cannot resume within the data: {'; '.join(differing)}; use the run's own settings, or start anew"
             )
         self.start(state["epoch"], state["consumed"])

@@ -31,6 +31,7 @@ from vlp.data.tar.samples import ShardSamples
 from vlp.data.tar.store import ShardStore
 from vlp.random import permutation
 from vlp.structures import Sample
+from vlp.system.errors import UserError
 
 CACHE = "~/.cache/vlp/shards"
 REQUESTS = 16  # at the same time
@@ -55,9 +56,9 @@ class Shards(DataModule):
     ) -> None:
         super().__init__(root=root, **loading)
         if block < 1:
-            raise ValueError(f"data.block={block}: at least one shard must be read at a time")
+            raise UserError(f"data.block={block}: at least one shard must be read at a time")
         if self.captions == "all":
-            raise ValueError(
+            raise UserError(
                 "data.captions=all needs to know all captions beforehand, which shards do not; give a number"
             )
         self.splits, self.block = splits, block

@@ -21,6 +21,7 @@ from torchvision.transforms.v2.functional import pil_to_tensor, to_pil_image
 from vlp.data.images import ImageError, Photo, eight_bit, load, to_rgb
 from vlp.data.view import BICUBIC, DECODERS, View, reduction, see, see_image, torchcodec_decoder
 from vlp.random import seeded
+from vlp.system.errors import UserError
 
 LONGEST = 16  # sides of an image above this ratio are cut first: 1 x 4000 would become 224 x 896,000
 
@@ -119,11 +120,11 @@ class EvalTransform(Transform):
         self, *, image_size: int, mode: str = "clip", resize: int | None = None, interpolation: str = "bicubic"
     ) -> None:
         if mode not in ("clip", "squash"):
-            raise ValueError(f"unknown mode {mode!r} of EvalTransform: choose clip or squash")
+            raise UserError(f"unknown mode {mode!r} of EvalTransform: choose clip or squash")
         if interpolation not in ("bicubic", "bilinear"):
-            raise ValueError(f"unknown interpolation {interpolation!r} of EvalTransform: choose bicubic or bilinear")
+            raise UserError(f"unknown interpolation {interpolation!r} of EvalTransform: choose bicubic or bilinear")
         if resize is not None and (mode == "squash" or resize < image_size):
-            raise ValueError(f"resize={resize}: of mode clip alone, and at least image_size={image_size}")
+            raise UserError(f"resize={resize}: of mode clip alone, and at least image_size={image_size}")
         self.image_size, self.resize = image_size, resize or image_size
         self.mode = mode
         kind = v2.InterpolationMode(interpolation)
@@ -222,7 +223,7 @@ def augmented(
 
 def checked(decoder: str) -> str:
     if decoder not in DECODERS:
-        raise ValueError(f"decoder={decoder!r} of a transform: choose {' or '.join(DECODERS)}")
+        raise UserError(f"decoder={decoder!r} of a transform: choose {' or '.join(DECODERS)}")
     if decoder == "torchcodec":
         torchcodec_decoder()
     return decoder

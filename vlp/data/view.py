@@ -22,6 +22,7 @@ from torchvision.transforms.v2.functional import pil_to_tensor
 from vlp.data.faults import DataError
 from vlp.data.images import Photo, decode, open_image, to_rgb, told
 from vlp.structures import Sample
+from vlp.system.errors import UserError
 
 BICUBIC = PIL.Image.Resampling.BICUBIC
 DECODERS = ("pillow", "torchcodec")
@@ -74,7 +75,7 @@ def torchcodec_decoder() -> Callable[[bytes], Tensor]:
     try:
         return importlib.import_module("torchcodec.decoders").decode_jpeg
     except (ImportError, RuntimeError) as error:
-        raise ValueError(
+        raise UserError(
             "decoder=torchcodec: pip install 'vlp[fast]' brings a torchcodec that fits this torch; decoder=pillow needs nothing"
         ) from error
 

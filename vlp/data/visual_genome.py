@@ -28,6 +28,7 @@ from vlp.data.held_out import hold_out
 from vlp.data.photo_ids import genome_photo, listed_photos
 from vlp.data.visual_genome_phrases import PHRASES, Phrases, numbered, plain_answer
 from vlp.structures import Sample
+from vlp.system.errors import UserError
 
 FILES = {
     "regions": ("region_descriptions.json", "regions"),
@@ -70,9 +71,9 @@ class VisualGenome(DataModule):
     ) -> None:
         super().__init__(**loading)
         if content not in FILES:
-            raise ValueError(f"data.content={content!r}: choose {', '.join(FILES)}")
+            raise UserError(f"data.content={content!r}: choose {', '.join(FILES)}")
         if content == "questions" and (crop or boxes):
-            raise ValueError("data.content=questions is about whole photos: set data.crop=false and data.boxes=false")
+            raise UserError("data.content=questions is about whole photos: set data.crop=false and data.boxes=false")
         self.content, self.crop, self.boxes = content, crop, boxes
         self.annotations, self.images = annotations, images
         self.held_out, self.answer_weight, self.answer_vocabulary = held_out, answer_weight, answer_vocabulary

@@ -21,6 +21,7 @@ from vlp.data.faults import DataError, LeftOut, first_five
 from vlp.data.files import is_id, read_json, records, with_gzip
 from vlp.data.held_out import hold_out
 from vlp.structures import Sample
+from vlp.system.errors import UserError
 
 
 class VQAv2(DataModule):
@@ -52,7 +53,7 @@ class VQAv2(DataModule):
             names = splits.get(split) or []
             self.official[split] = [names] if isinstance(names, str) else list(names)
         if held_out and self.official["val"]:
-            raise ValueError("data.held_out is for data without a val split: set it to 0, or data.splits.val=null")
+            raise UserError("data.held_out is for data without a val split: set it to 0, or data.splits.val=null")
         self.questions, self.annotations, self.images = questions, annotations, images
         self.held_out, self.answer_vocabulary = held_out, answer_vocabulary
         self.min_answer_count, self.in_vocabulary_only = min_answer_count, in_vocabulary_only
@@ -68,7 +69,7 @@ class VQAv2(DataModule):
             samples = hold_out(samples, self.held_out, split, name=self.name, faults=self.faults)
         if self.in_vocabulary_only and split == "train":
             if self.answer_vocabulary is None and self.min_answer_count is None:
-                raise ValueError("data.in_vocabulary_only=true needs data.answer_vocabulary or data.min_answer_count")
+                raise UserError("data.in_vocabulary_only=true needs data.answer_vocabulary or data.min_answer_count")
             known = set(self.answer_names or ())
             samples = [sample for sample in samples if any(normalise_answer(a) in known for a in sample.answers)]
         return samples

@@ -11,6 +11,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from vlp.data.composed import add_overrides
+from vlp.system.errors import UserError
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -33,7 +34,7 @@ def run(options: argparse.Namespace) -> int:
     from vlp.doctor.doctor import examine
 
     if options.seconds <= 0:
-        raise ValueError(f"--seconds expects a number above 0, got {options.seconds:g}")
+        raise UserError(f"--seconds expects a number above 0, got {options.seconds:g}")
     begin = time.monotonic()
     findings = examine(options.overrides, seconds=options.seconds)
     took = time.monotonic() - begin

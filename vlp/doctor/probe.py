@@ -57,7 +57,7 @@ def torch_facts() -> dict[str, Any]:
     import torch.distributed as distributed
 
     from vlp.doctor.machine import free_memory
-    from vlp.training.loggers import _has_wandb_key
+    from vlp.training.loggers import has_wandb_key
 
     gpus = torch.cuda.device_count()
     there = distributed.is_available()
@@ -68,7 +68,7 @@ def torch_facts() -> dict[str, Any]:
         "backends": [name for name, available in names.items() if available()],
         "threads": torch.get_num_threads(),
         "free": min(torch.cuda.mem_get_info(index)[0] for index in range(gpus)) if gpus else free_memory(),
-        "wandb_key": _has_wandb_key(),
+        "wandb_key": has_wandb_key(),
     }
 
 

@@ -14,10 +14,10 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from hydra.core.override_parser.types import Override
-from omegaconf._utils import split_key
 
 from vlp.launch.errors import ConfigError, listing
 from vlp.launch.signature import RESERVED, exists, parameters
+from vlp.system.compat.hydra import split_key
 from vlp.system.suggest import did_you_mean
 
 Plain = dict[str, Any]  # a config as plain dicts and lists, interpolations and ??? as text

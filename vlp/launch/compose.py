@@ -14,11 +14,6 @@ from pathlib import Path
 from typing import Any
 
 from hydra import version
-from hydra._internal.hydra import Hydra
-from hydra._internal.utils import create_config_search_path
-from hydra.core.config_search_path import SearchPathQuery
-from hydra.core.global_hydra import GlobalHydra
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import MissingConfigException
 from hydra.types import RunMode
@@ -27,6 +22,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from vlp.launch.check import Known, check_targets
 from vlp.launch.config.resolve import resolve_config, to_yaml
 from vlp.launch.errors import EXPLAINED, ConfigError, explain
+from vlp.system.compat import hydra as hydra_compat
 
 PartsOfCheckpoint = Callable[[str], list[tuple[str, str, Any]]]
 PACKAGE = Path(__file__).resolve().parents[1]
@@ -70,11 +66,8 @@ class Composer:
             if not folder.is_dir():
                 raise ConfigError(f"{folder}: no such config folder")
         own = Path("conf").resolve()
-        search_path = create_config_search_path(f"file://{conf.resolve()}")
-        for folder in [*extra, *([own] if own.is_dir() and own != conf.resolve() else [])]:
-            search_path.prepend("command-line", f"file://{folder.resolve()}", SearchPathQuery(provider="schema"))
-        GlobalHydra.instance().clear()
-        self.hydra = Hydra.create_main_hydra2(task_name=config_name, config_search_path=search_path)
+        preferred = [*extra, *([own] if own.is_dir() and own != conf.resolve() else [])]
+        self.hydra = hydra_compat.create_hydra(config_name, conf, preferred)
         self.loader: Any = self.hydra.config_loader
         self.config_name, self.conf, self.extra = config_name, conf, list(extra)
         self.of_checkpoint = of_checkpoint if config_name == "evaluate" else None
@@ -83,7 +76,7 @@ class Composer:
     def parse(self, lines: Sequence[str]) -> list[Override]:
         """Overrides as Hydra reads them, sweeps included."""
         try:
-            return OverridesParser.create(config_loader=self.loader).parse_overrides(list(lines))
+            return hydra_compat.parse_overrides(self.loader, lines)
         except EXPLAINED as error:
             raise ConfigError(explain(error)) from error
 
@@ -91,6 +84,8 @@ class Composer:
         """The checked config (its `hydra` node included) for one run."""
         try:
             return self._compose(list(lines))
+        except ConfigError:
+            raise
         except MissingConfigException as error:
             if not error.options and error.missing_cfg_file:
                 error.options = self.loader.get_group_options(error.missing_cfg_file.rpartition("/")[0])
@@ -99,7 +94,7 @@ class Composer:
             raise ConfigError(explain(error)) from error
 
     def _compose(self, lines: list[str]) -> DictConfig:
-        overrides, repository = self.loader._parse_overrides_and_create_caching_repo(self.config_name, lines)
+        overrides, repository = hydra_compat.parse_overrides_with_repository(self.loader, self.config_name, lines)
         groups: list[Override] = []
         values: list[Override] = []
         for override in overrides:
@@ -127,7 +122,7 @@ class Composer:
         for override in values:
             text = Known(plain(config), self.groups, origin).check_override(override)
             if override.is_delete() or text is None:
-                self.loader._apply_overrides_to_config([override], config)
+                hydra_compat.apply_override(self.loader, override, config)
             else:
                 OmegaConf.update(config, override.key_or_group, text, force_add=True)
         check_targets(plain(config))
@@ -140,9 +135,9 @@ class Composer:
             defaults = self.loader.compute_defaults_list(self.config_name, list(groups), RunMode.RUN).defaults
             experiments = [d for d in defaults if (d.config_path or "").startswith("experiment/")]
             if experiments:
-                _, repository = self.loader._parse_overrides_and_create_caching_repo(self.config_name, list(groups))
+                _, repository = hydra_compat.parse_overrides_with_repository(self.loader, self.config_name, groups)
                 others = [d for d in defaults if d not in experiments]
-                skeleton = plain(self.loader._compose_config_from_defaults_list(defaults=others, repo=repository))
+                skeleton = plain(hydra_compat.compose_defaults(self.loader, others, repository))
             for default in experiments:
                 if default.package:
                     raise ConfigError(f"conf/{default.config_path}.yaml: its first line must be: # @package _global_")
@@ -182,7 +177,7 @@ class Composer:
     def origin(self, defaults: Any, key: str) -> str:
         """The YAML file that last sets `key`, as a path below conf/."""
         for default in reversed(defaults):
-            loaded = self.loader._load_single_config(default, self.loader.repository).config
+            loaded = hydra_compat.load_default(self.loader, default)
             if OmegaConf.is_config(loaded) and OmegaConf.select(loaded, key, throw_on_missing=False) is not None:
                 return f"conf/{default.config_path}.yaml"
         return f"conf/{self.config_name}.yaml"

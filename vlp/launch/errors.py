@@ -12,13 +12,14 @@ from hydra.errors import HydraException, MissingConfigException, OverrideParseEx
 from omegaconf.errors import OmegaConfBaseException
 from yaml import MarkedYAMLError
 
+from vlp.system.errors import UserError
 from vlp.system.suggest import nearest_option
 
 EXPLAINED = (HydraException, OmegaConfBaseException, MarkedYAMLError, UnicodeDecodeError, ValueError)
 
 
-class ConfigError(Exception):
-    """A mistake of the user's that one sentence explains; the entry points print it and exit with 2."""
+class ConfigError(UserError):
+    """A mistake in the configuration, an override or a command."""
 
 
 def listing(names: Iterable[str], limit: int = 30) -> str:

@@ -11,7 +11,6 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from hydra._internal.utils import get_args_parser
 from omegaconf import DictConfig, OmegaConf
 
 from vlp.launch import torchrun
@@ -24,6 +23,7 @@ from vlp.launch.process import command_line, process, supervise
 from vlp.launch.run_folder import create, freeze, parent_folder, read
 from vlp.launch.trained import of_checkpoint
 from vlp.system import exit_codes
+from vlp.system.compat.hydra import argument_parser
 from vlp.system.ranks import torchrun_rank
 from vlp.system.secrets import redact, secrets_in_overrides
 
@@ -47,7 +47,7 @@ def main(command: str, arguments: Sequence[str], *, multirun: Multirun, conf: Pa
 
 
 def _main(command: str, arguments: list[str], multirun: Multirun, conf: Path | None) -> int:
-    parser = get_args_parser()
+    parser = argument_parser()
     parser.prog = command
     parser.usage = f"{command} [--help] [--cfg job] [--info] [-m] [key=value …]"
     parser.add_argument(

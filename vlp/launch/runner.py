@@ -12,7 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol
 
-from vlp.launch.job_process import LOG, Ended
+from vlp.launch.job_process import LOG, Ended, Process
 from vlp.launch.ledger import Job, Ledger
 from vlp.system.exit_codes import STOPPED
 
@@ -128,7 +128,7 @@ class Runner:
             code = ended.code
             if code is None and (Path(job["folder"]) / "results.json").is_file():
                 code = 0
-            elif code is None and not self.signals and not ended.timed_out and type(running).__name__ == "Process":
+            elif code is None and not self.signals and not ended.timed_out and isinstance(running, Process):
                 self.source.again(job)  # left by a killed sweep, and nobody knows how it ended
                 continue
             self.record_result(job, Ended(code, ended.timed_out, ended.seconds))

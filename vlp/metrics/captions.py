@@ -17,6 +17,7 @@ from statistics import fmean
 from typing import TypeVar
 
 from vlp.metrics.ptb import ptb_words
+from vlp.system.errors import UserError
 
 Image = TypeVar("Image", bound=Hashable)
 Words = Sequence[str]
@@ -31,7 +32,7 @@ _TINY, _SMALL = 1e-15, 1e-9  # coco-caption adds them above and below each of BL
 def caption_scores(candidates: Mapping[Image, str], references: Mapping[Image, Sequence[str]]) -> dict[str, float]:
     """`bleu_1` … `bleu_4`, `rouge_l` and `cider_d` of captions as they are written.
 
-    ValueError where the images of the two differ, or one has no reference. CIDEr-D weighs words by how few of these
+    UserError where the images of the two differ, or one has no reference. CIDEr-D weighs words by how few of these
     images' references have them, so that figures of a subset do not compare (and of one image are 0).
     """
     _check_images(candidates, references)
@@ -143,11 +144,11 @@ def common_subsequence(first: Words, second: Words) -> int:
 
 def _check_images(candidates: Mapping[Image, object], references: Mapping[Image, Sequence[object]]) -> None:
     if not candidates:
-        raise ValueError("no captions to score")
+        raise UserError("no captions to score")
     for name, lost in (
         ("no candidate caption", references.keys() - candidates.keys()),
         ("no references", {image for image in candidates if not references.get(image)}),
     ):
         if lost:
             example = min(lost, key=str)
-            raise ValueError(f"{len(lost)} images have {name}, for example image {example!r}; give every image both")
+            raise UserError(f"{len(lost)} images have {name}, for example image {example!r}; give every image both")

@@ -17,6 +17,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from vlp import distributed
+from vlp.system.errors import UserError
 
 KS = (1, 5, 10)
 
@@ -25,7 +26,7 @@ def count_ties(scores: Float[Tensor, "q c"], right: Bool[Tensor, "q c"]) -> Int[
     """G, T, P of each query (see above)."""
     if not bool(right.any(1).all()):
         lost = int((~right.any(1)).sum())
-        raise ValueError(f"{lost} queries have no right candidate: every image needs a text, and every text its image")
+        raise UserError(f"{lost} queries have no right candidate: every image needs a text, and every text its image")
     best = scores.masked_fill(~right, -math.inf).amax(1, keepdim=True)
     tied = scores == best
     return torch.stack([(scores > best).sum(1), tied.sum(1), (tied & right).sum(1)], 1)
@@ -58,7 +59,7 @@ def rank_candidates(
     scores. float64 is needed, so Apple's MPS device will not do.
     """
     if query.numel() and candidate.numel() and not (query.isfinite().all() and candidate.isfinite().all()):
-        raise ValueError("embeddings hold NaN or infinity: the model has diverged")
+        raise UserError("embeddings hold NaN or infinity: the model has diverged")
     query, candidate = exact(query, candidate)
     world, rank = distributed.world_size(), distributed.rank()
     share = slice(len(query) * rank // world, len(query) * (rank + 1) // world)
@@ -110,7 +111,7 @@ def summarise(to_text: Int[Tensor, "n 3"], to_image: Int[Tensor, "m 3"], ks: Seq
     figures: dict[str, float] = {}
     for name, ties in (("image_to_text", to_text), ("text_to_image", to_image)):
         if not len(ties):
-            raise ValueError("nothing to rank: no image with a caption was seen")
+            raise UserError("nothing to rank: no image with a caption was seen")
         ties = ties.cpu()
         figures |= {f"{name}_r{k}": 100 * float(expected_hit(ties, k).mean()) for k in ks}
         figures[f"{name}_median_rank"] = float(expected_rank(ties).quantile(0.5))

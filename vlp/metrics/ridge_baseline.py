@@ -16,6 +16,8 @@ import torch.nn.functional as F
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
+from vlp.system.errors import UserError
+
 BINS = 4  # for each of the three colour channels
 
 
@@ -67,7 +69,7 @@ def ridge_similarity(
 ) -> Float[Tensor, "m t"]:
     """Cosine of each image's predicted words with each caption, both less the mean bag of the training captions."""
     if len(train_pixels) != len(train_captions) or not all(train_captions):
-        raise ValueError(
+        raise UserError(
             f"the ridge baseline has {len(train_pixels)} training images and {len(train_captions)} lists of captions; "
             "give one list, not empty, for each image"
         )

@@ -12,16 +12,17 @@ import re
 from collections.abc import Sequence
 from decimal import ROUND_HALF_UP, Decimal
 
+from vlp.system.errors import UserError
 from vlp.tokenizers.vqa_text import normalise_answer, trim_answer
 
 
 def vqa_accuracy(prediction: str, answers: Sequence[str]) -> float:
     """In [0, 1]. Texts are normalised only where the answers differ: "Yes" against ten times "yes" scores 0.
 
-    ValueError for fewer than two answers, since with one left out there is nothing to compare with.
+    UserError for fewer than two answers, since with one left out there is nothing to compare with.
     """
     if len(answers) < 2:
-        raise ValueError(
+        raise UserError(
             f"VQA accuracy needs the answers of several people (VQA has ten a question), not {len(answers)}"
         )
     prediction, answers = trim_answer(prediction), [trim_answer(answer) for answer in answers]
@@ -40,7 +41,7 @@ def summarise_accuracy(
     `accuracy_question_how_many` … of the question types. Each list has one entry a question.
     """
     if not accuracies:
-        raise ValueError("no question was answered: VQA accuracy has nothing to average")
+        raise UserError("no question was answered: VQA accuracy has nothing to average")
     figures = {"accuracy": _percent(accuracies)}
     for prefix, types in (("accuracy", answer_types), ("accuracy_question", question_types)):
         groups: dict[str, list[float]] = {}

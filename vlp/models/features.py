@@ -22,6 +22,7 @@ from torch.utils.checkpoint import checkpoint
 from vlp.models.momentum import MomentumCopy
 from vlp.models.vlm import VisionLanguageModel
 from vlp.structures import Batch, Features, Image, Memory, Momentum, Text, Tokens
+from vlp.system.errors import UserError
 
 CHUNKABLE = frozenset({"image_embed", "text_embed"})
 
@@ -71,7 +72,7 @@ def compute_features(
     fields = {name for name in fields if not name.startswith("momentum")}
     if chunk is not None and not CHUNKABLE.issuperset(fields | slow):
         rest = ", ".join(sorted((fields | slow) - CHUNKABLE))
-        raise ValueError(f"gradient_cache serves objectives that use embeddings alone, but one here uses {rest}")
+        raise UserError(f"gradient_cache serves objectives that use embeddings alone, but one here uses {rest}")
     copied = None
     if momentum is not None:
         with torch.no_grad():

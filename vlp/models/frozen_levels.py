@@ -25,6 +25,7 @@ from vlp.models.equal_inputs import content_keys
 from vlp.models.feature_store import FeatureStore, fingerprint
 from vlp.models.layers import masked_mean
 from vlp.structures import Image, Text, Tokens
+from vlp.system.errors import UserError
 
 _FORMAT = 1  # to be raised with any change of this file or of a tower's code that changes features
 _Rows = dict[bytes, Float[Tensor, "_ d"]]
@@ -64,13 +65,13 @@ class FrozenLevels(nn.Module):
         unknown = [level for level in levels if level not in names]
         if unknown or not levels:
             close = [name for name in names if name.count(".") <= 2 and not name.startswith("normalize")]
-            raise ValueError(
+            raise UserError(
                 f"levels={list(levels)}: the tower has no {unknown or 'level then'}; among its modules are {', '.join(close[:40])}"
             )
         # convolutions on a CPU are twice as fast with channels last
         self.tower = tower.requires_grad_(False).to(memory_format=torch.channels_last)
         if tokens and mirror:
-            raise ValueError("tokens=true: an image's places are not those of its mirror image; set mirror=false")
+            raise UserError("tokens=true: an image's places are not those of its mirror image; set mirror=false")
         self.levels, self.tokens, self.cells = list(levels), tokens, cells
         self.mirror, self.keep, self.folder, self.bf16 = mirror, keep, folder, bf16
         self._memory, self._kept = _Memory(), torch.half if bf16 else torch.float
@@ -187,7 +188,7 @@ class FrozenLevels(nn.Module):
             rows = [torch.cat([pooled, self._tokens(level)], 1) for pooled, level in zip(rows, found, strict=True)]
         lengths = {level.shape[1] for level in rows}
         if len(lengths) > 1:
-            raise ValueError(f"the levels {self.levels} have different numbers of tokens: give cells, or other levels")
+            raise UserError(f"the levels {self.levels} have different numbers of tokens: give cells, or other levels")
         return torch.cat([F.layer_norm(level, level.shape[2:]) for level in rows], dim=2)
 
     def _tokens(self, features: Tensor) -> Float[Tensor, "b n d"]:
@@ -195,7 +196,7 @@ class FrozenLevels(nn.Module):
             cells = features if self.cells is None else F.adaptive_avg_pool2d(features, self.cells)
             return rearrange(cells, "b d h w -> b (h w) d")
         if features.ndim == 2:
-            raise ValueError(f"one of the levels {self.levels} is a single vector, which has no tokens")
+            raise UserError(f"one of the levels {self.levels} is a single vector, which has no tokens")
         return features
 
     def architecture(self) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from vlp.random import mix_rows, uniform
+from vlp.system.errors import UserError
 
 Step = Callable[[Any, Any], tuple[Any, Any]]  # (ids [r n], cache) → (logits of the next token [r v], cache)
 
@@ -46,7 +47,7 @@ class Rules:
 
     def check(self, prompt: Int[Tensor, "b n"]) -> None:
         if prompt.shape[1] >= self.max_length:
-            raise ValueError(
+            raise UserError(
                 f"a prompt of {prompt.shape[1]} tokens leaves no room: set max_length above {self.max_length}"
             )
 

@@ -17,6 +17,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from vlp.system.errors import UserError
+
 
 class _QuickGelu(torch.autograd.Function):
     """Keeps only x, where x · σ(1.702 x) written in torch keeps three tensors of its size and passes over them again."""
@@ -81,7 +83,7 @@ def activation(name: str) -> nn.Module:
         "gelu_tanh": lambda: nn.GELU(approximate="tanh"),
     }
     if name not in kinds:
-        raise ValueError(f"unknown activation {name!r}: choose one of {', '.join(kinds)}")
+        raise UserError(f"unknown activation {name!r}: choose one of {', '.join(kinds)}")
     return kinds[name]()
 
 
@@ -159,7 +161,7 @@ class Attention(nn.Module):
     def __init__(self, *, width: int, heads: int, dropout: float = 0.0) -> None:
         super().__init__()
         if heads < 1 or width % heads:
-            raise ValueError(f"a width of {width} cannot be split over {heads} attention heads")
+            raise UserError(f"a width of {width} cannot be split over {heads} attention heads")
         self.heads, self.dropout = heads, dropout
         self.qkv = Linear(width, 3 * width)
         self.out = Linear(width, width)
@@ -247,7 +249,7 @@ def blocks(
 def attention_heads(width: int, heads: int | None, name: str) -> int:
     """`heads`, or CLIP's rule of one head for every 64 of width."""
     if heads is None and width % 64:
-        raise ValueError(f"a width of {width} does not tell the number of attention heads (width / 64): give {name}")
+        raise UserError(f"a width of {width} does not tell the number of attention heads (width / 64): give {name}")
     return width // 64 if heads is None else heads
 
 

@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from vlp.models.vlm import VisionLanguageModel
+from vlp.system.errors import UserError
 
 
 class MomentumCopy(nn.Module):
@@ -24,7 +25,7 @@ class MomentumCopy(nn.Module):
     ) -> None:
         super().__init__()
         if not 0 <= decay <= 1:
-            raise ValueError(f"momentum={decay}: the share that is kept at each step lies between 0 and 1")
+            raise UserError(f"momentum={decay}: the share that is kept at each step lies between 0 and 1")
         self.decay = decay
         heads = nn.ModuleDict({name: _heads(objective) for name, objective in objectives.items()})
         self._originals = [(model, heads)]  # in a list, so that they are not this module's own
@@ -40,7 +41,7 @@ class MomentumCopy(nn.Module):
             for name, part in original.named_modules():
                 if part is module:
                     return copy.get_submodule(name)
-        raise ValueError(
+        raise UserError(
             f"{type(module).__name__} is no part of the model and no head of an objective: it has no momentum copy"
         )
 

@@ -14,6 +14,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from vlp.structures import Image, Memory, Text, Tokens
+from vlp.system.errors import UserError
 
 
 class VisionLanguageModel(nn.Module):
@@ -58,7 +59,7 @@ class VisionLanguageModel(nn.Module):
     def part(self, name: str) -> Any:
         module = getattr(self, name)
         if module is None:
-            raise ValueError(f"this model has no {name}: choose one with model/{name}=…")
+            raise UserError(f"this model has no {name}: choose one with model/{name}=…")
         return module
 
     def encode_image(self, image: Image, *, pooled_only: bool = False) -> Tokens:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from vlp.models.vlm import VisionLanguageModel
 from vlp.structures import Batch, Features, Loss
+from vlp.system.errors import UserError
 
 
 class Objective(nn.Module):
@@ -35,7 +36,7 @@ class Objective(nn.Module):
         fractions = [point[0] for point in points if isinstance(point, list) and len(point) == 2]
         whole = bool(points) and len(fractions) == len(points) and fractions == sorted(fractions)
         if not whole or not 0 <= fractions[0] <= fractions[-1] <= 1:
-            raise ValueError(
+            raise UserError(
                 f"weight={weight}: give a number, or points [fraction, weight] with fractions that rise from 0 to 1"
             )
         self.points = [(float(at), float(value)) for at, value in points]

@@ -19,6 +19,7 @@ from vlp.models.vlm import VisionLanguageModel
 from vlp.objectives.base import Objective
 from vlp.objectives.itc import info_nce
 from vlp.structures import Batch, Features, Loss, Memory, Tokens
+from vlp.system.errors import UserError
 
 
 class FILIP(Objective):
@@ -31,7 +32,7 @@ class FILIP(Objective):
 
     def prepare(self, model: VisionLanguageModel, tokenizer: Any, data: Any) -> None:
         if not hasattr(model.part("fusion"), "all_pairs"):
-            raise ValueError(
+            raise UserError(
                 "objectives.filip contrasts all pairs by a fusion that scores them at once: model/fusion=late"
             )
 

@@ -21,6 +21,7 @@ from vlp.models.vlm import VisionLanguageModel
 from vlp.objectives.base import Objective, turns
 from vlp.random import mix_rows, uniform
 from vlp.structures import Batch, Features, Loss, Memory, Tokens
+from vlp.system.errors import UserError
 
 
 class IRTR(Objective):
@@ -41,7 +42,7 @@ class IRTR(Objective):
     ) -> None:
         super().__init__(weight=weight, sources=sources)
         if negatives < 1:
-            raise ValueError(f"objectives.irtr.negatives={negatives}: a text needs others to be ranked against")
+            raise UserError(f"objectives.irtr.negatives={negatives}: a text needs others to be ranked against")
         self.negatives = negatives
         self.head = nn.Linear(width, 1)
         nn.init.normal_(self.head.weight, std=0.02)

@@ -28,6 +28,7 @@ from vlp.distributed import gather, joint_mean
 from vlp.models.vlm import VisionLanguageModel
 from vlp.objectives.base import Objective, ramp
 from vlp.structures import Batch, Features, Loss
+from vlp.system.errors import UserError
 
 
 def info_nce(logits: Float[Tensor, "n m"], positive: Bool[Tensor, "n m"]) -> Float[Tensor, " n"]:
@@ -109,7 +110,7 @@ class ITC(Objective):
         if self.slow:
             self.uses += ("momentum.image_embed", "momentum.text_embed")
         if queue_size and width is None:
-            raise ValueError("objectives.itc.queue_size needs objectives.itc.width, the width of the joint space")
+            raise UserError("objectives.itc.queue_size needs objectives.itc.width, the width of the joint space")
         self.image_queue, self.text_queue = (
             Queue(size=queue_size, width=width or 0) if queue_size else None for _ in range(2)
         )
@@ -117,7 +118,7 @@ class ITC(Objective):
     def prepare(self, model: VisionLanguageModel, tokenizer: Any, data: Any) -> None:
         joint = getattr(model.projection, "width", None)
         if self.image_queue is not None and joint is not None and self.image_queue.embed.shape[1] != joint:
-            raise ValueError(
+            raise UserError(
                 f"objectives.itc.width={self.image_queue.embed.shape[1]} is not the joint space's: set objectives.itc.width={joint}"
             )
 

@@ -23,6 +23,7 @@ from vlp.models.vlm import VisionLanguageModel
 from vlp.objectives.base import Objective, ramp, turns
 from vlp.random import mix_rows, uniform
 from vlp.structures import Batch, Features, Loss, Memory, Text, Tokens
+from vlp.system.errors import UserError
 from vlp.tokenizers.base import Tokenizer
 
 MASKED, RANDOM = 0.8, 0.1  # shares of the chosen tokens; the rest stay as they are
@@ -103,9 +104,9 @@ class MLM(Objective):
     ) -> None:
         super().__init__(weight=weight, sources=sources)
         if not 0 < share < 1:
-            raise ValueError(f"objectives.mlm.share={share}: the share of masked tokens lies between 0 and 1")
+            raise UserError(f"objectives.mlm.share={share}: the share of masked tokens lies between 0 and 1")
         if rarity < 0:
-            raise ValueError(
+            raise UserError(
                 f"objectives.mlm.rarity={rarity}: 0 masks all tokens alike, more prefers rare ones; not below 0"
             )
         self.share, self.rarity, self.whole_words, self.draws = share, rarity, whole_words, draws
@@ -125,7 +126,7 @@ class MLM(Objective):
 
     def prepare(self, model: VisionLanguageModel, tokenizer: Tokenizer | None, data: Any) -> None:
         if tokenizer is None or tokenizer.mask_id is None:
-            raise ValueError("mlm needs a tokenizer with a mask token: set tokenizer=trained or tokenizer=wordpiece")
+            raise UserError("mlm needs a tokenizer with a mask token: set tokenizer=trained or tokenizer=wordpiece")
         self.mask_id = tokenizer.mask_id
         self.special[[tokenizer.start_id, tokenizer.end_id, tokenizer.pad_id]] = True
         if self.rarity:
@@ -188,7 +189,7 @@ def _embedding(model: VisionLanguageModel, head: LanguageHead) -> Float[Tensor, 
     weight = getattr(getattr(model.part("text"), "embedding", None), "weight", None)
     wanted = (len(head.bias), head.transform.out_features)
     if weight is None or tuple(weight.shape) != wanted:
-        raise ValueError(
+        raise UserError(
             f"objectives.mlm.tied needs a text tower whose token embedding is {wanted[0]} x {wanted[1]}, as wide as the "
             "fusion: set objectives.mlm.tied=false"
         )

@@ -12,6 +12,7 @@ from vlp.distributed import gather, joint_mean
 from vlp.models.vlm import VisionLanguageModel
 from vlp.objectives.base import Objective
 from vlp.structures import Batch, Features, Loss
+from vlp.system.errors import UserError
 
 
 class SigLIP(Objective):
@@ -28,7 +29,7 @@ class SigLIP(Objective):
         assert features.owner is not None
         projection = model.part("projection")
         if projection.logit_bias is None:
-            raise ValueError("siglip needs a learned bias: set model.projection.logit_bias=-10")
+            raise UserError("siglip needs a learned bias: set model.projection.logit_bias=-10")
         logits = model.similarity(features.image_embed, gather(features.text_embed))
         same = batch.id[:, None] == gather(batch.id[features.owner])[None, :]
         total = -F.logsigmoid(logits * same.to(logits.dtype).mul(2).sub(1)).sum()

@@ -25,6 +25,7 @@ from vlp.objectives.base import Objective, turns
 from vlp.objectives.itm import draw
 from vlp.random import mix_rows
 from vlp.structures import Batch, Features, Loss, Tokens
+from vlp.system.errors import UserError
 from vlp.tokenizers.base import Tokenizer
 
 
@@ -95,7 +96,7 @@ class WPA(Objective):
         assert text is not None
         assert owner is not None
         if not isinstance(memory, Tokens):
-            raise ValueError("wpa compares states of text and image in one sequence: set model/fusion=single_stream")
+            raise UserError("wpa compares states of text and image in one sequence: set model/fusion=single_stream")
         index, matched = _pairs(batch, owner)
         return self.loss(model, text, fetch_tokens(memory, index), matched)
 
@@ -113,7 +114,7 @@ class WPA(Objective):
         """Start and end token are no words, and what stands before the image's raster (the class token) is no patch."""
         length = text.states.shape[1]
         if fused.states.shape[1] != length + image.states.shape[1]:
-            raise ValueError("wpa compares states of text and image in one sequence: set model/fusion=single_stream")
+            raise UserError("wpa compares states of text and image in one sequence: set model/fusion=single_stream")
         words, patches = real_mask(text).clone(), real_mask(image).clone()
         last = words.sum(1, keepdim=True).clamp(min=1) - 1
         if self.ends:

@@ -19,6 +19,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from vlp.data.images import open_image, to_rgb
+from vlp.system.errors import UserError
 
 RIGHT, WRONG, INK, SOFT = "#1a9850", "#d73027", "#222222", "#8a8a8a"
 COLOURS = ("#3366cc", "#e6872e", "#1a9850", "#c2185b", "#7b52ab", "#8c6d31", "#17a2b8", "#555555")
@@ -34,7 +35,7 @@ def read_curves(metrics: Path) -> dict[str, list[tuple[int, float]]]:
         except json.JSONDecodeError as error:
             if number == len(lines):
                 break
-            raise ValueError(f"{metrics}, line {number}: not JSON ({error.msg})") from error
+            raise UserError(f"{metrics}, line {number}: not JSON ({error.msg})") from error
         for name, value in row.items():
             if name != "step" and isinstance(value, (int, float)) and math.isfinite(value):
                 curves[name].append((int(row["step"]), float(value)))
@@ -48,7 +49,7 @@ def loss_curves(curves: Mapping[str, Sequence[tuple[int, float]]], path: Path) -
     percents = {name: points for name, points in curves.items() if name.endswith(ends)}
     panels = [(title, group) for title, group in (("loss", losses), ("percent", percents)) if group]
     if not panels:
-        raise ValueError(f"there is no loss to draw for {path}: no figure's name holds 'loss'")
+        raise UserError(f"there is no loss to draw for {path}: no figure's name holds 'loss'")
     figure = Figure(figsize=(6.4 * len(panels), 4), layout="constrained")
     for axes, (title, group) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
         for index, (name, points) in enumerate(sorted(group.items())):

@@ -21,6 +21,7 @@ from collections import Counter
 from functools import cache
 from pathlib import Path
 
+from vlp.system.errors import UserError
 from vlp.system.ranks import local_rank
 
 SITES = (
@@ -32,7 +33,7 @@ _visits: Counter[str] = Counter()
 
 @cache
 def planned(text: str) -> tuple[dict[str, str], ...]:
-    """The faults of VLP_FAULTS.  Raises ValueError on what it does not know."""
+    """The faults of VLP_FAULTS.  Raises UserError on what it does not know."""
     faults = []
     for part in filter(None, text.split(";")):
         fault = dict(pair.partition("=")[::2] for pair in part.strip().split(","))
@@ -40,7 +41,7 @@ def planned(text: str) -> tuple[dict[str, str], ...]:
         kind = fault.get("kind", "")
         known = kind in KINDS or (kind.startswith("sig") and hasattr(signal, kind.upper()))
         if unknown or fault.get("site") not in SITES or not known:
-            raise ValueError(f"VLP_FAULTS={text}: give site={'|'.join(SITES)} and kind=sig…|{'|'.join(KINDS)}")
+            raise UserError(f"VLP_FAULTS={text}: give site={'|'.join(SITES)} and kind=sig…|{'|'.join(KINDS)}")
         faults.append(fault)
     return tuple(faults)
 

@@ -21,6 +21,7 @@ from vlp.metrics.captions import caption_scores
 from vlp.models.generation import Rules, beam_search, greedy, nucleus
 from vlp.models.vlm import VisionLanguageModel
 from vlp.structures import Batch, Features, Image, Tokens
+from vlp.system.errors import UserError
 from vlp.tasks.base import Task
 from vlp.tokenizers.base import Tokenizer
 
@@ -53,9 +54,9 @@ class Captioning(Task):
     ) -> None:
         super().__init__(weight=weight, sources=sources)
         if weight:
-            raise ValueError("captioning has no loss of its own: train with objective=[lm], and leave its weight at 0")
+            raise UserError("captioning has no loss of its own: train with objective=[lm], and leave its weight at 0")
         if top_p is not None and not 0 < top_p <= 1:
-            raise ValueError(f"tasks.captioning.top_p={top_p}: a probability above 0, at most 1")
+            raise UserError(f"tasks.captioning.top_p={top_p}: a probability above 0, at most 1")
         self.prompt, self.beams, self.length_penalty, self.top_p = prompt, beams, length_penalty, top_p
         self.max_length, self.min_length, self.repetition_penalty = max_length, min_length, repetition_penalty
         self.results_file = None if results_file is None else Path(results_file)
@@ -76,7 +77,7 @@ class Captioning(Task):
     def update(self, model: VisionLanguageModel, batch: Batch, features: Features) -> None:
         assert features.image is not None
         if batch.raw is None:
-            raise ValueError("captioning compares with references: it needs batches with `raw` samples")
+            raise UserError("captioning compares with references: it needs batches with `raw` samples")
         captions = self._write(model, self._tokenizer, features.image, batch.seed)
         for sample, caption in zip(batch.raw, captions, strict=True):
             if sample.captions:

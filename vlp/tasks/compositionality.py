@@ -20,6 +20,7 @@ from vlp.models.equal_inputs import EmbeddingStore, content_keys, first_equal
 from vlp.models.gallery import scoring_device
 from vlp.models.vlm import VisionLanguageModel
 from vlp.structures import Batch, Features
+from vlp.system.errors import UserError
 from vlp.tasks.base import Task
 
 
@@ -36,13 +37,13 @@ class Compositionality(Task):
     @torch.no_grad()
     def update(self, model: VisionLanguageModel, batch: Batch, features: Features) -> None:
         if features.image_embed is None or batch.choices is None or batch.label is None:
-            raise ValueError("compositionality needs image_embed in the features, and choices and label in the batch")
+            raise UserError("compositionality needs image_embed in the features, and choices and label in the batch")
         assert batch.image is not None
         real = batch.choices.mask.any(-1)
         known, positions = batch.label >= 0, torch.arange(real.shape[1], device=real.device)
         right = positions == batch.label[:, None]
         if bool((right & ~real)[known].any()) or bool((batch.label >= real.shape[1]).any()):
-            raise ValueError("the label of a sample points past its choices; see its row in the data set's annotations")
+            raise UserError("the label of a sample points past its choices; see its row in the data set's annotations")
         texts = batch.choices.real_rows()[0]
         self._images.add(features.image_embed, batch.image)
         self._texts.add(model.embed_text(model.encode_text(texts)), texts)
@@ -59,7 +60,7 @@ class Compositionality(Task):
         real = torch.arange(int(counts.max()) if len(counts) else 0) < counts[:, None]
         known = label >= 0
         if not bool(known.any()):
-            raise ValueError("compositionality saw no sample with a known right choice")
+            raise UserError("compositionality saw no sample with a known right choice")
         scores = choice_scores(images, texts, real.to(device)).cpu()[known]
         ties = count_ties(scores, F.one_hot(label[known], scores.shape[1]).bool())
         return {
@@ -72,7 +73,7 @@ class Compositionality(Task):
     def predict(self, model: VisionLanguageModel, batch: Batch) -> list[dict[str, object]]:
         """Each choice's cosine with the image, and the index of the highest."""
         if batch.image is None or batch.choices is None:
-            raise ValueError("compositionality needs batches with image and choices")
+            raise UserError("compositionality needs batches with image and choices")
         texts, real = batch.choices.real_rows()[0], batch.choices.mask.any(-1)
         text_embed = model.embed_text(model.encode_text(texts))[first_equal(content_keys(texts))]
         scores = choice_scores(model.embed_image(model.encode_image(batch.image)), text_embed, real)

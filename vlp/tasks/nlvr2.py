@@ -18,6 +18,7 @@ from vlp.distributed import total
 from vlp.models.vlm import VisionLanguageModel
 from vlp.objectives.base import ramp
 from vlp.structures import Batch, Features, Image, Loss
+from vlp.system.errors import UserError
 from vlp.tasks.base import Task
 from vlp.tasks.visual_entailment import classification_loss
 
@@ -46,7 +47,7 @@ class NLVR2(Task):
     ) -> None:
         super().__init__(weight=weight, sources=sources)
         if head not in HEADS:
-            raise ValueError(f"unknown head {head!r} of nlvr2: choose {' or '.join(HEADS)}")
+            raise UserError(f"unknown head {head!r} of nlvr2: choose {' or '.join(HEADS)}")
         self.distillation, self.distillation_warmup = distillation, distillation_warmup
         self.uses: tuple[str, ...] = ("momentum",) if distillation else ()
         both = 2 * width
@@ -88,7 +89,7 @@ class NLVR2(Task):
         device = next(self.parameters()).device
         right, count = total(torch.tensor([self._right, self._count], device=device)).tolist()
         if not count:
-            raise ValueError("nlvr2 saw no sample whose label is known")
+            raise UserError("nlvr2 saw no sample whose label is known")
         return {"accuracy": 100 * right / count, "chance": 50.0}
 
     @torch.no_grad()
@@ -108,7 +109,7 @@ def _logits(model: VisionLanguageModel, head: nn.Sequential, batch: Batch) -> Fl
         or batch.image.pixels.ndim != 5
         or batch.image.pixels.shape[1] != 2
     ):
-        raise ValueError("nlvr2 needs batches with a question and pixels [b 2 3 h w], two images a sample")
+        raise UserError("nlvr2 needs batches with a question and pixels [b 2 3 h w], two images a sample")
     size = None if batch.image.size is None else rearrange(batch.image.size, "b i two -> (b i) two")
     every = model.encode_image(Image(pixels=rearrange(batch.image.pixels, "b i c h w -> (b i) c h w"), size=size))
     memory = model.remember(every)
@@ -117,7 +118,7 @@ def _logits(model: VisionLanguageModel, head: nn.Sequential, batch: Batch) -> Fl
     ).pooled
     wanted = head[0].in_features
     if pooled.shape[1] != wanted:
-        raise ValueError(
+        raise UserError(
             f"this fusion pools {pooled.shape[1]} numbers for two images and the head takes {wanted}: set tasks.nlvr2.head"
         )
 

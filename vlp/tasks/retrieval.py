@@ -26,6 +26,7 @@ from vlp.models.features import caption_rows
 from vlp.models.gallery import Gallery, scoring_device
 from vlp.models.vlm import VisionLanguageModel
 from vlp.structures import Batch, Features
+from vlp.system.errors import UserError
 from vlp.tasks.base import Task
 
 
@@ -48,7 +49,7 @@ class Retrieval(Task):
     ) -> None:
         super().__init__(weight=weight, sources=sources)
         if (isinstance(rerank, str) and rerank != "all") or (isinstance(rerank, int) and rerank < 1):
-            raise ValueError(f'tasks.retrieval.rerank={rerank!r}: choose a number of candidates, "all" or null')
+            raise UserError(f'tasks.retrieval.rerank={rerank!r}: choose a number of candidates, "all" or null')
         self.rerank, self.head = rerank, head
         self.mixes = list(mix) if isinstance(mix, Sequence) else [mix]
         self.mix: Tensor
@@ -76,7 +77,7 @@ class Retrieval(Task):
     def prepare(self, model: VisionLanguageModel, tokenizer: Any, data: Any) -> None:
         self._choosing = len(self.mixes) > 1 and self.split == "val"
         if self._choosing and self._mixed not in (None, data.name):
-            raise ValueError(
+            raise UserError(
                 f"tasks.retrieval.mix is chosen on one source, but {self._mixed} and {data.name} are measured: set "
                 f"tasks.retrieval.sources=[{data.name}]"
             )
@@ -85,14 +86,14 @@ class Retrieval(Task):
     def update(self, model: VisionLanguageModel, batch: Batch, features: Features) -> None:
         image, text, owner = features.image_embed, features.text_embed, features.owner
         if owner is None or (self.contrastive and (image is None or text is None)):
-            raise ValueError("retrieval needs image_embed, text_embed and owner in the features of this batch")
+            raise UserError("retrieval needs image_embed, text_embed and owner in the features of this batch")
         self._gallery.add(batch, features)
         if batch.raw is not None:
             self._paths += [str(sample.image) for sample in batch.raw]
             counts = owner.bincount(minlength=len(batch)).tolist()
             for sample, count in zip(batch.raw, counts, strict=True):
                 if count > len(sample.captions):
-                    raise ValueError(f"sample {sample.sample} has {count} texts but {len(sample.captions)} captions")
+                    raise UserError(f"sample {sample.sample} has {count} texts but {len(sample.captions)} captions")
                 self._captions += sample.captions[:count]
 
     def compute(self, model: VisionLanguageModel) -> dict[str, float]:
@@ -156,7 +157,7 @@ class Retrieval(Task):
             tried = {mix: summarise(*final(mix))["rsum"] for mix in self.mixes}
             self.mix.fill_(max(tried, key=tried.__getitem__))
         if self.mix.isnan():
-            raise ValueError(
+            raise UserError(
                 f"tasks.retrieval.mix={self.mixes} is chosen on val, which was not measured: give one number"
             )
         ranked = final(float(self.mix))
@@ -229,7 +230,7 @@ class Retrieval(Task):
     def predict(self, model: VisionLanguageModel, batch: Batch) -> list[dict[str, object]]:
         """The cosine of each image with each of its own captions, and both embeddings."""
         if batch.image is None or batch.caption is None:
-            raise ValueError("retrieval needs batches with image and caption")
+            raise UserError("retrieval needs batches with image and caption")
         rows, owner = caption_rows(batch)
         image = model.embed_image(model.encode_image(batch.image)).float()
         text = model.embed_text(model.encode_text(rows)).float()
@@ -270,7 +271,7 @@ def _reranked(
 ) -> Int[Tensor, "q 3"]:
     """G, T, P of each query: among its candidates where a right one is there, as before where none is."""
     if scores.isnan().any():
-        raise ValueError("the second stage's scores hold NaN: the model has diverged")
+        raise UserError("the second stage's scores hold NaN: the model has diverged")
     if old is None:  # every candidate is there
         return count_ties(scores, right)
     hit = right.any(1)

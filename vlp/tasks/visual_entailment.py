@@ -17,6 +17,7 @@ from vlp.distributed import joint_mean, total
 from vlp.models.vlm import VisionLanguageModel
 from vlp.objectives.base import ramp
 from vlp.structures import Batch, Features, Loss
+from vlp.system.errors import UserError
 from vlp.tasks.base import Task
 
 CLASSES = ("entailment", "neutral", "contradiction")
@@ -90,7 +91,7 @@ class VisualEntailment(Task):
         device = next(self.parameters()).device
         right, count = total(torch.tensor([self._right, self._count], device=device)).tolist()
         if not count:
-            raise ValueError("visual_entailment has nothing to measure: no sample has a label")
+            raise UserError("visual_entailment has nothing to measure: no sample has a label")
         return {"accuracy": 100 * right / count, "chance": 100 / len(self.classes)}
 
     @torch.no_grad()

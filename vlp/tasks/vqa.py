@@ -30,6 +30,7 @@ from vlp.models.vlm import VisionLanguageModel
 from vlp.objectives.base import ramp
 from vlp.objectives.lm import token_losses
 from vlp.structures import Batch, Features, Image, Loss, Memory, Momentum, Sample, Text, Tokens
+from vlp.system.errors import UserError
 from vlp.tasks.base import Task
 from vlp.tokenizers.base import Tokenizer
 from vlp.tokenizers.vqa_text import normalise_answer
@@ -105,7 +106,7 @@ class VQA(Task):
     ) -> None:
         super().__init__(weight=weight, sources=sources)
         if kind not in (None, *KINDS):
-            raise ValueError(f"unknown tasks.vqa.kind={kind!r}: choose one of {', '.join(KINDS)}")
+            raise UserError(f"unknown tasks.vqa.kind={kind!r}: choose one of {', '.join(KINDS)}")
         self.kind = kind or ("rank" if width is None else "classify")
         self.answers = read_answers(Path(answers)) if isinstance(answers, (str, Path)) else tuple(answers or ())
         self.label_smoothing, self.beams, self.max_length = label_smoothing, beams, max_length
@@ -118,13 +119,13 @@ class VQA(Task):
         if self.classifier is None:
             self.needs += ("decoder",)
         elif distillation:
-            raise ValueError("tasks.vqa.distillation is the decoder's: set it to 0 for a classifier")
+            raise UserError("tasks.vqa.distillation is the decoder's: set it to 0 for a classifier")
         self._names: tuple[str, ...] = self.answers
         self._priors: dict[str, AnswerPrior | None] = {}  # by data set
 
     def _classifier(self, width: int | None) -> nn.Sequential:
         if width is None or not self.answers:
-            raise ValueError("a VQA classifier needs tasks.vqa.width and tasks.vqa.answers, a list or a JSON label map")
+            raise UserError("a VQA classifier needs tasks.vqa.width and tasks.vqa.answers, a list or a JSON label map")
         return nn.Sequential(
             nn.Linear(width, 2 * width),
             nn.LayerNorm(2 * width),
@@ -148,7 +149,7 @@ class VQA(Task):
             return
         self._names = self.answers or tuple(getattr(data, "answer_names", None) or ()) or self._names
         if self.classifier is not None and getattr(data, "answer_names", None) not in (None, self.answers):
-            raise ValueError(
+            raise UserError(
                 f"tasks.vqa.answers ({len(self.answers)}) is not the answer vocabulary of the data ({len(data.answer_names)}), "
                 "whose scores it would be trained on: set data.answer_vocabulary to the same label map"
             )
@@ -191,7 +192,7 @@ class VQA(Task):
     @torch.no_grad()
     def update(self, model: VisionLanguageModel, batch: Batch, features: Features) -> None:
         if batch.raw is None:
-            raise ValueError("vqa compares with people's answers: it needs batches with `raw` samples")
+            raise UserError("vqa compares with people's answers: it needs batches with `raw` samples")
         self._asked += batch.raw
         found = self._answers(model, self._tokenizer, _fused(model, batch, features), self._names, shown=1)
         self._answered += [best[0][0] for best in found]
@@ -277,7 +278,7 @@ class VQA(Task):
             score, index = self.classifier(fused.pooled).sigmoid().sort(dim=1, descending=True, stable=True)
         else:
             if not names:
-                raise ValueError("vqa has no answers to rank: set tasks.vqa.answers, or tasks.vqa.kind=generate")
+                raise UserError("vqa has no answers to rank: set tasks.vqa.answers, or tasks.vqa.kind=generate")
             text = tokenizer(list(names), kind="answer").to(fused.states.device)
             options = {"candidates": self.candidates, "first_token_twice": self.first_token_twice}
             index, score = rank_answers(model, fused, text, label_smoothing=self.label_smoothing, **options)  # type: ignore[arg-type]

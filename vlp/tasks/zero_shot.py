@@ -24,6 +24,7 @@ from vlp.models.equal_inputs import EmbeddingStore
 from vlp.models.gallery import scoring_device
 from vlp.models.vlm import VisionLanguageModel
 from vlp.structures import Batch, Features
+from vlp.system.errors import UserError
 from vlp.tasks.base import Task
 from vlp.tokenizers.base import Tokenizer
 
@@ -72,14 +73,14 @@ class ZeroShot(Task):
     def scores(self, image_embed: Float[Tensor, "b e"]) -> Float[Tensor, "b a"]:
         """Cosines with the classes; those of equal prompts are equal."""
         if self._classes is None:
-            raise ValueError("zero_shot has no class names: the data module must set class_names")
+            raise UserError("zero_shot has no class names: the data module must set class_names")
         return exact_cosines(image_embed, self._classes.to(image_embed.device))
 
     def update(self, model: VisionLanguageModel, batch: Batch, features: Features) -> None:
         if features.image_embed is None:
-            raise ValueError("zero_shot got no image_embed in the features of this batch")
+            raise UserError("zero_shot got no image_embed in the features of this batch")
         if self._classes is None:
-            raise ValueError("zero_shot has no class names: the data module must set class_names")
+            raise UserError("zero_shot has no class names: the data module must set class_names")
         assert batch.image is not None
         self._images.add(features.image_embed, batch.image)
         if batch.categories is not None:
@@ -97,12 +98,12 @@ class ZeroShot(Task):
         shown = join(self._shown, torch.zeros(0, classes, dtype=torch.bool))
         images = self._images.joined(device)
         if len(label) and len(shown):
-            raise ValueError("this source mixes images of one label with images of several categories; split it in two")
+            raise UserError("this source mixes images of one label with images of several categories; split it in two")
         if len(shown):
             return _multi_label(self.scores(images).cpu(), shown)
         known = label >= 0
         if not bool(known.any()):
-            raise ValueError("zero_shot saw no image with a known class")
+            raise UserError("zero_shot saw no image with a known class")
         label = label[known]
         parts = zip(images[known.to(device)].split(ROWS), label.split(ROWS), strict=True)
         ties = torch.cat([count_ties(self.scores(part).cpu(), F.one_hot(k, classes).bool()) for part, k in parts])
@@ -119,7 +120,7 @@ class ZeroShot(Task):
     def predict(self, model: VisionLanguageModel, batch: Batch) -> list[dict[str, object]]:
         """The five best classes of each image with their cosines."""
         if batch.image is None:
-            raise ValueError("zero_shot needs batches with images")
+            raise UserError("zero_shot needs batches with images")
         scores = self.scores(model.embed_image(model.encode_image(batch.image)))
         best, index = scores.topk(min(5, scores.shape[1]))
         return [
@@ -155,7 +156,7 @@ def _read_templates(templates: Sequence[str] | str | Path | None) -> tuple[str, 
         templates = [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
     wrong = [template for template in templates if "{}" not in template]
     if wrong or not templates:
-        raise ValueError(f"each of the templates needs {{}} for the name: {wrong[0] if wrong else 'none given'!r}")
+        raise UserError(f"each of the templates needs {{}} for the name: {wrong[0] if wrong else 'none given'!r}")
     return tuple(templates)
 
 
@@ -163,7 +164,7 @@ def _multi_label(scores: Float[Tensor, "n a"], shown: Bool[Tensor, "n a"]) -> di
     """Average precision over the classes that occur; top-1 over the images that show anything."""
     occurs, shows = shown.any(0), shown.any(1)
     if not bool(occurs.any()):
-        raise ValueError("zero_shot saw no image with a known class")
+        raise UserError("zero_shot saw no image with a known class")
     in_range = ((scores[:, occurs].double() + 1) / 2).clamp(0, 1)  # torchmetrics would squash other values
     precision = multilabel_average_precision(in_range, shown[:, occurs].long(), int(occurs.sum()), average=None)
     top1 = expected_hit(count_ties(scores[shows], shown[shows]), 1)

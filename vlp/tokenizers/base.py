@@ -20,6 +20,7 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 
 from vlp.structures import Text
+from vlp.system.errors import UserError
 from vlp.tokenizers.cleaning import CLEANINGS
 
 # captions are too short to gain from Rust threads, and forked data workers would be warned about them
@@ -29,7 +30,7 @@ MASK = "[MASK]"
 
 
 class Tokenizer:
-    """size: number of ids, known before training.  truncate False: a text that is too long is a ValueError instead.
+    """size: number of ids, known before training.  truncate False: a text that is too long is a UserError instead.
     mask_id: what masked language modelling puts in a token's place; None = this vocabulary has no such token.
     add_end: False for ALBEF, whose captions and questions have no end token.  cleaning: what is done to captions and
     questions first, a name of `vlp.tokenizers.cleaning`.
@@ -42,9 +43,9 @@ class Tokenizer:
         cleaning: str | None = None, answer_suffix: str | None = None,
     ) -> None:  # fmt: skip
         if cleaning is not None and cleaning not in CLEANINGS:
-            raise ValueError(f"unknown tokenizer.cleaning={cleaning!r}: choose from {', '.join(CLEANINGS)}")
+            raise UserError(f"unknown tokenizer.cleaning={cleaning!r}: choose from {', '.join(CLEANINGS)}")
         if context_length < 2:
-            raise ValueError(f"context_length is {context_length}; the start and the end token alone need 2")
+            raise UserError(f"context_length is {context_length}; the start and the end token alone need 2")
         self.backend = backend
         self.size = size
         self.context_length = context_length
@@ -76,11 +77,11 @@ class Tokenizer:
     def cloze(self, texts: Sequence[str]) -> tuple[Text, Bool[Tensor, "b t"]]:
         """Captions in which [MASK] stands for tokens that are to be found; and where these are."""
         if self.mask_id is None:
-            raise ValueError(f"{type(self).__name__} has no mask token")
+            raise UserError(f"{type(self).__name__} has no mask token")
         rows = []
         for text in texts:
             if MASK not in text:
-                raise ValueError(f"{text[:80]!r} has no {MASK}: write it where a token is to be found")
+                raise UserError(f"{text[:80]!r} has no {MASK}: write it where a token is to be found")
             parts = text.split(MASK)
             if self.cleaning is not None:
                 parts = [CLEANINGS[self.cleaning](part, "caption") for part in parts]
@@ -90,7 +91,7 @@ class Tokenizer:
         chosen = (found.ids == self.mask_id) & found.mask
         lost = next((t for t, row in zip(texts, chosen, strict=True) if int(row.sum()) < t.count(MASK)), None)
         if lost is not None:
-            raise ValueError(f"a {MASK} lies beyond context_length {self.context_length}: {lost[:80]!r}")
+            raise UserError(f"a {MASK} lies beyond context_length {self.context_length}: {lost[:80]!r}")
         return found, chosen
 
     def _text(self, rows: list[list[int]], texts: Sequence[str], *, end: bool) -> Text:
@@ -98,7 +99,7 @@ class Tokenizer:
         room = self.context_length - 1 - len(close)
         too_long = next((index for index, row in enumerate(rows) if len(row) > room), None)
         if too_long is not None and not self.truncate:
-            raise ValueError(
+            raise UserError(
                 f"{len(rows[too_long]) + 1 + len(close)} tokens are too many for context_length {self.context_length}: "
                 f"{texts[too_long][:80]!r}; set tokenizer.truncate=true to cut such texts"
             )
@@ -148,11 +149,11 @@ class Tokenizer:
         fields = json.loads(text)
         kind = fields.pop("class")
         if not re.fullmatch(r"[a-z]+\.[A-Za-z]+", kind):
-            raise ValueError(f"{kind!r} is not a tokenizer of vlp.tokenizers")
+            raise UserError(f"{kind!r} is not a tokenizer of vlp.tokenizers")
         module, _, name = kind.partition(".")
         found = getattr(importlib.import_module(f"vlp.tokenizers.{module}"), name)
         if not (isinstance(found, type) and issubclass(found, Tokenizer)):
-            raise ValueError(f"{kind!r} is not a tokenizer of vlp.tokenizers")
+            raise UserError(f"{kind!r} is not a tokenizer of vlp.tokenizers")
         tokenizer = found.__new__(found)  # not its constructor, which would look for the vocabulary file again
         backend = tokenizers.Tokenizer.from_str(json.dumps(fields.pop("backend")))
         Tokenizer.__init__(tokenizer, backend=backend, **fields)
@@ -160,7 +161,7 @@ class Tokenizer:
 
     def _ready(self) -> tokenizers.Tokenizer:
         if self.backend is None:
-            raise ValueError("this tokenizer is not trained: call train(captions) first, or load it from a checkpoint")
+            raise UserError("this tokenizer is not trained: call train(captions) first, or load it from a checkpoint")
         return self.backend
 
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import gzip
 import html
 import importlib.util
-import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,6 +18,8 @@ from types import ModuleType
 import tokenizers
 from tokenizers import Regex, decoders, pre_tokenizers
 
+from vlp.system.errors import UserError
+from vlp.system.json_files import read_json
 from vlp.tokenizers.base import Tokenizer, find_vocabulary
 
 START, END = "<|startoftext|>", "<|endoftext|>"
@@ -41,10 +42,10 @@ class ClipTokenizer(Tokenizer):
         hugging_face = path.is_dir() or path.suffix == ".json"
         ids, merges = _from_hugging_face(path) if hugging_face else _from_merges(path, size)
         if size not in (None, len(ids)):
-            raise ValueError(f"tokenizer.size is {size}, but {path} has {len(ids)} ids: set it to null")
+            raise UserError(f"tokenizer.size is {size}, but {path} has {len(ids)} ids: set it to null")
         missing = [token for token in (START, END) if token not in ids]
         if missing:
-            raise ValueError(f"the vocabulary at {path} lacks {missing[0]}: it is not CLIP's")
+            raise UserError(f"the vocabulary at {path} lacks {missing[0]}: it is not CLIP's")
         # a tiny vocabulary may lack bytes; Hugging Face's CLIP then falls back to <unk> or to the end token
         complete = all(byte in ids and byte + "</w>" in ids for byte in _bytes())
         unknown = None if complete else "<unk>" if "<unk>" in ids else END
@@ -115,7 +116,7 @@ def _from_merges(path: Path, size: int | None) -> tuple[dict[str, int], list[tup
     content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
     lines = content.decode("utf-8").split("\n")[1:]  # the first line is a version
     if not 0 <= count <= len(lines):
-        raise ValueError(f"tokenizer.size is {size}; with the merges at {path} it can be 514 to {len(lines) + 514}")
+        raise UserError(f"tokenizer.size is {size}; with the merges at {path} it can be 514 to {len(lines) + 514}")
     merges = [(left, right) for left, right in (line.split() for line in lines[:count])]
     tokens = [*_bytes(), *(byte + "</w>" for byte in _bytes()), *(left + right for left, right in merges), START, END]
     return {token: index for index, token in enumerate(tokens)}, merges
@@ -124,14 +125,14 @@ def _from_merges(path: Path, size: int | None) -> tuple[dict[str, int], list[tup
 def _from_hugging_face(path: Path) -> tuple[dict[str, int], list[tuple[str, str]]]:
     whole = path / "tokenizer.json" if path.is_dir() else path
     if whole.is_file():
-        content = json.loads(whole.read_text(encoding="utf-8"))
+        content = read_json(whole)
         model = content.get("model", {})
         if model.get("type", "BPE") != "BPE" or "merges" not in model:
-            raise ValueError(f"{whole} holds no BPE vocabulary: it is not CLIP's")
+            raise UserError(f"{whole} holds no BPE vocabulary: it is not CLIP's")
         ids = {**model["vocab"], **{token["content"]: token["id"] for token in content.get("added_tokens", [])}}
         lines = model["merges"]
     elif (path / "vocab.json").is_file() and (path / "merges.txt").is_file():
-        ids = json.loads((path / "vocab.json").read_text(encoding="utf-8"))
+        ids = read_json(path / "vocab.json")
         lines = (path / "merges.txt").read_text(encoding="utf-8").split("\n")
         lines = [line for line in lines if line.strip() and not line.startswith("#version")]
     else:

@@ -14,6 +14,7 @@ from collections.abc import Iterable
 import tokenizers
 from tokenizers import Regex, decoders, normalizers, pre_tokenizers, trainers
 
+from vlp.system.errors import UserError
 from vlp.tokenizers.base import Tokenizer
 
 WORDS = r"'[a-z]+|\p{L}+|\p{N}|[^\s\p{L}\p{N}]+"
@@ -22,7 +23,7 @@ WORDS = r"'[a-z]+|\p{L}+|\p{N}|[^\s\p{L}\p{N}]+"
 class TrainedTokenizer(Tokenizer):
     def __init__(self, *, size: int = 1024, context_length: int = 77, truncate: bool = True) -> None:
         if size < 260:
-            raise ValueError(f"tokenizer.size is {size}; 256 bytes, padding, start, mask and end need at least 260")
+            raise UserError(f"tokenizer.size is {size}; 256 bytes, padding, start, mask and end need at least 260")
         super().__init__(
             backend=None, size=size, context_length=context_length, start_id=1, end_id=size - 1, pad_id=0,
             mask_id=size - 2, truncate=truncate,

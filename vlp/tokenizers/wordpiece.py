@@ -6,7 +6,6 @@ tokenizer_config.json; without one, a vocabulary that has no upper-case word is 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,8 @@ from typing import Any
 import tokenizers
 from tokenizers import AddedToken, decoders, normalizers, pre_tokenizers
 
+from vlp.system.errors import UserError
+from vlp.system.json_files import read_json
 from vlp.tokenizers.base import Tokenizer, find_vocabulary
 
 FILES = ("vocab.txt", "tokenizer.json", "tokenizer_config.json")
@@ -37,7 +38,7 @@ class WordPieceTokenizer(Tokenizer):
         names = {role: _name(options.get(f"{role}_token", f"[{role.upper()}]")) for role in roles}
         missing = [name for name in names.values() if name not in ids]
         if missing:
-            raise ValueError(f"the vocabulary at {path} lacks {missing[0]}: it is not BERT's")
+            raise UserError(f"the vocabulary at {path} lacks {missing[0]}: it is not BERT's")
         if lower_case is None:
             ordinary = [token for token in ids if not (token.startswith("[") and token.endswith("]"))]
             lower_case = options.get("do_lower_case", not any(token != token.lower() for token in ordinary))
@@ -67,7 +68,7 @@ def _read(path: Path) -> tuple[dict[str, int], dict[str, Any]]:
     """Token ids, and the options of tokenizer_config.json (empty for a bare file)."""
     folder = path if path.is_dir() else path.parent
     options_file = folder / "tokenizer_config.json"
-    options = json.loads(options_file.read_text(encoding="utf-8")) if options_file.is_file() else {}
+    options = read_json(options_file) if options_file.is_file() else {}
     words = path / "vocab.txt" if path.is_dir() else path
     if words.suffix == ".txt" and words.is_file():
         lines = words.read_text(encoding="utf-8").split("\n")
@@ -76,9 +77,9 @@ def _read(path: Path) -> tuple[dict[str, int], dict[str, Any]]:
     whole = path / "tokenizer.json" if path.is_dir() else path
     if not whole.is_file():
         raise FileNotFoundError(f"{path} has neither vocab.txt nor tokenizer.json")
-    content = json.loads(whole.read_text(encoding="utf-8"))
+    content = read_json(whole)
     if content.get("model", {}).get("type") != "WordPiece":
-        raise ValueError(f"{whole} holds no WordPiece vocabulary: it is not BERT's")
+        raise UserError(f"{whole} holds no WordPiece vocabulary: it is not BERT's")
     normalizer = content.get("normalizer") or {}
     if normalizer.get("type") == "BertNormalizer":
         options = {"do_lower_case": normalizer["lowercase"], "strip_accents": normalizer["strip_accents"], **options}

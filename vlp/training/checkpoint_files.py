@@ -23,6 +23,7 @@ from lightning.fabric.plugins import CheckpointIO
 
 from vlp.checkpoints import files, shards
 from vlp.system.atomic import atomic_write_text, sync_folder
+from vlp.system.errors import UserError
 from vlp.system.fault_injection import inject
 
 LAST, PREVIOUS, BEST = "last.ckpt", "previous.ckpt", "best.ckpt"
@@ -228,10 +229,10 @@ def _readable(path: Path) -> bool:
 
 
 def read(path: Path) -> dict[str, Any]:
-    """Tensors and plain values.  Raises ValueError for a damaged file, and for one that would run code."""
+    """Tensors and plain values.  Raises UserError for a damaged file, and for one that would run code."""
     content = files.read(path)
     if not isinstance(content, dict):
-        raise ValueError(f"{path} is no checkpoint of a run")
+        raise UserError(f"{path} is no checkpoint of a run")
     return content
 
 

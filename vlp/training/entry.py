@@ -17,22 +17,20 @@ from typing import Any
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from omegaconf.errors import OmegaConfBaseException
 
-from vlp.data.loader import LostWorker, worker_died
-from vlp.launch.errors import ConfigError
+from vlp.data.loader import LostWorker
 from vlp.system import exit_codes, ranks
+from vlp.system.compat.torch import data_worker_died, lost_connection
+from vlp.system.errors import is_user_error
 from vlp.system.secrets import hide_in_tracebacks, redact, values
 from vlp.training.nonfinite import NotFinite
 from vlp.training.signals import SIGNALS, Stopped
-
-PACKAGE = Path(__file__).resolve().parent.parent
-EXPECTED = (ValueError, OSError, ArithmeticError, ConfigError, LostWorker)
 
 
 def enter(name: str, function: Callable[[Path], Any]) -> None:
     """`function` of the config file on the command line.
 
-    What vlp itself raises for a user to read is printed and the process exits with 2 (4 where training diverged); anything
-    else is a defect, of vlp or of a library, and keeps its traceback.
+    The text of a UserError or an OSError is printed and the process exits with 2 (4 where training diverged); of LostWorker with
+    1. Anything else is a defect, of vlp or of a library, and keeps its traceback.
     """
     config = Path(sys.argv[1])
     rank = ranks.rank()
@@ -52,27 +50,15 @@ def enter(name: str, function: Callable[[Path], Any]) -> None:
         told = " ".join(str(error).split())
         print(redact(f"{name}: {told} (traceback: {_file(config, rank)})", secrets), file=sys.stderr, flush=True)
         _exit(exit_codes.MISTAKE)
-    except EXPECTED as error:
-        if isinstance(error, LostWorker) and SIGNALS.stop_code:  # what told this run to stop told its workers, too
-            _stopped(name, config, rank, Stopped(SIGNALS.stop_code))
-        last = Path(traceback.extract_tb(error.__traceback__)[-1].filename).resolve()
-        expected = PACKAGE in last.parents
-        if expected or several():
-            _note(config, rank, secrets)
-        if not expected:
-            raise
-        whose = f"rank {rank}: " if rank else ""
-        print(
-            redact(f"{name}: {whose}{error} (traceback: {_file(config, rank)})", secrets), file=sys.stderr, flush=True
-        )
-        _exit(
-            exit_codes.DIVERGED
-            if isinstance(error, NotFinite)
-            else exit_codes.FAILED
-            if isinstance(error, LostWorker)
-            else exit_codes.MISTAKE
-        )
     except Exception as error:
+        if isinstance(error, LostWorker) or is_user_error(error):
+            if isinstance(error, LostWorker) and SIGNALS.stop_code:  # what told this run to stop told its workers, too
+                _stopped(name, config, rank, Stopped(SIGNALS.stop_code))
+            _note(config, rank, secrets)
+            whose = f"rank {rank}: " if rank else ""
+            sentence = f"{name}: {whose}{error} (traceback: {_file(config, rank)})"
+            print(redact(sentence, secrets), file=sys.stderr, flush=True)
+            _exit(_exit_code(error))
         if not several():
             raise
         if code := SIGNALS.told():  # this rank waited for one that was told to stop
@@ -81,7 +67,7 @@ def enter(name: str, function: Callable[[Path], Any]) -> None:
         first = _first(config)
         if first is not None and first[0] != rank:  # this one only lost its partner
             print(f"{name}: rank {first[0]} failed first: {redact(first[1], secrets)}", file=sys.stderr, flush=True)
-        elif "onnection" in str(error):
+        elif lost_connection(error):
             print(f"{name}: rank {rank} lost another rank, which was killed: {error}", file=sys.stderr, flush=True)
         raise
 
@@ -90,9 +76,15 @@ def _run(function: Callable[[Path], Any], config: Path) -> None:
     try:
         function(config)
     except RuntimeError as error:
-        if isinstance(error, LostWorker) or not worker_died(error):
+        if isinstance(error, LostWorker) or not data_worker_died(error):
             raise
         raise LostWorker(f"a data worker died ({error}); go on with resume={config.parent}") from error
+
+
+def _exit_code(error: Exception) -> int:
+    if isinstance(error, LostWorker):
+        return exit_codes.FAILED
+    return exit_codes.DIVERGED if isinstance(error, NotFinite) else exit_codes.MISTAKE
 
 
 def _stopped(name: str, config: Path, rank: int, stopped: Stopped) -> None:

@@ -16,6 +16,7 @@ from vlp.launch.config.layout import tasks as tasks_of
 from vlp.launch.runs.results import write_results
 from vlp.predictor import Predictor, load
 from vlp.report.tables import of_a_task, print_results
+from vlp.system.errors import UserError
 from vlp.tasks.base import Task
 from vlp.training.assemble import build_loggers, quiet, read_config
 from vlp.training.determinism import numerics, with_determinism
@@ -32,7 +33,7 @@ def evaluate(config_path: Path) -> dict[str, Any]:
     L.seed_everything(config["seed"], workers=True, verbose=False)
     predictor = load(config["checkpoint"])
     if predictor.transform is None:
-        raise ValueError(f"checkpoint={config['checkpoint']}: its image preprocessing is not one that vlp knows")
+        raise UserError(f"checkpoint={config['checkpoint']}: its image preprocessing is not one that vlp knows")
     transform = {"train": predictor.transform, "eval": predictor.transform}
     data = build_data(config, tokenizer=predictor.require_tokenizer(), transform=transform)
     tasks = {name: _task(name, node, predictor) for name, node in tasks_of(config).items()}
@@ -50,13 +51,13 @@ def evaluate(config_path: Path) -> dict[str, Any]:
     )
     run = {"val": trainer.validate, "test": trainer.test}.get(config["split"])
     if run is None:
-        raise ValueError(f"split={config['split']}: expected val or test")
+        raise UserError(f"split={config['split']}: expected val or test")
     run(module, datamodule=data, verbose=False)
     results: dict[str, Any] = {
         k: float(v) for k, v in trainer.callback_metrics.items() if k.startswith(("val/", "test/"))
     }
     if not any(map(of_a_task, results)):
-        raise ValueError(
+        raise UserError(
             f"nothing was measured: no {config['split']} batch has what {', '.join(tasks) or 'no task'} needs: choose "
             "another task=[…] or data=…"
         )

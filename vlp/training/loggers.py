@@ -7,7 +7,6 @@ Secrets in the configuration (keys named like token, key, secret, password) are 
 from __future__ import annotations
 
 import json
-import logging
 import netrc
 import os
 import time
@@ -22,9 +21,9 @@ from omegaconf import OmegaConf
 from wandb import Settings
 
 from vlp.launch.run_folder import read
+from vlp.system.compat.lightning import drop_wandb_argument
+from vlp.system.compat.wandb import forget_service
 from vlp.training.checkpoint_files import BEST
-
-log = logging.getLogger(__name__)
 
 
 class JsonLines(Logger):
@@ -75,7 +74,7 @@ class Wandb(WandbLogger):
 
     def __init__(self, *, folder: Path, artifact: bool, **arguments: Any) -> None:
         super().__init__(save_dir=folder, **arguments)
-        self._wandb_init.pop("anonymous", None)  # Lightning always passes it on, and wandb warns that it has no effect
+        drop_wandb_argument(self, "anonymous")
         self.folder, self.artifact = folder, artifact
         self.lost = False
         self._told: float | None = None  # when the file was written that is an artifact already
@@ -134,20 +133,7 @@ class Wandb(WandbLogger):
                 f"W&B is lost ({type(error).__name__}: {error}); training goes on, and {self.folder / 'metrics.jsonl'} "
                 "has every figure"
             )
-            _forget_wandb()
-
-
-def _forget_wandb() -> None:
-    """Nothing waits at exit for a service that is gone."""
-    import wandb as package
-    from wandb.sdk import wandb_setup
-
-    try:
-        package.teardown(exit_code=1)
-    except Exception:  # which is how it answers without its service
-        log.debug("wandb teardown", exc_info=True)
-    wandb_setup._singleton = None
-    package.run = None
+            forget_service()
 
 
 def wandb(
@@ -168,7 +154,7 @@ def wandb(
     Its config is the frozen one, in which secrets are names of environment variables.
     """
     os.environ.setdefault("WANDB_SILENT", "true")
-    mode = mode or os.environ.get("WANDB_MODE") or ("online" if api_key or _has_wandb_key() else "offline")
+    mode = mode or os.environ.get("WANDB_MODE") or ("online" if api_key or has_wandb_key() else "offline")
     folder = Path(folder)
     frozen = folder / "config.yaml"
     return Wandb(
@@ -185,7 +171,7 @@ def _run_id(folder: Path) -> str | None:
     return earlier[-1].name.rpartition("-")[2] if earlier else None
 
 
-def _has_wandb_key() -> bool:
+def has_wandb_key() -> bool:
     if os.environ.get("WANDB_API_KEY"):
         return True
     host = os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai").split("://")[-1].split("/")[0]

@@ -26,6 +26,7 @@ from vlp.models.vlm import VisionLanguageModel
 from vlp.objectives.base import Objective
 from vlp.random import mix
 from vlp.structures import Batch
+from vlp.system.errors import UserError
 from vlp.system.fault_injection import inject
 from vlp.tasks.base import Task
 from vlp.training.determinism import numerics
@@ -80,23 +81,21 @@ class VisionLanguageModule(L.LightningModule):
                     continue  # a head that others use
             for part in objective.needs:
                 if getattr(model, part, None) is None:
-                    raise ValueError(
+                    raise UserError(
                         f"{name} needs the model part {part!r}, which this model lacks: choose another model=…"
                     )
             lacking = [other for other in objective.heads if other not in self.objectives]
             if lacking:
-                raise ValueError(
-                    f"{name} uses the head of {lacking[0]}: add it, for example objective=[…,{lacking[0]}]"
-                )
+                raise UserError(f"{name} uses the head of {lacking[0]}: add it, for example objective=[…,{lacking[0]}]")
             objective.linked = {other: self.objectives[other] for other in objective.heads}  # type: ignore[misc]
             if momentum is None and any(field.startswith("momentum") for field in objective.uses):
-                raise ValueError(f"{name} needs the momentum copy of the model: set momentum=0.995")
+                raise UserError(f"{name} needs the momentum copy of the model: set momentum=0.995")
 
     def _freeze(self, patterns: Sequence[str]) -> None:
         for pattern in patterns:
             matched = [p for name, p in self.named_parameters() if re.search(pattern, name)]
             if not matched:
-                raise ValueError(
+                raise UserError(
                     f"freeze: the pattern {pattern!r} matches no parameter (names look like 'model.vision.…')"
                 )
             for parameter in matched:
@@ -120,10 +119,10 @@ class VisionLanguageModule(L.LightningModule):
 
     def on_fit_start(self) -> None:
         if not self.trained:
-            raise ValueError("nothing to optimise: every objective has weight 0")
+            raise UserError("nothing to optimise: every objective has weight 0")
         in_batch = [name for name, objective in self.trained.items() if objective.in_batch]
         if self.trainer.accumulate_grad_batches > 1 and in_batch:
-            raise ValueError(
+            raise UserError(
                 f"trainer.accumulate_grad_batches > 1 would change {', '.join(in_batch)}, whose negatives are the other "
                 "samples of one batch: set data.batch_size to the whole batch and gradient_cache to the rows that fit"
             )
@@ -166,7 +165,7 @@ class VisionLanguageModule(L.LightningModule):
     def _source_loss(self, source: str, batch: Batch, weights: Mapping[str, float]) -> Tensor:
         applying = {name: o for name, o in self.trained.items() if o.applies(batch, source)}
         if not applying:
-            raise ValueError(f"no objective runs on batches of {source!r}: check objectives' `requires` and `sources`")
+            raise UserError(f"no objective runs on batches of {source!r}: check objectives' `requires` and `sources`")
         self.samples_seen += len(batch) * self.trainer.world_size
         active = {name: o for name, o in applying.items() if name in weights}
         if not active:
@@ -191,7 +190,7 @@ class VisionLanguageModule(L.LightningModule):
             self._checked = True
             lost = [name for name, p in self.named_parameters() if p.requires_grad and p.grad is None]
             if lost:
-                raise ValueError(
+                raise UserError(
                     f"{len(lost)} trainable parameters are reached by no objective ({', '.join(lost[:5])}, …): "
                     "add an objective that uses them, or freeze them with freeze=['regex']"
                 )
@@ -228,7 +227,7 @@ class VisionLanguageModule(L.LightningModule):
             return {"optimizer": optimizer}
         steps = self.optimizer_steps()
         if steps == ENDLESS:
-            raise ValueError("trainer.max_epochs=-1: a schedule must know the end: set trainer.max_steps or max_epochs")
+            raise UserError("trainer.max_epochs=-1: a schedule must know the end: set trainer.max_steps or max_epochs")
         schedule = self.make_schedule(optimizer, max(1, steps))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step", "name": "lr"}}
 

@@ -22,21 +22,27 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
 from vlp.distributed import gather_objects, total
+from vlp.system.compat.torch import local_part
+from vlp.system.errors import UserError
 from vlp.training.checkpoint_files import newest, read
 
 POLICIES = ("raise", "skip", "rollback")
 
 
-class NotFinite(ArithmeticError):
+class NotFinite(UserError, ArithmeticError):
     """Training diverged; the entry point exits with 4."""
 
 
 def finite(tensors: Sequence[Tensor]) -> bool:
     """Whether all of them hold finite numbers; waits for the accelerator. Integers do, and of a sharded tensor each process
     looks at its own rows."""
-    own: list[Tensor] = [getattr(value, "_local_tensor", value) for value in tensors if value.is_floating_point()]
+    own = [local_part(value) for value in tensors if value.is_floating_point()]
     own = [value for value in own if value.numel()]
-    return not own or bool(torch.stack([norm.float() for norm in torch._foreach_norm(own)]).isfinite().all())
+    wide = [value for value in own if value.dtype != torch.float16]
+    # norms of float16 together would exceed its range
+    norms = [torch.linalg.vector_norm(value, dtype=torch.float32) for value in own if value.dtype == torch.float16]
+    norms += [nn.utils.get_total_norm(wide).float()] if wide else []
+    return not norms or bool(torch.stack(norms).isfinite().all())
 
 
 def _told(loss: Tensor | None, samples: Any) -> str:
@@ -55,7 +61,7 @@ class Guard:
 
     def __init__(self, *, policy: str = "raise", limit: int = 10, folder: Path | None = None) -> None:
         if policy not in POLICIES:
-            raise ValueError(f"nonfinite={policy}: choose from {', '.join(POLICIES)}")
+            raise UserError(f"nonfinite={policy}: choose from {', '.join(POLICIES)}")
         self.policy, self.limit, self.folder = policy, limit, folder
         self.in_a_row, self.skipped = 0, 0
         self._buffers: list[Tensor] = []

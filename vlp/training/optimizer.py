@@ -17,6 +17,9 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
+from vlp.system.compat.torch import unscale_before_step
+from vlp.system.errors import UserError
+
 _BLOCK = re.compile(r"\.(?:blocks|layers?|resblocks|stages|features)\.(\d+)\.")
 
 
@@ -40,7 +43,7 @@ class AdamW:
         layer_decay: float = 1.0,
     ) -> None:
         if lr <= 0:
-            raise ValueError(f"optimizer.lr must be > 0, got {lr}")
+            raise UserError(f"optimizer.lr must be > 0, got {lr}")
         self.lr, self.betas, self.eps, self.weight_decay = lr, (betas[0], betas[1]), eps, weight_decay
         self.groups, self.layer_decay = list(groups), layer_decay
 
@@ -49,18 +52,17 @@ class AdamW:
 
     def adamw(self, groups: Iterable[dict[str, Any]]) -> Optimizer:
         optimizer = torch.optim.AdamW(groups, lr=self.lr, betas=self.betas, eps=self.eps, fused=True)
-        # a fused optimiser offers to unscale gradients itself; Lightning then refuses to clip them in mixed precision
-        optimizer._step_supports_amp_scaling = False  # type: ignore[attr-defined]
+        unscale_before_step(optimizer)
         return optimizer
 
     def parameter_groups(self, module: nn.Module) -> list[dict[str, Any]]:
         """Trainable parameters of equal learning rate and decay together."""
         named = [(name, p) for name, p in module.named_parameters() if p.requires_grad]
         if not named:
-            raise ValueError("nothing to train: `freeze` covers every parameter")
+            raise UserError("nothing to train: `freeze` covers every parameter")
         for group in self.groups:
             if not any(re.search(group["pattern"], name) for name, _ in named):
-                raise ValueError(f"optimizer.groups: the pattern {group['pattern']!r} matches no trainable parameter")
+                raise UserError(f"optimizer.groups: the pattern {group['pattern']!r} matches no trainable parameter")
         scales = layer_scales([name for name, _ in named], self.layer_decay)
         grouped: dict[tuple[float, float], dict[str, Any]] = {}
         for name, parameter in named:
@@ -88,7 +90,7 @@ class Muon(AdamW):
         super().__init__(**others)
         self.kinds: tuple[type[nn.Linear | nn.Conv2d], ...] = (nn.Linear, nn.Conv2d) if convolutions else (nn.Linear,)
         if matrix_lr <= 0:
-            raise ValueError(f"optimizer.matrix_lr must be > 0, got {matrix_lr}")
+            raise UserError(f"optimizer.matrix_lr must be > 0, got {matrix_lr}")
         self.matrix_lr, self.momentum = matrix_lr, momentum
 
     def __call__(self, module: nn.Module) -> Optimizer:
@@ -103,7 +105,7 @@ class Muon(AdamW):
             rest += [group | {"params": kinds[0]}] if kinds[0] else []
             matrices += [scaled | {"params": kinds[1]}] if kinds[1] else []
         if not matrices:
-            raise ValueError("optimizer=muon: the model has no linear map to train; choose optimizer=adamw")
+            raise UserError("optimizer=muon: the model has no linear map to train; choose optimizer=adamw")
         muon = torch.optim.Muon(
             [group | {"params": _flat(group["params"])} for group in matrices], momentum=self.momentum
         )

@@ -30,6 +30,7 @@ from vlp.launch.lock import locked
 from vlp.launch.runs.results import write_results
 from vlp.report.tables import print_results
 from vlp.system import ranks
+from vlp.system.errors import UserError
 from vlp.system.fault_injection import inject
 from vlp.training.assemble import assemble, build_loggers, quiet, read_config
 from vlp.training.checkpoint_files import BEST, WholeFiles, clear, fault, newest, read
@@ -49,7 +50,7 @@ class SameConfig(Callback):
         digests = gather_objects(self.digest)
         others = [rank for rank, digest in enumerate(digests) if digest != digests[0]]
         if others:
-            raise ValueError(
+            raise UserError(
                 f"ranks {', '.join(map(str, others))} read another config.yaml than rank 0: put the run folder on a file "
                 "system that all machines share, with runs=DIR"
             )
@@ -145,7 +146,7 @@ def _beginning(
             note.unlink()
     path, passed = newest(checkpoints)
     if passed and path is None:
-        raise ValueError(
+        raise UserError(
             f"{'; '.join(passed.values())}: none is whole; to start anew remove {checkpoints}, and look after the disk"
         )
     for damaged, sentence in passed.items() if main else ():
@@ -158,7 +159,7 @@ def _beginning(
             path = newest(path / "checkpoints")[0] or path / "checkpoints" / "last.ckpt"
         wrong = fault(path)
         if wrong is not None:
-            raise ValueError(f"resume={path}: it {wrong}")
+            raise UserError(f"resume={path}: it {wrong}")
     if path is None:
         if main:
             JsonLines(folder=folder).rewind(0)
@@ -166,7 +167,7 @@ def _beginning(
     content = read(path)
     differing = changes(content.get("config", {}), stored)
     if differing and not config.get("force"):
-        raise ValueError(
+        raise UserError(
             f"resume={path}: settings differ from the checkpoint's that change what is trained: {'; '.join(differing)}; "
             "use the run's own, or go on all the same with force=true"
         )

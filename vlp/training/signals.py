@@ -23,9 +23,9 @@ from typing import Any
 import lightning as L
 import torch
 import torch.distributed as dist
-from lightning.fabric.strategies.launchers import subprocess_script
-from torch.distributed import distributed_c10d
 
+from vlp.system.compat.lightning import observe_child_processes, process_group_timeout, remove_signal_handling
+from vlp.system.compat.torch import default_store
 from vlp.system.exit_codes import INTERRUPTED, TERMINATED
 
 TOLD = "vlp/stop"
@@ -91,9 +91,9 @@ class Signals:
 
     def connect(self, trainer: L.Trainer) -> None:
         """Once the process group is there: what the ranks share besides collectives, also when the group is gone."""
-        self._timeout = getattr(trainer.strategy, "_timeout", None)
+        self._timeout = process_group_timeout(trainer.strategy)
         if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
-            self._store = distributed_c10d._get_default_store()
+            self._store = default_store()
 
     def tell(self) -> None:
         """The other ranks, of a stop that they have no part in deciding: this one ends now."""
@@ -136,6 +136,5 @@ class _ChildObserver(threading.Thread):
 
 
 def replace_lightnings(trainer: L.Trainer) -> None:
-    subprocess_script._launch_process_observer = lambda child_processes: _ChildObserver(child_processes).start()
-    trainer._signal_connector.register_signal_handlers = lambda: None  # type: ignore[method-assign]
-    trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = lambda: None  # type: ignore[method-assign]
+    observe_child_processes(lambda children: _ChildObserver(children).start())
+    remove_signal_handling(trainer)

@@ -17,6 +17,7 @@ from vlp.data.cleaning.images import Listed, copies, misshapen
 from vlp.data.cleaning.options import CleanOptions
 from vlp.data.cleaning.report import CleanReport, sizes
 from vlp.structures import Sample
+from vlp.system.errors import UserError
 
 
 def clean(
@@ -34,11 +35,11 @@ def clean(
     kept = {split: list(found) for split, found in samples.items()}
     unknown = [split for split in options.splits if split not in kept]
     if unknown:
-        raise ValueError(f"there is no split {', '.join(unknown)} to clean: there are {', '.join(kept)}")
+        raise UserError(f"there is no split {', '.join(unknown)} to clean: there are {', '.join(kept)}")
     report = CleanReport(options=asdict(options), before={split: sizes(found) for split, found in kept.items()})
     for split in options.splits:
         if not any(sample.captions for sample in kept[split]):
-            raise ValueError(f"the {split} samples have no captions: choose data with captions to clean")
+            raise UserError(f"the {split} samples have no captions: choose data with captions to clean")
         kept[split] = clean_captions(kept[split], options, report)
     kept = _without(kept, misshapen, options, report, {})
     kept = _without(kept, copies, options, report, (evaluation or {}) if options.evaluation else {})

@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from vlp.data.composed import add_overrides
+from vlp.system.errors import UserError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -54,11 +55,11 @@ def run(options: argparse.Namespace) -> None:
         print(listing(), end="")
         return
     if options.out is None or "=" in str(options.out):
-        raise ValueError(f"{options.out}: the first word is the list to write, before any KEY=VALUE")
+        raise UserError(f"{options.out}: the first word is the list to write, before any KEY=VALUE")
     settings = chosen(options.set)
     source = compose_data(options.overrides).only("clean")
     if isinstance(source, Shards):
-        raise ValueError("clean the data that the shards are packed of: a list cannot name files within shards")
+        raise UserError("clean the data that the shards are packed of: a list cannot name files within shards")
     others = {
         f"{name}/{split}": other.split(split)
         for name, other in compose_others(options.evaluation).items()
@@ -73,7 +74,7 @@ def run(options: argparse.Namespace) -> None:
         print(f"{finding.count} × {printable(finding.kind)}: {printable(finding.examples[0], 200)}", file=sys.stderr)
     for split, after in report.after.items():
         if report.before[split]["images"] and not after["images"]:
-            raise ValueError(
+            raise UserError(
                 f"nothing of {split} would stay: switch off with --set what drops too much (`--set help` lists it), such as "
                 f"--set phrase_share=0; {options.out} is not written"
             )

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from vlp.data.copies.perceptual_hash import DISTANCE
+from vlp.system.errors import UserError
 from vlp.system.suggest import nearest_option
 
 
@@ -46,12 +47,12 @@ class CleanOptions:
     def __post_init__(self) -> None:
         for name in ("min_letters", "max_digits", "max_repeated", "caption_share", "phrase_share"):
             if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name}={getattr(self, name)}: a share is a number from 0 to 1")
+                raise UserError(f"{name}={getattr(self, name)}: a share is a number from 0 to 1")
         for name in ("min_side", "min_words", "max_words", "max_run", "workers", "distance"):
             if getattr(self, name) < 0:
-                raise ValueError(f"{name}={getattr(self, name)}: give 0 to switch it off, or a number above 0")
+                raise UserError(f"{name}={getattr(self, name)}: give 0 to switch it off, or a number above 0")
         if self.max_aspect and self.max_aspect < 1:
-            raise ValueError(
+            raise UserError(
                 f"max_aspect={self.max_aspect}: longest side over shortest is at least 1; 0 switches it off"
             )
 
@@ -61,13 +62,13 @@ def help_of(name: str) -> str:
 
 
 def chosen(settings: Sequence[str]) -> CleanOptions:
-    """From `name=value` texts.  Raises ValueError for an unknown name or a value of another type."""
+    """From `name=value` texts.  Raises UserError for an unknown name or a value of another type."""
     values: dict[str, Any] = {}
     for setting in settings:
         name, _, text = setting.partition("=")
         defaults = {option.name: option.default for option in fields(CleanOptions)}
         if name not in defaults:
-            raise ValueError(f"--set {setting}: there is no {name}:{nearest_option(name, defaults)}".rstrip(":"))
+            raise UserError(f"--set {setting}: there is no {name}:{nearest_option(name, defaults)}".rstrip(":"))
         values[name] = _parsed(text, defaults[name], setting)
     return CleanOptions(**values)
 
@@ -77,12 +78,12 @@ def _parsed(text: str, default: Any, setting: str) -> Any:
         return tuple(part.strip() for part in text.split(",") if part.strip())
     if isinstance(default, bool):
         if text.lower() not in ("true", "false", "1", "0"):
-            raise ValueError(f"--set {setting}: write true or false")
+            raise UserError(f"--set {setting}: write true or false")
         return text.lower() in ("true", "1")
     try:
         return type(default)(text)
     except ValueError as error:
-        raise ValueError(f"--set {setting}: expects a number such as {default}") from error
+        raise UserError(f"--set {setting}: expects a number such as {default}") from error
 
 
 def listing() -> str:

@@ -15,6 +15,7 @@ from rich.text import Text
 from vlp.data.faults import EXAMPLES
 from vlp.structures import Sample
 from vlp.system.atomic import atomic_write_text
+from vlp.system.errors import UserError
 from vlp.system.units import printable
 
 
@@ -80,7 +81,7 @@ def write_cleaned(
     To train on it: data=table data.root=<root> data.table=<path> data.caption=captions [data.label=label]
     """
     if path.suffix not in (".jsonl", ".ndjson"):
-        raise ValueError(f"{path}: the cleaned list is JSONL; give it a name that ends in .jsonl")
+        raise UserError(f"{path}: the cleaned list is JSONL; give it a name that ends in .jsonl")
     atomic_write_text(path, _rows(kept, root, class_names))
 
 
@@ -89,7 +90,7 @@ def _rows(kept: Mapping[str, Iterable[Sample]], root: Path, class_names: Sequenc
         for sample in samples:
             image = os.path.relpath(str(sample.image), root)
             if image.split(os.sep)[0] == os.pardir:
-                raise ValueError(f"{sample.image}: is not below {root}; give as root a folder that holds all images")
+                raise UserError(f"{sample.image}: is not below {root}; give as root a folder that holds all images")
             row = {"image": image.replace(os.sep, "/"), "captions": list(sample.captions), "split": split}
             if class_names is not None and sample.label is not None:
                 row["label"] = class_names[sample.label]

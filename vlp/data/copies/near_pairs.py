@@ -18,6 +18,8 @@ from itertools import combinations
 import numpy as np
 from jaxtyping import Int, UInt8, UInt64
 
+from vlp.system.errors import UserError
+
 BANDS, BAND_BITS = 4, 16
 KEYS = 1 << BAND_BITS
 BLOCK = 1 << 16  # comparisons at a time: what they need stays in the processor's cache
@@ -34,7 +36,7 @@ def near_pairs(
     where many hashes may be equal, for k equal ones are k²/2 pairs.
     """
     if not 0 <= distance < 64:
-        raise ValueError(f"distance={distance}: a Hamming distance of 64-bit hashes to search within is 0 to 63")
+        raise UserError(f"distance={distance}: a Hamming distance of 64-bit hashes to search within is 0 to 63")
     bands = [_band(hashes, band) for band in range(BANDS)]
     radii = [(distance + 1 + band) // BANDS - 1 for band in range(BANDS)]
     for band, radius in enumerate(radii):

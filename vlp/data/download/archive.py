@@ -16,6 +16,8 @@ from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 from vlp.data.files import inside
+from vlp.system.compat.stdlib import tar_members
+from vlp.system.errors import UserError
 from vlp.system.units import readable_bytes
 
 DAMAGED = (
@@ -53,7 +55,7 @@ def damage_explained(path: Path) -> Iterator[None]:
     try:
         yield
     except DAMAGED as error:
-        raise ValueError(
+        raise UserError(
             f"{path}: cannot be unpacked ({str(error) or type(error).__name__}); delete it and run the command again"
         ) from error
 
@@ -61,7 +63,7 @@ def damage_explained(path: Path) -> Iterator[None]:
 def members(path: Path, patterns: tuple[str, ...], limits: Limits) -> Iterator[Member]:
     """The plain files whose names match one of the patterns (all where there are none), each readable until the next.
 
-    ValueError for the first member that is no plain file or folder or leads out of the folder, matching or not.
+    UserError for the first member that is no plain file or folder or leads out of the folder, matching or not.
     """
     with damage_explained(path):
         yield from (_zip if path.suffix == ".zip" else _tar)(path, patterns, limits)
@@ -100,8 +102,7 @@ def _zip_entries(
 def _tar(path: Path, patterns: tuple[str, ...], limits: Limits) -> Iterator[Member]:
     guard = _Guard(path, limits)
     with tarfile.open(path, "r:*") as archive:
-        for entry in archive:
-            archive.members = []  # type: ignore[attr-defined]  # the module keeps every header otherwise, a gigabyte for a million photos
+        for entry in tar_members(archive):
             guard.check(entry.name, entry.size, plain=entry.isreg() or entry.isdir())
             if entry.isreg() and _chosen(entry.name, patterns):
                 stream = archive.extractfile(entry)
@@ -126,18 +127,18 @@ class _Guard:
     def check(self, name: str, size: int, *, plain: bool) -> None:
         place = f"{self.path}, member {name[:200]!r}"
         if not plain:
-            raise ValueError(f"{place}: a link or device, which data sets do not need; nothing was unpacked from it")
+            raise UserError(f"{place}: a link or device, which data sets do not need; nothing was unpacked from it")
         # the names "." and "./" stand for the folder itself
         inside(self.path.parent, name.removeprefix("./") or ".", place=str(self.path), follow_symlinks=True)
         if name in self.names and not name.endswith("/"):
-            raise ValueError(f"{place}: it appears twice; nothing was unpacked from it")
+            raise UserError(f"{place}: it appears twice; nothing was unpacked from it")
         self.names.add(name)
         self.count += 1
         self.total += size
         if self.count > self.limits.members:
-            raise ValueError(f"{self.path}: more than {self.limits.members} members; this is no archive of a data set")
+            raise UserError(f"{self.path}: more than {self.limits.members} members; this is no archive of a data set")
         if self.total > self.most:
-            raise ValueError(
+            raise UserError(
                 f"{self.path}: {readable_bytes(self.path.stat().st_size)} would become more than "
                 f"{readable_bytes(self.most)}; this is no archive of a data set but made to fill the disk"
             )

@@ -22,6 +22,7 @@ from urllib.parse import unquote, urlsplit
 import yaml
 
 from vlp.data.files import inside
+from vlp.system.errors import UserError
 from vlp.system.suggest import nearest_option
 from vlp.system.units import readable_bytes
 
@@ -67,7 +68,7 @@ class Catalogue:
         for name in only:
             if name != "all" and name not in names:
                 hint = nearest_option(name, names) or f" there are {', '.join(names)} and all"
-                raise ValueError(f"--only {name}: there is no such part:{hint}")
+                raise UserError(f"--only {name}: there is no such part:{hint}")
         return [part for part in self.parts if part.name in only or "all" in only or not (only or part.optional)]
 
 
@@ -82,7 +83,7 @@ def find(name: str) -> Catalogue:
         path = Path(name)
         if path.suffix not in (".yaml", ".yml"):
             hint = nearest_option(name, offered()) or f" there are {', '.join(offered())}"
-            raise ValueError(f"{name}: no data set of this name can be fetched:{hint}, or the path of a YAML file")
+            raise UserError(f"{name}: no data set of this name can be fetched:{hint}, or the path of a YAML file")
     return read(path)
 
 
@@ -92,7 +93,7 @@ def read(path: Path) -> Catalogue:
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path}: not readable as YAML: {' '.join(str(error).split())}") from error
+        raise UserError(f"{path}: not readable as YAML: {' '.join(str(error).split())}") from error
     keys = {"title": str, "folder": str, "homepage": str, "licence": str, "by_hand": (str, None), "parts": dict}
     entry = _checked(content, keys, place=str(path), optional=("by_hand",))
     inside(Path("data"), entry["folder"], place=f"{path}, folder", follow_symlinks=True)
@@ -100,7 +101,7 @@ def read(path: Path) -> Catalogue:
     urls: dict[str, str] = {}
     for file in (file for part in parts for file in part.files):
         if urls.setdefault(file.path, file.url) != file.url:
-            raise ValueError(f"{path}: two addresses would be kept as {file.path}; give one of them another `to`")
+            raise UserError(f"{path}: two addresses would be kept as {file.path}; give one of them another `to`")
     return Catalogue(**entry, parts=parts)
 
 
@@ -117,13 +118,13 @@ def _file(content: Any, *, place: str) -> RemoteFile:
     entry = _checked(content, keys, place=place, optional=tuple(keys.keys() - {"url"}))
     for key, digits in (("sha256", 64), ("md5", 32)):
         if entry[key] is not None and not re.fullmatch(f"[0-9a-f]{{{digits}}}", entry[key]):
-            raise ValueError(f"{place}: {key} must be {digits} hexadecimal digits, in lower case")
+            raise UserError(f"{place}: {key} must be {digits} hexadecimal digits, in lower case")
     address = urlsplit(entry["url"])
     if address.scheme not in ("http", "https") or not address.hostname:
-        raise ValueError(f"{place}: {entry['url']!r} is no http or https address")
+        raise UserError(f"{place}: {entry['url']!r} is no http or https address")
     name = PurePosixPath(unquote(address.path)).name
     if entry["unpack"] is not None and not (entry["to"] or name).endswith(ARCHIVES):
-        raise ValueError(f"{place}: {name} cannot be unpacked; archives end in {', '.join(ARCHIVES)}")
+        raise UserError(f"{place}: {name} cannot be unpacked; archives end in {', '.join(ARCHIVES)}")
     to = entry.pop("to") or (name if entry["unpack"] is None else f"{DOWNLOADS}/{name}")
     members, provides = (tuple(map(str, entry.pop(key) or ())) for key in ("members", "provides"))
     for path in (to, entry["unpack"] or ".", *provides):
@@ -134,10 +135,10 @@ def _file(content: Any, *, place: str) -> RemoteFile:
 def _checked(content: Any, keys: dict[str, Any], *, place: str, optional: Iterable[str]) -> dict[str, Any]:
     """The mapping with every key of `keys`, of the types given there; None where an optional one is missing."""
     if not isinstance(content, dict):
-        raise ValueError(f"{place}: expected keys and values, {', '.join(keys)}")
+        raise UserError(f"{place}: expected keys and values, {', '.join(keys)}")
     for key in content:
         if key not in keys:
-            raise ValueError(
+            raise UserError(
                 f"{place}: unknown key {key}:{nearest_option(str(key), keys) or ' known: ' + ', '.join(keys)}"
             )
     for key, kinds in keys.items():
@@ -145,7 +146,7 @@ def _checked(content: Any, keys: dict[str, Any], *, place: str, optional: Iterab
             continue
         kind = kinds[0] if isinstance(kinds, tuple) else kinds
         if not isinstance(content.get(key), kind) or (kind is int and (content[key] is True or content[key] < 0)):
-            raise ValueError(f"{place}: {key} is missing or no {kind.__name__}")
+            raise UserError(f"{place}: {key} is missing or no {kind.__name__}")
     return {key: content.get(key) for key in keys}
 
 
@@ -154,7 +155,7 @@ def mirrored(file: RemoteFile, mirror: str | None) -> RemoteFile:
     if mirror is None:
         return file
     if urlsplit(mirror).scheme not in ("http", "https") or not urlsplit(mirror).hostname:
-        raise ValueError(f"--mirror {public(mirror)}: expects an address such as https://mirror.example.org/data")
+        raise UserError(f"--mirror {public(mirror)}: expects an address such as https://mirror.example.org/data")
     address = urlsplit(file.url)
     query = f"?{address.query}" if address.query else ""
     return replace(file, url=mirror.rstrip("/") + address.path + query)

@@ -7,6 +7,8 @@ import os
 import sys
 from pathlib import Path
 
+from vlp.system.errors import UserError
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog = (
@@ -32,7 +34,7 @@ def run(options: argparse.Namespace) -> None:
 
     if options.name is None:
         if not options.list:
-            raise ValueError(f"which data set? There are {', '.join(offered())}")
+            raise UserError(f"which data set? There are {', '.join(offered())}")
         for name, file in offered().items():
             print(f"{name:15} {find(str(file)).title}")
         return
@@ -42,7 +44,7 @@ def run(options: argparse.Namespace) -> None:
         return
     for option, least in (("jobs", 1), ("retries", 0), ("timeout", 0.001)):
         if getattr(options, option) < least:
-            raise ValueError(f"--{option} {getattr(options, option)}: expects at least {least}")
+            raise UserError(f"--{option} {getattr(options, option)}: expects at least {least}")
     root = options.root or Path(os.environ.get("VLP_DATA") or "data", catalogue.folder)
 
     from vlp.data.download.connection import Patience

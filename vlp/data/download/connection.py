@@ -11,9 +11,10 @@ from urllib.parse import unquote, urljoin, urlsplit, urlunsplit
 
 import requests
 from requests.auth import AuthBase, HTTPBasicAuth
-from urllib3.exceptions import HTTPError
+from urllib3.exceptions import HTTPError, NameResolutionError
 
 from vlp.data.download.catalogue import public
+from vlp.system.errors import UserError
 
 MAX_REDIRECTS = 10
 LONGEST_RETRY_AFTER = 600.0  # seconds, whatever a server asks for
@@ -78,9 +79,9 @@ class Connection:
             response.close()
             scheme = urlsplit(target).scheme
             if scheme not in ("http", "https") or (scheme == "http" and urlsplit(url).scheme == "https"):
-                raise ValueError(f"{public(first)}: redirected to {public(target)}, which is not followed: not https")
+                raise UserError(f"{public(first)}: redirected to {public(target)}, which is not followed: not https")
             url = target
-        raise ValueError(f"{public(first)}: redirected more than {MAX_REDIRECTS} times")
+        raise UserError(f"{public(first)}: redirected more than {MAX_REDIRECTS} times")
 
     def _ask(self, url: str, method: str, headers: dict[str, str], auth: AuthBase) -> requests.Response:
         address = urlsplit(url)
@@ -92,16 +93,16 @@ class Connection:
             )
         # the libraries' own words hold the whole address, and with it what may be secret
         except requests.exceptions.SSLError as error:
-            raise ValueError(f"{public(url)}: the server's certificate is not valid, or not for this name") from error
+            raise UserError(f"{public(url)}: the server's certificate is not valid, or not for this name") from error
         except requests.exceptions.Timeout as error:
             raise TryAgain(f"no answer in {self.timeout:g} seconds") from error
         except requests.exceptions.ConnectionError as error:
-            if "NameResolutionError" in repr(error):
+            if any(isinstance(cause, NameResolutionError) for cause in _causes(error)):
                 sentence = f"the name {address.hostname} is not found: is there a network, or a --mirror?"
                 raise TryAgain(sentence, retries=NAME_RETRIES) from error
             raise TryAgain(f"{address.hostname} cannot be reached, or broke the connection") from error
         except requests.exceptions.RequestException as error:
-            raise ValueError(f"{public(url)}: cannot be asked for ({type(error).__name__})") from error
+            raise UserError(f"{public(url)}: cannot be asked for ({type(error).__name__})") from error
 
     def _accepted(self, response: requests.Response, url: str) -> requests.Response:
         status = response.status_code
@@ -120,6 +121,13 @@ class Connection:
                 return (content_length(response) or None) if response.status_code == 200 else None
         except (OSError, ValueError):  # some servers refuse HEAD; the download itself will tell what is wrong
             return None
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    """An exception and what it was raised for, down to the first of them."""
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
 
 
 def _password(first: str, url: str) -> AuthBase:

@@ -10,6 +10,7 @@ from typing import Any
 
 from vlp.data.download.catalogue import DOWNLOADS, RemoteFile, public
 from vlp.system.atomic import atomic_write_text
+from vlp.system.errors import UserError
 
 
 class Manifest:
@@ -26,7 +27,7 @@ class Manifest:
         except FileNotFoundError:
             pass
         except (ValueError, KeyError, TypeError) as error:
-            raise ValueError(f"{self.path}: damaged; delete it, and what is there is checked again") from error
+            raise UserError(f"{self.path}: damaged; delete it, and what is there is checked again") from error
 
     def has_file(self, file: RemoteFile) -> bool:
         """Complete, untouched since, and what the catalogue now describes."""

@@ -17,6 +17,7 @@ from vlp.data.download.partial import Partial
 from vlp.data.download.progress import Report, Tally
 from vlp.data.download.transfer import Stopped, Transfer, checksums, mismatch
 from vlp.data.download.unpack import check_space, unpack
+from vlp.system.errors import UserError
 from vlp.system.locks import exclusive_lock
 from vlp.system.units import readable_bytes
 
@@ -43,7 +44,7 @@ def download(
 ) -> None:
     """Fetches and unpacks what is not complete yet.
 
-    OSError or ValueError in one sentence when some file fails, after all others had their chance.
+    OSError or UserError in one sentence when some file fails, after all others had their chance.
     """
     patience = patience or Patience()
     chosen = [mirrored(file, mirror) for part in catalogue.choose(only) for file in part.files]
@@ -110,7 +111,7 @@ class Crew:
             for thread in threads:
                 thread.join(max(latest - time.monotonic(), 0))
         report.update()
-        defects = [error for error in self.failures if not isinstance(error, (OSError, ValueError))]
+        defects = [error for error in self.failures if not isinstance(error, (OSError, UserError))]
         if defects or len(self.failures) == 1:
             raise (defects or self.failures)[0]
         if self.failures:

@@ -14,6 +14,7 @@ from vlp.data.download.catalogue import ARCHIVES, RemoteFile, public
 from vlp.data.download.connection import Connection, Patience, TryAgain, body, content_length
 from vlp.data.download.partial import Origin, Partial
 from vlp.data.download.progress import Tally
+from vlp.system.errors import UserError
 
 PROGRESS = 1 << 20  # bytes that an attempt must bring for the count of failures to begin anew
 
@@ -41,7 +42,7 @@ class Transfer:
             if wrong := mismatch(self.file, found):
                 self.partial.drop()
                 if last_chance:
-                    raise ValueError(
+                    raise UserError(
                         f"{self.name}: {wrong}, twice; it was deleted. The source or a proxy on the way gives something "
                         "else than the catalogue knows: look at it in a browser, or correct a catalogue of your own"
                     )
@@ -121,9 +122,9 @@ class Transfer:
         """Refuses at once what cannot be the file, instead of after gigabytes."""
         kind = response.headers.get("Content-Type", "")
         if kind.startswith("text/html") and self.file.path.endswith(ARCHIVES):
-            raise ValueError(f"{self.name}: a web page came instead of the archive; look at it in a browser")
+            raise UserError(f"{self.name}: a web page came instead of the archive; look at it in a browser")
         if self.file.bytes is not None and total is not None and total != self.file.bytes:
-            raise ValueError(
+            raise UserError(
                 f"{self.name}: the server has a file of {total} bytes where the catalogue says {self.file.bytes}; "
                 "the source has changed, or a proxy on the way gives something else"
             )
@@ -133,7 +134,7 @@ class Transfer:
         with self.partial.path.open("ab", buffering=0) as out:
             for chunk in body(response):
                 if limit is not None and self.tally.done + len(chunk) > limit:
-                    raise ValueError(f"{self.name}: more than the {limit} bytes that the catalogue says")
+                    raise UserError(f"{self.name}: more than the {limit} bytes that the catalogue says")
                 try:
                     out.write(chunk)
                 except OSError as error:

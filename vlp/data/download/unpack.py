@@ -14,6 +14,7 @@ from vlp.data.download.manifest import missing
 from vlp.data.download.progress import Tally
 from vlp.data.download.transfer import Stopped
 from vlp.system.atomic import nearest_folder
+from vlp.system.errors import UserError
 from vlp.system.units import readable_bytes
 
 SPARE = 64 << 20  # bytes of a disk that stay free
@@ -24,7 +25,7 @@ def unpack(
 ) -> dict[str, int]:
     """How many members each folder got, by the folders' paths relative to the root.
 
-    Raises ValueError for an archive that is damaged or hostile; then nothing of it is in place.
+    Raises UserError for an archive that is damaged or hostile; then nothing of it is in place.
     """
     archive, limits = root / file.path, limits or Limits()
     tally.stage, tally.done, tally.total = "unpacking", 0, None
@@ -55,7 +56,7 @@ def unpack(
     if different:
         tally.note = f"{different} files were there already with another size, and were kept"
     if gone := missing(file, root):
-        raise ValueError(f"{archive}: has no {', '.join(gone)}, which the catalogue expects in it")
+        raise UserError(f"{archive}: has no {', '.join(gone)}, which the catalogue expects in it")
     return dict(folders)
 
 
@@ -101,7 +102,7 @@ def merge(source: Path, destination: Path, *, root: Path) -> None:
 def _refuse_links(root: Path, relative: PurePosixPath) -> None:
     place = Path(os.path.realpath(root / relative))
     if not place.is_relative_to(os.path.realpath(root)):
-        raise ValueError(
+        raise UserError(
             f"{root / relative}: a symbolic link out of {root}, which is not written through; replace it by a folder, "
             "or give --root where it leads"
         )

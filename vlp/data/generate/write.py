@@ -31,6 +31,7 @@ from vlp.data.generate.formats import SPLITS, Record
 from vlp.data.generate.grammar import captions, swapped
 from vlp.data.generate.questions import questions
 from vlp.data.generate.scene import sample_scene
+from vlp.system.errors import UserError
 
 SMALLEST = 32  # pixels; below, small rings have no hole
 README = """# Generated scenes
@@ -47,7 +48,7 @@ def generate(out: Path, *, images: int | Mapping[str, int], size: int = 64, seed
     """
     counts = split_counts(images)
     if size < SMALLEST:
-        raise ValueError(
+        raise UserError(
             f"scenes of {size} pixels are too small to show their shapes; choose a size of at least {SMALLEST}"
         )
     if is_complete(out, images=counts, size=size, seed=seed):
@@ -89,7 +90,7 @@ def split_counts(images: int | Mapping[str, int]) -> dict[str, int]:
         images = {"train": images - 3 * tenth, "restval": tenth, "val": tenth, "test": tenth}
     unknown = set(images) - set(SPLITS)
     if unknown or any(count < 1 for count in images.values()) or not images:
-        raise ValueError(
+        raise UserError(
             f"images={dict(images)}: give numbers above 0 for some of {', '.join(SPLITS)}, or at least 4 in all"
         )
     return {split: images[split] for split in SPLITS if split in images}

@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from vlp.data.composed import add_overrides
+from vlp.system.errors import UserError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -34,7 +35,7 @@ def run(options: argparse.Namespace) -> None:
     from vlp.data.tar.pack import PackOptions, pack
 
     if "=" in str(options.out):
-        raise ValueError(f"{options.out}: the first word is the folder to write, before any KEY=VALUE")
+        raise UserError(f"{options.out}: the first word is the folder to write, before any KEY=VALUE")
     source = compose_data(options.overrides).only("pack")
     splits = {split: found for split in SPLITS if len(found := source.split(split))}
     columns = (

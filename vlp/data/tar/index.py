@@ -20,6 +20,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from vlp.data.faults import EXAMPLES, DataError
+from vlp.system.compat.stdlib import tar_members
 
 IMAGES = ("jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff")
 TEXTS = ("json", "txt", "cls")  # what tells of an image: at least one of them must be there
@@ -82,8 +83,7 @@ def _read_members(
     archive: tarfile.TarFile, samples: dict[str, Parts], index: ShardIndex, *, size: int, place: str
 ) -> None:
     current = None
-    for member in archive:
-        archive.members.clear()  # type: ignore[attr-defined]  # else tarfile keeps an object for each of them
+    for member in tar_members(archive):
         if member.isdir():
             continue
         path = PurePosixPath(member.name)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from vlp.system.errors import UserError
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog = "For a remote ROOT the manifest is written here (--out) and is to be put beside the shards."
@@ -36,7 +38,7 @@ def run(options: argparse.Namespace) -> None:
         raise FileNotFoundError(f"{options.root}: there is no such folder")
     out = options.out or (None if remote else Path(options.root) / NAME)
     if out is None:
-        raise ValueError(f"{options.root} is an address: say with --out where the manifest is to be written")
+        raise UserError(f"{options.root} is an address: say with --out where the manifest is to be written")
     splits = {split: getattr(options, split) for split in SPLITS if getattr(options, split)}
     data = Shards(
         name="shards",

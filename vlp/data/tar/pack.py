@@ -34,6 +34,7 @@ from vlp.data.view import View, in_whole
 from vlp.random import permutation
 from vlp.structures import Member, Sample
 from vlp.system.atomic import atomic_write_text
+from vlp.system.errors import UserError
 
 EXTENSIONS = {"JPEG": "jpg", "PNG": "png", "WEBP": "webp", "GIF": "gif", "BMP": "bmp", "TIFF": "tif"}
 
@@ -75,10 +76,10 @@ def pack(
     progress: called with the split, its packed and its planned shards.
     """
     if options.samples_per_shard < 1 or options.workers < 1:
-        raise ValueError("samples per shard and workers must be above 0")
+        raise UserError("samples per shard and workers must be above 0")
     folder.mkdir(parents=True, exist_ok=True)
     if any(len(samples) and samples[0].panoptic is not None for samples in splits.values()):
-        raise ValueError("shards do not hold panoptic segmentations: set data.panoptic=false")
+        raise UserError("shards do not hold panoptic segmentations: set data.panoptic=false")
     done: dict[str, list[Packed]] = {}
     for split, samples in splits.items():
         order = permutation(len(samples), 0).tolist() if options.shuffle and split == "train" else range(len(samples))

@@ -10,6 +10,7 @@ from vlp.data.files import is_id
 from vlp.data.images import ImageError
 from vlp.data.photo_ids import OTHER, hashed
 from vlp.structures import Blank, Member, Sample
+from vlp.system.errors import UserError
 
 MARK = "vlp"  # a key of our own records, whose ids are trusted: a foreign "id": 7 is not COCO's photo 7
 FIELDS = (
@@ -76,19 +77,19 @@ def _sample(told: Any, *, image: Member, number: int) -> Sample:
 
 def _number(value: object) -> int:
     if not is_id(value):
-        raise ValueError(f"{str(value)[:40]} is no whole number from 0 on")
+        raise UserError(f"{str(value)[:40]} is no whole number from 0 on")
     return value
 
 
 def _text(value: object) -> str:
     if not isinstance(value, str):
-        raise ValueError(f"{str(value)[:40]} is no text")
+        raise UserError(f"{str(value)[:40]} is no text")
     return value
 
 
 def _texts(values: Any) -> tuple[str, ...]:
     if not isinstance(values, list):
-        raise ValueError(f"{str(values)[:40]} is no list of texts")
+        raise UserError(f"{str(values)[:40]} is no list of texts")
     return tuple(map(_text, values))
 
 

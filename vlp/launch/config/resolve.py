@@ -17,6 +17,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from vlp.launch.errors import ConfigError, explain
+from vlp.system.compat.hydra import raw_value
 from vlp.system.secrets import HIDDEN, SECRET, SECRET_VARIABLE
 
 
@@ -51,8 +52,7 @@ def resolve_values(config: Any, path: str = "") -> Any:
 
 def _resolve_child(parent: Any, name: Any, path: str) -> Any:
     place = f"{path}.{name}" if path else str(name)
-    node = parent._get_node(name)
-    raw = node._value()
+    raw = raw_value(parent, name)
     if OmegaConf.is_missing(parent, name):
         raise ConfigError(f"{place}: a value is needed; set it with {place}=…")
     if isinstance(raw, str) and (SECRET.match(str(name)) or SECRET_VARIABLE.search(raw)):

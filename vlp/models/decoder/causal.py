@@ -17,6 +17,7 @@ from vlp.models.layers import Dropout, Layout, Past, attention_heads
 from vlp.models.post_norm import blocks, initialise
 from vlp.models.text.bert import BertText, with_start
 from vlp.structures import Memory, Record, Text, Tokens
+from vlp.system.errors import UserError
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -92,7 +93,7 @@ class CausalDecoder(nn.Module):
             return
         fits = isinstance(text, BertText) and len(text.blocks) == len(self.blocks)
         if not (fits and hasattr(text.blocks[0], "cross_attention")):  # type: ignore[union-attr, index]
-            raise ValueError(
+            raise UserError(
                 "decoder.shared needs a BertText of as many layers with cross-attention (text.memory_width)"
             )
         assert isinstance(text, BertText)
@@ -104,7 +105,7 @@ class CausalDecoder(nn.Module):
     def remember(self, memory: Tokens) -> Memory:
         wanted, width = self.memory_width, memory.states.shape[-1]
         if width != wanted:
-            raise ValueError(
+            raise UserError(
                 f"the decoder looks at states of width {wanted}, but these have {width}: choose a vision tower as wide as "
                 f"model.fusion.width"
             )
@@ -130,7 +131,7 @@ class CausalDecoder(nn.Module):
     def step(self, ids: Int[Tensor, "r n"], cache: Cache) -> tuple[Float[Tensor, "r v"], Cache]:
         """Logits of what follows these tokens: the first ones together, all later ones one by one."""
         if cache.length and ids.shape[1] != 1:
-            raise ValueError(f"{ids.shape[1]} tokens at once after {cache.length}: only the first step takes several")
+            raise UserError(f"{ids.shape[1]} tokens at once after {cache.length}: only the first step takes several")
         past = [Past(layer) for layer in cache.layers]
         layout = Layout(len(ids), ids.shape[1])
         states = layout.unpack(self._layers(ids, layout, cache.memory, past))[:, -1]
@@ -144,7 +145,7 @@ class CausalDecoder(nn.Module):
         x = layout.pack(self._embed(ids, before))
         size, images = layout.batch * layout.length, len(memory.layers[0])
         if layout.batch % images:
-            raise ValueError(f"{layout.batch} texts cannot be dealt out to {images} rows of memory")
+            raise UserError(f"{layout.batch} texts cannot be dealt out to {images} rows of memory")
         looking = Layout(images, size // images, layout.rows)
         seen = None if memory.mask is None else memory.mask[:, None, None, :]
         for index, (block, layer) in enumerate(zip(self.blocks, memory.layers, strict=True)):
@@ -157,7 +158,7 @@ class CausalDecoder(nn.Module):
     def _embed(self, ids: Int[Tensor, "b t"], before: int) -> Float[Tensor, "b t d"]:
         length = before + ids.shape[1]
         if length > self.context_length:
-            raise ValueError(
+            raise UserError(
                 f"texts of {length} tokens, prompt included, for a decoder of {self.context_length}: lower max_length or "
                 "tokenizer.context_length, or raise model.decoder.context_length"
             )

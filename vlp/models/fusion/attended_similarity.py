@@ -19,6 +19,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from vlp.system.errors import UserError
+
 _BLOCK = {"cpu": 2**19, "cuda": 2**25}  # cosines at a time
 MAX_SHARPNESS = 40.0  # exp(λ (c − 1)) stays above 1e-35
 
@@ -40,7 +42,7 @@ def attended_similarity(
     """
     lengths = torch.bincount(owner, minlength=captions).tolist()
     if 0 in lengths:
-        raise ValueError(f"caption {lengths.index(0)} of the batch has no word to compare with an image")
+        raise UserError(f"caption {lengths.index(0)} of the batch has no word to compare with an image")
     return _AttendedSimilarity.apply(words, places.to(words), sharpness, lengths, None if bool(seen.all()) else seen)
 
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from vlp.models.layers import Layout, attention_heads, masked_mean
 from vlp.models.post_norm import blocks, initialise
 from vlp.structures import Memory, Tokens
+from vlp.system.errors import UserError
 
 
 class CrossFusion(nn.Module):
@@ -37,9 +38,9 @@ class CrossFusion(nn.Module):
     ) -> None:
         super().__init__()
         if pool not in ("class", "mean", "max"):
-            raise ValueError(f"unknown pool {pool!r} of the fusion: choose class, mean or max")
+            raise UserError(f"unknown pool {pool!r} of the fusion: choose class, mean or max")
         if images < 1 or layers % images:
-            raise ValueError(f"{layers} fusion layers cannot look at {images} images in turn: set model.fusion.layers")
+            raise UserError(f"{layers} fusion layers cannot look at {images} images in turn: set model.fusion.layers")
         self.width, self.images, self.pool = width, images, pool
         self.input = nn.Identity() if text_width == width else nn.Linear(text_width, width)
         self.blocks = blocks(
@@ -67,7 +68,7 @@ class CrossFusion(nn.Module):
         """States of padding are zero.  images: as many as the fusion was built for, of as many rows as text, or of one row that
         all texts look at."""
         if len(images) != self.images:
-            raise ValueError(f"this fusion looks at {self.images} images at once, and got {len(images)}")
+            raise UserError(f"this fusion looks at {self.images} images at once, and got {len(images)}")
         memories = [image if isinstance(image, Memory) else self.remember(image) for image in images]
         x, mask = self.input(text.states), text.mask
         layout = Layout(x.shape[0], x.shape[1]) if mask is None else Layout.of(mask)

@@ -10,6 +10,7 @@ from torch import nn
 
 from vlp.models.text.bert import BertText, with_start
 from vlp.structures import Memory, Text, Tokens
+from vlp.system.errors import UserError
 
 
 class GroundedFusion(nn.Module):
@@ -25,7 +26,7 @@ class GroundedFusion(nn.Module):
         """Called by the model. The tower stays a part of the model only, so its weights have one name."""
         cross = getattr(text.blocks[0], "cross_attention", None) if isinstance(text, BertText) else None
         if not isinstance(text, BertText) or cross is None or cross.key_value.in_features != self.image_width:
-            raise ValueError(
+            raise UserError(
                 "this fusion looks at the image by the text tower's own layers: set model/text to a BertText with "
                 f"model.text.memory_width={self.image_width}"
             )

@@ -24,6 +24,7 @@ from vlp.models.fusion.attended_similarity import MAX_SHARPNESS, attended_simila
 from vlp.models.layers import Dropout, residual_network
 from vlp.models.tokens import real_mask
 from vlp.structures import Tokens
+from vlp.system.errors import UserError
 
 
 class LateFusion(nn.Module):
@@ -54,7 +55,7 @@ class LateFusion(nn.Module):
     ) -> None:
         super().__init__()
         if not 0 < sharpness <= MAX_SHARPNESS:
-            raise ValueError(f"model.fusion.sharpness={sharpness} must be above 0 and at most {MAX_SHARPNESS:g}")
+            raise UserError(f"model.fusion.sharpness={sharpness} must be above 0 and at most {MAX_SHARPNESS:g}")
         self.width, self.max_scale, self.bf16 = width, max_scale, bf16
         self.image = _Side(image_width, width, hidden_width, image_dropout)
         self.text = _Side(text_width, width, hidden_width, text_dropout)

@@ -16,6 +16,7 @@ from vlp.models.layers import Attention, Dropout, Layout, Mlp, attention_heads
 from vlp.models.post_norm import initialise
 from vlp.models.tokens import real_mask
 from vlp.structures import Tokens
+from vlp.system.errors import UserError
 
 
 class StreamBlock(nn.Module):
@@ -61,7 +62,7 @@ class SingleStreamFusion(nn.Module):
     ) -> None:
         super().__init__()
         if images not in (1, 2):
-            raise ValueError(f"model.fusion.images={images}: a text has one image, or two (NLVR2)")
+            raise UserError(f"model.fusion.images={images}: a text has one image, or two (NLVR2)")
         self.width, self.images = width, images
         self.image_input = nn.Identity() if image_width == width else nn.Linear(image_width, width)
         self.text_input = nn.Identity() if text_width == width else nn.Linear(text_width, width)
@@ -90,7 +91,7 @@ class SingleStreamFusion(nn.Module):
         padding are zero.  images: of as many rows as text.
         """
         if not 1 <= len(images) <= self.images:
-            raise ValueError(
+            raise UserError(
                 f"{len(images)} images for a fusion of {self.images}: set model.fusion.images to as many as a text has"
             )
         streams = [self._stream(text, image, kind) for kind, image in enumerate(images, start=1)]

@@ -6,6 +6,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from vlp.models.projection.temperature import Temperature
+from vlp.system.errors import UserError
 
 
 class LinearProjection(Temperature):
@@ -34,7 +35,7 @@ class LinearProjection(Temperature):
         super().__init__(temperature=temperature, bias=logit_bias, divisor=divisor)
         if width is None:
             if project_image == project_text:
-                raise ValueError(
+                raise UserError(
                     "projection.width=null is the width of the one tower that is not projected: give a number"
                 )
             width = text_width if project_image else image_width
@@ -53,7 +54,7 @@ class LinearProjection(Temperature):
 
 def _identity(name: str, width_in: int, width: int) -> nn.Identity:
     if width_in != width:
-        raise ValueError(
+        raise UserError(
             f"project_{name}=false needs {name} features as wide as the joint space, but they have {width_in}: "
             f"set model.projection.width={width_in}"
         )

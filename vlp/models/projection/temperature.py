@@ -14,6 +14,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from vlp.system.errors import UserError
+
 MAX_SCALE = 100.0
 DIVISOR_RANGE = (0.001, 0.5)
 
@@ -27,7 +29,7 @@ class Temperature(nn.Module):
     def __init__(self, *, temperature: float = 0.07, bias: float | None = None, divisor: bool = False) -> None:
         super().__init__()
         if temperature <= 0:
-            raise ValueError(f"temperature must be > 0, got {temperature}")
+            raise UserError(f"temperature must be > 0, got {temperature}")
         self.divisor = divisor
         if divisor:
             self.temperature = nn.Parameter(torch.tensor(float(temperature)))

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from vlp.models.layers import Dropout, Layout, attention_heads, masked_mean
 from vlp.models.post_norm import blocks, initialise
 from vlp.structures import Memory, Text, Tokens
+from vlp.system.errors import UserError
 
 
 class BertText(nn.Module):
@@ -39,7 +40,7 @@ class BertText(nn.Module):
     ) -> None:
         super().__init__()
         if pool not in ("class", "mean"):
-            raise ValueError(f"unknown pool {pool!r}: choose class or mean")
+            raise UserError(f"unknown pool {pool!r}: choose class or mean")
         self.width, self.context_length, self.vocabulary_size, self.pool = width, context_length, vocabulary_size, pool
         self.embedding = nn.Embedding(vocabulary_size, width)
         self.positions = nn.Embedding(context_length, width)
@@ -62,7 +63,7 @@ class BertText(nn.Module):
         """States of padding are zero.  memory: None = text alone."""
         length = text.ids.shape[1]
         if length > self.context_length:
-            raise ValueError(
+            raise UserError(
                 f"texts of {length} tokens for a tower of {self.context_length}: set tokenizer.context_length"
             )
         rows = text.mask.flatten().nonzero()[:, 0]

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from vlp.models.layers import Layout, attention_heads, blocks
 from vlp.structures import Text, Tokens
+from vlp.system.errors import UserError
 
 POOLS = ("argmax", "eot", "end", "first", "last")
 
@@ -44,9 +45,7 @@ class ClipText(nn.Module):
     ) -> None:
         super().__init__()
         if pool not in POOLS or (pool == "eot") != (eot_id is not None):
-            raise ValueError(
-                f"pool={pool!r} with eot_id={eot_id}: choose one of {', '.join(POOLS)}, and eot_id for eot"
-            )
+            raise UserError(f"pool={pool!r} with eot_id={eot_id}: choose one of {', '.join(POOLS)}, and eot_id for eot")
         self.width, self.context_length, self.vocabulary_size = width, context_length, vocabulary_size
         self.causal, self.pool, self.eot_id, self.pad_id = causal, pool, eot_id, pad_id
         self.embedding = nn.Embedding(vocabulary_size, width)
@@ -66,7 +65,7 @@ class ClipText(nn.Module):
         """pooled_only: the one state returned is the pooled one; then captions are packed without padding."""
         ids, length = text.ids, text.ids.shape[1]
         if length > self.context_length:
-            raise ValueError(
+            raise UserError(
                 f"texts of {length} tokens for a tower of {self.context_length}: set tokenizer.context_length"
             )
         if not self.causal or self.pool == "last":

@@ -13,6 +13,7 @@ from torch import nn
 
 from vlp.models.layers import masked_mean
 from vlp.structures import Text, Tokens
+from vlp.system.errors import UserError
 
 
 class TransformersText(nn.Module):
@@ -34,11 +35,11 @@ class TransformersText(nn.Module):
     ) -> None:
         super().__init__()
         if pool not in ("pooler", "class", "mean"):
-            raise ValueError(f"unknown pool {pool!r}: choose pooler, class or mean")
+            raise UserError(f"unknown pool {pool!r}: choose pooler, class or mean")
         self.backbone: Any = without_idle_pooler(backbone("text", name, weights, config, vocabulary_size), pool)
         settings = self.backbone.config
         if vocabulary_size is not None and vocabulary_size > settings.vocab_size:
-            raise ValueError(
+            raise UserError(
                 f"the tokenizer has {vocabulary_size} tokens but {name or 'this config'} only {settings.vocab_size} "
                 "embeddings: choose the tokenizer of these weights"
             )
@@ -49,7 +50,7 @@ class TransformersText(nn.Module):
 
     def forward(self, text: Text) -> Tokens:
         if text.ids.shape[1] > self.context_length:
-            raise ValueError(
+            raise UserError(
                 f"texts of {text.ids.shape[1]} tokens for a tower of {self.context_length}: "
                 "set tokenizer.context_length"
             )
@@ -57,7 +58,7 @@ class TransformersText(nn.Module):
         states = output.last_hidden_state
         if self.pool == "pooler":
             if output.get("pooler_output") is None:
-                raise ValueError(f"{type(self.backbone).__name__} has no pooler: set model.text.pool to class or mean")
+                raise UserError(f"{type(self.backbone).__name__} has no pooler: set model.text.pool to class or mean")
             pooled = output.pooler_output
         elif self.pool == "class":
             pooled = states[:, 0]
@@ -82,7 +83,7 @@ def backbone(
 ) -> nn.Module:
     """The bare transformers model of one tower; of a two-tower model, such as CLIP, that tower alone."""
     if name is None and (weights or config is None):
-        raise ValueError(f"model.{part} needs a name (hub name or folder), or weights=false and a config")
+        raise UserError(f"model.{part} needs a name (hub name or folder), or weights=false and a config")
     if weights or config is None:
         settings = _hub(part, name, transformers.AutoConfig.from_pretrained)
         settings = getattr(settings, f"{part}_config", settings)

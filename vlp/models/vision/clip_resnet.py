@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from vlp.models.layers import attention_heads
 from vlp.models.vision.normalize import CLIP_MEAN, CLIP_STD, Normalize
 from vlp.structures import Image, Tokens
+from vlp.system.errors import UserError
 
 
 class Bottleneck(nn.Module):
@@ -108,7 +109,7 @@ class ClipResNet(nn.Module):
         x = self.layer4(self.layer3(self.layer2(self.layer1(x))))
         if x.shape[2] * x.shape[3] + 1 != len(self.attnpool.positional_embedding):
             size = tuple(image.pixels.shape[-2:])
-            raise ValueError(f"images of {size} pixels for a tower of {self.image_size}: give the transform this size")
+            raise UserError(f"images of {size} pixels for a tower of {self.image_size}: give the transform this size")
         states = rearrange(x, "b d h w -> b (h w) d")
         return Tokens(states=states, pooled=self.attnpool(states), grid=(x.shape[2], x.shape[3]))
 

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from vlp.models.layers import Layout, attention_heads, blocks
 from vlp.models.vision.normalize import CLIP_MEAN, CLIP_STD, Normalize
 from vlp.structures import Image, Tokens
+from vlp.system.errors import UserError
 
 
 class ClipVit(nn.Module):
@@ -48,7 +49,7 @@ class ClipVit(nn.Module):
     ) -> None:
         super().__init__()
         if pool not in ("class", "average"):
-            raise ValueError(f"unknown pool {pool!r}: choose class or average")
+            raise UserError(f"unknown pool {pool!r}: choose class or average")
         self.width, self.image_size, self.patch_size = width, image_size, patch_size
         self.pool, self.norm_before_pool, self.norm_states = pool, norm_before_pool, norm_states
         self.normalize = Normalize(mean=mean, std=std)
@@ -71,7 +72,7 @@ class ClipVit(nn.Module):
         pixels = self.normalize(image)
         size = tuple(pixels.shape[-2:])
         if size != (self.image_size, self.image_size):
-            raise ValueError(f"images of {size} pixels for a tower of {self.image_size}: give the transform this size")
+            raise UserError(f"images of {size} pixels for a tower of {self.image_size}: give the transform this size")
         side = self.image_size // self.patch_size
         pixels = pixels[..., : side * self.patch_size, : side * self.patch_size]  # as a strided convolution does
         # a convolution of patches that do not overlap is a linear map of each, which the CPU does in two thirds of the time

@@ -10,6 +10,7 @@ from torch import nn
 
 from vlp.models.vlm import states_width
 from vlp.structures import Image, Tokens
+from vlp.system.errors import UserError
 
 
 class SideBySide(nn.Module):
@@ -22,10 +23,10 @@ class SideBySide(nn.Module):
     def __init__(self, *, towers: Sequence[Any], image_size: int, join_states: bool = False) -> None:
         super().__init__()
         if not towers:
-            raise ValueError("model.vision.towers is empty: give at least one tower")
+            raise UserError("model.vision.towers is empty: give at least one tower")
         wrong = [tower.image_size for tower in towers if tower.image_size != image_size]
         if wrong:
-            raise ValueError(f"model.vision.image_size={image_size}, but a tower takes images of {wrong[0]} pixels")
+            raise UserError(f"model.vision.image_size={image_size}, but a tower takes images of {wrong[0]} pixels")
         self.towers = nn.ModuleList(towers)
         self.norms = nn.ModuleList(nn.LayerNorm(tower.width) for tower in towers)
         self.width = sum(tower.width for tower in towers)
@@ -39,7 +40,7 @@ class SideBySide(nn.Module):
         if self.join_states:
             if any(tokens.states.shape[1] != states.shape[1] or tokens.grid != grid for tokens in outputs):
                 shapes = [tokens.grid or tokens.states.shape[1] for tokens in outputs]
-                raise ValueError(f"model.vision.join_states: the towers' states lie on different grids, {shapes}")
+                raise UserError(f"model.vision.join_states: the towers' states lie on different grids, {shapes}")
             states = torch.cat([tokens.states for tokens in outputs], dim=-1)
         return Tokens(states=states, pooled=torch.cat(pooled, dim=-1), grid=grid)
 

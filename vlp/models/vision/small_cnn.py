@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from vlp.models.vision.normalize import Normalize
 from vlp.structures import Image, Tokens
+from vlp.system.errors import UserError
 
 
 class SmallCnn(nn.Module):
@@ -40,7 +41,7 @@ class SmallCnn(nn.Module):
     ) -> None:
         super().__init__()
         if image_size % 8:
-            raise ValueError(f"model.vision.image_size={image_size} must be a multiple of 8")
+            raise UserError(f"model.vision.image_size={image_size} must be a multiple of 8")
         self.image_size, self.width = image_size, 8 * channels
         self.normalize = Normalize(mean=mean, std=std)
         self.stem = nn.Sequential(_Down(3, channels), _Down(channels, 2 * channels), _Down(2 * channels, 4 * channels))

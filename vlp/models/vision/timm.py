@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,8 @@ from torch import Tensor, nn
 
 from vlp.models.vision.normalize import Normalize
 from vlp.structures import Image, Tokens
+from vlp.system.errors import UserError
+from vlp.system.json_files import read_json
 
 
 class TimmVision(nn.Module):
@@ -38,9 +39,9 @@ class TimmVision(nn.Module):
     ) -> None:
         super().__init__()
         if pool not in ("tower", "average"):
-            raise ValueError(f"unknown pool {pool!r}: choose tower or average")
+            raise UserError(f"unknown pool {pool!r}: choose tower or average")
         folder = Path(name) if (Path(name) / "config.json").is_file() else None
-        told = json.loads((folder / "config.json").read_text()) if folder else {}
+        told = read_json(folder / "config.json") if folder else {}
         self.name, self.pool = told.get("architecture", name), pool
         self.options = told.get("model_args", {}) | dict(options or {})
         file = _file(folder, weights)
@@ -55,7 +56,7 @@ class TimmVision(nn.Module):
     def _create(self, image_size: int | None, download: bool) -> nn.Module:
         if not timm.is_model(self.name):
             close = ", ".join(timm.list_models(f"*{self.name[:8]}*")[:5])
-            raise ValueError(
+            raise UserError(
                 f"{self.name!r} is neither a model of timm nor a folder with timm's config.json; close: {close}"
             )
         size: dict[str, Any] = {"img_size": image_size} if image_size and "vit" in self.name else {}
@@ -133,4 +134,4 @@ def _load(backbone: nn.Module, file: Path) -> None:
     missing, extra = backbone.load_state_dict(state, strict=False)
     extra = [key for key in extra if not key.startswith(("fc.", "head.", "classifier.", "head_dist."))]
     if missing or extra:
-        raise ValueError(f"{file} does not fit the backbone: missing {missing}, no place for {extra}")
+        raise UserError(f"{file} does not fit the backbone: missing {missing}, no place for {extra}")

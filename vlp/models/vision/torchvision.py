@@ -16,6 +16,7 @@ from torchvision.models.feature_extraction import create_feature_extractor, get_
 
 from vlp.models.vision.normalize import Normalize
 from vlp.structures import Image, Tokens
+from vlp.system.errors import UserError
 
 
 class TorchvisionVision(nn.Module):
@@ -26,7 +27,7 @@ class TorchvisionVision(nn.Module):
     def __init__(self, *, name: str, weights: str | None = None, image_size: int | None = None) -> None:
         super().__init__()
         if name not in library.list_models(module=library):
-            raise ValueError(
+            raise UserError(
                 f"torchvision has no classification model {name!r}; torchvision.models.list_models() shows all"
             )
         known = library.get_model_weights(name)
@@ -40,7 +41,7 @@ class TorchvisionVision(nn.Module):
         self.width = _take_off_head(model, name)
         nodes = get_graph_node_names(model)[0]
         if "avgpool" not in nodes:
-            raise ValueError(
+            raise UserError(
                 f"torchvision's {name} has no average pooling to read its map from; timm has many such models"
             )
         outputs = {nodes[nodes.index("avgpool") - 1]: "map", nodes[-1]: "pooled"}

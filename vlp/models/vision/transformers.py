@@ -12,6 +12,7 @@ from torch import nn
 from vlp.models.text.transformers import backbone, without_idle_pooler
 from vlp.models.vision.normalize import Normalize
 from vlp.structures import Image, Tokens
+from vlp.system.errors import UserError
 
 
 class TransformersVision(nn.Module):
@@ -32,12 +33,12 @@ class TransformersVision(nn.Module):
     ) -> None:
         super().__init__()
         if pool not in ("pooler", "class", "average"):
-            raise ValueError(f"unknown pool {pool!r}: choose pooler, class or average")
+            raise UserError(f"unknown pool {pool!r}: choose pooler, class or average")
         self.backbone: Any = without_idle_pooler(backbone("vision", name, weights, config), pool)
         settings = self.backbone.config
         own_size = getattr(settings, "image_size", None)
         if isinstance(own_size, int) and image_size not in (None, own_size):
-            raise ValueError(f"this backbone takes images of {own_size} pixels: set model.vision.image_size={own_size}")
+            raise UserError(f"this backbone takes images of {own_size} pixels: set model.vision.image_size={own_size}")
         self.pool = pool
         self.image_size: int = image_size or own_size or 224
         self.width = settings.hidden_size if hasattr(settings, "hidden_size") else settings.hidden_sizes[-1]
@@ -56,7 +57,7 @@ class TransformersVision(nn.Module):
             grid = (side, side) if states.shape[1] >= side * side else None
         if self.pool == "pooler":
             if output.get("pooler_output") is None:
-                raise ValueError(
+                raise UserError(
                     f"{type(self.backbone).__name__} has no pooler: set model.vision.pool to class or average"
                 )
             pooled = output.pooler_output.flatten(1)

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from vlp.models.layers import Dropout, Layout
 from vlp.models.vision.normalize import Normalize
 from vlp.structures import Image, Tokens
+from vlp.system.errors import UserError
 
 Grid = tuple[int, int]
 
@@ -44,7 +45,7 @@ class ViltPatches(nn.Module):
     ) -> None:
         super().__init__()
         if max_patches is not None and max_patches < 1:
-            raise ValueError(f"max_patches={max_patches}: keep at least one patch of each image, or null for all")
+            raise UserError(f"max_patches={max_patches}: keep at least one patch of each image, or null for all")
         self.width, self.image_size, self.patch_size = width, image_size, patch_size
         self.max_patches = max_patches
         self.normalize = Normalize(mean=mean, std=std)
@@ -83,12 +84,12 @@ class ViltPatches(nn.Module):
         sizes = [[height, width]] * batch if image.size is None else image.size.tolist()
         small = next((size for size in sizes if min(size) < self.patch_size), None)
         if small is not None:
-            raise ValueError(
+            raise UserError(
                 f"an image of {small[0]} x {small[1]} pixels has no whole patch of {self.patch_size}: "
                 "raise the image_size of the transform"
             )
         if any(rows > height or columns > width for rows, columns in sizes):
-            raise ValueError(f"Image.size tells of images larger than their {height} x {width} pixels")
+            raise UserError(f"Image.size tells of images larger than their {height} x {width} pixels")
         return [(rows // self.patch_size, columns // self.patch_size) for rows, columns in sizes]
 
     def _cut(self, pixels: Float[Tensor, "b c h w"], grids: Sequence[Grid]) -> Float[Tensor, "r k"]:

@@ -15,9 +15,10 @@ from typing import Any
 
 import lightning as L
 from lightning.pytorch.callbacks import Checkpoint
-from lightning.pytorch.loops.fit_loop import _FitLoop as FitLoop
 
 from vlp.distributed import gather_objects
+from vlp.system.compat.lightning import enter_fit_loop_always, set_logged_step
+from vlp.system.errors import UserError
 from vlp.system.fault_injection import inject
 from vlp.training.checkpoint_files import BEST, LAST, WholeFiles, copy
 from vlp.training.nonfinite import NotFinite, finite
@@ -47,16 +48,16 @@ class RunCheckpoint(Checkpoint):
         full_disk: str = "stop",
     ) -> None:
         if mode not in ("max", "min"):
-            raise ValueError(f'callbacks.checkpoint.mode={mode}: choose "max" or "min"')
+            raise UserError(f'callbacks.checkpoint.mode={mode}: choose "max" or "min"')
         if full_disk not in FULL_DISK:
-            raise ValueError(f"callbacks.checkpoint.full_disk={full_disk}: choose from {', '.join(FULL_DISK)}")
+            raise UserError(f"callbacks.checkpoint.full_disk={full_disk}: choose from {', '.join(FULL_DISK)}")
         for name, value in (
             ("train_steps", every_n_train_steps),
             ("minutes", every_n_minutes),
             ("epochs", every_n_epochs),
         ):
             if value is not None and value <= 0:
-                raise ValueError(f"callbacks.checkpoint.every_n_{name}={value}: give a number above 0, or null")
+                raise UserError(f"callbacks.checkpoint.every_n_{name}={value}: give a number above 0, or null")
         self.folder, self.monitor, self.mode, self.full_disk = Path(folder), monitor, mode, full_disk
         self.steps, self.minutes, self.epochs = every_n_train_steps, every_n_minutes, every_n_epochs
         self.best_score: float | None = None
@@ -88,7 +89,7 @@ class RunCheckpoint(Checkpoint):
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         SIGNALS.connect(trainer)
-        begin_always(trainer)
+        enter_fit_loop_always(trainer)
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         _check_validation(trainer)
@@ -105,7 +106,7 @@ class RunCheckpoint(Checkpoint):
 
     def on_train_batch_start(self, trainer: L.Trainer, module: L.LightningModule, batch: Any, batch_idx: int) -> None:
         if self._restored:  # Lightning counts some restarts as a step
-            trainer.fit_loop.epoch_loop._batches_that_stepped = trainer.global_step
+            set_logged_step(trainer, trainer.global_step)
             self._restored = False
         if batch_idx % trainer.accumulate_grad_batches == 0:
             self._between_steps(trainer)
@@ -162,7 +163,7 @@ class RunCheckpoint(Checkpoint):
     def _is_best(self, trainer: L.Trainer) -> bool:
         if self.monitor not in trainer.callback_metrics:
             measured = ", ".join(sorted(name for name in trainer.callback_metrics if name.startswith("val/")))
-            raise ValueError(f"monitor={self.monitor} was not measured: choose one of {measured}")
+            raise UserError(f"monitor={self.monitor} was not measured: choose one of {measured}")
         score = float(trainer.callback_metrics[self.monitor])
         if math.isnan(score):
             return False
@@ -208,23 +209,11 @@ class RunCheckpoint(Checkpoint):
         return False
 
 
-def begin_always(trainer: L.Trainer) -> None:
-    """Lightning leaves out all of training where no step is left, also a validation that was cut off after the last step,
-    and the averaged weights' taking their place at the end."""
-    trainer.fit_loop.__class__ = _FitLoop
-
-
-class _FitLoop(FitLoop):
-    @property
-    def skip(self) -> bool:
-        return self.trainer.limit_train_batches == 0
-
-
 def _check_validation(trainer: L.Trainer) -> None:
     """Within accumulated batches no checkpoint can be written."""
     every, accumulated = trainer.val_check_batch or math.inf, trainer.accumulate_grad_batches
     if accumulated > 1 and every < trainer.fit_loop.max_batches and every % accumulated:
-        raise ValueError(
+        raise UserError(
             f"trainer.val_check_interval: a validation every {every:g} batches would cut through a step's {accumulated} "
             f"accumulated batches: choose a multiple of trainer.accumulate_grad_batches={accumulated}"
         )
@@ -236,13 +225,13 @@ def validate_again(trainer: L.Trainer) -> None:
     steps = loop.epoch_loop
     epochs: Any = loop.epoch_progress.current
     after_epoch = steps.batch_progress.current.ready == 0  # the checkpoint counts as the next epoch's beginning
-    steps._batches_that_stepped = trainer.global_step - 1
+    set_logged_step(trainer, trainer.global_step - 1)
     steps.val_loop.restarting = False
     epochs.processed -= after_epoch
     epochs.completed -= after_epoch
     trainer.validating = True
     steps.val_loop.run()
     trainer.training = True
-    steps._batches_that_stepped = trainer.global_step
+    set_logged_step(trainer, trainer.global_step)
     epochs.processed += after_epoch
     epochs.completed += after_epoch

@@ -13,9 +13,14 @@ import lightning as L
 import torch
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from vlp.distributed import gather, world_size
+from vlp.system.compat.torch import BATCH_NORMS
+from vlp.system.errors import UserError
+
+
+class RanksDisagree(UserError, ArithmeticError):
+    """The copies of the weights on different ranks are not equal any more."""
 
 
 class RanksAgree(Callback):
@@ -23,7 +28,7 @@ class RanksAgree(Callback):
 
     def __init__(self, *, every_n_steps: int = 1) -> None:
         if every_n_steps < 1:
-            raise ValueError(f"callbacks.ranks_agree.every_n_steps={every_n_steps}: give a whole number above 0")
+            raise UserError(f"callbacks.ranks_agree.every_n_steps={every_n_steps}: give a whole number above 0")
         self.every_n_steps = every_n_steps
         self._looked_at = -1  # the last step, of which there may be several batches
 
@@ -42,7 +47,7 @@ class RanksAgree(Callback):
         own = torch.stack([fingerprint(value) for value in named.values()]).to(module.device)
         differing = disagreement(gather(own[None]), list(named))
         if differing is not None:
-            raise ArithmeticError(
+            raise RanksDisagree(
                 f"after step {trainer.global_step} {differing}: every rank has to make the same step from the same "
                 "gradients; look for randomness, or for a choice, that depends on the rank"
             )
@@ -54,7 +59,7 @@ def compared(module: nn.Module) -> dict[str, Tensor]:
     own = {
         f"{name}.{key}"
         for name, part in module.named_modules()
-        if isinstance(part, _BatchNorm) and not isinstance(part, nn.SyncBatchNorm)
+        if isinstance(part, BATCH_NORMS) and not isinstance(part, nn.SyncBatchNorm)
         for key, _ in part.named_buffers()
     }
     named = {**dict(module.named_parameters()), **dict(module.named_buffers())}

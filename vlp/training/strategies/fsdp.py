@@ -15,24 +15,24 @@ from typing import Any
 
 import lightning as L
 import torch
-from lightning.fabric.utilities.optimizer import _optimizers_to_device
 from lightning.pytorch.callbacks import WeightAveraging
-from lightning.pytorch.strategies import ModelParallelStrategy, Strategy
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard, register_fsdp_forward_method
 from torch.distributed.tensor import DTensor
-from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim import Optimizer
 
 from vlp.checkpoints import shards
 from vlp.distributed import copy_from_first, gather_objects
+from vlp.system.compat.lightning import ShardingStrategy, unwrap_optimizer
+from vlp.system.compat.torch import BATCH_NORMS, initialize_fsdp, is_compiled, scalars_to_rows
+from vlp.system.errors import UserError
 from vlp.training.checkpoint_files import publish_folder, written
 from vlp.training.optimizer import SideBySide
-from vlp.training.strategies.sharding import lengthen_scalars, part_of, units
+from vlp.training.strategies.sharding import part_of, units
 
 
-class FSDP(ModelParallelStrategy):
+class FSDP(ShardingStrategy):
     """save_distributed_checkpoint: a folder with one file of each process in place of one file; `vlp convert FOLDER FILE
     --to vlp` makes it one.  process_group_backend: None = nccl on GPUs, gloo on CPUs.
     timeout: seconds until processes that wait for a lost one give up.
@@ -68,20 +68,12 @@ class FSDP(ModelParallelStrategy):
 
     # ------------------------------------------------------------------- start
 
-    def setup_environment(self) -> None:
-        if self._device_mesh is None:
-            self._data_parallel_size, self._tensor_parallel_size = self.num_nodes * self.num_processes, 1
-            super().setup_environment()
-        else:  # the same processes go on, from fit to test
-            Strategy.setup_environment(self)
-
     def setup(self, trainer: L.Trainer) -> None:
         assert self.accelerator is not None
         self.accelerator.setup(trainer)
         if not isinstance(self.module, FSDPModule):
             refuse(trainer, self.module)
-            if self._layer_sync is not None:
-                self._layer_sync.apply(self.module)
+            self.synchronize_layers(self.module)
             self.precision_plugin.convert_module(self.module)
             self.model_to_device()
             self._shard()
@@ -89,29 +81,29 @@ class FSDP(ModelParallelStrategy):
         if trainer.state.fn == TrainerFn.FITTING:
             self.setup_optimizers(trainer)
             if any(isinstance(optimizer, SideBySide) for optimizer in self.optimizers):
-                raise ValueError(
+                raise UserError(
                     "trainer=fsdp: optimizer=muon works on whole matrices, of which each process holds some rows: "
                     "choose optimizer=adamw, or trainer=ddp"
                 )
         self.setup_precision_plugin()
         if trainer.state.fn == TrainerFn.FITTING:
-            _optimizers_to_device(self.optimizers, self.root_device)
+            self.optimizers_to_device()
 
     def _shard(self) -> None:
         module, mesh = self.module, self.device_mesh["data_parallel"]
         copy_from_first([*module.parameters(), *module.buffers()])
-        self._scalars = lengthen_scalars(module)
+        self._scalars = scalars_to_rows(module)
         halved = MixedPrecisionPolicy(
             param_dtype=torch.bfloat16, reduce_dtype=torch.float32, output_dtype=torch.float32
         )
         for unit in units(module):
-            normed = any(isinstance(part, _BatchNorm) for part in unit.modules())
+            normed = any(isinstance(part, BATCH_NORMS) for part in unit.modules())
             fully_shard(
                 unit, mesh=mesh, mp_policy=halved if self.bfloat16_blocks and not normed else MixedPrecisionPolicy()
             )
         fully_shard(module, mesh=mesh)
         register_fsdp_forward_method(module, "training_step")
-        module._get_fsdp_state()._lazy_init()  # else the block that runs first, in an evaluation, would be the root
+        initialize_fsdp(module)  # else the block that runs first, in an evaluation, would be the root
         if torch.distributed.get_backend() == "gloo":  # which sums but does not average
             for part in self._sharded:
                 part.set_force_sum_reduction_for_comms(True)
@@ -125,7 +117,7 @@ class FSDP(ModelParallelStrategy):
 
     def _share_statistics(self) -> None:
         """Of batch norms: the first process's, as under DistributedDataParallel."""
-        norms = [part for part in self.module.modules() if isinstance(part, _BatchNorm)]
+        norms = [part for part in self.module.modules() if isinstance(part, BATCH_NORMS)]
         copy_from_first([buffer for norm in norms for buffer in norm.buffers(recurse=False)])
 
     def on_validation_start(self) -> None:
@@ -167,7 +159,7 @@ class FSDP(ModelParallelStrategy):
         if not isinstance(value, DTensor):
             return value
         shape: Any = () if scalar else value.shape
-        if self._save_distributed_checkpoint:
+        if self.saves_shards:
             return shards.rows(value.to_local().detach().cpu().clone(), tuple(shape))
         whole = value.full_tensor().detach()
         return whole.cpu().reshape(shape) if self.is_global_zero else None
@@ -175,11 +167,11 @@ class FSDP(ModelParallelStrategy):
     def lightning_module_state_dict(self) -> dict[str, Any]:
         """Whole tensors on the first process, nothing on others; or each process's rows."""
         state = {name: self._stored(v, name in self._scalars) for name, v in self.module.state_dict().items()}
-        return state if self._save_distributed_checkpoint or self.is_global_zero else {}
+        return state if self.saves_shards or self.is_global_zero else {}
 
     def optimizer_state(self, optimizer: Optimizer) -> dict[str, Any]:
         """Under the numbers that the optimiser itself gives to parameters, so a run may go on under another strategy."""
-        optimizer = getattr(optimizer, "_optimizer", optimizer)
+        optimizer = unwrap_optimizer(optimizer)
         state, parameters = optimizer.state_dict(), _parameters(optimizer)
         named = dict(self.module.named_parameters())
         scalars = {id(named[name]) for name in self._scalars if name in named}
@@ -187,13 +179,13 @@ class FSDP(ModelParallelStrategy):
             index: {key: self._stored(value, id(parameters[index]) in scalars) for key, value in entry.items()}
             for index, entry in state["state"].items()
         }
-        return state | {"state": kept} if self._save_distributed_checkpoint or self.is_global_zero else {}
+        return state | {"state": kept} if self.saves_shards or self.is_global_zero else {}
 
     def save_checkpoint(
         self, checkpoint: dict[str, Any], filepath: str | Path, storage_options: Any | None = None
     ) -> None:
         path = Path(self.broadcast(filepath))
-        if not self._save_distributed_checkpoint:
+        if not self.saves_shards:
             if self.is_global_zero:
                 self.checkpoint_io.save_checkpoint(checkpoint, path, storage_options=storage_options)
             return
@@ -249,15 +241,15 @@ def refuse(trainer: L.Trainer, module: Any) -> None:
     """What would compute something else than one process does, or nothing."""
     for callback in getattr(trainer, "callbacks", ()):
         if isinstance(callback, WeightAveraging):
-            raise ValueError(
+            raise UserError(
                 "trainer=fsdp: callbacks.ema averages a whole copy of the weights, which no process has here: leave ema out "
                 "of callbacks, or choose trainer=ddp"
             )
-    if any(part._compiled_call_impl is not None for part in module.modules()):
-        raise ValueError("trainer=fsdp: compile=true would compile over the gathering of each block: set compile=false")
+    if any(is_compiled(part) for part in module.modules()):
+        raise UserError("trainer=fsdp: compile=true would compile over the gathering of each block: set compile=false")
     for name, objective in getattr(module, "trained", {}).items():
         if trainer.state.fn == TrainerFn.FITTING and any(not weight for _, weight in objective.points):
-            raise ValueError(
+            raise UserError(
                 f"trainer=fsdp: objectives.{name}.weight is 0 at times, but every process has to run the same parts of the "
                 "model at each step: give it a small weight instead of 0, or choose trainer=ddp"
             )

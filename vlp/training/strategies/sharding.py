@@ -1,4 +1,4 @@
-"""What FSDP2 needs to know of any model: which parts are gathered together, and parameters that can be cut into rows.
+"""What FSDP2 needs to know of any model: which parts are gathered together, and which rows of a tensor are this process's.
 
 Names no model. A unit is gathered before its own forward and let go after it; everything else is one last unit, gathered
 for the whole step.
@@ -7,7 +7,6 @@ for the whole step.
 from __future__ import annotations
 
 from collections import Counter
-from typing import Any
 
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor, distribute_tensor
@@ -38,35 +37,6 @@ def units(module: nn.Module) -> list[nn.Module]:
         return [part] if alone(part) else []
 
     return list(dict.fromkeys(found(module, False)))
-
-
-def lengthen_scalars(module: nn.Module) -> set[str]:
-    """Stores each parameter without dimensions as one row, which can be dealt out; code that reads it still sees a number.
-
-    Returns their names.
-    """
-    names = {name for name, p in module.named_parameters(remove_duplicate=False) if p.ndim == 0}
-    rows: dict[int, nn.Parameter] = {}  # a shared one stays shared
-    for part in module.modules():
-        scalars = [name for name, p in part._parameters.items() if p is not None and p.ndim == 0]
-        for name in scalars:
-            scalar: Any = part._parameters[name]
-            row = nn.Parameter(scalar.detach().reshape(1), requires_grad=scalar.requires_grad)
-            part._parameters[name] = rows.setdefault(id(scalar), row)
-        if scalars:
-            kind = type(part)
-            part.__class__ = type(kind.__name__, (kind,), {name: property(_reader(name)) for name in scalars})
-    return names
-
-
-def _reader(name: str) -> Any:
-    def read(part: nn.Module) -> Tensor:
-        row: Any = part._parameters[name]
-        return (
-            row if isinstance(row, DTensor) else row.reshape(())
-        )  # dealt out it can be changed in place only as it is
-
-    return read
 
 
 def part_of(value: Tensor, parameter: Tensor) -> Tensor:
