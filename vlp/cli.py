@@ -13,15 +13,6 @@ from pathlib import Path
 from vlp.data import commands as data_commands
 from vlp.doctor import command as doctor_command
 
-LISTED = {
-    "models": "model",
-    "towers": "model/vision",
-    "texts": "model/text",
-    "data": "data",
-    "objectives": "objective",
-    "tasks": "task",
-    "experiments": "experiment",
-}
 FORMATS = ("hugging_face", "openai", "albef", "blip", "vilt", "vlp")  # convert.FORMATS, which would import torch
 
 
@@ -94,7 +85,9 @@ def parser() -> Parser:
     sweep.commands = tuple(sweeps.choices)
 
     listed = commands.add_parser("ls", help="list the options that YAML offers")
-    listed.add_argument("kind", nargs="?", choices=LISTED)
+    listed.add_argument(
+        "group", nargs="?", metavar="GROUP", help="a config group, such as task or model/vision (models, towers, … as listed)"
+    )
     top.commands = tuple(commands.choices)
     return top
 
@@ -167,26 +160,9 @@ def sweep(options: argparse.Namespace) -> int:
 
 
 def ls(options: argparse.Namespace) -> None:
-    from vlp.launch.compose import conf_folder
+    from vlp.launch.choices import show
 
-    for kind in [options.kind] if options.kind else LISTED:
-        files = {
-            file.stem: file for conf in (Path("conf"), conf_folder()) for file in (conf / LISTED[kind]).glob("*.yaml")
-        }
-        width = max(map(len, files), default=0)
-        print(f"{kind} ({LISTED[kind]}=…)")
-        for name, file in sorted(files.items()):
-            print(f"  {name:{width}}  {first_comment(file)}".rstrip())
-
-
-def first_comment(file: Path) -> str:
-    """What a YAML file says it is: its first comment that is not Hydra's `# @package`."""
-    for line in file.read_text(encoding="utf-8").splitlines():
-        if line.strip() and not line.startswith("#"):
-            break
-        if (text := line.lstrip("# ").strip()) and not text.startswith("@package"):
-            return text
-    return ""
+    show(options.group)
 
 
 COMMANDS: dict[str, Callable[[argparse.Namespace], int | None]] = {
