@@ -32,6 +32,7 @@ class Run(NamedTuple):
     seed: Any
     settings: dict[str, Any]  # dotted keys, without those that IGNORED names or that hold the run folder's own name
     figures: dict[str, float] | None  # None: unfinished
+    monitor: str | None = None  # the figure that chose best.ckpt
 
 
 class Row(NamedTuple):
@@ -49,7 +50,9 @@ def compare(
     """Print the table, or JSON; write it as CSV where asked."""
     runs = find(folders)
     available = sorted({name for run in runs for name in run.figures or ()})
-    chosen = [name for text in metrics for name in match(text, available)] or main_figures(available)
+    chosen = [name for text in metrics for name in match(text, available)] or main_figures(
+        available, monitored=dict.fromkeys(run.monitor for run in runs if run.monitor)
+    )
     rows = arrange(runs, chosen)
     if csv_file is not None:
         with open(csv_file, "w", newline="", encoding="utf-8") as stream:
@@ -106,7 +109,7 @@ def load(file: Path) -> Run:
         ) from error
     ignored = {key for key, value in config.items() if key.split(".")[0] in IGNORED or f"/{folder.name}" in str(value)}
     settings = {key: value for key, value in config.items() if key not in ignored}
-    return Run(folder, config.get("seed"), settings, figures)
+    return Run(folder, config.get("seed"), settings, figures, config.get("monitor"))
 
 
 def arrange(runs: Sequence[Run], metrics: Sequence[str]) -> list[Row]:
@@ -143,17 +146,28 @@ def match(text: str, available: Sequence[str]) -> list[str]:
     return found
 
 
-def main_figures(names: Iterable[str], limit: int = 4) -> list[str]:
-    """The few to show unasked: recall at 1 and accuracies on the test split, else on validation."""
+def main_figures(names: Iterable[str], *, monitored: Iterable[str] = (), limit: int = 4) -> list[str]:
+    """The few to show unasked: first those that the runs monitored, then recall at 1 and accuracies on the test split, else on
+    validation."""
     names = [name for name in names if "/" in name]
+    first = [name for name in monitored if name in names]
     chosen = [name for name in names if name.startswith("test/")] or [name for name in names if name.startswith("val/")]
-    return ([name for name in chosen if MAIN.search(name)] or chosen)[:limit]
+    main = [name for name in chosen if MAIN.search(name)] or chosen
+    return list(dict.fromkeys([*first, *main[:limit]]))
 
 
 def short(names: Sequence[str]) -> list[str]:
     """The last part of each name where that still tells them apart."""
     last = [name.removesuffix("._target_").rpartition("/")[2].rpartition(".")[2] for name in names]
     return [part if last.count(part) == 1 else name for part, name in zip(last, names, strict=True)]
+
+
+def figure_headers(names: Sequence[str]) -> list[str]:
+    """`short`, with the split where the figures are of several."""
+    splits = [name.partition("/")[0] for name in names]
+    several = len(set(splits)) > 1
+    tails = zip(splits, short([name.partition("/")[2] for name in names]), strict=True)
+    return [f"{split} {tail}" for split, tail in tails] if several else short(names)
 
 
 def finished(row: Row) -> int:
@@ -177,7 +191,7 @@ def show(rows: Sequence[Row], metrics: Sequence[str]) -> None:
     ]
     figures = [
         (header, [summary(row.figures.get(name)) for row in rows])
-        for name, header in zip(metrics, short(metrics), strict=True)
+        for name, header in zip(metrics, figure_headers(metrics), strict=True)
     ]
     # one setting at least tells the rows apart, and one figure is what was asked for; then figures come before settings
     left = Console().width - sum(map(_width, [*first, *settings[:1], *figures[:1]]))

@@ -56,12 +56,20 @@ def print_table(results: dict[str, Any], folder: Path) -> None:
         _print_source(
             console, source, split, {(task, metric): v for name, task, metric, v in figures if name == source}
         )
-    seconds = results.get("train_seconds")
-    took = f"trained {seconds:.0f} s, " if seconds is not None else ""
     pictures = " and pictures" if (folder / "plots").is_dir() else ""
-    console.print(
-        f"{took}{results['seconds']:.0f} s in all; results{pictures}: {folder}", markup=False, highlight=False
-    )
+    console.print(f"{durations(results)}; results{pictures}: {folder}", markup=False, highlight=False)
+
+
+def durations(results: dict[str, Any]) -> str:
+    """What each duration counts. `train_seconds` is training in all processes of the run, from its first start on;
+    `this_process_train_seconds` the part of it in the last process; `seconds` all that this process did."""
+    here = f"{results['seconds']:.0f} s in all"
+    if "train_seconds" not in results:
+        return here
+    trained, trained_here = results["train_seconds"], results.get("this_process_train_seconds")
+    if trained_here is None or trained - trained_here < 1:
+        return f"trained {trained:.0f} s, {here}"
+    return f"trained {trained:.0f} s since the run's first start; this process: trained {trained_here:.0f} s, {here}"
 
 
 def of_a_task(name: str) -> bool:

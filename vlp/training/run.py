@@ -100,6 +100,7 @@ def _run(config_path: Path) -> dict[str, Any]:
     results = figures | {
         "seconds": round(time.perf_counter() - start, 1),
         "train_seconds": round(timer.time_elapsed("train"), 1),
+        "this_process_train_seconds": _trained_here(timer),
         "samples_seen": parts.module.samples_seen,
         "steps": trainer.global_step,
     }
@@ -109,6 +110,12 @@ def _run(config_path: Path) -> dict[str, Any]:
         print_table(results, folder)
     inject("teardown")
     return results
+
+
+def _trained_here(timer: Timer) -> float:
+    """Seconds of training in this process alone; `Timer.time_elapsed` adds those before the checkpoint that it began from."""
+    began, ended = timer.start_time("train"), timer.end_time("train")
+    return 0.0 if began is None or ended is None else round(ended - began, 1)
 
 
 def free_port() -> None:
