@@ -86,7 +86,10 @@ def parser() -> Parser:
 
     listed = commands.add_parser("ls", help="list the options that YAML offers")
     listed.add_argument(
-        "group", nargs="?", metavar="GROUP", help="a config group, such as task or model/vision (models, towers, … as listed)"
+        "group",
+        nargs="?",
+        metavar="GROUP",
+        help="a config group, such as task or model/vision (models, towers, … as listed)",
     )
     top.commands = tuple(commands.choices)
     return top

@@ -40,7 +40,9 @@ def show(kind: str | None) -> None:
         files = options(group.strip("/"))
         if not files:
             known = sorted({*KINDS, *groups()})
-            raise ConfigError(f"there is no config group {name}:{nearest_option(name, known)} There are {listing(known)}")
+            raise ConfigError(
+                f"there is no config group {name}:{nearest_option(name, known)} There are {listing(known)}"
+            )
         width = max(map(len, files))
         print(f"{name} ({group}=…)")
         for option, file in files.items():

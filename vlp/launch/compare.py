@@ -17,11 +17,10 @@ from typing import Any, NamedTuple
 
 import yaml
 from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 
 from vlp.launch.changes import flat
 from vlp.launch.errors import ConfigError, did_you_mean, listing
+from vlp.system import tables
 
 MAIN = re.compile(r"^(?!.*chance).*(_r1|accuracy|top1|score)$")
 IGNORED = {"seed", "resume", "runs", "sweep", "loggers", "callbacks", "monitor"}  # none changes what is trained
@@ -206,10 +205,8 @@ def show(rows: Sequence[Row], metrics: Sequence[str]) -> None:
     if repeats := sum(len(row.repeats) for row in rows):
         notes.append(f"{repeats} older or unfinished runs of the same seed are not counted")
     columns = [*first, *settings, *figures]
-    table = Table(*(escape(header) for header, _ in columns), title=escape(base), caption="; ".join(notes) or None)
-    for cells in zip(*(cells for _, cells in columns), strict=True):
-        table.add_row(*map(escape, cells))
-    print_table(table)
+    cells = zip(*(cells for _, cells in columns), strict=True)
+    tables.show(tables.table([header for header, _ in columns], cells, title=base, caption="; ".join(notes) or None))
 
 
 def _cell(key: str, value: Any) -> str:
@@ -229,9 +226,3 @@ def _fitting(columns: list[tuple[str, list[str]]], left: int) -> tuple[list[tupl
 def _width(column: tuple[str, list[str]]) -> int:
     """Of its longest text and of the lines and spaces around it."""
     return max(map(len, [column[0], *column[1]])) + 3
-
-
-def print_table(table: Table) -> None:
-    for column in table.columns:
-        column.overflow = "fold"
-    Console().print(table)

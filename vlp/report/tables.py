@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
+
+from vlp.system.tables import table
 
 DIRECTIONS = (("image_to_text", "image → text"), ("text_to_image", "text → image"))
 
@@ -19,18 +21,18 @@ def retrieval_table(
     """
     names = [f"{key}_r{k}" for key, _ in DIRECTIONS for k in ks]
     best = {name: max((row[name] for row in rows.values() if name in row), default=0.0) for name in names}
-    table = Table(title=escape(title), title_style="bold", header_style="", show_edge=True)
-    table.add_column("")
-    for _, direction in DIRECTIONS:
-        for index, k in enumerate(ks):
-            table.add_column(f"{direction}\nR@{k}" if index == 0 else f"\nR@{k}", justify="right")
+    columns = [
+        f"{direction}\nR@{k}" if index == 0 else f"\nR@{k}" for _, direction in DIRECTIONS for index, k in enumerate(ks)
+    ]
 
-    def cell(row: Mapping[str, float], name: str) -> str:
+    def cell(label: str, row: Mapping[str, float], name: str) -> Text:
         if name not in row:
-            return "–"
+            return Text("–")
         text = f"{row[name]:.1f}" if row[name] >= 1 or row[name] == 0 else f"{row[name]:.2f}"
-        return f"[bold]{text}[/bold]" if row[name] == best[name] else text
+        return Text(text, style="dim" if label == "chance" else "bold" if row[name] == best[name] else "")
 
-    for label, row in rows.items():
-        table.add_row(escape(label), *(cell(row, name) for name in names), style="dim" if label == "chance" else "")
-    return table
+    lines = [
+        [Text(label, style="dim" if label == "chance" else ""), *(cell(label, row, name) for name in names)]
+        for label, row in rows.items()
+    ]
+    return table(["", *columns], lines, title=title, numbers=columns)

@@ -8,12 +8,12 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
 from vlp.data.base import DataModule
 from vlp.data.mixture import Mixture
 from vlp.launch.run_folder import write_json
 from vlp.report.tables import retrieval_table
+from vlp.system.progress import on_terminal
+from vlp.system.tables import PLAIN_WIDTH, show
 
 _LIBRARIES = ("torch", "torchvision", "lightning", "transformers", "timm", "torchmetrics")
 
@@ -48,16 +48,13 @@ def card(config: dict[str, Any], data: DataModule | Mixture) -> dict[str, Any]:
 
 def print_table(results: dict[str, Any], folder: Path) -> None:
     """The retrieval figures beside the baseline's and chance, any other task's figures, and where the rest lies."""
-    console = Console(width=None if Console().is_terminal else 110)
     split = "test" if any(key.startswith("test/") and of_a_task(key) for key in results) else "val"
     measured = [(key.split("/"), value) for key, value in results.items() if key.startswith(f"{split}/")]
     figures = [(*parts[1:], value) for parts, value in measured if len(parts) == 4]
     for source in dict.fromkeys(source for source, *_ in figures):
-        _print_source(
-            console, source, split, {(task, metric): v for name, task, metric, v in figures if name == source}
-        )
+        _print_source(source, split, {(task, metric): v for name, task, metric, v in figures if name == source})
     pictures = " and pictures" if (folder / "plots").is_dir() else ""
-    console.print(f"{durations(results)}; results{pictures}: {folder}", markup=False, highlight=False)
+    print(f"{durations(results)}; results{pictures}: {folder}", flush=True)
 
 
 def durations(results: dict[str, Any]) -> str:
@@ -77,7 +74,7 @@ def of_a_task(name: str) -> bool:
     return name.count("/") == 3
 
 
-def _print_source(console: Console, source: str, split: str, figures: dict[tuple[str, str], float]) -> None:
+def _print_source(source: str, split: str, figures: dict[tuple[str, str], float]) -> None:
     rows: dict[str, dict[str, float]] = {"model": {}}
     others: list[tuple[str, str]] = []
     for (task, metric), value in figures.items():
@@ -90,9 +87,10 @@ def _print_source(console: Console, source: str, split: str, figures: dict[tuple
             others.append((row, f"{source} {row}, {metric.replace('_', ' ')}: {value:.1f}"))
     if rows["model"]:
         rows["chance"] = rows.pop("chance")  # the last row
-        console.print(retrieval_table(rows, title=f"{source}, {split} split, percent"))
+        width = None if on_terminal(stderr=False) else PLAIN_WIDTH
+        show(retrieval_table(rows, title=f"{source}, {split} split, percent"), width=width)
     for line in (line for row, line in others if row not in rows):
-        console.print(line, markup=False, highlight=False)
+        print(line)
 
 
 def _pretrained(config: dict[str, Any]) -> list[str]:
