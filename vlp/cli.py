@@ -12,6 +12,7 @@ from pathlib import Path
 
 from vlp.data import commands as data_commands
 from vlp.doctor import command as doctor_command
+from vlp.predict import command as predict_command
 
 FORMATS = ("hugging_face", "openai", "albef", "blip", "vilt", "vlp")  # convert.FORMATS, which would import torch
 
@@ -62,6 +63,9 @@ def parser() -> Parser:
 
     doctor = commands.add_parser("doctor", help="what would go wrong with a training, before it starts")
     doctor_command.add_arguments(doctor)
+
+    predict = commands.add_parser("predict", help="captions, answers, classes, … of single images, as JSON lines")
+    predict_command.add_arguments(predict)
 
     convert = commands.add_parser("convert", help="turn a checkpoint into another format")
     convert.add_argument("source", type=Path, metavar="SRC")
@@ -172,6 +176,7 @@ COMMANDS: dict[str, Callable[[argparse.Namespace], int | None]] = {
     "scenes": scenes,
     "data": data_commands.run,
     "doctor": doctor_command.run,
+    "predict": predict_command.run,
     "convert": convert,
     "compare": compare,
     "sweep": sweep,
