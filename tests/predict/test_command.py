@@ -130,6 +130,15 @@ def test_a_file_of_lines_has_texts_of_its_own_and_pairs(
     assert pair["true"] == (pair["probability"] > 0.5)
 
 
+def test_texts_that_a_task_does_not_need_change_nothing(
+    captioner: Path, photos: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [{"image": "0.png", "question": "a cat", "captions": ["a dog"]}, {"image": "1.png"}]
+    (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    lines = predicted(capsys, captioner, "captioning", tmp_path / "rows.jsonl")
+    assert lines == predicted(capsys, captioner, "captioning", *photos[:2])
+
+
 def test_a_file_appears_when_all_is_done(fused: Path, photos: list[str], tmp_path: Path, capsys: Any) -> None:
     out = tmp_path / "out.jsonl"
     assert predicted(capsys, fused, "vqa", *photos, "--question", "yes", "--out", out) == []

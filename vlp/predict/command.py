@@ -49,6 +49,8 @@ def run(options: argparse.Namespace) -> None:
         raise ValueError(f"--batch-size expects a number above 0, got {options.batch_size}")
     if options.out is not None and not options.out.parent.is_dir():
         raise FileNotFoundError(f"{options.out}: there is no folder {options.out.parent}; create it first")
+    if not options.checkpoint.expanduser().exists():
+        raise FileNotFoundError(f"{options.checkpoint}: there is no such checkpoint")
     inputs = read_inputs(options.inputs, question=options.question, captions=options.caption, choices=options.choice)
     check_images(inputs)
     from vlp.data.whole_files import write_whole

@@ -6,6 +6,7 @@ No task is named here: one that stands in conf/task and has `predict` is one of 
 from __future__ import annotations
 
 import importlib
+import inspect
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -23,13 +24,9 @@ from vlp.predictor import Predictor
 from vlp.structures import Batch, Image, Sample
 from vlp.tasks.base import Task
 
-OPTIONS = {"question": "--question", "caption": "--caption", "choices": "--choice"}  # of a field that a task requires
-POSITIONS = (
-    "id",
-    "sample",
-    "image_id",
-    "question_id",
-)  # of a record: its place among the inputs, which the image names
+OPTIONS = {"question": "--question", "captions": "--caption", "choices": "--choice"}
+# of a record: the place among the inputs, which the image names better
+POSITIONS = ("id", "sample", "image_id", "question_id")
 
 
 @dataclass(frozen=True)
@@ -72,29 +69,32 @@ def lines(
         _check(task, name, one)
     for start in range(0, len(inputs), batch_size):
         part = inputs[start : start + batch_size]
-        batch = _batch(predictor, part, start).to(predictor.device)
+        batch = _batch(predictor, task, part, start).to(predictor.device)
         with torch.inference_mode():
             records = task.predict(predictor.model, batch)
         for one, record in zip(part, records, strict=True):
             images = [str(path) for path in one.images]
-            asked = {"question": one.question, "captions": list(one.captions), "choices": list(one.choices)}
             answer = {key: value for key, value in record.items() if key not in POSITIONS}
             line: dict[str, Any] = {"image": images[0]} if len(images) == 1 else {"images": images}
-            line |= {key: value for key, value in asked.items() if value and key not in answer}
-            yield json.dumps(line | answer, ensure_ascii=False) + "\n"
+            yield json.dumps(line | _asked(task, one) | answer, ensure_ascii=False) + "\n"
+
+
+def _asked(task: Task, one: Input) -> dict[str, Any]:
+    """The texts of an input that the task is about, under the names of `Sample`."""
+    given = {"question": one.question, "captions": one.captions, "choices": one.choices}
+    return {key: value for key, value in given.items() if {key, key.removesuffix("s")} & set(task.requires)}
 
 
 def _check(task: Task, name: str, one: Input) -> None:
     if len(one.images) != task.images:
         want = "one image" if task.images == 1 else 'two images, as "images": [left, right] of a JSONL file'
         raise ValueError(f"{one.place}: {name} is about {want}")
-    given = {"question": one.question, "caption": one.captions, "choices": one.choices}
-    for field, option in OPTIONS.items():
-        if field in task.requires and not given[field]:
-            raise ValueError(f"{one.place}: {name} needs {option} TEXT, or the same in a JSONL file")
+    for key, value in _asked(task, one).items():
+        if not value:
+            raise ValueError(f"{one.place}: {name} needs {OPTIONS[key]} TEXT, or {key} in a JSONL file")
 
 
-def _batch(predictor: Predictor, inputs: Sequence[Input], start: int) -> Batch:
+def _batch(predictor: Predictor, task: Task, inputs: Sequence[Input], start: int) -> Batch:
     if predictor.transform is None:
         raise ValueError("this checkpoint's image preprocessing is not one that vlp knows")
     pixels = [[predictor.transform(open_image(path)) for path in one.images] for one in inputs]
@@ -103,9 +103,7 @@ def _batch(predictor: Predictor, inputs: Sequence[Input], start: int) -> Batch:
             id=start + place,
             sample=start + place,
             image=one.images[0],
-            captions=one.captions,
-            question=one.question,
-            choices=one.choices,
+            **_asked(task, one),
         )
         for place, one in enumerate(inputs)
     ]
@@ -135,10 +133,9 @@ def _task(predictor: Predictor, name: str) -> Task | str:
         return "it only measures, and says nothing about a single image"
     task: Any = dict(predictor.objectives.items()).get(name)
     if task is None:
-        try:
-            task = kind()
-        except TypeError:
+        if any(parameter.default is parameter.empty for parameter in inspect.signature(kind).parameters.values()):
             return f"it has no head for {name}"
+        task = kind()
     for part in task.needs:
         if getattr(predictor.model, part, None) is None:
             return f"its model has no {part}"

@@ -12,7 +12,7 @@ import netrc
 import os
 import time
 from argparse import Namespace
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -156,7 +156,7 @@ def wandb(
     project: str = "vlp",
     entity: str | None = None,
     group: str | None = None,
-    tags: tuple[str, ...] = (),
+    tags: Sequence[str] = (),
     mode: str | None = None,
     api_key: str | None = None,
     log_model: bool = False,
