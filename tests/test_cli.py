@@ -38,7 +38,8 @@ def test_help_names_the_commands_and_imports_nothing_heavy():
     [
         (["trian"], "did you mean train?"),
         (["xyz"], "there are train, evaluate"),
-        (["ls", "modles"], "modles"),
+        (["ls", "modles"], "there is no config group modles: did you mean models"),
+        (["ls", "model/visoin"], "there is no config group model/visoin: did you mean model/vision"),
         (["compare", "gone"], "gone: there is no such folder"),
         (["convert", "gone.pt", "out", "--to", "openai"], "gone.pt"),
         (["convert", "a", "b", "--to", "openia"], "openia"),
@@ -64,6 +65,26 @@ def test_ls_shows_the_options_with_their_first_comment(tmp_path):
     assert done.returncode == 0
     assert "mine" in done.stdout
     assert "My own study." in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("group", "option", "comment"),
+    [
+        ("task", "retrieval", "Recall@1/5/10 both ways"),
+        ("model/vision", "timm", "any backbone of timm"),
+        ("towers", "timm", "any backbone of timm"),
+        ("experiment", "flickr8k_transfer", "Flickr8k from pretrained towers"),  # of a study
+    ],
+)
+def test_ls_takes_the_name_of_a_group(group, option, comment, tmp_path):
+    lines = vlp("ls", group, cwd=tmp_path).stdout.splitlines()
+    assert sum(line.split()[0] == option and comment in line for line in lines) == 1
+
+
+def test_what_data_sets_share_is_no_choice_of_data(tmp_path):
+    words = {line.split()[0] for line in vlp("ls", "data", cwd=tmp_path).stdout.splitlines()}
+    assert "scenes" in words
+    assert not words & {"loading", "default"}
 
 
 def test_catalogues_of_downloads_are_listed(tmp_path):

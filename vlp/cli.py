@@ -12,19 +12,11 @@ from typing import Any
 
 from vlp.data import commands as data_commands
 from vlp.doctor import command as doctor_command
+from vlp.predict import command as predict_command
 from vlp.system import exit_codes
 from vlp.system.errors import is_user_error
 from vlp.system.suggest import nearest_option
 
-LISTED = {
-    "models": "model",
-    "towers": "model/vision",
-    "texts": "model/text",
-    "data": "data",
-    "objectives": "objective",
-    "tasks": "task",
-    "experiments": "experiment",
-}
 FORMATS = ("hugging_face", "openai", "albef", "blip", "vilt", "vlp")  # convert.FORMATS, which would import torch
 
 
@@ -72,6 +64,9 @@ def parser() -> Parser:
     doctor = commands.add_parser("doctor", help="what would go wrong with a training, before it starts")
     doctor_command.add_arguments(doctor)
 
+    predict = commands.add_parser("predict", help="captions, answers, classes, … of single images, as JSON lines")
+    predict_command.add_arguments(predict)
+
     convert = commands.add_parser("convert", help="turn a checkpoint into another format")
     convert.add_argument("source", type=Path, metavar="SRC")
     convert.add_argument("destination", type=Path, metavar="DST")
@@ -94,7 +89,12 @@ def parser() -> Parser:
     sweep.commands = tuple(sweeps.choices)
 
     listed = commands.add_parser("ls", help="list the options that YAML offers")
-    listed.add_argument("kind", nargs="?", choices=LISTED)
+    listed.add_argument(
+        "group",
+        nargs="?",
+        metavar="GROUP",
+        help="a config group, such as task or model/vision (models, towers, … as listed)",
+    )
     top.commands = tuple(commands.choices)
     return top
 
@@ -172,32 +172,16 @@ def sweep(options: argparse.Namespace) -> int:
 
 
 def ls(options: argparse.Namespace) -> None:
-    from vlp.launch.compose import conf_folder
+    from vlp.launch.choices import show
 
-    for kind in [options.kind] if options.kind else LISTED:
-        files = {
-            file.stem: file for conf in (Path("conf"), conf_folder()) for file in (conf / LISTED[kind]).glob("*.yaml")
-        }
-        width = max(map(len, files), default=0)
-        print(f"{kind} ({LISTED[kind]}=…)")
-        for name, file in sorted(files.items()):
-            print(f"  {name:{width}}  {first_comment(file)}".rstrip())
-
-
-def first_comment(file: Path) -> str:
-    """What a YAML file says it is: its first comment that is not Hydra's `# @package`."""
-    for line in file.read_text(encoding="utf-8").splitlines():
-        if line.strip() and not line.startswith("#"):
-            break
-        if (text := line.lstrip("# ").strip()) and not text.startswith("@package"):
-            return text
-    return ""
+    show(options.group)
 
 
 COMMANDS: dict[str, Callable[[argparse.Namespace], int | None]] = {
     "scenes": scenes,
     "data": data_commands.run,
     "doctor": doctor_command.run,
+    "predict": predict_command.run,
     "convert": convert,
     "compare": compare,
     "sweep": sweep,

@@ -174,7 +174,6 @@ class Batch(Record):
     categories: Bool[Tensor, "b a"] | None = None
     boxes: list[Boxes] | None = None
     segmentation: Int[Tensor, "b h w"] | None = None  # 255 is ignored
-    target: Image | None = None
     raw: tuple[Sample, ...] | None = None  # evaluation: references, file names for pictures
 
     def __len__(self) -> int:

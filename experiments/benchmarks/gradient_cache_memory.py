@@ -28,7 +28,9 @@ from vlp.training.optimizer import AdamW
 
 def model_and_batch(batch_size: int) -> tuple[nn.Module, Batch]:
     torch.manual_seed(0)
-    config = resolve_config(Composer(conf=conf_folder(), config_name="train").compose(["model=clip_vit_b32"]), Path("run"))
+    config = resolve_config(
+        Composer(conf=conf_folder(), config_name="train").compose(["model=clip_vit_b32"]), Path("run")
+    )
     length = torch.randint(8, 28, (batch_size,))
     mask = torch.arange(28)[None] < length[:, None]
     index = torch.arange(batch_size)

@@ -1,4 +1,4 @@
-"""A training sample looks the same whatever process and worker loads it, RELIABILITY C.2, 12; in real processes and workers."""
+"""A training sample looks the same whatever process and worker loads it; in real processes and workers."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def on_rank(rank: int, world: int, root: str) -> list[dict[str, Any]]:
 
 
 def test_a_sample_looks_the_same_on_any_rank_and_worker(tmp_path: Path) -> None:
-    """C.2, 12: 0 and 2 workers, 1 and 2 processes; two epochs look at a sample in two ways."""
+    """0 and 2 workers, 1 and 2 processes: equal pixels; in two epochs a sample is augmented in two ways."""
     write(tmp_path)
     one = loaded(0, str(tmp_path), 0)
     ranks = run_processes(2, on_rank, tmp_path / "out", str(tmp_path))

@@ -102,3 +102,18 @@ def test_bad_folders_are_named(tmp_path):
     (run(tmp_path / "bad", {}, {}) / "results.json").write_text("{")
     with pytest.raises(ConfigError, match="bad"):
         compare([tmp_path])
+
+
+def test_the_monitored_figure_comes_first(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "160")
+    monitor = "val/scenes/retrieval/rsum"
+    for name, lr in (("a", 0.1), ("b", 0.2)):
+        config = {"seed": 0, "optimizer": {"lr": lr}, "monitor": monitor}
+        run(tmp_path / name, config, {R1: 40.0, "test/scenes/compositionality/accuracy": 71.0, monitor: 412.5 + lr})
+    compare([tmp_path])
+    text = capsys.readouterr().out
+    header = next(line for line in text.splitlines() if "finished" in line)
+    assert header.index("val rsum") < header.index("test accuracy") < header.index("test image_to_text_r1")
+    assert "412.6" in text
+    compare([tmp_path], metrics=["accuracy"])
+    assert "rsum" not in capsys.readouterr().out

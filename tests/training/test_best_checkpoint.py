@@ -1,4 +1,4 @@
-"""Which figure best.ckpt is chosen by (RELIABILITY B.6, 67)."""
+"""Which figure best.ckpt is chosen by: never one that is not a number, and of equal ones the first."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A run that is killed and started again, and again, is to the bit the run that nothing happened to (RELIABILITY B.6, 56–62)."""
+"""A run that is killed and started again, and again, is bit for bit the run that nothing happened to."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def test_two_processes_that_are_killed(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_two_then_one_then_two_processes(tmp_path: Path) -> None:
-    """The same global batches: losses to rounding, as sums are taken in another order (C.2, 11). A tower without batch norms,
+    """The same global batches: losses to rounding, as sums are taken in another order. A tower without batch norms,
     whose statistics are of each process's share."""
     settings = (*(word for word in CLIP if not word.startswith("model.vision")), *TWO, "model/vision=vit_tiny")
     settings += ("model.vision.width=24", "model.vision.layers=1")
@@ -148,7 +148,7 @@ def test_within_and_between_accumulated_batches(at: str, tmp_path: Path) -> None
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_kills_while_checkpoints_are_written(tmp_path: Path) -> None:
-    """40 SIGKILLs within the writing, the temporary folder on another file system (B.6, 56)."""
+    """40 SIGKILLs within the writing, the temporary folder on another file system."""
     from vlp.training.checkpoint_files import newest
 
     shared = Path("/dev/shm")

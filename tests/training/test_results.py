@@ -1,8 +1,10 @@
-"""What the protocol card says of the weights that a run started from."""
+"""What the protocol card says of the weights that a run started from, and the durations that a run prints."""
 
 from __future__ import annotations
 
 from vlp.launch.runs.results import _pretrained
+
+from vlp.report.tables import durations
 
 
 def test_names_every_tower_that_is_not_random() -> None:
@@ -16,3 +18,12 @@ def test_names_every_tower_that_is_not_random() -> None:
 
 def test_random_towers_are_not_named() -> None:
     assert _pretrained({"model": {"vision": {"name": "resnet10t", "weights": None}, "text": {"width": 8}}}) == []
+
+
+def test_durations_of_a_resumed_run_say_what_they_count() -> None:
+    here = {"seconds": 27.0, "train_seconds": 20.0, "this_process_train_seconds": 20.0}
+    assert durations(here) == "trained 20 s, 27 s in all"
+    assert durations(here | {"train_seconds": 36.0}) == (
+        "trained 36 s since the run's first start; this process: trained 20 s, 27 s in all"
+    )
+    assert durations({"seconds": 3.0}) == "3 s in all", "a measurement trains nothing"

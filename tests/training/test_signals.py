@@ -1,4 +1,4 @@
-"""Signals, lost processes and numbers that are not finite, made for real in runs of their own (RELIABILITY B.4, B.6 57–90)."""
+"""Signals, lost processes and numbers that are not finite, made for real in runs of their own."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Whole runs by one process and by two gloo processes, in float64 from a frozen config: the same run.
 
-RELIABILITY C.2, items 2, 3, 7, 9, 11, 13, 14 (early stopping) and 15. The others: tests/objectives (1, 5), tests/data (7, 8,
-12) and tests/training/test_world_evaluation.py (8, 9, 10).
+Weights, batches, logged figures, early stopping, the config that ranks read, and a resume with another number of processes.
+Losses of one batch: tests/objectives; samplers and augmentation: tests/data; evaluation: test_world_evaluation.py.
 """
 
 from __future__ import annotations
@@ -125,7 +125,7 @@ def assert_close(found: Any, expected: Any, place: str, tolerance: float) -> Non
 
 @pytest.mark.slow
 def test_all_weights_are_equal_after_twelve_steps(runs: tuple[Run, Run]) -> None:
-    """C.2, 2: AdamW with clipping, moving average and schedule; also the moments, the learning rate and the average."""
+    """AdamW with clipping, moving average and schedule; also the moments, the learning rate and the average."""
     one, two = (run.checkpoint("last.ckpt") for run in runs)
     assert one["global_step"] == two["global_step"] == STEPS
     for part in ("state_dict", "current_model_state", "optimizer_states", "lr_schedulers"):
@@ -140,7 +140,7 @@ def test_all_weights_are_equal_after_twelve_steps(runs: tuple[Run, Run]) -> None
 
 @pytest.mark.slow
 def test_weights_are_equal_across_ranks(runs: tuple[Run, Run]) -> None:
-    """C.2, 3: `ranks_agree` looked after every step and raised nothing; at the end each rank noted the same weights."""
+    """`ranks_agree` looked after every step and raised nothing; at the end each rank noted the same weights."""
     (one,), (first, second) = (run.ranks for run in runs)
     assert (one["world"], first["world"]) == (1, 2)
     assert first["weights"] == second["weights"]
@@ -149,7 +149,7 @@ def test_weights_are_equal_across_ranks(runs: tuple[Run, Run]) -> None:
 
 @pytest.mark.slow
 def test_global_batches_are_equal_and_in_order(runs: tuple[Run, Run]) -> None:
-    """C.2, 7: what the ranks gather is the batch of one process; a sample comes once in an epoch, and epochs differ."""
+    """What the ranks gather is the batch of one process; a sample comes once in an epoch, and epochs differ."""
     one, two = (run.batches() for run in runs)
     assert one == two
     assert len(one) == STEPS
@@ -160,7 +160,7 @@ def test_global_batches_are_equal_and_in_order(runs: tuple[Run, Run]) -> None:
 
 @pytest.mark.slow
 def test_metrics_are_written_once_and_equal(runs: tuple[Run, Run]) -> None:
-    """C.2, 9 and 13: the lines of rank 0 alone, with the figures of one process; also of 11 and of one sample."""
+    """The lines of rank 0 alone, with the figures of one process; also of 11 and of one sample."""
     one, two = ([{k: v for k, v in line.items() if k != "time"} for line in run.lines] for run in runs)
     assert len(two) == len(one)
     assert [line["step"] for line in two if "train/scenes/itc/loss" in line] == list(range(STEPS))
@@ -180,7 +180,7 @@ def test_metrics_are_written_once_and_equal(runs: tuple[Run, Run]) -> None:
 
 @pytest.mark.slow
 def test_early_stopping_is_one_decision(runs: tuple[Run, Run]) -> None:
-    """C.2, 14: three validations without an improvement stop every rank after the same step of nine epochs."""
+    """Three validations without an improvement stop every rank after the same step of nine epochs."""
     for run in runs:
         assert [(rank["steps"], len(rank["figures"])) for rank in run.ranks] == [(STEPS, 4)] * len(run.ranks)
     first, second = runs[1].ranks
@@ -189,7 +189,7 @@ def test_early_stopping_is_one_decision(runs: tuple[Run, Run]) -> None:
 
 @pytest.mark.slow
 def test_all_ranks_read_one_config(runs: tuple[Run, Run]) -> None:
-    """C.2, 15."""
+    """The frozen file in the run folder, the same bytes on each rank."""
     first, second = runs[1].ranks
     assert first["config"] == second["config"] == str(runs[1].folder / "config.yaml")
     assert first["sha256"] == second["sha256"]
@@ -198,7 +198,7 @@ def test_all_ranks_read_one_config(runs: tuple[Run, Run]) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize(("before", "after"), [(1, 2), (2, 1)])
 def test_a_checkpoint_goes_on_in_another_world(runs: tuple[Run, Run], before: int, after: int) -> None:
-    """C.2, 11: from the middle of an epoch, the rest of the run on another number of processes: batches, losses, weights."""
+    """From the middle of an epoch, the rest of the run on another number of processes: batches, losses, weights."""
     straight = runs[before - 1]
     folder = straight.folder.parent
     middle = straight.folder / "checkpoints" / "middle.ckpt"

@@ -193,7 +193,7 @@ def worlds(tmp_path_factory: pytest.TempPathFactory) -> Worlds:
 
 @pytest.mark.parametrize("count", COUNTS)
 def test_every_sample_is_seen_exactly_once(worlds: Worlds, count: int) -> None:
-    """C.2, 8; B.6, 92: of one sample, the second rank sees none, and all goes on."""
+    """Of one sample, the second rank sees none, and all goes on."""
     expected = sorted((17 * number) % 101 for number in range(count))
     for world in worlds[:2]:
         assert sorted(sample for rank in world for sample in rank[str(count)]["seen"]) == expected
@@ -202,7 +202,7 @@ def test_every_sample_is_seen_exactly_once(worlds: Worlds, count: int) -> None:
 
 @pytest.mark.parametrize("count", COUNTS)
 def test_figures_are_equal(worlds: Worlds, count: int) -> None:
-    """C.2, 9; B.6, 91: of every task, on both ranks; counts are equal, means to 1e-6."""
+    """Of every task, on both ranks; counts are equal, means to 1e-6."""
     (one,), two, _ = worlds
     expected = {k: v for k, v in one[str(count)]["figures"].items() if not k.endswith(CLOCKS)}
     assert {name.split("/")[1] for name in expected} == {name for of_kind in tasks(Path()).values() for name in of_kind}
@@ -219,7 +219,7 @@ def test_figures_are_equal(worlds: Worlds, count: int) -> None:
 @pytest.mark.parametrize("count", COUNTS)
 @pytest.mark.parametrize(("name", "key"), [("captions.json", "image_id"), ("answers.json", "question_id")])
 def test_results_files_are_equal_and_in_order(worlds: Worlds, count: int, name: str, key: str) -> None:
-    """C.2, 10: merged from the ranks, sorted by id, byte for byte the file of one process."""
+    """Merged from the ranks, sorted by id, byte for byte the file of one process."""
     files = [(worlds[2] / world / str(count) / name).read_text() for world in ("one", "two")]
     assert files[0] == files[1]
     ids = [record[key] for record in json.loads(files[0])]
@@ -228,5 +228,5 @@ def test_results_files_are_equal_and_in_order(worlds: Worlds, count: int, name: 
 
 
 def test_a_rank_without_texts_gathers_those_of_another_type(worlds: Worlds) -> None:
-    """B.6, 92: second stages in mixed precision."""
+    """Second stages in mixed precision."""
     assert [rank["half"] for rank in worlds[1]] == [list(range(24))] * 2

@@ -13,6 +13,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vlp.system.errors import UserError
+
 if TYPE_CHECKING:
     from vlp.data.base import DataModule
 

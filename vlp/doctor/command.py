@@ -50,12 +50,12 @@ def run(options: argparse.Namespace) -> int:
 
 def show(findings: Sequence[Finding]) -> None:
     """A table; where there is no terminal, lines that can be searched."""
-    from rich.console import Console
+    from vlp.system import tables
+    from vlp.system.progress import on_terminal
 
     worst = sorted(findings, key=lambda finding: ("error", "warning", "fine").index(finding.severity))
-    if Console().is_terminal:
-        Console().print(table(worst))
-        return
+    if on_terminal(stderr=False):
+        return tables.show(table(worst))
     for finding in worst:
         print(f"{finding.severity}: {finding.check}: {finding.what}")
         if finding.fix:
@@ -64,12 +64,12 @@ def show(findings: Sequence[Finding]) -> None:
 
 
 def table(findings: Sequence[Finding]) -> Table:
-    from rich.markup import escape
-    from rich.table import Table
+    from rich.text import Text
 
-    made = Table("", "check", "what", box=None, pad_edge=False)
+    from vlp.system import tables
+
+    rows: list[list[str | Text]] = []
     for finding in findings:
-        colour = COLOURS[finding.severity]
-        what = escape(finding.what) + (f"\n[bold]{escape(finding.fix)}[/]" if finding.fix else "")
-        made.add_row(f"[{colour}]{finding.severity}[/]", finding.check, what)
-    return made
+        what = Text(finding.what).append(f"\n{finding.fix}" if finding.fix else "", style="bold")
+        rows.append([Text(finding.severity, style=COLOURS[finding.severity]), finding.check, what])
+    return tables.table(["", "check", "what"], rows)

@@ -17,11 +17,10 @@ from typing import Any, NamedTuple
 
 import yaml
 from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 
 from vlp.launch.changes import flat
 from vlp.launch.errors import ConfigError, listing
+from vlp.system import tables
 from vlp.system.suggest import did_you_mean
 
 MAIN = re.compile(r"^(?!.*chance).*(_r1|accuracy|top1|score)$")
@@ -33,6 +32,7 @@ class Run(NamedTuple):
     seed: Any
     settings: dict[str, Any]  # dotted keys, without those that IGNORED names or that hold the run folder's own name
     figures: dict[str, float] | None  # None: unfinished
+    monitor: str | None = None  # the figure that chose best.ckpt
 
 
 class Row(NamedTuple):
@@ -50,7 +50,9 @@ def compare(
     """Print the table, or JSON; write it as CSV where asked."""
     runs = find(folders)
     available = sorted({name for run in runs for name in run.figures or ()})
-    chosen = [name for text in metrics for name in match(text, available)] or main_figures(available)
+    chosen = [name for text in metrics for name in match(text, available)] or main_figures(
+        available, monitored=dict.fromkeys(run.monitor for run in runs if run.monitor)
+    )
     rows = arrange(runs, chosen)
     if csv_file is not None:
         with open(csv_file, "w", newline="", encoding="utf-8") as stream:
@@ -107,7 +109,7 @@ def load(file: Path) -> Run:
         ) from error
     ignored = {key for key, value in config.items() if key.split(".")[0] in IGNORED or f"/{folder.name}" in str(value)}
     settings = {key: value for key, value in config.items() if key not in ignored}
-    return Run(folder, config.get("seed"), settings, figures)
+    return Run(folder, config.get("seed"), settings, figures, config.get("monitor"))
 
 
 def arrange(runs: Sequence[Run], metrics: Sequence[str]) -> list[Row]:
@@ -144,17 +146,28 @@ def match(text: str, available: Sequence[str]) -> list[str]:
     return found
 
 
-def main_figures(names: Iterable[str], limit: int = 4) -> list[str]:
-    """The few to show unasked: recall at 1 and accuracies on the test split, else on validation."""
+def main_figures(names: Iterable[str], *, monitored: Iterable[str] = (), limit: int = 4) -> list[str]:
+    """The few to show unasked: first those that the runs monitored, then recall at 1 and accuracies on the test split, else on
+    validation."""
     names = [name for name in names if "/" in name]
+    first = [name for name in monitored if name in names]
     chosen = [name for name in names if name.startswith("test/")] or [name for name in names if name.startswith("val/")]
-    return ([name for name in chosen if MAIN.search(name)] or chosen)[:limit]
+    main = [name for name in chosen if MAIN.search(name)] or chosen
+    return list(dict.fromkeys([*first, *main[:limit]]))
 
 
 def short(names: Sequence[str]) -> list[str]:
     """The last part of each name where that still tells them apart."""
     last = [name.removesuffix("._target_").rpartition("/")[2].rpartition(".")[2] for name in names]
     return [part if last.count(part) == 1 else name for part, name in zip(last, names, strict=True)]
+
+
+def figure_headers(names: Sequence[str]) -> list[str]:
+    """`short`, with the split where the figures are of several."""
+    splits = [name.partition("/")[0] for name in names]
+    several = len(set(splits)) > 1
+    tails = zip(splits, short([name.partition("/")[2] for name in names]), strict=True)
+    return [f"{split} {tail}" for split, tail in tails] if several else short(names)
 
 
 def finished(row: Row) -> int:
@@ -178,7 +191,7 @@ def show(rows: Sequence[Row], metrics: Sequence[str]) -> None:
     ]
     figures = [
         (header, [summary(row.figures.get(name)) for row in rows])
-        for name, header in zip(metrics, short(metrics), strict=True)
+        for name, header in zip(metrics, figure_headers(metrics), strict=True)
     ]
     # one setting at least tells the rows apart, and one figure is what was asked for; then figures come before settings
     left = Console().width - sum(map(_width, [*first, *settings[:1], *figures[:1]]))
@@ -193,10 +206,8 @@ def show(rows: Sequence[Row], metrics: Sequence[str]) -> None:
     if repeats := sum(len(row.repeats) for row in rows):
         notes.append(f"{repeats} older or unfinished runs of the same seed are not counted")
     columns = [*first, *settings, *figures]
-    table = Table(*(escape(header) for header, _ in columns), title=escape(base), caption="; ".join(notes) or None)
-    for cells in zip(*(cells for _, cells in columns), strict=True):
-        table.add_row(*map(escape, cells))
-    print_table(table)
+    cells = zip(*(cells for _, cells in columns), strict=True)
+    tables.show(tables.table([header for header, _ in columns], cells, title=base, caption="; ".join(notes) or None))
 
 
 def _cell(key: str, value: Any) -> str:
@@ -216,9 +227,3 @@ def _fitting(columns: list[tuple[str, list[str]]], left: int) -> tuple[list[tupl
 def _width(column: tuple[str, list[str]]) -> int:
     """Of its longest text and of the lines and spaces around it."""
     return max(map(len, [column[0], *column[1]])) + 3
-
-
-def print_table(table: Table) -> None:
-    for column in table.columns:
-        column.overflow = "fold"
-    Console().print(table)

@@ -34,19 +34,30 @@ def conf_folder() -> Path:
     return inside if inside.is_dir() else PACKAGE.parent / "conf"
 
 
+def study_folders() -> list[Path]:
+    """The YAML of studies, `experiments/*/conf` of the checkout and of the working folder, in order of name. They belong to
+    no wheel."""
+    checkouts = [Path.cwd(), *([PACKAGE.parent] if conf_folder().parent == PACKAGE.parent else [])]
+    folders = {folder.resolve(): None for root in checkouts for folder in sorted(root.glob("experiments/*/conf"))}
+    return [folder for folder in folders if folder.is_dir()]
+
+
+def config_folders() -> list[Path]:
+    """Where `vlp ls` and a run look for YAML, first match first: conf/ of the working folder, the project's own, studies."""
+    own = [Path("conf").resolve()] if Path("conf").is_dir() else []
+    return list(dict.fromkeys([*own, conf_folder().resolve(), *study_folders()]))
+
+
 def data_root(name: str) -> str:
-    """First existing folder of $VLP_DATA/NAME, data/NAME, ../data/NAME, ../shared/data/NAME; else $VLP_DATA/NAME, or data/NAME
-    where that is not set."""
-    folders = [Path(os.environ["VLP_DATA"])] if os.environ.get("VLP_DATA") else []
-    for root in (Path(), PACKAGE.parent):
-        folders += [root / "data", root / ".." / "data", root / ".." / "shared" / "data"]
-    return str(
-        next((f / name for f in folders if (f / name).exists()), Path(os.environ.get("VLP_DATA") or "data", name))
-    )
+    """First existing folder of $VLP_DATA/NAME, data/NAME in the working folder, data/NAME in the checkout; else the first."""
+    roots = [Path(os.environ["VLP_DATA"])] if os.environ.get("VLP_DATA") else []
+    folders = [root / name for root in (*roots, Path("data"), PACKAGE.parent / "data")]
+    return str(next((folder for folder in folders if folder.exists()), folders[0]))
 
 
 class Composer:
-    """Composes `config_name` from `conf`, the folders in `extra`, and `conf/` in the working folder if there is one.
+    """Composes `config_name` from `conf`, the folders in `extra`, and `conf/` in the working folder if there is one; the
+    project's own `conf` brings the studies' YAML with it.
 
     of_checkpoint: for `evaluate`, (group, place in the config, content) of the parts that the checkpoint of this path was
     trained with; they take the place of the groups that the overrides leave open.
@@ -66,7 +77,11 @@ class Composer:
             if not folder.is_dir():
                 raise ConfigError(f"{folder}: no such config folder")
         own = Path("conf").resolve()
-        preferred = [*extra, *([own] if own.is_dir() and own != conf.resolve() else [])]
+        self.studies = study_folders() if conf.resolve() == conf_folder().resolve() else []
+        check_names([conf.resolve(), *self.studies])
+        given = [folder.resolve() for folder in extra]
+        preferred = [*given, *([own] if own.is_dir() and own != conf.resolve() else [])]
+        preferred += [folder for folder in self.studies if folder not in given]
         self.hydra = hydra_compat.create_hydra(config_name, conf, preferred)
         self.loader: Any = self.hydra.config_loader
         self.config_name, self.conf, self.extra = config_name, conf, list(extra)
@@ -87,9 +102,15 @@ class Composer:
         except ConfigError:
             raise
         except MissingConfigException as error:
-            if not error.options and error.missing_cfg_file:
-                error.options = self.loader.get_group_options(error.missing_cfg_file.rpartition("/")[0])
-            raise ConfigError(explain(error)) from error
+            group, _, option = (error.missing_cfg_file or "").rpartition("/")
+            if not error.options and group:
+                error.options = self.loader.get_group_options(group)
+            study = option if group == "experiment" else "STUDY"
+            hint = (
+                f"; a study of the repository's experiments/ brings its own YAML: run in a checkout, or add --config-dir "
+                f"experiments/{study}/conf"
+            )
+            raise ConfigError(explain(error) + (hint if group and not self.studies else "")) from error
         except EXPLAINED as error:
             raise ConfigError(explain(error)) from error
 
@@ -140,14 +161,15 @@ class Composer:
                 skeleton = plain(hydra_compat.compose_defaults(self.loader, others, repository))
             for default in experiments:
                 if default.package:
-                    raise ConfigError(f"conf/{default.config_path}.yaml: its first line must be: # @package _global_")
+                    file = self.file(default.config_path)
+                    raise ConfigError(f"{file}: its first line must be: # @package _global_")
                 content = plain(repository.load_config(default.config_path).config)
                 for place, name in self._left_out(content, skeleton, groups):
                     del content[place][name]
                     with open_dict(config):
                         del config[place][name]
                 known = Known(skeleton, self.groups, partial(self.origin, others))
-                known.check_file(f"conf/{default.config_path}.yaml", content)
+                known.check_file(self.file(default.config_path), content)
             self._bases[groups] = config, defaults
         return self._bases[groups]
 
@@ -175,12 +197,18 @@ class Composer:
         return found[1:]
 
     def origin(self, defaults: Any, key: str) -> str:
-        """The YAML file that last sets `key`, as a path below conf/."""
+        """The YAML file that last sets `key`."""
         for default in reversed(defaults):
             loaded = hydra_compat.load_default(self.loader, default)
             if OmegaConf.is_config(loaded) and OmegaConf.select(loaded, key, throw_on_missing=False) is not None:
-                return f"conf/{default.config_path}.yaml"
-        return f"conf/{self.config_name}.yaml"
+                return self.file(default.config_path)
+        return self.file(self.config_name)
+
+    def file(self, config_path: str) -> str:
+        """A YAML file as a message names it: conf/… or experiments/<study>/conf/…"""
+        name = f"{config_path}.yaml"
+        study = next((folder for folder in self.studies if (folder / name).is_file()), None)
+        return f"conf/{name}" if study is None else "/".join([*study.parts[-3:], name])
 
     def show(self, lines: Sequence[str], *, kind: str, package: str | None, resolve: bool) -> str:
         """YAML text of `--cfg`: the job's config, Hydra's, or both."""
@@ -193,6 +221,17 @@ class Composer:
             if not OmegaConf.is_config(chosen):
                 raise ConfigError(f"--package {package}: no such part of the config")
         return to_yaml(chosen)
+
+
+def check_names(folders: Sequence[Path]) -> None:
+    """Raises ConfigError where two of the folders have a YAML file of the same name: only the first would be read."""
+    first: dict[Path, Path] = {}
+    for folder in folders:
+        for file in folder.rglob("*.yaml"):
+            other = first.setdefault(file.relative_to(folder), folder)
+            if other != folder:
+                name = file.relative_to(folder)
+                raise ConfigError(f"{file}: {other / name} has the same name; rename one of them")
 
 
 def plain(config: DictConfig) -> dict[str, Any]:

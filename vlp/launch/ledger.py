@@ -12,8 +12,9 @@ from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import Any
 
-from vlp.launch.compare import load, main_figures, print_table, short, summary
+from vlp.launch.compare import load, main_figures, short, summary
 from vlp.launch.errors import ConfigError
+from vlp.system import tables
 from vlp.system.atomic import atomic_write_json
 from vlp.system.locks import exclusive_lock
 
@@ -69,22 +70,19 @@ class Ledger:
 
     def show(self) -> None:
         """The table at the end: status, time and main figures of every job."""
-        from rich.markup import escape
-        from rich.table import Table
-
         figures = [figures_of(job) for job in self.jobs]
         metrics = main_figures(dict.fromkeys(name for found in figures for name in found))
         chosen = self.content.get("metric")
         if chosen and chosen not in metrics and any(chosen in found for found in figures):
             metrics = [*metrics[:3], chosen]
-        headers = map(escape, short(metrics))
-        table = Table("job", "overrides", "status", "seconds", *headers, title=escape(str(self.folder)))
+        rows = []
         for job, found in zip(self.jobs, figures, strict=True):
             status = job["status"] + (f" ({job['exit_code']})" if job["exit_code"] else "")
             cells = [job["index"], job["overrides"], status, job["seconds"] if job["seconds"] is not None else ""]
             shown = [summary((found[m], None) if m in found else None) for m in metrics]
-            table.add_row(*(escape(str(cell)) for cell in cells), *shown)
-        print_table(table)
+            rows.append([*map(str, cells), *shown])
+        columns = ["job", "overrides", "status", "seconds", *short(metrics)]
+        tables.show(tables.table(columns, rows, title=str(self.folder)))
 
 
 def figures_of(job: Job) -> dict[str, float]:

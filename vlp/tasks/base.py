@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from vlp.models.vlm import VisionLanguageModel
 from vlp.objectives.base import Objective
@@ -17,6 +18,8 @@ class Task(Objective):
     """
 
     split = "val"  # or "test": of what is measured, known in `prepare`
+    images = 1  # of a sample that `predict` is asked about
+    predict_heads: tuple[str, ...] = ()  # other objectives whose heads `predict` uses, found in `linked`
 
     def __init__(self, *, weight: float | list[list[float]] = 0.0, sources: Sequence[str] | None = None) -> None:
         super().__init__(weight=weight, sources=sources)
@@ -30,6 +33,10 @@ class Task(Objective):
     def compute(self, model: VisionLanguageModel) -> dict[str, float]:
         """Final figures by name, the same on every rank. Recalls and accuracies are in percent."""
         raise NotImplementedError
+
+    def lacking(self, data: Any) -> str | None:
+        """What `predict` needs that neither the task nor the data has, as options of `vlp predict`; None = nothing."""
+        return None
 
     def predict(self, model: VisionLanguageModel, batch: Batch) -> list[dict[str, object]]:
         """One plain record per sample of the batch."""

@@ -20,11 +20,13 @@ from torch import Tensor
 from vlp import distributed
 from vlp.metrics.recall import exact_cosines
 from vlp.models.cascade import places, score_pairs
+from vlp.models.features import caption_rows
 from vlp.models.gallery import Gallery, scoring_device
 from vlp.models.vlm import VisionLanguageModel
 from vlp.objectives.base import turns
 from vlp.random import mix_rows
 from vlp.structures import Batch, Features, Tokens
+from vlp.system.errors import UserError
 from vlp.tasks.base import Task
 
 
@@ -33,6 +35,7 @@ class Matching(Task):
 
     requires = ("image", "caption")
     heads = ("itm",)
+    predict_heads = ("itm",)
 
     def __init__(
         self, *, contrastive: bool = True, weight: float | list[list[float]] = 0.0, sources: Sequence[str] | None = None
@@ -69,6 +72,20 @@ class Matching(Task):
         found = (logits.argmax(1) == 1) == right
         for kind, chosen in enumerate((right, ~right)):
             self._choices[kind] += torch.tensor([int(found[chosen].sum()), int(chosen.sum())])
+
+    @torch.no_grad()
+    def predict(self, model: VisionLanguageModel, batch: Batch) -> list[dict[str, object]]:
+        """The probability that each of an image's own captions belongs to it."""
+        if batch.image is None or batch.caption is None:
+            raise UserError("matching needs batches with image and caption")
+        rows, owner = caption_rows(batch)
+        memory = model.remember(model.encode_image(batch.image)).select(owner)
+        logits = self.linked["itm"].logits(model, model.encode_text(rows), memory)
+        probability = logits.float().softmax(1)[:, 1]
+        return [
+            {"sample": sample, "probability": probability[owner == index].tolist()}
+            for index, sample in enumerate(batch.sample.tolist())
+        ]
 
     def compute(self, model: VisionLanguageModel) -> dict[str, float]:
         device = scoring_device(model)

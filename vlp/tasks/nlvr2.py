@@ -34,6 +34,7 @@ class NLVR2(Task):
     requires = ("image", "question", "label")
     needs = ("vision", "text", "fusion")
     stored = ("width", "head")
+    images = 2
 
     def __init__(
         self,

@@ -15,7 +15,6 @@ import torch
 from einops import reduce
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
-from tqdm import tqdm
 
 from vlp import distributed
 from vlp.metrics.bootstrap import interval, resampled_means
@@ -27,6 +26,7 @@ from vlp.models.gallery import Gallery, scoring_device
 from vlp.models.vlm import VisionLanguageModel
 from vlp.structures import Batch, Features
 from vlp.system.errors import UserError
+from vlp.system.progress import Progress
 from vlp.tasks.base import Task
 
 
@@ -192,13 +192,13 @@ class Retrieval(Task):
                 file=sys.stderr,
                 flush=True,
             )
-        with tqdm(total=len(mine), unit="pair", disable=not speaking, leave=False, mininterval=5) as bar:
+        with Progress("pairs", show=speaking) as progress:
             spent = 0.0
 
             def report(done: int, _: int, seconds: float) -> None:
                 nonlocal spent
                 spent = seconds
-                bar.update(done - bar.n)
+                progress.update("reranking", done, len(mine))
 
             found = score_pairs(model, score, image, text, mine, device=device, report=report)
         slowest = float(distributed.gather(torch.tensor([spent], device=device)).max())

@@ -238,6 +238,10 @@ class VQA(Task):
         """samples: the first few questions, as pairs of a sample and the model's answer."""
         return self._figures
 
+    def lacking(self, data: Any) -> str | None:
+        chosen = self.kind == "generate" or self.answers or data.answer_names
+        return None if chosen else "candidate answers to choose from: give --answer TEXT for each"
+
     @torch.no_grad()
     def predict(self, model: VisionLanguageModel, batch: Batch) -> list[dict[str, object]]:
         """As EvalAI takes them: question_id and answer."""

@@ -116,6 +116,9 @@ class ZeroShot(Task):
             "images": float(len(label)),
         }
 
+    def lacking(self, data: Any) -> str | None:
+        return None if data.class_names else "the names of the classes: give --label NAME for each"
+
     @torch.no_grad()
     def predict(self, model: VisionLanguageModel, batch: Batch) -> list[dict[str, object]]:
         """The five best classes of each image with their cosines."""

@@ -11,7 +11,7 @@ import netrc
 import os
 import time
 from argparse import Namespace
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -142,7 +142,7 @@ def wandb(
     project: str = "vlp",
     entity: str | None = None,
     group: str | None = None,
-    tags: tuple[str, ...] = (),
+    tags: Sequence[str] = (),
     mode: str | None = None,
     api_key: str | None = None,
     log_model: bool = False,

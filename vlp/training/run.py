@@ -66,7 +66,7 @@ def _run(config_path: Path) -> dict[str, Any]:
     start = time.perf_counter()
     config, stored = read_config(config_path)
     if (wrong := wrong_monitor(config)) is not None:
-        raise ValueError(wrong)
+        raise UserError(wrong)
     folder = config_path.parent
     quiet()
     L.seed_everything(config["seed"], workers=True, verbose=False)
@@ -108,6 +108,7 @@ def _run(config_path: Path) -> dict[str, Any]:
     results = figures | {
         "seconds": round(time.perf_counter() - start, 1),
         "train_seconds": round(timer.time_elapsed("train"), 1),
+        "this_process_train_seconds": _trained_here(timer),
         "samples_seen": parts.module.samples_seen,
         "steps": trainer.global_step,
         **numerics(),
@@ -118,6 +119,12 @@ def _run(config_path: Path) -> dict[str, Any]:
         print_results(results, folder)
     inject("teardown")
     return results
+
+
+def _trained_here(timer: Timer) -> float:
+    """Seconds of training in this process alone; `Timer.time_elapsed` adds those before the checkpoint that it began from."""
+    began, ended = timer.start_time("train"), timer.end_time("train")
+    return 0.0 if began is None or ended is None else round(ended - began, 1)
 
 
 def free_port() -> None:

@@ -28,13 +28,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    from rich.console import Console
-
     from vlp.data.check.check import check
     from vlp.data.check.page import write_page
     from vlp.data.check.tables import tables
     from vlp.data.composed import compose_data, compose_others
     from vlp.system.atomic import atomic_write_text
+    from vlp.system.tables import show
 
     for path in (options.html, options.json):
         if path is not None and not path.parent.is_dir():
@@ -51,9 +50,7 @@ def run(options: argparse.Namespace) -> int:
         workers=options.workers,
         progress=lambda told: print(told, file=sys.stderr),
     )
-    console = Console()
-    for table in tables(report):
-        console.print(table)
+    show(*tables(report))
     if options.json is not None:
         atomic_write_text(options.json, json.dumps(report.plain(), indent=1))
     if options.html is not None:

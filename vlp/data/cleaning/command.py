@@ -39,8 +39,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> None:
     import sys
 
-    from rich.console import Console
-
     from vlp.data.base import SPLITS
     from vlp.data.cleaning.clean import clean
     from vlp.data.cleaning.options import chosen, listing
@@ -49,6 +47,7 @@ def run(options: argparse.Namespace) -> None:
     from vlp.data.faults import Faults
     from vlp.data.shards import Shards
     from vlp.system.atomic import atomic_write_text
+    from vlp.system.tables import show
     from vlp.system.units import printable
 
     if "help" in options.set:
@@ -67,9 +66,7 @@ def run(options: argparse.Namespace) -> None:
     }
     source.faults = Faults(collect=True)  # what cannot be read is not there to be cleaned
     kept, report = clean({split: list(source.samples(split)) for split in SPLITS}, settings, evaluation=others)
-    console = Console()
-    for table in report.tables():
-        console.print(table)
+    show(*report.tables())
     for finding in source.faults.findings.values():
         print(f"{finding.count} × {printable(finding.kind)}: {printable(finding.examples[0], 200)}", file=sys.stderr)
     for split, after in report.after.items():

@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 from rich.table import Table
-from rich.text import Text
 
 from vlp.data.faults import EXAMPLES
 from vlp.structures import Sample
 from vlp.system.atomic import atomic_write_text
 from vlp.system.errors import UserError
+from vlp.system.tables import table
 from vlp.system.units import printable
 
 
@@ -51,16 +51,19 @@ class CleanReport:
 
     def tables(self) -> list[Table]:
         """For rich to print. Texts of others stand there as they are: they hold no markup and move no cursor."""
-        sizes = Table("split", "images", "left", "captions", "left")
+        left = []
         for split, before in self.before.items():
             after = self.after[split]
             cells = (before["images"], after["images"], before["captions"], after["captions"])
-            sizes.add_row(Text(printable(split)), *(f"{cell:,}" for cell in cells))
-        reasons = Table("dropped", "of", "reason", "for example")
-        for reason, dropped in sorted(self.dropped.items(), key=lambda item: (item[1].what, -item[1].count)):
-            example = Text(printable(dropped.examples[0], 160))
-            reasons.add_row(f"{dropped.count:,}", f"{dropped.what}s", Text(printable(reason)), example)
-        return [sizes, reasons]
+            left.append([printable(split), *(f"{cell:,}" for cell in cells)])
+        reasons = [
+            [f"{dropped.count:,}", f"{dropped.what}s", printable(reason), printable(dropped.examples[0], 160)]
+            for reason, dropped in sorted(self.dropped.items(), key=lambda item: (item[1].what, -item[1].count))
+        ]
+        return [
+            table(["split", "images", "left", "captions", "left"], left),
+            table(["dropped", "of", "reason", "for example"], reasons),
+        ]
 
 
 def sizes(samples: Iterable[Sample]) -> dict[str, int]:

@@ -8,12 +8,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, Task, TaskID, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+from rich.progress import Progress, Task, TaskID, TextColumn, TransferSpeedColumn
 from rich.text import Text
 
+from vlp.system.progress import LINE_EVERY, bars
 from vlp.system.units import readable_bytes
 
-LINE_EVERY = 10.0  # seconds
 ACTIVE = ("downloading", "checking", "unpacking")
 
 
@@ -37,7 +37,8 @@ class Report:
     def __init__(self, tallies: Sequence[Tally], *, line_every: float = LINE_EVERY) -> None:
         self.tallies, self.line_every = tallies, line_every
         self.console = Console(stderr=True)
-        self.bars = _bars(self.console) if self.console.is_terminal else None
+        how_far = TextColumn("{task.fields[how_far]}", markup=False)
+        self.bars = bars(how_far, _Speed(), console=self.console) if self.console.is_terminal else None
         self.tasks: dict[str, tuple[str, TaskID]] = {}
         self.last = self.began = time.monotonic()
         self.last_received = 0
@@ -95,17 +96,6 @@ class _Speed(TransferSpeedColumn):
 
     def render(self, task: Task) -> Text:
         return super().render(task) if task.description.endswith("downloading") else Text("")
-
-
-def _bars(console: Console) -> Progress:
-    columns = (
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        TextColumn("{task.fields[how_far]}", markup=False),
-        _Speed(),
-        TimeRemainingColumn(),
-    )
-    return Progress(*columns, console=console)
 
 
 def _how_far(tally: Tally) -> str:

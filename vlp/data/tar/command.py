@@ -27,26 +27,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> None:
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
     from vlp.data.base import SPLITS
     from vlp.data.composed import compose_data
     from vlp.data.tar.pack import PackOptions, pack
+    from vlp.system.progress import Progress
 
     if "=" in str(options.out):
         raise UserError(f"{options.out}: the first word is the folder to write, before any KEY=VALUE")
     source = compose_data(options.overrides).only("pack")
     splits = {split: found for split in SPLITS if len(found := source.split(split))}
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("shards"),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=Console(stderr=True)) as bar:
-        tasks = {split: bar.add_task(split, total=None) for split in splits}
+    with Progress("shards") as progress:
         manifest = pack(
             splits,
             options.out,
@@ -60,7 +50,7 @@ def run(options: argparse.Namespace) -> None:
             ),
             class_names=source.class_names,
             answer_names=source.answer_names,
-            progress=lambda split, done, of_all: bar.update(tasks[split], completed=done, total=of_all),
+            progress=progress.update,
         )
     for split, shards in manifest.splits.items():
         samples, size = sum(shard.samples or 0 for shard in shards), sum(shard.bytes or 0 for shard in shards)

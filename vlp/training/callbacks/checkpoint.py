@@ -43,7 +43,7 @@ class RunCheckpoint(Checkpoint):
         monitor: str,
         mode: str = "max",
         every_n_train_steps: int | None = None,
-        every_n_minutes: float | None = None,
+        every_n_minutes: int | float | None = None,
         every_n_epochs: int | None = 1,
         full_disk: str = "stop",
     ) -> None:

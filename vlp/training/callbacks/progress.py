@@ -7,7 +7,8 @@ from typing import Any
 
 import lightning as L
 from lightning.pytorch.callbacks import Callback, RichProgressBar
-from rich.console import Console
+
+from vlp.system.progress import on_terminal
 
 
 class _Rate:
@@ -104,4 +105,4 @@ class Lines(Callback):
 
 
 def progress(*, monitor: str) -> Callback:
-    return Bar() if Console().is_terminal else Lines(monitor)
+    return Bar() if on_terminal(stderr=False) else Lines(monitor)
