@@ -3,7 +3,7 @@ PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3 python; do $
 VENV ?= .venv
 RUN = $(VENV)/bin/python
 
-.PHONY: train test slow lint wheel clean
+.PHONY: train test slow lint docs wheel clean
 
 train: $(VENV)/.ready ## a small CLIP on generated scenes: minutes on two CPU cores
 	$(RUN) train.py $(ARGS)
@@ -15,7 +15,10 @@ slow: $(VENV)/.ready ## tests of more than 20 seconds
 	$(RUN) -m pytest -m slow $(ARGS)
 
 lint: $(VENV)/.ready ## what pre-commit runs
-	$(VENV)/bin/ruff check . && $(VENV)/bin/ruff format --check . && $(VENV)/bin/mypy && $(VENV)/bin/lint-imports && $(VENV)/bin/codespell vlp conf tests experiments README.md
+	$(VENV)/bin/ruff check . && $(VENV)/bin/ruff format --check . && $(VENV)/bin/mypy && $(VENV)/bin/lint-imports && $(VENV)/bin/codespell vlp conf tests experiments docs README.md CONTRIBUTING.md
+
+docs: $(VENV)/.ready ## the documentation, as pages in site/; a warning is an error, and nothing is fetched
+	$(RUN) docs/generate.py && $(VENV)/bin/zensical build --clean --strict
 
 wheel: $(VENV)/.ready
 	$(RUN) -m build --wheel
@@ -28,4 +31,4 @@ $(VENV)/.ready: pyproject.toml
 	@touch $@
 
 clean:
-	rm -rf $(VENV) dist .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) dist site docs/generated .cache .pytest_cache .mypy_cache .ruff_cache

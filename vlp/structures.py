@@ -85,7 +85,7 @@ class Boxes(Record):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Blank:
-    """A word of a caption that may be taken out, captions[caption][start:end]; `words` are all that would be right there."""
+    """A word of a caption that may be taken out, `captions[caption][start:end]`; `words` are all that would be right there."""
 
     caption: int
     start: int

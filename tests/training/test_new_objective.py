@@ -1,4 +1,4 @@
-"""A new objective is one file and one YAML, those of the README: nothing else changes, and any one can be left out."""
+"""A new objective is one file and one YAML, those of CONTRIBUTING.md: nothing else changes, and any one can be left out."""
 
 from __future__ import annotations
 
@@ -19,9 +19,11 @@ SMALL = (
     "model.fusion.width=16", "model.projection.width=8", "tokenizer.size=300", "task=[retrieval]",
 )  # fmt: skip
 
-README = (ROOT / "README.md").read_text()
-MINE = README[README.index("from vlp.objectives.base import Objective") :].split("```")[0]
-YAML = README[README.index("# @package objectives.mine") :].split("```")[0]
+CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+MINE, YAML = (
+    CONTRIBUTING.partition(f' title="{file}"\n')[2].partition("```")[0]
+    for file in ("vlp/objectives/mine.py", "conf/objective/mine.yaml")
+)
 
 
 @pytest.fixture
