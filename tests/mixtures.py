@@ -10,7 +10,7 @@ from typing import Any
 import PIL.Image
 import torch
 
-from vlp.data.base import DataModule
+from vlp.data.datamodule import DataModule
 from vlp.data.mixture import Mixture
 from vlp.data.transforms import EvalTransform, TrainTransform
 from vlp.structures import Sample, Text

@@ -16,12 +16,12 @@ import yaml
 from torch import nn
 
 from vlp.build import build
-from vlp.data.base import DataModule
+from vlp.data.datamodule import DataModule
 from vlp.data.mixture import Mixture
-from vlp.launch.choices import groups, options
-from vlp.launch.compose import Composer, conf_folder, config_folders, plain, study_folders
+from vlp.launch.config.choices import groups, options
+from vlp.launch.config.compose import Composer, conf_folder, config_folders, plain, study_folders
 from vlp.launch.config.resolve import resolve_config
-from vlp.launch.sweep_settings import check_settings
+from vlp.launch.sweep.settings import check_settings
 from vlp.models.vlm import VisionLanguageModel
 from vlp.objectives.base import Objective
 from vlp.tasks.base import Task

@@ -17,8 +17,8 @@ import yaml
 from hydra.core.override_parser.types import IntervalSweep
 
 from vlp.cli import parser
-from vlp.launch.compose import Composer, conf_folder
-from vlp.launch.errors import ConfigError
+from vlp.launch.config.compose import Composer, conf_folder
+from vlp.launch.config.errors import ConfigError
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = sorted(file for file in (ROOT / "docs").rglob("*.md") if "generated" not in file.parts)

@@ -10,9 +10,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from vlp.data import commands as data_commands
+from vlp.curation import commands as data_commands
 from vlp.doctor import command as doctor_command
-from vlp.predict import command as predict_command
+from vlp.prediction import command as predict_command
 from vlp.system import exit_codes
 from vlp.system.errors import is_user_error
 from vlp.system.suggest import nearest_option
@@ -134,7 +134,7 @@ def launch(command: str, arguments: Sequence[str], *, conf: Path | None = None) 
     from vlp.launch.main import main
 
     def multirun(*given: Any) -> int:
-        from vlp.launch.sweep import sweep
+        from vlp.launch.sweep.multirun import sweep
 
         return sweep(*given)
 
@@ -142,7 +142,7 @@ def launch(command: str, arguments: Sequence[str], *, conf: Path | None = None) 
 
 
 def scenes(options: argparse.Namespace) -> None:
-    from vlp.data.generate.write import generate
+    from vlp.scenes.generate import generate
 
     splits = {"train": options.images, "val": options.val, "test": options.test}
     images = {split: count for split, count in splits.items() if count}
@@ -160,19 +160,19 @@ def convert(options: argparse.Namespace) -> None:
 
 
 def compare(options: argparse.Namespace) -> None:
-    from vlp.launch.compare import compare
+    from vlp.launch.runs.compare import compare
 
     compare(options.folders, metrics=options.metric, csv_file=options.csv, as_json=options.json)
 
 
 def sweep(options: argparse.Namespace) -> int:
-    from vlp.launch.sweep import resume
+    from vlp.launch.sweep.multirun import resume
 
     return resume(options.folder)
 
 
 def ls(options: argparse.Namespace) -> None:
-    from vlp.launch.choices import show
+    from vlp.launch.config.choices import show
 
     show(options.group)
 

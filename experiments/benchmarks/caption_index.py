@@ -21,11 +21,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from vlp.data.base import DataModule
-from vlp.data.karpathy import Karpathy
-from vlp.data.packed import PackedSamples, without_collection
-from vlp.data.table import Table
+from vlp.data.datamodule import DataModule
+from vlp.data.packed_samples import PackedSamples, without_collection
 from vlp.data.transforms import EvalTransform
+from vlp.datasets.karpathy import Karpathy
+from vlp.datasets.table import Table
 
 LOOKS = 20_000
 

@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from experiments.benchmarks.albef_layers import albef_base, captions, padded_fusion
-from vlp.models.cascade import Packed, candidates, score_pairs
+from vlp.models.reranking import Packed, candidates, score_pairs
 from vlp.models.vlm import VisionLanguageModel
 from vlp.structures import Memory, Tokens
 

@@ -18,7 +18,7 @@ import torch
 from torch import nn
 
 from vlp.build import build
-from vlp.launch.compose import Composer, conf_folder
+from vlp.launch.config.compose import Composer, conf_folder
 from vlp.launch.config.resolve import resolve_config
 from vlp.models.features import compute_features
 from vlp.objectives.itc import ITC

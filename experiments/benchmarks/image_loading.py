@@ -28,13 +28,13 @@ import webdataset
 from torch import Tensor
 from torchvision.transforms import RandomResizedCrop
 
-from vlp.data.base import DataModule
+from vlp.data.datamodule import DataModule
 from vlp.data.images import open_photo, read_bytes
-from vlp.data.shards import Shards
-from vlp.data.tar.pack import PackOptions, pack
+from vlp.data.shards.pack import PackOptions, pack
 from vlp.data.transforms import TrainTransform
 from vlp.data.view import torchcodec_decoder
-from vlp.launch.compose import data_root
+from vlp.datasets.shards import Shards
+from vlp.launch.config.compose import data_root
 from vlp.structures import Sample
 
 SIZE = 224

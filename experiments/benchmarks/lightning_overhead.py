@@ -18,7 +18,7 @@ import lightning as L
 import torch
 
 from vlp.build import build
-from vlp.launch.compose import Composer, conf_folder
+from vlp.launch.config.compose import Composer, conf_folder
 from vlp.launch.config.resolve import resolve_config
 from vlp.models.features import compute_features
 from vlp.training.assemble import Parts, assemble, build_loggers, quiet

@@ -27,9 +27,9 @@ from torch import Tensor, nn
 
 import vlp
 from vlp.data.images import open_image
-from vlp.data.karpathy import Karpathy
 from vlp.data.transforms import EvalTransform
-from vlp.launch.compose import data_root
+from vlp.datasets.karpathy import Karpathy
+from vlp.launch.config.compose import data_root
 from vlp.models.features import compute_features
 from vlp.models.vlm import VisionLanguageModel
 from vlp.objectives.itc import ITC

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.training.runs import finish, last, lines, same, same_runs
-from vlp.launch.compose import Composer, conf_folder
+from tests.runs import finish, last, lines, same, same_runs
+from vlp.launch.config.compose import Composer, conf_folder
 from vlp.launch.config.resolve import resolve_config
-from vlp.launch.run_folder import freeze
+from vlp.launch.runs.folder import freeze
 
 THREADS = str(os.cpu_count())
 STEPS = (

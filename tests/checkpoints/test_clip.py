@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from tests.checkpoints.fixtures import arrays, check_norms, clip_loss, gradients_of, opened, outputs, text
-from vlp.checkpoints import clip, files
+from vlp.checkpoints import clip, tensor_files
 from vlp.checkpoints.convert import convert
 from vlp.checkpoints.keys import to_theirs
 from vlp.models.text.clip_text import ClipText
@@ -60,7 +60,7 @@ def test_there_and_back_is_bit_equal(shared: Path, tmp_path: Path, name: str) ->
     source = shared / "reference" / "openai_clip" / name / "checkpoint.pt"
     convert(source, tmp_path / "ours.ckpt", "vlp")
     convert(tmp_path / "ours.ckpt", tmp_path / "back.pt", "openai")
-    original, back = files.read(source), files.read(tmp_path / "back.pt")
+    original, back = tensor_files.read(source), tensor_files.read(tmp_path / "back.pt")
     assert original.keys() == back.keys()
     assert [k for k in original if original[k].dtype != back[k].dtype or not torch.equal(original[k], back[k])] == []
 
@@ -70,7 +70,7 @@ def test_an_archive_is_read_without_running_it(shared: Path, monkeypatch: pytest
     with warnings.catch_warnings(action="ignore"):  # deprecated
         expected = torch.jit.load(archive, map_location="cpu").state_dict()
     monkeypatch.setattr(torch.jit, "load", lambda *_: pytest.fail("the archive's code was compiled"))
-    ours = files.read(archive)
+    ours = tensor_files.read(archive)
     assert [key for key in expected if not torch.equal(ours[key], expected[key])] == []
 
 
@@ -119,7 +119,7 @@ def test_other_sizes_are_read_from_the_shapes(tmp_path: Path, sizes: dict, half:
         torch.testing.assert_close(ours["image"], reference.encode_image(pixels), atol=1e-5, rtol=1e-5)
         torch.testing.assert_close(ours["text"], reference.encode_text(ids), atol=1e-5, rtol=1e-5)
     convert(tmp_path / "weights.pt", tmp_path / "back.pt", "openai")
-    original, back = files.read(tmp_path / "weights.pt"), files.read(tmp_path / "back.pt")
+    original, back = tensor_files.read(tmp_path / "weights.pt"), tensor_files.read(tmp_path / "back.pt")
     assert original.keys() == back.keys()
     assert [k for k in original if original[k].dtype != back[k].dtype or not torch.equal(original[k], back[k])] == []
 
@@ -128,7 +128,7 @@ def test_heads_come_from_an_argument_or_a_json_beside(shared: Path, tmp_path: Pa
     folder = shared / "reference" / "openai_clip" / "vit"
     told = opened(folder / "checkpoint.pt", vision_heads=4, text_heads=8)
     assert (told.vision.blocks[0].attention.heads, told.text.blocks[0].attention.heads) == (4, 8)
-    torch.save(files.read(folder / "checkpoint.pt"), tmp_path / "a.pt")
+    torch.save(tensor_files.read(folder / "checkpoint.pt"), tmp_path / "a.pt")
     (tmp_path / "config.json").write_text('{"vision_heads": 8, "transformer_heads": 4}')
     read = opened(tmp_path / "a.pt")
     assert (read.vision.blocks[0].attention.heads, read.text.blocks[0].attention.heads) == (8, 4)

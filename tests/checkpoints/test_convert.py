@@ -9,7 +9,7 @@ import transformers
 from tests.checkpoints.fixtures import arrays, opened, outputs, text
 from tests.checkpoints.test_load import MODEL
 from vlp.build import build
-from vlp.checkpoints import files, load
+from vlp.checkpoints import load, tensor_files
 from vlp.checkpoints.convert import convert
 from vlp.checkpoints.load import Checkpoint
 
@@ -22,7 +22,7 @@ def test_from_openai_to_transformers_and_back(shared: Path, tmp_path: Path) -> N
         theirs = reference(input_ids=inputs["text"].long(), pixel_values=inputs["image"]).logits_per_image
     torch.testing.assert_close(theirs, arrays(source / "outputs.npz")["logits_per_image"], atol=2e-5, rtol=0)
     convert(tmp_path / "hf", tmp_path / "back.pt", "openai")
-    original, back = files.read(source / "checkpoint.pt"), files.read(tmp_path / "back.pt")
+    original, back = tensor_files.read(source / "checkpoint.pt"), tensor_files.read(tmp_path / "back.pt")
     assert original.keys() == back.keys()
     assert [k for k in original if original[k].dtype != back[k].dtype or not torch.equal(original[k], back[k])] == []
 
@@ -35,7 +35,7 @@ def test_from_transformers_to_openai_and_back(shared: Path, tmp_path: Path) -> N
     logits = outputs(opened(tmp_path / "openai.pt"), inputs["pixel_values"], text(inputs["input_ids"]))["logits"]
     torch.testing.assert_close(logits, expected, atol=2e-5, rtol=0)
     convert(tmp_path / "openai.pt", tmp_path / "back", "hugging_face")
-    original, back = (files.read(folder / "model.safetensors") for folder in (source, tmp_path / "back"))
+    original, back = (tensor_files.read(folder / "model.safetensors") for folder in (source, tmp_path / "back"))
     assert [k for k in original if original[k].dtype != back[k].dtype or not torch.equal(original[k], back[k])] == []
 
 

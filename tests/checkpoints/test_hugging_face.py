@@ -8,7 +8,7 @@ import torch
 import transformers
 
 from tests.checkpoints.fixtures import arrays, clip_loss, opened, outputs, text
-from vlp.checkpoints import files
+from vlp.checkpoints import tensor_files
 from vlp.checkpoints.convert import convert
 from vlp.models.vision.clip_vit import ClipVit
 from vlp.models.vision.transformers import TransformersVision
@@ -44,7 +44,7 @@ def test_there_and_back_is_bit_equal_and_transformers_reads_it(shared: Path, tmp
 
 
 def equal_files(first: Path, second: Path) -> None:
-    a, b = files.read(first), files.read(second)
+    a, b = tensor_files.read(first), tensor_files.read(second)
     assert a.keys() == b.keys()
     assert [key for key in a if a[key].dtype != b[key].dtype or not torch.equal(a[key], b[key])] == []
 
@@ -132,7 +132,7 @@ def test_dual_encoders_of_any_two_towers(tmp_path: Path, vision: dict, words: di
 
 def test_keys_that_do_not_fit_the_config_are_named(tmp_path: Path) -> None:
     clip_model("gelu", 57).save_pretrained(tmp_path)
-    state = files.read(tmp_path / "model.safetensors")
+    state = tensor_files.read(tmp_path / "model.safetensors")
     state["text_model.embeddings.extra.weight"] = torch.zeros(2)
     (tmp_path / "model.safetensors").unlink()
     torch.save(state, tmp_path / "pytorch_model.bin")

@@ -11,7 +11,7 @@ import transformers
 from torch import nn
 
 from tests.checkpoints.fixtures import arrays, text
-from vlp.checkpoints import files, hugging_face_blip, load
+from vlp.checkpoints import hugging_face_blip, load, tensor_files
 from vlp.models.generation import Rules, beam_search, greedy
 from vlp.objectives.lm import token_losses
 from vlp.structures import Image, Tokens
@@ -98,7 +98,7 @@ def test_question_answering(shared: Path) -> None:
 def test_there_and_back_is_bit_equal(shared: Path, tmp_path: Path, kind: str) -> None:
     folder = shared / "reference" / "hf" / f"blip_{kind}"
     hugging_face_blip.write(load.read(folder, {}), tmp_path)
-    before, after = (files.read(place / "model.safetensors") for place in (folder, tmp_path))
+    before, after = (tensor_files.read(place / "model.safetensors") for place in (folder, tmp_path))
     assert before.keys() == after.keys()
     assert [key for key in before if not torch.equal(before[key], after[key])] == []
     architecture = json.loads((tmp_path / "config.json").read_text())["architectures"][0]

@@ -12,10 +12,10 @@ import PIL.Image
 import pytest
 import torch
 
-from vlp.data.karpathy import Karpathy
-from vlp.data.shards import Shards
-from vlp.data.tar.pack import PackOptions, pack
+from vlp.data.shards.pack import PackOptions, pack
 from vlp.data.transforms import EvalTransform, TrainTransform
+from vlp.datasets.karpathy import Karpathy
+from vlp.datasets.shards import Shards
 from vlp.structures import Text
 
 

@@ -14,7 +14,7 @@ from tests.mixtures import Pictures, Words
 from tests.processes import run_processes
 from tests.towers import toy_model
 from vlp.data.collate import Collate, Example
-from vlp.data.packed import PackedSamples, given_fields
+from vlp.data.packed_samples import PackedSamples, given_fields
 from vlp.data.transforms import EvalTransform
 from vlp.models.features import compute_features
 from vlp.structures import Batch, Sample

@@ -13,12 +13,12 @@ import torch
 
 from tests.mixtures import Pictures, Words, mixture
 from tests.processes import run_processes
-from vlp.data.base import DataModule
+from vlp.data.datamodule import DataModule
 from vlp.data.mixture import Mixture
 from vlp.data.transforms import EvalTransform
-from vlp.launch.compose import Composer, conf_folder
+from vlp.launch.config.compose import Composer, conf_folder
 from vlp.structures import Batch
-from vlp.training.restart import between_steps
+from vlp.training.lifecycle.restart import between_steps
 
 Stream = list[dict[str, tuple[list[int], int]]]
 

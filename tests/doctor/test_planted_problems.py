@@ -12,11 +12,11 @@ from typing import Any
 import PIL.Image
 import pytest
 
-from vlp.data.karpathy import Karpathy
-from vlp.data.tar.pack import PackOptions, pack
+from vlp.data.shards.pack import PackOptions, pack
 from vlp.data.transforms import EvalTransform
-from vlp.doctor.machine import shared_memory
-from vlp.doctor.packages import versions
+from vlp.datasets.karpathy import Karpathy
+from vlp.doctor.machine_checks import shared_memory
+from vlp.doctor.package_checks import versions
 
 pytestmark = pytest.mark.slow  # whole processes, several minutes in all
 

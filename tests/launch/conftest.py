@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.launch.stand_in_sweeps import launch  # noqa: F401 - a fixture
+from tests.launch.sweep.stand_in_sweeps import launch  # noqa: F401 - a fixture
 
 REPOSITORY = Path(__file__).parents[2]
 

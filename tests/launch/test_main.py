@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-from vlp.launch.run_folder import read
+from vlp.launch.runs.folder import read
 
 MISTAKES = {
     "modle.lr=1": "did you mean optimizer.lr",

@@ -18,7 +18,7 @@ from vlp.models.equal_inputs import content_keys
 from vlp.models.feature_store import FeatureStore
 from vlp.models.frozen_levels import FrozenLevels
 from vlp.models.text.transformers import TransformersText
-from vlp.models.vision.side_by_side import SideBySide
+from vlp.models.vision.concat import SideBySide
 from vlp.models.vision.timm import TimmVision
 from vlp.structures import Image, Text
 
@@ -257,7 +257,7 @@ def test_side_by_side_is_rebuilt_from_a_file_without_weights() -> None:
     both = SideBySide(
         towers=[vision(), vision("resnet10t", ["backbone.layer3", "backbone.layer4"])], image_size=64
     ).eval()
-    config = {"_target_": "vlp.models.vision.side_by_side.SideBySide", "image_size": 64} | both.architecture()
+    config = {"_target_": "vlp.models.vision.concat.SideBySide", "image_size": 64} | both.architecture()
     again = build(config, allow=FROM_FILES).eval()
     again.load_state_dict(both.state_dict())
     assert both(Image(pixels=PIXELS)).pooled.shape == (3, both.width) == (3, 112 + 320 + 1280 + 256 + 512)

@@ -11,7 +11,7 @@ import torch
 
 from tests.towers import ToyVision
 from tests.words import WordTokenizer
-from vlp.metrics.captions import caption_scores
+from vlp.metrics.caption_metrics import caption_scores
 from vlp.models.decoder.causal import CausalDecoder
 from vlp.models.features import compute_features
 from vlp.models.vlm import VisionLanguageModel

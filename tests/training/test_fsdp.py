@@ -15,11 +15,11 @@ import torch
 from torch import nn
 
 import vlp
-from vlp.checkpoints import shards
+from vlp.checkpoints import sharded
 from vlp.checkpoints.convert import convert
-from vlp.launch.compose import Composer, conf_folder
+from vlp.launch.config.compose import Composer, conf_folder
 from vlp.launch.config.resolve import resolve_config
-from vlp.launch.run_folder import freeze
+from vlp.launch.runs.folder import freeze
 from vlp.system.compat.torch import scalars_to_rows
 from vlp.training.strategies.sharding import units
 
@@ -226,15 +226,15 @@ def test_shards_join_to_the_whole_and_a_missing_one_is_named(tmp_path: Path) -> 
     whole = torch.arange(10.0).reshape(5, 2)
     for rank, part in enumerate(whole.split(3)):
         state = {
-            "weight": shards.rows(part, (5, 2)),
-            "scale": shards.rows(torch.ones(1 - rank), ()),
+            "weight": sharded.rows(part, (5, 2)),
+            "scale": sharded.rows(torch.ones(1 - rank), ()),
             "count": torch.tensor(7),
         }
-        shards.write(tmp_path, {"state_dict": state} | ({"epoch": 3} if rank == 0 else {}), rank=rank, processes=2)
-    joined = shards.read(tmp_path)
+        sharded.write(tmp_path, {"state_dict": state} | ({"epoch": 3} if rank == 0 else {}), rank=rank, processes=2)
+    joined = sharded.read(tmp_path)
     assert torch.equal(joined["state_dict"]["weight"], whole)
     assert joined["state_dict"]["scale"].shape == ()
     assert (joined["epoch"], int(joined["state_dict"]["count"])) == (3, 7)
     (tmp_path / "shard_1_of_2.pt").unlink()
     with pytest.raises(ValueError, match=r"shard_1_of_2.pt is missing"):
-        shards.read(tmp_path)
+        sharded.read(tmp_path)

@@ -17,9 +17,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vlp.checkpoints import bert
+from vlp.checkpoints import bert_keys
 from vlp.checkpoints.checkpoint import Checkpoint, eval_transform
-from vlp.checkpoints.files import beside
 from vlp.checkpoints.keys import Row, State, layers, to_ours, to_theirs
 from vlp.checkpoints.salesforce import (
     VISION,
@@ -31,6 +30,7 @@ from vlp.checkpoints.salesforce import (
     split_queue,
     unflattened,
 )  # fmt: skip
+from vlp.checkpoints.tensor_files import beside
 from vlp.system.errors import UserError
 from vlp.system.json_files import read_json
 
@@ -104,23 +104,25 @@ def table(variant: Variant) -> list[Row]:
 def _parts(variant: Variant, ours: str, twin: str) -> list[Row]:
     model, objectives, text = f"{ours}model", f"{ours}objectives", f"text_encoder{twin}"
     rows = [Row(f"{model}.vision.{own}", f"visual_encoder{twin}.{other}") for own, other in VISION.items()]
-    rows += bert.embeddings(f"{model}.text", f"{text}.{variant.prefix}".rstrip("."))
+    rows += bert_keys.embeddings(f"{model}.text", f"{text}.{variant.prefix}".rstrip("."))
     for index in range(variant.text_layers + variant.fusion_layers):
         cross = index >= variant.text_layers
         own = f"fusion.blocks.{index - variant.text_layers}" if cross else f"text.blocks.{index}"
-        rows += bert.layer(f"{model}.{own}", f"{text}.{variant.prefix}encoder.layer.{index}", cross=cross)
+        rows += bert_keys.layer(f"{model}.{own}", f"{text}.{variant.prefix}encoder.layer.{index}", cross=cross)
     for own, other in (("image", "vision"), ("text", "text")):
         rows.append(Row(f"{model}.projection.{own}.*", f"{other}_proj{twin}.*"))
     if not twin:
         rows.append(Row(f"{model}.projection.temperature", "temp"))
     if variant.mlm:
-        rows += bert.language_head(f"{objectives}.mlm.head", f"{text}.cls.predictions")
+        rows += bert_keys.language_head(f"{objectives}.mlm.head", f"{text}.cls.predictions")
     if variant.decoder_layers:
         decoder = f"text_decoder{twin}"
-        rows += bert.embeddings(f"{model}.decoder", f"{decoder}.bert")
+        rows += bert_keys.embeddings(f"{model}.decoder", f"{decoder}.bert")
         for index in range(variant.decoder_layers):
-            rows += bert.layer(f"{model}.decoder.blocks.{index}", f"{decoder}.bert.encoder.layer.{index}", cross=True)
-        rows += bert.language_head(f"{model}.decoder.head", f"{decoder}.cls.predictions")
+            rows += bert_keys.layer(
+                f"{model}.decoder.blocks.{index}", f"{decoder}.bert.encoder.layer.{index}", cross=True
+            )
+        rows += bert_keys.language_head(f"{model}.decoder.head", f"{decoder}.cls.predictions")
     if variant.classifier:
         rows.append(Row(f"{objectives}.{variant.classifier}.head.*", f"cls_head{twin}.*"))
     return rows

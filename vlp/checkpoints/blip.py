@@ -15,9 +15,8 @@ from typing import Any
 
 import torch
 
-from vlp.checkpoints import bert
+from vlp.checkpoints import bert_keys
 from vlp.checkpoints.checkpoint import Checkpoint, eval_transform
-from vlp.checkpoints.files import beside
 from vlp.checkpoints.keys import Row, State, layers, to_ours, to_theirs
 from vlp.checkpoints.salesforce import (
     VISION,
@@ -29,6 +28,7 @@ from vlp.checkpoints.salesforce import (
     split_queue,
     unflattened,
 )  # fmt: skip
+from vlp.checkpoints.tensor_files import beside
 from vlp.system.errors import UserError
 from vlp.system.json_files import read_json
 
@@ -49,8 +49,8 @@ def texts(ours: str = "model", twin: str = "") -> list[Row]:
     """Of text tower and projections, for which the original and transformers have the same names."""
     text = f"text_encoder{twin}"
     rows = [
-        *bert.embeddings(f"{ours}.text", text),
-        *bert.layer(f"{ours}.text.blocks.{{}}", f"{text}.encoder.layer.{{}}", cross=True),
+        *bert_keys.embeddings(f"{ours}.text", text),
+        *bert_keys.layer(f"{ours}.text.blocks.{{}}", f"{text}.encoder.layer.{{}}", cross=True),
     ]
     for own, other in (("image", "vision"), ("text", "text")):
         rows.append(Row(f"{ours}.projection.{own}.*", f"{other}_proj{twin}.*"))
@@ -58,9 +58,9 @@ def texts(ours: str = "model", twin: str = "") -> list[Row]:
 
 
 DECODER = [
-    *bert.embeddings("model.decoder", "text_decoder.bert"),
-    *bert.layer("model.decoder.blocks.{}", "text_decoder.bert.encoder.layer.{}", cross=True),
-    *bert.language_head("model.decoder.head", _PREDICTIONS),
+    *bert_keys.embeddings("model.decoder", "text_decoder.bert"),
+    *bert_keys.layer("model.decoder.blocks.{}", "text_decoder.bert.encoder.layer.{}", cross=True),
+    *bert_keys.language_head("model.decoder.head", _PREDICTIONS),
     Row("objectives.itm.head.*", "itm_head.*"),
 ]
 TABLE = [

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from vlp.checkpoints import albef, blip, clip, hugging_face, hugging_face_blip, hugging_face_vilt, load, shards, vilt
+from vlp.checkpoints import albef, blip, clip, hugging_face, hugging_face_blip, hugging_face_vilt, load, sharded, vilt
 from vlp.checkpoints.checkpoint import Checkpoint
 from vlp.system.errors import UserError
 
@@ -37,8 +37,8 @@ def convert(source: Path, destination: Path, format: str, **architecture: Any) -
 
 
 def _write(checkpoint: Checkpoint, source: Path, destination: Path, format: str) -> None:
-    if format == "vlp" and shards.matches(source):
-        return torch.save(shards.read(source), destination)  # with all that a run needs to go on
+    if format == "vlp" and sharded.matches(source):
+        return torch.save(sharded.read(source), destination)  # with all that a run needs to go on
     if format == "vlp":
         return load.save(checkpoint, destination)
     checkpoint.heads.pop("retrieval.mix", None)  # how it was measured, of which other formats know nothing

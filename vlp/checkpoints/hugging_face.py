@@ -14,7 +14,7 @@ from typing import Any
 import transformers
 from safetensors.torch import save_file
 
-from vlp.checkpoints import files, preprocessing
+from vlp.checkpoints import preprocessing, tensor_files
 from vlp.checkpoints.checkpoint import Checkpoint, eval_transform
 from vlp.checkpoints.keys import Row, State, to_ours, to_theirs
 from vlp.system.errors import UserError
@@ -83,7 +83,7 @@ def weights(folder: Path) -> State:
     names = sorted(folder.glob("model*.safetensors")) or sorted(folder.glob("pytorch_model*.bin"))
     if not names:
         raise FileNotFoundError(f"{folder} has a config.json but neither model.safetensors nor pytorch_model.bin")
-    return {key: value for file in names for key, value in files.read(file).items()}
+    return {key: value for file in names for key, value in tensor_files.read(file).items()}
 
 
 def refuse(architecture: dict[str, Any]) -> None:
@@ -179,7 +179,7 @@ def write(config: dict[str, Any], state: State, folder: Path) -> None:
     if dual != ["ClipVit", "ClipText"]:
         raise UserError(f"transformers has no model with a {dual[0]} and a {dual[1]}")
     dtypes = {value.dtype for value in state.values()}
-    theirs = to_theirs(state if len(dtypes) == 1 else files.float32(state), CLIP)
+    theirs = to_theirs(state if len(dtypes) == 1 else tensor_files.float32(state), CLIP)
     told = _clip_json(model, theirs)
     save_file(theirs, folder / "model.safetensors", metadata={"format": "pt"})
     (folder / "config.json").write_text(json.dumps(told, indent=2) + "\n")
@@ -236,5 +236,5 @@ def _write_dual(model: dict[str, Any], state: State, folder: Path) -> None:
         projection_dim=model["projection"]["width"],
     )
     dual = transformers.VisionTextDualEncoderModel(config)
-    dual.load_state_dict(to_theirs(files.float32(state), DUAL))
+    dual.load_state_dict(to_theirs(tensor_files.float32(state), DUAL))
     dual.save_pretrained(folder)

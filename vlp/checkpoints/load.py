@@ -25,12 +25,12 @@ from vlp.checkpoints import (
     albef,
     blip,
     clip,
-    files,
     hugging_face,
     hugging_face_blip,
     hugging_face_vilt,
     open_clip,
-    shards,
+    sharded,
+    tensor_files,
     vilt,
 )
 from vlp.checkpoints.checkpoint import Checkpoint
@@ -60,7 +60,7 @@ def read(path: Path, architecture: dict[str, Any]) -> Checkpoint:
     if not path.exists():
         raise FileNotFoundError(f"{path}: there is no such checkpoint")
     told = {key: value for key, value in architecture.items() if key != "image_size"}
-    checkpoint = _read_folder(path, told) if path.is_dir() and not shards.matches(path) else _read_file(path, told)
+    checkpoint = _read_folder(path, told) if path.is_dir() and not sharded.matches(path) else _read_file(path, told)
     if "image_size" in architecture:
         _resize(checkpoint, architecture["image_size"])
     return checkpoint
@@ -137,12 +137,12 @@ def _load_head(name: str, head: nn.Module, state: State) -> list[str]:
 
 def _read_folder(path: Path, told: dict[str, Any]) -> Checkpoint:
     runs = [path / "checkpoints" / f"{name}.ckpt" for name in ("best", "last")]
-    run = next((file for file in runs if file.is_file() or shards.matches(file)), None)
+    run = next((file for file in runs if file.is_file() or sharded.matches(file)), None)
     if run is not None:
         return _read_file(run, told)
     if (path / open_clip.CONFIG).is_file():
         file = open_clip.weights(path)
-        return open_clip.read(files.read(file), file, told)
+        return open_clip.read(tensor_files.read(file), file, told)
     if (path / "config.json").is_file():
         reader: Any = next((reader for reader in FOLDERS if reader.matches(path)), hugging_face)
         checkpoint: Checkpoint = reader.read(path, told)
@@ -156,7 +156,7 @@ def _read_folder(path: Path, told: dict[str, Any]) -> Checkpoint:
 
 
 def _read_file(path: Path, told: dict[str, Any]) -> Checkpoint:
-    content = files.read(path)
+    content = tensor_files.read(path)
     if not isinstance(content, dict):
         raise UserError(f"{path} holds a {type(content).__name__}, not a checkpoint")
     if "config" in content and "state_dict" in content and "model" in content["config"]:
@@ -231,5 +231,5 @@ def save(checkpoint: Checkpoint, path: Path) -> None:
     state = {f"model.{key}": value for key, value in checkpoint.state.items()}
     state |= {f"objectives.{key}": value for key, value in checkpoint.heads.items()}
     state |= {f"momentum.{key}": value for key, value in checkpoint.momentum.items()}
-    content = {"vlp_format": files.FORMAT, "config": checkpoint.config, "state_dict": state}
+    content = {"vlp_format": tensor_files.FORMAT, "config": checkpoint.config, "state_dict": state}
     torch.save({**content, "tokenizer_json": checkpoint.tokenizer_json}, path)

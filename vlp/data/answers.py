@@ -13,14 +13,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 
-from vlp.data.faults import DataError
-from vlp.data.files import read_json
-from vlp.tokenizers import vqa_text
+from vlp.data.annotation_files import read_json
+from vlp.data.issues import DataError
+from vlp.tokenizers import vqa_normalisation
 
 PEOPLE = 10  # are asked in VQA v2
 SCORE = 0.3  # of an answer for each of them who gave it, up to 1
 
-normalise_answer = lru_cache(maxsize=1 << 16)(vqa_text.normalise_answer)  # few answers are given very often
+normalise_answer = lru_cache(maxsize=1 << 16)(vqa_normalisation.normalise_answer)  # few answers are given very often
 
 
 def frequent_answers(answers: Iterable[str], *, at_least: int) -> tuple[str, ...]:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable
 from typing import Any
 
-from vlp.data.faults import DataError
+from vlp.data.issues import DataError
 
 Corners = tuple[float, float, float, float]
 Size = tuple[float, float]  # width, height

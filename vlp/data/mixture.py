@@ -15,11 +15,11 @@ from typing import Any
 import lightning as L
 from torch.utils.data import ConcatDataset
 
-from vlp.data.base import DataModule
-from vlp.data.dataset import ImageTransform
+from vlp.data.datamodule import DataModule
+from vlp.data.example_dataset import ImageTransform
 from vlp.data.loader import Loader
-from vlp.data.resumption import unused_batches
 from vlp.data.sampler import TrainSampler
+from vlp.data.trainer_progress import unused_batches
 from vlp.structures import Batch, Sample
 from vlp.system.errors import UserError
 from vlp.system.suggest import nearest_option

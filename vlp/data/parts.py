@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from vlp.build import build
-from vlp.data.base import DataModule
+from vlp.data.datamodule import DataModule
 from vlp.data.mixture import Mixture
 from vlp.data.transforms import Transform
 

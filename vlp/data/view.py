@@ -19,8 +19,8 @@ from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 from torchvision.transforms.v2.functional import pil_to_tensor
 
-from vlp.data.faults import DataError
 from vlp.data.images import Photo, decode, open_image, to_rgb, told
+from vlp.data.issues import DataError
 from vlp.structures import Sample
 from vlp.system.errors import UserError
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-from vlp.data.composed import add_overrides
+from vlp.curation.composed_data import add_overrides
 from vlp.system.errors import UserError
 
 if TYPE_CHECKING:

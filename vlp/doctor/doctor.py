@@ -14,15 +14,15 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from vlp.doctor import arithmetic, data, machine, memory, packages, tracking
+from vlp.doctor import batch_checks, data_checks, logging_checks, machine_checks, memory_estimate, package_checks
 from vlp.doctor.finding import Finding, error, fine, warning
-from vlp.doctor.memory import Memory
-from vlp.launch.compose import Composer, conf_folder
+from vlp.doctor.memory_estimate import Memory
+from vlp.launch.config.compose import Composer, conf_folder
+from vlp.launch.config.errors import ConfigError
 from vlp.launch.config.layout import accelerator, batch_sizes, local_processes, processes, source_key, total_steps
 from vlp.launch.config.resolve import resolve_config
-from vlp.launch.errors import ConfigError
 from vlp.launch.process import process, shown
-from vlp.launch.run_folder import freeze, parent_folder
+from vlp.launch.runs.folder import freeze, parent_folder
 
 STAGES = ("torch", "data", "model", "fit", "validation")
 GRACE = 3.0  # seconds beyond the limit until the probe is ended
@@ -51,12 +51,12 @@ def examine(overrides: Sequence[str], *, seconds: float = 30.0) -> list[Finding]
 
 def at_once(config: dict[str, Any]) -> Iterator[Finding]:
     """What needs neither torch nor data."""
-    python, required = packages.bounds()
-    yield packages.python(python)
-    yield from packages.versions(required)
-    yield from packages.optional(config)
-    yield machine.run_folder(parent_folder(config))
-    yield data.context(config)
+    python, required = package_checks.bounds()
+    yield package_checks.python(python)
+    yield from package_checks.versions(required)
+    yield from package_checks.optional(config)
+    yield machine_checks.run_folder(parent_folder(config))
+    yield data_checks.context(config)
 
 
 def probe(config: dict[str, Any], folder: Path, seconds: float) -> tuple[dict[str, Any], str]:
@@ -86,31 +86,31 @@ def measured(config: dict[str, Any], facts: dict[str, Any], overrides: Sequence[
     """Findings from the stages that gave facts."""
     if not _good(facts, "torch"):
         return
-    gpus, cores = facts["torch"]["gpus"], machine.cores()
+    gpus, cores = facts["torch"]["gpus"], machine_checks.cores()
     world = processes(config, gpus)
-    yield machine.devices(config, gpus, cores)
-    yield machine.backend(config, gpus, facts["torch"]["backends"])
-    yield machine.open_files(config, gpus)
-    yield machine.threads(config, gpus, cores, facts["torch"]["threads"])
-    yield tracking.wandb(config, facts["torch"]["wandb_key"])
+    yield machine_checks.devices(config, gpus, cores)
+    yield machine_checks.backend(config, gpus, facts["torch"]["backends"])
+    yield machine_checks.open_files(config, gpus)
+    yield machine_checks.threads(config, gpus, cores, facts["torch"]["threads"])
+    yield logging_checks.wandb(config, facts["torch"]["wandb_key"])
     samples: dict[str, int] = {}
     in_batch = facts["model"]["in_batch"] if _good(facts, "model") else []
     if _good(facts, "data"):
-        yield from data.against_images(facts["data"], overrides)
-        yield from data.text_lengths(facts["data"], bool(config["tokenizer"].get("truncate", True)))
-        yield from data.splits(facts["data"], config)
+        yield from data_checks.against_images(facts["data"], overrides)
+        yield from data_checks.text_lengths(facts["data"], bool(config["tokenizer"].get("truncate", True)))
+        yield from data_checks.splits(facts["data"], config)
         splits = facts["data"]["splits"]
         samples = {name.rpartition("/")[0]: s["samples"] for name, s in splits.items() if name.endswith("/train")}
         counts = {name: (count, samples[name]) for name, count in facts["data"]["shards"].items()}
-        yield from arithmetic.shards(config, world, counts)
-    yield from arithmetic.batch(config, world, samples, in_batch)
-    yield from arithmetic.queue(config, samples)
-    yield arithmetic.accumulation(config, in_batch)
+        yield from batch_checks.shards(config, world, counts)
+    yield from batch_checks.batch(config, world, samples, in_batch)
+    yield from batch_checks.queue(config, samples)
+    yield batch_checks.accumulation(config, in_batch)
     if samples:
         total = total_steps(config, _per_epoch(config, facts, samples))
-        yield arithmetic.warmup(config, total)
-        yield arithmetic.log_interval(config, total)
-    yield tracking.monitor(config, facts["validation"]["figures"] if _good(facts, "validation") else None)
+        yield batch_checks.warmup(config, total)
+        yield batch_checks.log_interval(config, total)
+    yield logging_checks.monitor(config, facts["validation"]["figures"] if _good(facts, "validation") else None)
     yield from of_the_model(config, facts, gpus)
 
 
@@ -121,20 +121,20 @@ def of_the_model(config: dict[str, Any], facts: dict[str, Any], gpus: int) -> It
     taken = facts["fit"] if _good(facts, "fit") else {"memory": facts["model"]["memory"], "rows": 1}
     needed = Memory(**taken["memory"])
     checkpoint = needed.parameters + needed.optimizer + needed.copies
-    yield machine.disk(parent_folder(config), checkpoint)
-    yield machine.temporary(parent_folder(config))
+    yield machine_checks.disk(parent_folder(config), checkpoint)
+    yield machine_checks.temporary(parent_folder(config))
     local, free = local_processes(config, gpus), facts["torch"]["free"]
     device = "the GPU" if gpus and accelerator(config, gpus) == "gpu" else "memory"
     sharing = 1 if device == "the GPU" else local
     setting = source_key(config, next(iter(batch_sizes(config))), "batch_size")
     contrast = bool(facts["model"]["in_batch"])
-    fix = memory.smaller(config, taken, free, sharing, contrast, setting, processes(config, gpus))
-    yield memory.estimate(taken, free, sharing, device, fix)
+    fix = memory_estimate.smaller(config, taken, free, sharing, contrast, setting, processes(config, gpus))
+    yield memory_estimate.estimate(taken, free, sharing, device, fix)
     if taken.get("seconds"):
-        yield machine.shared_memory(config, gpus, taken["batch_bytes"])
-        yield memory.step(needed, taken["peak"])
+        yield machine_checks.shared_memory(config, gpus, taken["batch_bytes"])
+        yield memory_estimate.step(needed, taken["peak"])
         timed = facts["validation"] if _good(facts, "validation") else {}
-        yield arithmetic.finish(config, taken | timed)
+        yield batch_checks.finish(config, taken | timed)
 
 
 def unfinished(config: dict[str, Any], facts: dict[str, Any], ended: str, seconds: float) -> Iterator[Finding]:

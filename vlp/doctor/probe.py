@@ -32,7 +32,7 @@ def main(config_file: Path, out: Path, seconds: float) -> None:
             stream.write(json.dumps({"stage": name, **facts[name]}) + "\n")
         return "problem" not in facts[name]
 
-    from vlp.doctor.data import look, stand_in
+    from vlp.doctor.data_checks import look, stand_in
     from vlp.training.assemble import quiet, read_config
 
     given, _ = read_config(config_file)
@@ -56,7 +56,7 @@ def torch_facts() -> dict[str, Any]:
     import torch
     import torch.distributed as distributed
 
-    from vlp.doctor.machine import free_memory
+    from vlp.doctor.machine_checks import free_memory
     from vlp.training.loggers import has_wandb_key
 
     gpus = torch.cuda.device_count()
@@ -79,7 +79,7 @@ def count_model(config: dict[str, Any]) -> dict[str, Any]:
 
     import torch
 
-    from vlp.doctor.memory import count
+    from vlp.doctor.memory_estimate import count
     from vlp.training.assemble import assemble
 
     bare = {**copy.deepcopy(config), "checkpoint": None, "compile": False}
@@ -105,8 +105,8 @@ def steps(
     import lightning as L
 
     from vlp.build import build
-    from vlp.doctor.measure import Measuring
-    from vlp.doctor.memory import count
+    from vlp.doctor.memory_estimate import count
+    from vlp.doctor.step_profiler import Measuring
     from vlp.training.assemble import assemble
 
     L.seed_everything(config["seed"], workers=True, verbose=False)
@@ -160,7 +160,7 @@ def validate(
 
 
 def _nothing() -> Any:
-    from vlp.doctor.memory import Memory
+    from vlp.doctor.memory_estimate import Memory
 
     return Memory(parameters=0, gradients=0, optimizer=0, copies=0)
 

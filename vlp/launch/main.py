@@ -14,14 +14,14 @@ from pathlib import Path
 from omegaconf import DictConfig, OmegaConf
 
 from vlp.launch import torchrun
-from vlp.launch.again import again, go_where_it_began
-from vlp.launch.changes import equal
-from vlp.launch.compose import Composer, conf_folder
+from vlp.launch.config.changes import equal
+from vlp.launch.config.compose import Composer, conf_folder
+from vlp.launch.config.errors import ConfigError
 from vlp.launch.config.resolve import resolve_config
-from vlp.launch.errors import ConfigError
 from vlp.launch.process import command_line, process, supervise
-from vlp.launch.run_folder import create, freeze, parent_folder, read
-from vlp.launch.trained import of_checkpoint
+from vlp.launch.resume import again, go_where_it_began
+from vlp.launch.runs.folder import create, freeze, parent_folder, read
+from vlp.launch.runs.provenance import of_checkpoint
 from vlp.system import exit_codes
 from vlp.system.compat.hydra import argument_parser
 from vlp.system.ranks import torchrun_rank

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
 
-from vlp.launch.compose import PACKAGE
+from vlp.launch.config.compose import PACKAGE
 from vlp.system.exit_codes import FINAL
 from vlp.system.secrets import redact, secrets_in_overrides
 

@@ -12,8 +12,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from vlp.launch.errors import ConfigError
-from vlp.launch.run_folder import safe_name
+from vlp.launch.config.errors import ConfigError
+from vlp.launch.runs.folder import safe_name
 from vlp.system.atomic import atomic_write_text
 
 PATIENCE = 120  # seconds

@@ -9,7 +9,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable
 
 from vlp.structures import Sample
-from vlp.tokenizers.vqa_text import normalise_answer
+from vlp.tokenizers.vqa_normalisation import normalise_answer
 
 FIRST_WORDS = 2
 

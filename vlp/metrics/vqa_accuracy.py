@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from decimal import ROUND_HALF_UP, Decimal
 
 from vlp.system.errors import UserError
-from vlp.tokenizers.vqa_text import normalise_answer, trim_answer
+from vlp.tokenizers.vqa_normalisation import normalise_answer, trim_answer
 
 
 def vqa_accuracy(prediction: str, answers: Sequence[str]) -> float:

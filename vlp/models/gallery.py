@@ -11,9 +11,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from vlp import distributed
-from vlp.models.cascade import Packed
 from vlp.models.equal_inputs import EmbeddingStore, content_keys, first_equal
 from vlp.models.features import caption_rows
+from vlp.models.reranking import Packed
 from vlp.models.vlm import VisionLanguageModel
 from vlp.structures import Batch, Features, Tokens
 

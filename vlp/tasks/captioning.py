@@ -1,7 +1,7 @@
 """Captioning: a caption of each image, scored by BLEU, ROUGE-L and CIDEr-D against the references.
 
 Li et al., arXiv:2201.12086, §5.2; salesforce/BLIP train_caption.py: beam search with three beams, 5 to 20 tokens, prompt
-included. COCO's figures are percent of `vlp.metrics.captions`' scores.
+included. COCO's figures are percent of `vlp.metrics.caption_metrics`' scores.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from vlp import distributed
-from vlp.metrics.captions import caption_scores
+from vlp.metrics.caption_metrics import caption_scores
 from vlp.models.generation import Rules, beam_search, greedy, nucleus
 from vlp.models.vlm import VisionLanguageModel
 from vlp.structures import Batch, Features, Image, Tokens

@@ -19,9 +19,9 @@ from torch import Tensor
 
 from vlp import distributed
 from vlp.metrics.recall import exact_cosines
-from vlp.models.cascade import places, score_pairs
 from vlp.models.features import caption_rows
 from vlp.models.gallery import Gallery, scoring_device
+from vlp.models.reranking import places, score_pairs
 from vlp.models.vlm import VisionLanguageModel
 from vlp.objectives.base import turns
 from vlp.random import mix_rows

@@ -2,7 +2,7 @@
 
 The tie rule and the exactness are in `vlp.metrics.recall`. Each rank keeps its own share on the CPU; `compute` joins them,
 so one process and many give the same figures whatever the sizes. With `rerank`, the fusion scores the best candidates of
-each query (Li et al., arXiv:2107.07651, §4; vlp/models/cascade.py); the others stay behind them in their old order.
+each query (Li et al., arXiv:2107.07651, §4; vlp/models/reranking.py); the others stay behind them in their old order.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from vlp import distributed
 from vlp.metrics.bootstrap import interval, resampled_means
 from vlp.metrics.recall import chance_recall, count_ties, exact, expected_hit, rank_candidates, summarise
 from vlp.metrics.retrieval_examples import examples, first_pairs
-from vlp.models.cascade import candidates, places, score_pairs
 from vlp.models.features import caption_rows
 from vlp.models.gallery import Gallery, scoring_device
+from vlp.models.reranking import candidates, places, score_pairs
 from vlp.models.vlm import VisionLanguageModel
 from vlp.structures import Batch, Features
 from vlp.system.errors import UserError

@@ -33,7 +33,7 @@ from vlp.structures import Batch, Features, Image, Loss, Memory, Momentum, Sampl
 from vlp.system.errors import UserError
 from vlp.tasks.base import Task
 from vlp.tokenizers.base import Tokenizer
-from vlp.tokenizers.vqa_text import normalise_answer
+from vlp.tokenizers.vqa_normalisation import normalise_answer
 
 KINDS = ("classify", "rank", "generate")
 ROWS = 1024  # answers that are scored at a time

@@ -14,14 +14,14 @@ from omegaconf import OmegaConf
 
 from vlp.build import build
 from vlp.checkpoints.load import load_weights
-from vlp.data.base import DataModule
+from vlp.data.datamodule import DataModule
 from vlp.data.mixture import Mixture
 from vlp.data.parts import build_data, build_tokenizer
 from vlp.launch.config.layout import tasks
-from vlp.launch.run_folder import read
+from vlp.launch.runs.folder import read
+from vlp.training.lifecycle.nonfinite import Guard
 from vlp.training.loggers import JsonLines
 from vlp.training.module import VisionLanguageModule, set_vocabulary_size
-from vlp.training.nonfinite import Guard
 
 
 def quiet() -> None:

@@ -20,7 +20,7 @@ from vlp.system.errors import UserError
 from vlp.tasks.base import Task
 from vlp.training.assemble import build_loggers, quiet, read_config
 from vlp.training.determinism import numerics, with_determinism
-from vlp.training.entry import enter
+from vlp.training.lifecycle.entry import enter
 from vlp.training.module import VisionLanguageModule
 
 

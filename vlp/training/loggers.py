@@ -20,10 +20,10 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only, rank_zero_warn
 from omegaconf import OmegaConf
 from wandb import Settings
 
-from vlp.launch.run_folder import read
+from vlp.launch.runs.folder import read
 from vlp.system.compat.lightning import drop_wandb_argument
 from vlp.system.compat.wandb import forget_service
-from vlp.training.checkpoint_files import BEST
+from vlp.training.lifecycle.checkpoint_files import BEST
 
 
 class JsonLines(Logger):

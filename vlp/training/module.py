@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from vlp.checkpoints.files import FORMAT
+from vlp.checkpoints.tensor_files import FORMAT
 from vlp.distributed import total
 from vlp.launch.config.layout import ENDLESS, optimizer_steps
 from vlp.models.features import compute_features
@@ -30,9 +30,9 @@ from vlp.system.errors import UserError
 from vlp.system.fault_injection import inject
 from vlp.tasks.base import Task
 from vlp.training.determinism import numerics
-from vlp.training.measurement import Measurement
-from vlp.training.nonfinite import Guard
-from vlp.training.restart import between_steps
+from vlp.training.evaluator import Measurement
+from vlp.training.lifecycle.nonfinite import Guard
+from vlp.training.lifecycle.restart import between_steps
 
 
 class VisionLanguageModule(L.LightningModule):

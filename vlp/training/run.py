@@ -20,24 +20,24 @@ import lightning as L
 from lightning.pytorch.callbacks import Callback, Checkpoint, ProgressBar, Timer
 
 from vlp.build import build
-from vlp.checkpoints import shards
-from vlp.checkpoints.files import read as read_any
+from vlp.checkpoints import sharded
+from vlp.checkpoints.tensor_files import read as read_any
 from vlp.data.parts import measured_splits
 from vlp.distributed import forget_earlier_attempts, gather_objects
-from vlp.launch.changes import changes
+from vlp.launch.config.changes import changes
 from vlp.launch.config.layout import wrong_monitor
-from vlp.launch.lock import locked
+from vlp.launch.runs.lock import locked
 from vlp.launch.runs.results import write_results
 from vlp.report.tables import print_results
 from vlp.system import ranks
 from vlp.system.errors import UserError
 from vlp.system.fault_injection import inject
 from vlp.training.assemble import assemble, build_loggers, quiet, read_config
-from vlp.training.checkpoint_files import BEST, WholeFiles, clear, fault, newest, read
 from vlp.training.determinism import numerics, report_changed_numerics, with_determinism
-from vlp.training.entry import enter
+from vlp.training.lifecycle.checkpoint_files import BEST, WholeFiles, clear, fault, newest, read
+from vlp.training.lifecycle.entry import enter
+from vlp.training.lifecycle.signals import SIGNALS, replace_lightnings
 from vlp.training.loggers import JsonLines, log_results
-from vlp.training.signals import SIGNALS, replace_lightnings
 
 
 class SameConfig(Callback):
@@ -162,7 +162,7 @@ def _beginning(
     own = path is not None
     if path is None and config["resume"]:
         path = Path(config["resume"])
-        if path.is_dir() and not shards.matches(path):
+        if path.is_dir() and not sharded.matches(path):
             path = newest(path / "checkpoints")[0] or path / "checkpoints" / "last.ckpt"
         wrong = fault(path)
         if wrong is not None:

@@ -96,7 +96,10 @@ CONTRACTS = [
     ),
     *(
         Contract(
-            name=f"lightning:{name}", needed=RESUME, used_in="no function, but vlp/training/restart.py", on=trainer
+            name=f"lightning:{name}",
+            needed=RESUME,
+            used_in="no function, but vlp/training/lifecycle/restart.py",
+            on=trainer,
         )
         for name in (
             "fit_loop.epoch_progress.current.processed",
@@ -115,7 +118,7 @@ def test_contract(contract: Contract) -> None:
 
 
 def test_counters_in_a_checkpoint() -> None:
-    """vlp/training/restart.py changes them by these names, in every checkpoint that was ever written."""
+    """vlp/training/lifecycle/restart.py changes them by these names, in every checkpoint that was ever written."""
     state = trainer().fit_loop.state_dict()
     assert {"epoch_progress", "epoch_loop.batch_progress", "epoch_loop.val_loop.batch_progress"} <= state.keys()
     assert set(state["epoch_progress"]["current"]) == {"ready", "started", "processed", "completed"}

@@ -16,7 +16,7 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
 from tests.system.compat.contract import Contract, broken
-from vlp.data.faults import DataError
+from vlp.data.issues import DataError
 from vlp.system.compat import torch as compat
 from vlp.system.errors import UserError
 

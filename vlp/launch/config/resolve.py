@@ -16,7 +16,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from vlp.launch.errors import ConfigError, explain
+from vlp.launch.config.errors import ConfigError, explain
 from vlp.system.compat.hydra import raw_value
 from vlp.system.secrets import HIDDEN, SECRET, SECRET_VARIABLE
 

@@ -13,7 +13,7 @@ import lightning as L
 import torch
 from lightning.pytorch.callbacks import Callback
 
-from vlp.data.base import DataModule
+from vlp.data.datamodule import DataModule
 from vlp.data.images import ImageError, open_image
 from vlp.metrics.recall import recall_from_scores
 from vlp.metrics.ridge_baseline import ridge_similarity

@@ -20,10 +20,10 @@ from vlp.distributed import gather_objects
 from vlp.system.compat.lightning import enter_fit_loop_always, set_logged_step
 from vlp.system.errors import UserError
 from vlp.system.fault_injection import inject
-from vlp.training.checkpoint_files import BEST, LAST, WholeFiles, copy
-from vlp.training.nonfinite import NotFinite, finite
-from vlp.training.restart import epochs_done
-from vlp.training.signals import SIGNALS, Stopped
+from vlp.training.lifecycle.checkpoint_files import BEST, LAST, WholeFiles, copy
+from vlp.training.lifecycle.nonfinite import NotFinite, finite
+from vlp.training.lifecycle.restart import epochs_done
+from vlp.training.lifecycle.signals import SIGNALS, Stopped
 
 FULL_DISK = ("stop", "continue")
 

@@ -22,12 +22,12 @@ from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
 
-from vlp.checkpoints import shards
+from vlp.checkpoints import sharded
 from vlp.distributed import copy_from_first, gather_objects
 from vlp.system.compat.lightning import ShardingStrategy, unwrap_optimizer
 from vlp.system.compat.torch import BATCH_NORMS, initialize_fsdp, is_compiled, scalars_to_rows
 from vlp.system.errors import UserError
-from vlp.training.checkpoint_files import publish_folder, written
+from vlp.training.lifecycle.checkpoint_files import publish_folder, written
 from vlp.training.optimizer import SideBySide
 from vlp.training.strategies.sharding import part_of, units
 
@@ -160,7 +160,7 @@ class FSDP(ShardingStrategy):
             return value
         shape: Any = () if scalar else value.shape
         if self.saves_shards:
-            return shards.rows(value.to_local().detach().cpu().clone(), tuple(shape))
+            return sharded.rows(value.to_local().detach().cpu().clone(), tuple(shape))
         whole = value.full_tensor().detach()
         return whole.cpu().reshape(shape) if self.is_global_zero else None
 
@@ -207,7 +207,7 @@ class FSDP(ShardingStrategy):
     def load_checkpoint(self, checkpoint_path: str | Path, weights_only: bool | None = None) -> dict[str, Any]:
         path = Path(self.broadcast(checkpoint_path))
         return (
-            shards.read(path) if shards.matches(path) else self.checkpoint_io.load_checkpoint(path, weights_only=True)
+            sharded.read(path) if sharded.matches(path) else self.checkpoint_io.load_checkpoint(path, weights_only=True)
         )
 
     def load_model_state_dict(self, checkpoint: Mapping[str, Any], strict: bool = True) -> None:

@@ -1,0 +1,231 @@
+"""COCO beyond captions: real files with exact counts, boxes and their faults, panoptic segmentations."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import PIL.Image
+import pytest
+
+from vlp.data.boxes import corners, cut
+from vlp.data.issues import DataError, Faults
+from vlp.data.view import VOID, class_map
+from vlp.datasets.coco import COCO
+from vlp.structures import Sample
+
+Loading = dict[str, Any]
+
+
+def official(shared: Path, loading: Loading, **changed: Any) -> COCO:
+    return COCO(root=shared / "data/coco-sample", held_out=30, **{**loading, **changed})
+
+
+def test_the_official_files_have_no_fault_and_every_annotation(shared: Path, loading: Loading) -> None:
+    data = official(shared, loading, boxes=True)
+    data.faults = Faults(collect=True)
+    train, val, test = (data.samples(split) for split in ("train", "val", "test"))
+    assert data.faults.findings == {}
+    assert (len(train), len(val), len(test)) == (100, 30, 79)
+    for samples, split, texts, instances, crowds in (
+        ([*train, *val], "train2017", 650, 1209, 13), (test, "val2017", 395, 624, 5),
+    ):  # fmt: skip
+        assert sum(len(sample.captions) for sample in samples) == texts
+        assert sum(len(sample.boxes) for sample in samples) == instances - crowds, f"{split}: crowds have no box"
+        assert all(len(sample.boxes) == len(sample.box_labels) for sample in samples)
+        assert all(set(sample.box_labels) <= set(sample.categories) for sample in samples)
+
+
+def test_boxes_are_those_of_the_file_as_corners(shared: Path, loading: Loading) -> None:
+    data = official(shared, loading, boxes=True)
+    content = json.loads((shared / "data/coco-sample/annotations/instances_val2017.json").read_text())
+    names = {category["id"]: category["name"] for category in content["categories"]}
+    told = [a for a in content["annotations"] if a["image_id"] == 139 and not a["iscrowd"]]
+    (sample,) = (sample for sample in data.samples("test") if sample.id == 139)
+    for box, label, annotation in zip(sample.boxes, sample.box_labels, told, strict=True):
+        left, top, width, height = annotation["bbox"]
+        assert box == pytest.approx((left, top, left + width, top + height))
+        assert data.class_names is not None
+        assert data.class_names[label] == names[annotation["category_id"]]
+
+
+def test_white_space_of_the_official_captions_is_made_single(shared: Path, loading: Loading) -> None:
+    samples = official(shared, loading).samples("train") + official(shared, loading).samples("val")
+    assert all(text == " ".join(text.split()) for sample in samples for text in sample.captions)
+    content = json.loads((shared / "data/coco-sample/annotations/captions_train2017.json").read_text())
+    assert sum(a["caption"] != " ".join(a["caption"].split()) for a in content["annotations"]) == 82
+
+
+def test_caption_training_holds_no_boxes(shared: Path, loading: Loading) -> None:
+    assert not any(sample.boxes or sample.box_labels for sample in official(shared, loading).samples("test"))
+
+
+def write(root: Path, split: str, images: int = 2, first: int = 1) -> Path:
+    """Images 1, 2, … of 6 × 4 pixels, with one caption and one box each, one of category 90.  first: the first's number."""
+    year = f"COCO_{split}_" if split.endswith("2014") else ""
+    numbers = range(first, first + images)
+    records = [{"id": i, "file_name": f"{year}{i:012d}.jpg", "width": 6, "height": 4} for i in numbers]
+    captions = [{"id": i, "image_id": i, "caption": f"photo {i}"} for i in numbers]
+    boxes = [
+        {"id": i, "image_id": i, "category_id": 90 if i == first else 7, "bbox": [1, 1, 2, 3], "iscrowd": 0}
+        for i in numbers[:2]
+    ]
+    categories = [{"id": 90, "name": "toothbrush"}, {"id": 7, "name": "train"}]
+    (root / "annotations").mkdir(exist_ok=True)
+    for what, content in (
+        ("captions", {"images": records, "annotations": captions}),
+        ("instances", {"images": records, "annotations": boxes, "categories": categories}),
+    ):
+        (root / "annotations" / f"{what}_{split}.json").write_text(json.dumps(content))
+    (root / split).mkdir(exist_ok=True)
+    for record in records:
+        PIL.Image.new("RGB", (6, 4)).save(root / split / record["file_name"])
+    return root
+
+
+def test_splits_of_2014_have_their_own_file_names(tmp_path: Path, loading: Loading) -> None:
+    write(write(tmp_path, "train2014", first=5), "val2014")
+    data = COCO(root=tmp_path, train="train2014", test="val2014", held_out=1, boxes=True, **loading)
+    assert [len(data.split(split)) for split in ("train", "val", "test")] == [1, 1, 2]
+    first, second = data.split("test")
+    assert first.image == tmp_path / "val2014" / "COCO_val2014_000000000001.jpg"
+    assert (first.boxes, first.box_labels, second.box_labels) == (((1.0, 1.0, 3.0, 4.0),), (1,), (0,))
+    assert data.class_names == ("train", "toothbrush"), "ids with gaps are counted without them, in their order"
+
+
+def test_a_photo_in_training_and_test_is_an_error(tmp_path: Path, loading: Loading) -> None:
+    write(write(tmp_path, "train2017"), "val2014", first=2)
+    data = COCO(root=tmp_path, train="train2017", test="val2014", held_out=0, **loading)
+    assert len(data.split("train")) == 2
+    with pytest.raises(ValueError, match=r"1 images are in train2017 and in val2014: .*COCO_val2014_000000000002.jpg"):
+        data.split("test")
+
+
+def test_boxes_need_the_instances_file_and_captions_do_not(tmp_path: Path, loading: Loading) -> None:
+    write(tmp_path, "val2017")
+    (tmp_path / "annotations/instances_val2017.json").unlink()
+    assert len(COCO(root=tmp_path, **loading).split("test")) == 2
+    with pytest.raises(FileNotFoundError, match=r"instances is missing: there is no .*instances_val2017\.json"):
+        COCO(root=tmp_path, boxes=True, **loading).split("test")
+
+
+def test_boxes_given_as_corners_are_an_error(tmp_path: Path, loading: Loading) -> None:
+    path = write(tmp_path, "val2017") / "annotations/instances_val2017.json"
+    content = json.loads(path.read_text())
+    for annotation, box in zip(content["annotations"], ([4, 2, 6, 4], [3, 3, 6, 4]), strict=True):
+        annotation["bbox"] = box
+    path.write_text(json.dumps(content))
+    assert len(COCO(root=tmp_path, **loading).split("test")) == 2
+    with pytest.raises(
+        DataError, match=r"2 of 2 boxes lead out of their images and would not as corners: write them as"
+    ):
+        COCO(root=tmp_path, boxes=True, **loading).split("test")
+
+
+def test_an_image_whose_boxes_are_all_faulty_keeps_an_empty_target(tmp_path: Path, loading: Loading) -> None:
+    path = write(tmp_path, "val2017") / "annotations/instances_val2017.json"
+    content = json.loads(path.read_text())
+    content["annotations"][0]["bbox"] = [1, 1, -2, 3]
+    path.write_text(json.dumps(content))
+    with pytest.warns(UserWarning, match=r"instances_val2017.json: box of no area, 1 left out: annotation 1"):
+        first, second = COCO(root=tmp_path, boxes=True, **loading).split("test")
+    assert (first.boxes, first.box_labels, len(second.boxes)) == ((), (), 1)
+
+
+def test_boxes_are_cut_at_the_edges_of_the_photo() -> None:
+    assert cut(corners(-2, -1, 5, 5), (10.0, 3.0)) == (0, 0, 3, 3)
+    for box, kind in (
+        ((0, 0, 0, 1), "of no area"),
+        ((0, 0, 1, -1), "of no area"),
+        ((True, 0, "x", 1), "not four numbers"),
+    ):
+        with pytest.raises(DataError, match=kind):
+            corners(*box)
+    for left in (10, -5):
+        with pytest.raises(DataError, match="outside the image of 10 × 3 pixels"):
+            cut(corners(left, 0, 5, 5), (10.0, 3.0))
+
+
+# -- panoptic ----------------------------------------------------------------------------------------------------------
+
+SEGMENTS = {3_000_000: 90, 70_001: 7}  # ids that need all three colours, and their categories
+
+
+def add_panoptic(root: Path, split: str = "val2017") -> Path:
+    numbers = np.zeros((4, 6), dtype=np.uint32)
+    numbers[:2], numbers[2:, :3] = 3_000_000, 70_001
+    pixels = np.stack([numbers % 256, numbers // 256 % 256, numbers // 65536], axis=-1).astype(np.uint8)
+    folder = root / "annotations" / f"panoptic_{split}"
+    folder.mkdir()
+    annotations = []
+    for image in (1, 2):
+        PIL.Image.fromarray(pixels).save(folder / f"{image:012d}.png")
+        segments = [{"id": number, "category_id": category, "iscrowd": 0} for number, category in SEGMENTS.items()]
+        annotations.append({"image_id": image, "file_name": f"{image:012d}.png", "segments_info": segments})
+    categories = [{"id": 90, "name": "sky-other", "isthing": 0}, {"id": 7, "name": "train", "isthing": 1}]
+    content = {"annotations": annotations, "categories": categories}
+    (root / "annotations" / f"panoptic_{split}.json").write_text(json.dumps(content))
+    return root
+
+
+def panoptic(root: Path, loading: Loading) -> COCO:
+    return COCO(root=root, panoptic=True, **loading)
+
+
+def test_a_panoptic_picture_becomes_a_map_of_categories(tmp_path: Path, loading: Loading) -> None:
+    data = panoptic(add_panoptic(write(tmp_path, "val2017")), loading)
+    sample = data.split("test")[0]
+    assert data.segment_names == ("train", "sky-other")
+    assert sample.segments == ((3_000_000, 1), (70_001, 0))
+    expected = np.full((4, 6), VOID, dtype=np.uint8)
+    expected[:2], expected[2:, :3] = 1, 0
+    np.testing.assert_array_equal(class_map(sample, (6, 4)), expected)
+    assert not any(sample.panoptic or sample.segments for sample in COCO(root=tmp_path, **loading).split("test"))
+
+
+def test_pictures_of_another_size_or_kind_are_refused(tmp_path: Path, loading: Loading) -> None:
+    sample = panoptic(add_panoptic(write(tmp_path, "val2017")), loading).split("test")[0]
+    with pytest.raises(DataError, match="6 × 4 pixels, where the photo has 7 × 4"):
+        class_map(sample, (7, 4))
+    assert sample.panoptic is not None
+    PIL.Image.new("L", (6, 4)).save(sample.panoptic)
+    with pytest.raises(DataError, match="its mode is L"):
+        class_map(sample)
+    with pytest.raises(AssertionError, match="no panoptic segmentation"):
+        class_map(Sample(id=1, sample=1, image=tmp_path))
+
+
+def test_panoptic_files_with_faults(tmp_path: Path, loading: Loading) -> None:
+    add_panoptic(write(tmp_path, "val2017", images=8))
+    folder, path = tmp_path / "annotations/panoptic_val2017", tmp_path / "annotations/panoptic_val2017.json"
+    content = json.loads(path.read_text())
+    good = content["annotations"][0]
+    PIL.Image.new("RGB", (9, 9)).save(folder / "large.png")
+    (folder / "damaged.png").write_bytes((folder / "000000000001.png").read_bytes()[:60])
+    content["annotations"] += [
+        good,
+        {**good, "image_id": 99},
+        {**good, "image_id": 3, "file_name": "../../etc/passwd"},
+        {**good, "image_id": 4, "file_name": "none.png"},
+        {**good, "image_id": 5, "segments_info": [{"id": 1, "category_id": 8}]},
+        {**good, "image_id": 6, "file_name": "large.png"},
+        {**good, "image_id": 7, "file_name": "damaged.png"},
+    ]
+    path.write_text(json.dumps(content))
+    data = panoptic(tmp_path, loading)
+    data.faults = Faults(collect=True)
+    assert [sample.id for sample in data.samples("test")] == [1, 2]
+    assert {(f.kind, f.fatal): f.count for f in data.faults.findings.values()} == {
+        ("duplicate annotation id", True): 1,
+        ("annotation of an unknown image", False): 1,
+        ("path outside the root", True): 1,
+        ("missing file", True): 1,
+        ("unknown category", True): 1,
+        ("image without segmentation", True): 2,  # that of the unknown category, and image 8
+        ("segmentation of another size", True): 1,
+        ("segmentation cannot be read", True): 1,
+    }
+    with pytest.raises(DataError, match="image 1 has segments more than once"):
+        panoptic(tmp_path, loading).split("test")

@@ -1,0 +1,136 @@
+"""resume=FOLDER: which settings may be changed, where the run's paths lead, and what is kept of the config before."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from vlp.launch.config.changes import changes, equal
+from vlp.launch.process import shown
+from vlp.launch.runs.folder import read
+
+
+@pytest.fixture
+def run(vlp: Any) -> Path:
+    """A folder of a run that was started in vlp.folder, by a relative name."""
+    done = vlp("train", "optimizer.lr=0.5")
+    assert done.returncode == 0, done.stderr
+    (folder,) = (vlp.folder / "runs" / "scenes").iterdir()
+    (folder / "results.json").unlink()
+    return folder
+
+
+def resumed(vlp: Any, folder: Path, *overrides: str, code: int = 0, cwd: Path | None = None, **environment: str) -> str:
+    prepared = vlp.prepared("train", f"resume={folder}", *overrides, **environment)
+    done = subprocess.run(**{**prepared, "cwd": cwd or prepared["cwd"]}, timeout=60)
+    assert done.returncode == code, done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+    return done.stdout + done.stderr
+
+
+def test_the_config_stays_and_free_settings_change(vlp: Any, run: Path) -> None:
+    before = (run / "config.yaml").read_text()
+    resumed(vlp, run)
+    assert (run / "config.yaml").read_text() == before
+    resumed(vlp, run, "data.num_workers=2", "trainer.devices=2")
+    config = read(run / "config.yaml")
+    assert (config.data.num_workers, config.trainer.devices, config.optimizer.lr) == (2, 2, 0.5)
+    assert (run / "config.1.yaml").read_text() == before
+    (run / "config.1.yaml").rename(run / "config.2.yaml")
+    resumed(vlp, run, "data.num_workers=1")
+    assert (run / "config.2.yaml").read_text() == before
+    head = (run / "config.yaml").read_text().splitlines()
+    assert head[0] == "# vlp train optimizer.lr=0.5"
+    assert [line for line in head if line.startswith("# gone on")] == ["# gone on with: data.num_workers=1"]
+
+
+@pytest.mark.parametrize(
+    ("override", "sentence"),
+    [
+        ("seed=3", "seed: 0 became 3"),
+        ("optimizer.lr=null", "optimizer.lr: 0.5 became None"),
+        ("model=wide", "goes on with its own parts"),
+        ("objective=[siglip]", "goes on with its own parts"),
+        ("seed=1,2", "goes on with one config"),
+        ("+data.more=1", "goes on with one config"),
+        ("~data.extra", "goes on with one config"),
+        ("data.num_worker=2", "which has no data.num_worker"),
+        ("data.num_workers=many", "data.num_workers"),
+    ],
+)
+def test_what_is_refused_leaves_the_config_as_it_was(vlp: Any, run: Path, override: str, sentence: str) -> None:
+    before = (run / "config.yaml").read_text()
+    assert sentence in resumed(vlp, run, override, code=2)
+    assert (run / "config.yaml").read_text() == before
+
+
+def test_force_is_asked_for_each_time(vlp: Any, run: Path) -> None:
+    resumed(vlp, run, "seed=3", "force=true")
+    assert read(run / "config.yaml").seed == 3
+    assert "seed: 3 became 4" in resumed(vlp, run, "seed=4", code=2)
+
+
+def test_a_setting_that_was_null_can_be_given(vlp: Any, conf: Path) -> None:
+    file = conf / "train.yaml"
+    file.write_text(file.read_text().replace("num_workers: 0", "num_workers: null"))
+    assert vlp("train").returncode == 0
+    (folder,) = (vlp.folder / "runs" / "scenes").iterdir()
+    resumed(vlp, folder, "data.num_workers=2")
+    assert read(folder / "config.yaml").data.num_workers == 2
+
+
+def test_from_another_folder_and_after_a_move(vlp: Any, run: Path, tmp_path: Path) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    resumed(vlp, run.resolve(), cwd=elsewhere)
+    assert list(elsewhere.iterdir()) == []
+    assert (run / "results.json").exists()
+    moved = tmp_path / "moved"
+    run.rename(moved)
+    (moved / "results.json").unlink()
+    resumed(vlp, moved)
+    assert read(moved / "config.yaml").folder == str(moved)
+    assert (moved / "results.json").exists()
+    assert not run.exists()
+
+
+def test_that_a_run_was_finished_is_told(vlp: Any, run: Path) -> None:
+    assert "was finished" not in resumed(vlp, run)
+    assert f"{run}: this run was finished" in resumed(vlp, run)
+
+
+def test_a_secret_stays_out_of_the_config(vlp: Any, conf: Path) -> None:
+    (conf / "logger").mkdir()
+    (conf / "logger" / "cloud.yaml").write_text("# @package logger\napi_key: ${oc.env:CLOUD_TOKEN}\n")
+    assert vlp("train", "+logger=cloud", CLOUD_TOKEN="from-env-1234").returncode == 0
+    (folder,) = (vlp.folder / "runs" / "scenes").iterdir()
+    resumed(vlp, folder, "logger.api_key=literal-5678")
+    assert "5678" not in "".join(file.read_text() for file in folder.iterdir() if file.is_file())
+
+
+def test_texts_that_are_stored_hide_secrets_within_nodes() -> None:
+    assert shown(["loggers.wandb={api_key: abcdef99, project: mine}", "token=abcdef98", "seed=1"]) == [
+        "loggers.wandb={api_key: <hidden>, project: mine}", "token=<hidden>", "seed=1",
+    ]  # fmt: skip
+    assert shown(["loggers.wandb.api_key=${oc.env:MY_KEY}"]) == ["loggers.wandb.api_key=${oc.env:MY_KEY}"]
+
+
+def test_equal_runs_have_the_same_parts() -> None:
+    one: dict[str, Any] = {
+        "seed": 0,
+        "objectives": {"itc": {"weight": 1}},
+        "checkpoint": None,
+        "trainer": {"devices": 1},
+    }
+    assert equal(one, {**one, "trainer": {"devices": 2}, "resume": "x"})
+    here, there = ({**one, "data": {"sources": {"coco": {"root": root}}}} for root in ("here", "there"))
+    assert not equal(here, there), "in another folder may be other data"
+    assert changes(here, there) == [], "and the same data may be moved: what they hold is compared when they are read"
+    for other in ({"seed": 1}, {"objectives": {**one["objectives"], "mlm": {"weight": 1}}}, {"checkpoint": "w.pt"}):
+        assert not equal(one, {**one, **other})
+        assert not equal({**one, **other}, one)
+    assert changes({"trainer": {"clip": 1.0}}, {"trainer": {"clip": None}}) == ["trainer.clip: 1.0 became None"]
+    assert changes({"model": {"size": 300}}, {"model": {"size": None}}) == []

@@ -1,0 +1,63 @@
+"""What a user sees when the data are wrong: one sentence, and the traceback in the run folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+
+from vlp.data.loader import LostWorker
+from vlp.launch.config.errors import ConfigError
+from vlp.system.errors import UserError
+from vlp.training.lifecycle import entry
+from vlp.training.lifecycle.nonfinite import NotFinite
+
+
+def start(monkeypatch: pytest.MonkeyPatch, folder: Path, error: BaseException) -> None:
+    """Enters a function that raises the error."""
+
+    def fail(config: Path) -> None:
+        raise error
+
+    monkeypatch.setattr("sys.argv", ["run", str(folder / "config.yaml")])
+    entry.enter("train", fail)
+
+
+@pytest.mark.parametrize(
+    ("kind", "code"), [(UserError, 2), (ConfigError, 2), (FileNotFoundError, 2), (NotFinite, 4), (LostWorker, 1)]
+)
+def test_an_error_for_the_user_is_one_sentence(
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    kind: type[Exception],
+    code: int,
+) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        start(monkeypatch, tmp_path, kind("3 images are not on disk"))
+    assert stopped.value.code == code
+    printed = capsys.readouterr().err
+    assert printed == f"train: 3 images are not on disk (traceback: {tmp_path / 'error.txt'})\n"
+    assert "Traceback" in (tmp_path / "error.txt").read_text()
+
+
+def test_a_device_that_is_not_there_is_one_sentence(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        start(monkeypatch, tmp_path, MisconfigurationException("No supported gpu backend found!"))
+    assert stopped.value.code == 2
+    told = capsys.readouterr().err
+    assert told == f"train: No supported gpu backend found! (traceback: {tmp_path / 'error.txt'})\n"
+
+
+@pytest.mark.parametrize(
+    "error",
+    [ValueError("from a library"), KeyError("a defect"), ZeroDivisionError("a defect"), ConnectionResetError("lost")],
+    ids=lambda error: type(error).__name__,
+)
+def test_defects_keep_their_traceback(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, error: BaseException) -> None:
+    with pytest.raises(type(error)):
+        start(monkeypatch, tmp_path, error)
+    assert not (tmp_path / "error.txt").exists()

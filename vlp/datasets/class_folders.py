@@ -1,0 +1,110 @@
+"""Images sorted into one folder a class, as ImageNet's: `root/train/<class>/*.jpg`, or only `root/<class>/*.jpg`.
+
+There are no captions: such data measure zero-shot classification, with the folders' names as class names.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from vlp.data.annotation_files import MissingFile, existing, read_json
+from vlp.data.datamodule import SPLITS, DataModule
+from vlp.data.issues import DataError, LeftOut, first_five
+from vlp.datasets.common.splits import hold_out
+from vlp.structures import Sample
+from vlp.system.errors import UserError
+
+SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
+
+
+class ClassFolders(DataModule):
+    """splits: the folder of each split under root; "." is root itself, null none.  held_out: how many training images
+    form val where it has no folder.  class_names_file: JSON {folder: name}, for folders named by codes.
+    """
+
+    def __init__(
+        self,
+        *,
+        splits: Mapping[str, str | None],
+        held_out: int = 0,
+        class_names_file: str | None = None,
+        **loading: Any,
+    ) -> None:
+        super().__init__(**loading)
+        self.splits = {split: splits.get(split) for split in SPLITS}
+        if held_out and self.splits["val"]:
+            raise UserError("data.held_out is for data without a val folder: set it to 0, or data.splits.val=null")
+        self.held_out, self.class_names_file = held_out, class_names_file
+        self._folders_of_classes: list[str] | None = None
+        self._read: dict[str, list[Sample]] = {}
+
+    def _folders(self, split: str) -> list[str]:
+        place = existing(self.root / str(self.splits[split]), what=f"the {split} folder of {self.name}")
+        return sorted(entry.name for entry in os.scandir(place) if entry.is_dir() and not entry.name.startswith("."))
+
+    def _classes(self) -> list[str]:
+        """The folders of the classes, in the order of their labels."""
+        if self._folders_of_classes is None:
+            found: set[str] = set()
+            for split in SPLITS:
+                if self.splits[split]:
+                    with self.faults.each():
+                        found |= set(self._folders(split))
+            folders = sorted(found)
+            with self.faults.each():
+                if not folders:
+                    raise MissingFile(
+                        f"{self.root} holds no class folders; expected <split>/<class>/<image>, see data.splits"
+                    )
+            names = {folder: folder.replace("_", " ") for folder in folders}
+            if self.class_names_file is not None:
+                with self.faults.each():
+                    names |= self._names(self.root / self.class_names_file, folders)
+            self.class_names = tuple(names[folder] for folder in folders)
+            self._folders_of_classes = folders
+        return self._folders_of_classes
+
+    def _names(self, path: Path, folders: list[str]) -> dict[str, str]:
+        told = read_json(path, what="the file of class names")
+        if not isinstance(told, dict):
+            raise DataError("unexpected structure", f"{path}: expected an object {{folder: name}}")
+        lacking = [folder for folder in folders if not isinstance(told.get(folder), str)]
+        if lacking:
+            message = f"{path} names no class for the folders {first_five(lacking)}"
+            self.faults.error("class without a name", message, count=len(lacking))
+        return {folder: told[folder] for folder in folders if folder not in lacking}
+
+    def samples(self, split: str) -> list[Sample]:
+        held_out = split == "val" and self.held_out > 0
+        source = "train" if held_out else split
+        classes = self._classes()
+        if self.splits[source] is None:
+            return []
+        if source not in self._read:
+            self._read[source] = self._from(source, classes)
+        samples = self._read[source]
+        if not self.held_out or source != "train":
+            return samples
+        return hold_out(samples, self.held_out, split, name=self.name, faults=self.faults)
+
+    def _from(self, split: str, classes: list[str]) -> list[Sample]:
+        place = self.root / str(self.splits[split])
+        found: list[tuple[Path, int]] = []
+        with LeftOut(self.faults, place) as left_out:
+            for label, folder in enumerate(classes):
+                before = len(found)
+                for file in sorted(Path(place, folder).rglob("*")):
+                    if file.suffix.lower() in SUFFIXES:
+                        with self.faults.each():
+                            relative = file.relative_to(self.root).as_posix()
+                            found.append((self.inside(self.root, relative, place=str(place)), label))
+                if len(found) == before and self.faults.collect:  # a class may be in other splits alone
+                    left_out.add("class without images", folder)
+        first_id = SPLITS.index(split) << 40  # ids must differ between splits
+        return [
+            Sample(id=first_id + index, sample=index, image=image, label=label)
+            for index, (image, label) in enumerate(found)
+        ]

@@ -1,0 +1,59 @@
+"""COCO's panoptic annotations: every pixel belongs to a segment, and every segment has one of 133 categories.
+
+    annotations/panoptic_val2017.json   {"annotations": [{"image_id", "file_name": "000000000139.png",
+                                         "segments_info": [{"id", "category_id", "iscrowd", ..}, ..]}, ..], "categories": ..}
+    annotations/panoptic_val2017/*.png  a segment's id is red + 256 · green + 256² · blue; 0 is no segment
+
+Kirillov et al., "Panoptic Segmentation", CVPR 2019; cocodataset.org/#format-data.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Container
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from vlp.data.annotation_files import read_json, records
+from vlp.data.issues import DataError, Faults
+from vlp.datasets.common.coco_instances import of_known_images, read_categories
+
+Segments = tuple[tuple[int, int], ...]  # id → category, counted without gaps
+
+
+@dataclass
+class Panoptic:
+    """By image id: the name of the picture of segments, and the segments."""
+
+    names: tuple[str, ...] = ()
+    files: dict[int, object] = field(default_factory=dict)
+    segments: dict[int, Segments] = field(default_factory=dict)
+
+
+def read_panoptic(path: Path, images: Container[int], *, faults: Faults) -> Panoptic:
+    found = Panoptic()
+    annotations: list[dict[str, Any]] = []
+    index: dict[int, int] = {}
+    with faults.each():
+        content = read_json(path, what="the panoptic annotations")
+        found.names, index = read_categories(content, place=path, faults=faults)
+        annotations = records(content, "annotations", place=path)
+    # they have no id of their own: there is one for each image
+    for image, annotation in of_known_images(
+        dict(enumerate(annotations)), images, "segments", place=path, faults=faults
+    ):
+        place = f"{path}: image {image}"
+        with faults.each():
+            if image in found.files:
+                raise DataError("duplicate annotation id", f"{place} has segments more than once")
+            segments = []
+            for segment in records(annotation, "segments_info", place=place):
+                number, category = segment.get("id"), segment.get("category_id")
+                if not isinstance(number, int) or not isinstance(category, int) or category not in index:
+                    raise DataError(
+                        "unknown category", f"{place}: segment {number} has the unknown category {category}"
+                    )
+                segments.append((number, index[category]))
+            found.segments[image] = tuple(segments)
+            found.files[image] = annotation.get("file_name")
+    return found

@@ -1,0 +1,39 @@
+"""val, where a data set has none: some of the training images, always the same."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from vlp.data.issues import Faults, first_five
+from vlp.random import permutation
+from vlp.structures import Sample
+
+
+def apart(
+    samples: list[Sample], split: str, others: Mapping[str, list[Sample]], *, name: str | None, faults: Faults
+) -> list[Sample]:
+    """Those whose photos are in none of `others`, the splits that were read before, by the photos' ids; the rest is a fault."""
+    own = {sample.id: str(sample.image) for sample in samples}
+    for other, known in others.items():
+        both = own.keys() & {sample.id for sample in known}
+        if both:
+            names = sorted(own[photo] for photo in both)
+            message = f"{name}: {len(both)} images are in {other} and in {split}: {first_five(names)}"
+            faults.error("image in two splits", message, count=len(both))
+            samples = [sample for sample in samples if sample.id not in both]
+    return samples
+
+
+def hold_out(
+    samples: list[Sample], count: int, split: str, *, name: str | None, faults: Faults | None = None
+) -> list[Sample]:
+    """val: all samples of `count` of the images, drawn once and for all; train: the others."""
+    images = list(dict.fromkeys(sample.id for sample in samples))
+    if count >= len(images) > 0:
+        faults = faults or Faults()
+        if split == "val" or not faults.collect:  # else it would be told twice
+            message = f"cannot hold out {count} of the {len(images)} training images of {name}: set data.held_out lower"
+            faults.error("too few images to hold out", message)
+        return samples if split == "train" else []
+    chosen = {images[index] for index in permutation(len(images), 0)[:count].tolist()}
+    return [sample for sample in samples if (sample.id in chosen) == (split == "val")]

@@ -1,0 +1,171 @@
+"""The flat JSON lists of ALBEF, BLIP and LAVIS, for pre-training, retrieval and VQA.
+
+    pre-training, retrieval  [{"image": "val2014/x.jpg", "caption": "a cat" | ["a cat", ..], "image_id": ..}, ..]
+    VQA                      [{"image": .., "question": .., "question_id": 1, "answer": ["yes", ..] | "yes",
+                               "dataset": "vqa" | "vg"}, ..]
+
+Other shapes of rows are in common/salesforce_rows.py. Rows of one image are joined where they hold captions; a question is a
+sample of its own. Photos of COCO and Flickr are known by their file names (vlp/data/image_ids.py); the files' own
+image_id is not needed. Their pre-training lists have paths of the machine that they were made on: see `prefixes`.
+github.com/salesforce/ALBEF and BLIP, dataset/*.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from vlp.data.annotation_files import clean_captions, whole
+from vlp.data.answers import read_answers
+from vlp.data.datamodule import SPLITS, DataModule
+from vlp.data.image_ids import genome_photos, photo_of_file
+from vlp.data.issues import DataError, LeftOut
+from vlp.datasets.common.salesforce_rows import flat_rows, is_false, row_captions, row_choices, row_image, row_question
+from vlp.datasets.common.splits import apart, hold_out
+from vlp.structures import Sample
+from vlp.system.errors import UserError
+
+
+class FlatJSON(DataModule):
+    """files: the list, or several, of each split under root; null = none.  images: the folder of the image paths under
+    root, or one for each value of the rows' "dataset".  prefixes: what paths begin with → what stands for it below
+    that folder.  held_out: how many training images form val.
+
+    answer_weights: of all answers of a question together, by the rows' "dataset"; 1 where none is given.
+    answer_vocabulary: a label map under root; null = no classification of answers.  image_data: Visual Genome's file of that
+    name under root, by which its photos are known to be COCO's or Flickr's.
+    """
+
+    def __init__(
+        self,
+        *,
+        files: Mapping[str, str | Sequence[str] | None],
+        images: str | Mapping[str, str] = ".",
+        prefixes: Mapping[str, str] | None = None,
+        held_out: int = 0,
+        answer_weights: Mapping[str, int | float] | None = None,
+        answer_vocabulary: str | None = None,
+        image_data: str | None = None,
+        **loading: Any,
+    ) -> None:
+        super().__init__(**loading)
+        self.files: dict[str, list[str]] = {}
+        for split in SPLITS:
+            names = files.get(split) or []
+            self.files[split] = [names] if isinstance(names, str) else list(names)
+        if held_out and self.files["val"]:
+            raise UserError("data.held_out is for data without a val file: set it to 0, or data.files.val=null")
+        self.images, self.prefixes, self.held_out = images, dict(prefixes or {}), held_out
+        self.answer_weights, self.answer_vocabulary = dict(answer_weights or {}), answer_vocabulary
+        self.image_data = image_data
+        self._known_as: dict[int, int] | None = None
+        self._read: dict[str, list[Sample]] = {}
+        self._placed: dict[tuple[str, str], tuple[str, Path]] = {}  # most images are in several rows
+
+    def samples(self, split: str) -> list[Sample]:
+        if self.answer_vocabulary is not None and self.answer_names is None:
+            with self.faults.each():
+                self.answer_names = read_answers(self.root / self.answer_vocabulary)
+        source = "train" if self.held_out and split == "val" else split
+        if source not in self._read:
+            self._read[source] = apart(self._from(source), source, self._read, name=self.name, faults=self.faults)
+            self._placed.clear()
+        samples = self._read[source]
+        if not self.held_out or source != "train":
+            return samples
+        return hold_out(samples, self.held_out, split, name=self.name, faults=self.faults)
+
+    def _photo(self, path: str) -> int:
+        """The id of a photo, which is the same wherever it is listed."""
+        if self._known_as is None:
+            self._known_as = {} if self.image_data is None else genome_photos(self.root / self.image_data)
+        number = photo_of_file(path)
+        return self._known_as.get(number, number)
+
+    def _from(self, split: str) -> list[Sample]:
+        captions: dict[Path, tuple[int, list[str]]] = {}  # by image, with the photo's number
+        questions: list[Sample] = []
+        for name in self.files[split]:
+            with self.faults.each(), LeftOut(self.faults, self.root / name) as left_out:
+                rows = flat_rows(self.root / name, what=f"the list of {self.name}", faults=self.faults)
+                for number, (place, row) in enumerate(rows):
+                    with self.faults.each():
+                        if "question" in row:
+                            questions.append(self._question(row, number, place=place))
+                        else:
+                            self._add_captions(captions, row, left_out, place=place, training=split == "train")
+        if captions and questions:
+            message = f"{split} files of {self.name} hold captions and questions: make two data sources of them"
+            self.faults.error("captions and questions mixed", message)
+        samples = [
+            Sample(id=photo, sample=position, image=image, captions=tuple(texts))
+            for position, (image, (photo, texts)) in enumerate(captions.items())
+        ]
+        return samples + (questions if split == "train" else self._distinct(questions, split))
+
+    def _distinct(self, questions: list[Sample], split: str) -> list[Sample]:
+        message = f"{split} questions of {self.name}: question_ids that are not unique"
+        return self.faults.distinct(questions, lambda s: s.sample, kind="duplicate question id", message=message)
+
+    def _image(self, row: dict[str, Any], *, place: str) -> tuple[str, Path]:
+        """The path as the file tells it, prefix replaced, and where it lies."""
+        told_path, data_set = row_image(row, place=place), str(row.get("dataset"))
+        if (told_path, data_set) not in self._placed:
+            self._placed[told_path, data_set] = self._place_image(told_path, row, place=place)
+        return self._placed[told_path, data_set]
+
+    def _place_image(self, path: str, row: dict[str, Any], *, place: str) -> tuple[str, Path]:
+        for told, meant in self.prefixes.items():
+            if path.startswith(told):
+                path = meant + path.removeprefix(told)
+                break
+        folder = self.images
+        if not isinstance(folder, str):
+            if row.get("dataset") not in list(folder):
+                known = ", ".join(folder)
+                message = f"{place}: data.images has no folder for the dataset {row.get('dataset')!r}: {known}"
+                raise DataError("unknown data set", message)
+            folder = folder[row["dataset"]]
+        if path.startswith("/"):
+            message = f"{place}: {path!r} is a path of another machine: map its beginning with data.prefixes"
+            raise DataError("path outside the root", message)
+        return path, self.inside(self.root / folder, path, place=place)
+
+    def _add_captions(
+        self,
+        found: dict[Path, tuple[int, list[str]]],
+        row: dict[str, Any],
+        left_out: LeftOut,
+        *,
+        place: str,
+        training: bool,
+    ) -> None:
+        told = row_captions(row)
+        if told is None:
+            raise DataError("neither caption nor question", f"{place}: neither caption nor question in it")
+        if is_false(row):
+            return left_out.add("caption false of its image", place)
+        texts = clean_captions(told, place=place, training=training, left_out=left_out)
+        path, file = self._image(row, place=place)
+        if file in found:
+            found[file][1].extend(texts)
+        elif texts or (not told and not left_out.without_caption(place, training=training)):
+            found[file] = self._photo(path), list(texts)
+
+    def _question(self, row: dict[str, Any], number: int, *, place: str) -> Sample:
+        question, answers = row_question(row, place=place)
+        choices, right = row_choices(row, place=place)
+        # A-OKVQA's ids are letters
+        asked = number if "choices" in row else whole(row.get("question_id", number), what="question_id", place=place)
+        path, file = self._image(row, place=place)
+        return Sample(
+            id=self._photo(path),
+            sample=asked,
+            image=file,
+            question=question,
+            answers=answers,
+            answer_weight=float(self.answer_weights.get(str(row.get("dataset")), 1.0)),
+            choices=choices,
+            label=right,
+        )

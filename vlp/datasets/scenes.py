@@ -1,0 +1,115 @@
+"""The embedded default: scenes drawn when they are first needed, then read as real data of their layouts.
+
+`Scenes` has captions (Karpathy's layout) and what else each of them is true of, for matching; its val and test samples
+also carry two choices, the right caption and one with two attributes exchanged (SugarCrepe's format), for the
+compositionality task, and the words of their captions that the picture decides, for the cloze task. `SceneQuestions` has
+VQA v2's questions about the same pictures, `SceneGenome` Visual Genome's phrases or questions. Each draws what all read.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from vlp.data.annotation_files import read_json
+from vlp.data.issues import DataError
+from vlp.datasets.karpathy import Karpathy
+from vlp.datasets.visual_genome import VisualGenome
+from vlp.datasets.vqa_v2 import VQAv2
+from vlp.scenes.formats import PARTS
+from vlp.scenes.generate import generate
+from vlp.structures import Blank, Sample
+
+
+def scene_folder(root: Path, *, images: Mapping[str, int], size: int, scene_seed: int) -> Path:
+    """root gets a folder for each choice of numbers, size and seed."""
+    numbers = "-".join(str(count) for count in images.values())
+    return root / f"{numbers}-{size}px-seed{scene_seed}"
+
+
+def draw(folder: Path, *, images: Mapping[str, int], size: int, scene_seed: int) -> None:
+    if not folder.exists():
+        print(f"drawing {sum(images.values()):,} scenes into {folder}", file=sys.stderr)
+    generate(folder, images=images, size=size, seed=scene_seed)
+
+
+class Scenes(Karpathy):
+    """images: how many of each split.  size: of their sides in pixels.  scene_seed: of the scenes themselves, apart
+    from the run's seed, so that runs of different seeds share their data.
+    """
+
+    def __init__(self, *, images: Mapping[str, int], size: int = 64, scene_seed: int = 0, **loading: Any) -> None:
+        super().__init__(annotations="dataset_coco.json", images=".", restval=True, **loading)
+        self.drawn: dict[str, Any] = {"images": dict(images), "size": size, "scene_seed": scene_seed}
+        self.root = scene_folder(self.root, **self.drawn)
+
+    def prepare_data(self) -> None:
+        draw(self.root, **self.drawn)
+
+    def samples(self, split: str) -> list[Sample]:
+        also_true = self._beside("also_true", split, what="what captions are also true of")
+        exchanged, cloze = {}, {}
+        if split != "train":
+            exchanged = self._beside("sugarcrepe", f"swap_{split}", what="the exchanged captions")
+            exchanged = {pair["filename"]: pair for pair in exchanged.values()}
+            cloze = self._beside("cloze", split, what="the words that pictures decide")
+        found = []
+        for sample in super().samples(split):
+            with self.faults.each():
+                name = sample.image.name
+                if name not in also_true or (split != "train" and not (name in exchanged and name in cloze)):
+                    message = f"{self.root} lacks what else is told of {name}; delete it to draw it anew"
+                    raise DataError("missing key", message)
+                sample = replace(sample, also_true=tuple(map(tuple, also_true[name])))
+                if split != "train":
+                    pair = exchanged[name]
+                    choices = (pair["caption"], pair["negative_caption"])
+                    sample = replace(sample, choices=choices, label=0, blanks=tuple(_blanks(cloze[name])))
+                found.append(sample)
+        return found
+
+    def _beside(self, folder: str, name: str, *, what: str) -> dict[str, Any]:
+        path = self.root / folder / f"{name}.json"
+        with self.faults.each():
+            content = read_json(path, what=what)
+            if not isinstance(content, dict):
+                raise DataError("unexpected structure", f"{path}: expected an object with an entry for each image")
+            return content
+        return {}
+
+
+def _blanks(captions: list[list[dict[str, Any]]]) -> Iterator[Blank]:
+    for index, found in enumerate(captions):
+        for blank in found:
+            yield Blank(caption=index, **blank | {"words": tuple(blank["words"])})
+
+
+class SceneQuestions(VQAv2):
+    """images, size, scene_seed: see Scenes.  The others: see VQAv2."""
+
+    def __init__(self, *, images: Mapping[str, int], size: int = 64, scene_seed: int = 0, **loading: Any) -> None:
+        splits = {split: [part for part in parts if part in images] for split, parts in PARTS.items()}
+        super().__init__(splits=splits, images="{split}/COCO_{split}_{id:012d}.png", **loading)
+        self.drawn: dict[str, Any] = {"images": dict(images), "size": size, "scene_seed": scene_seed}
+        self.root = scene_folder(self.root, **self.drawn)
+
+    def prepare_data(self) -> None:
+        draw(self.root, **self.drawn)
+
+
+class SceneGenome(VisualGenome):
+    """images, size, scene_seed: see Scenes, whose splits it has.  The others: see VisualGenome."""
+
+    def __init__(self, *, images: Mapping[str, int], size: int = 64, scene_seed: int = 0, **loading: Any) -> None:
+        super().__init__(annotations="visual_genome", images=".", **loading)
+        self.drawn: dict[str, Any] = {"images": dict(images), "size": size, "scene_seed": scene_seed}
+        self.root = scene_folder(self.root, **self.drawn)
+
+    def prepare_data(self) -> None:
+        draw(self.root, **self.drawn)
+
+    def samples(self, split: str) -> list[Sample]:
+        return [sample for sample in self.listed() if Path(str(sample.image)).parent.name in PARTS[split]]

@@ -1,0 +1,243 @@
+"""Data in tar shards (webdataset's layout), in a folder or at any address that fsspec opens.
+
+    root/manifest.json  root/train-00000.tar …      of `vlp data pack`
+    root/00000.tar  root/00000_stats.json …         of img2dataset
+
+A sample is a number here as everywhere, so order, exact resumption and equal steps of all processes are those of other
+data; shards are read one block after the other (vlp/data/shards/order.py), and remote ones are fetched into a cache.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from vlp.data.datamodule import DataModule, texts_of
+from vlp.data.images import ImageError
+from vlp.data.issues import DataError, first_five
+from vlp.data.shards.index import cached_index
+from vlp.data.shards.manifest import NAME, Manifest, Shard, check_name, expand, parse_manifest
+from vlp.data.shards.order import BlockOrders
+from vlp.data.shards.prefetch import ShardPrefetcher
+from vlp.data.shards.samples import ShardSamples
+from vlp.data.shards.store import ShardStore
+from vlp.random import permutation
+from vlp.structures import Sample
+from vlp.system.errors import UserError
+
+CACHE = "~/.cache/vlp/shards"
+REQUESTS = 16  # at the same time
+
+
+class Shards(DataModule):
+    """root: folder or URL.  splits: the shards of each split below it, a name, a pattern (`{000..012}`, `*`) or a list of
+    them, null = none; None = what the manifest says.  block: shards that training mixes with each other.
+
+    cache: folder for remote shards and for indices; cache_bytes: of all fetched shards of this root.
+    """
+
+    def __init__(
+        self,
+        *,
+        root: str | Path,
+        splits: Mapping[str, str | Sequence[str] | None] | None = None,
+        block: int = 16,
+        cache: str | Path | None = None,
+        cache_bytes: int = 100 << 30,
+        **loading: Any,
+    ) -> None:
+        super().__init__(root=root, **loading)
+        if block < 1:
+            raise UserError(f"data.block={block}: at least one shard must be read at a time")
+        if self.captions == "all":
+            raise UserError(
+                "data.captions=all needs to know all captions beforehand, which shards do not; give a number"
+            )
+        self.splits, self.block = splits, block
+        folder = Path(cache or os.environ.get("VLP_CACHE") or CACHE)
+        self.store = ShardStore(str(root), cache=folder, cache_bytes=cache_bytes, follow_symlinks=self.follow_symlinks)
+        self._manifest: Manifest | None = None
+        self._known: dict[str, list[Shard]] = {}
+
+    def manifest(self) -> Manifest:
+        """That of the root; an empty one where there is none. Read once."""
+        if self._manifest is None:
+            text = self.store.read_text(NAME)
+            self._manifest = Manifest(splits={}) if text is None else parse_manifest(text, place=self.store.where(NAME))
+            self.class_names, self.answer_names = self._manifest.class_names, self._manifest.answer_names
+        return self._manifest
+
+    def _by_name(self) -> dict[str, Shard]:
+        """All shards of the manifest."""
+        return {shard.name: shard for shards in self.manifest().splits.values() for shard in shards}
+
+    def shards(self, split: str) -> list[Shard]:
+        """Those of a split with what the manifest knows of them.  Raises DataError for one that is not there."""
+        listed = self._by_name()
+        if self.splits is None:
+            if not listed:
+                told = f"there is no {self.store.where(NAME)} and data.splits is not given"
+                raise DataError(
+                    "no shard",
+                    f"{told}; if `vlp data pack` was interrupted run it again, for shards of another origin run `vlp data "
+                    "index`, or name them, for example data.splits.train='{00000..00099}.tar'",
+                )
+            return list(self.manifest().splits.get(split, ()))
+        found: list[Shard] = []
+        for name in expand(self.splits.get(split) or []):
+            names = self.store.matching(name) if set(name) & set("*?[") else [name]
+            if not names:
+                raise DataError("no shard", f"no shard is called {self.store.where(name)}; correct data.splits.{split}")
+            for name in names:
+                check_name(name, place=f"data.splits.{split}")
+                found.append(listed.get(name, Shard(name=name)))
+        twice = [name for name, count in Counter(shard.name for shard in found).items() if count > 1]
+        if twice:
+            raise DataError("file listed twice", f"shards of {split} given more than once: {first_five(twice)}")
+        return found
+
+    # -- instead of a list of samples --------------------------------------------------------------------------------
+
+    def samples(self, split: str) -> ShardSamples:
+        counted = self._counted(split)
+        if split == "train" and self.max_train_samples is not None:
+            counted = self._some(counted, self.max_train_samples)
+        return ShardSamples(self.store, counted, [shard.samples or 0 for shard in counted])
+
+    def load(self, split: str) -> Sequence[Sample]:
+        return self.samples(split)  # what is wrong with one of them is found when it is read
+
+    def _train_samples(self) -> ShardSamples:
+        samples = self.split("train")
+        assert isinstance(samples, ShardSamples)
+        return samples
+
+    def training_order(self) -> BlockOrders:
+        return BlockOrders(self._train_samples().counts, block=self.block, seed=self.seed)
+
+    def reading_ahead(self) -> ShardPrefetcher | None:
+        return ShardPrefetcher(self._train_samples(), self.training_order()) if self.store.remote else None
+
+    def _counted(self, split: str) -> list[Shard]:
+        """The shards with their numbers of samples, from the manifest, from img2dataset's statistics, or by counting."""
+        if split not in self._known or self.faults.collect:
+            self._known[split] = self._look_up(split)
+        return self._known[split]
+
+    def _look_up(self, split: str) -> list[Shard]:
+        shards = self._there(self.shards(split), split)
+        expected = self._all(self._expected, shards)
+        listed = self._by_name()
+        counted, lost = [], Counter[str]()
+        for shard, samples in zip(shards, expected, strict=True):
+            told = listed[shard.name].bytes if shard.name in listed else None
+            shorter = told is not None and shard.bytes is not None and shard.bytes < told and not self.store.remote
+            if told not in (None, shard.bytes) and not shorter:
+                raise DataError(
+                    "shard changed",
+                    f"{self.store.where(shard.name)}: {shard.bytes} bytes, the manifest says {told}; put the right "
+                    "file there, or write its manifest anew with `vlp data index`",
+                )
+            if samples is None or shorter:
+                found = self._count(shard, split)
+                lost[shard.name] = max(0, (samples or 0) - found)
+                samples = found if samples is None else min(found, samples)
+            counted.append(replace(shard, samples=samples))
+        self._tell_lost(+lost, sum(number or 0 for number in expected), split)
+        return counted
+
+    def _there(self, shards: list[Shard], split: str) -> list[Shard]:
+        """Those that are there, with their sizes as they are."""
+        sizes = self._all(lambda shard: self.store.size(shard.name), shards)
+        missing = [shard.name for shard, size in zip(shards, sizes, strict=True) if size is None]
+        empty = [shard.name for shard, size in zip(shards, sizes, strict=True) if size == 0]
+        for kind, told, names in (("missing shard", "are not there", missing), ("empty shard", "have 0 bytes", empty)):
+            if names:
+                where = first_five(map(self.store.where, names))
+                message = f"{len(names)} of {len(shards)} {split} shards of {self.name} {told}: {where}"
+                self.faults.error(kind, f"{message}; complete the data, or correct data.root", count=len(names))
+        return [replace(shard, bytes=size) for shard, size in zip(shards, sizes, strict=True) if size]
+
+    def _all(self, ask: Callable[[Any], Any], shards: Sequence[Shard]) -> list[Any]:
+        """The answers for all of many shards; each may be a request to a server."""
+        with ThreadPoolExecutor(REQUESTS if self.store.remote else 1) as pool:
+            return list(pool.map(ask, shards))
+
+    def _expected(self, shard: Shard) -> int | None:
+        if shard.samples is not None:
+            return shard.samples
+        name = f"{shard.name.removesuffix('.tar')}_stats.json"
+        statistics = self.store.read_text(name)
+        if statistics is not None:
+            try:
+                return int(json.loads(statistics)["successes"])
+            except (ValueError, KeyError, TypeError) as error:
+                place = self.store.where(name)
+                raise DataError(
+                    "no statistics", f"{place}: expected img2dataset's file with successes in it"
+                ) from error
+        if self.store.remote:
+            told = f"how many samples {self.store.where(shard.name)} has is written nowhere"
+            raise DataError("no manifest", f"{told}; `vlp data index` reads the shards once and writes manifest.json")
+        return None
+
+    def _count(self, shard: Shard, split: str) -> int:
+        path = self.store.local(shard)
+        index = cached_index(path, self.store.index_file(shard), self.store.stamp(path))
+        for kind, count in index.faults.items():
+            told = f"{count} × {kind}: {first_five(index.examples[kind])}"
+            if split == "train":
+                self.faults.dropped(kind, told, count=count)
+            else:
+                message = f"{told}; leaving them out of {split} would change the metric: pack the data again"
+                self.faults.error(kind, message, count=count)
+        return len(index)
+
+    def _tell_lost(self, lost: Counter[str], of_all: int, split: str) -> None:
+        """Shards that are shorter than the manifest says: named, and too much for a run above the accepted share."""
+        if not lost:
+            return
+        count = lost.total()
+        told = (
+            f"{count} of {of_all} {split} samples of {self.name} are lost, as shards are cut off: "
+            f"{first_five(map(self.store.where, lost))}"
+        )
+        if split != "train" or count > self.max_bad_fraction * of_all:
+            self.faults.error("samples lost", f"{told}; put the right files there", count=count)
+        else:
+            self.faults.dropped("samples lost", told, count=count)
+
+    def _some(self, shards: list[Shard], count: int) -> list[Shard]:
+        """Shards drawn once and for all until they have so many samples, the last of them not used whole."""
+        chosen: list[Shard] = []
+        left = count
+        for number in permutation(len(shards), 0).tolist():
+            used = min(left, shards[number].samples or 0)
+            if used > 0:
+                chosen.append(replace(shards[number], samples=used))
+                left -= used
+        return chosen
+
+    def fingerprint(self, split: str) -> str:
+        """sha256 over names, sizes and checksums of the shards, as the manifest has them."""
+        digest = hashlib.sha256()
+        for shard in self._counted(split):
+            digest.update(f"{shard.name}\0{shard.samples}\0{shard.sha256 or shard.bytes}\n".encode())
+        return digest.hexdigest()
+
+    def identity(self) -> str:
+        return self.fingerprint("train")
+
+    def train_captions(self) -> Iterator[str]:
+        samples = self.split("train")
+        for number in range(len(samples)):
+            with suppress(ImageError):  # which training replaces and counts
+                yield from texts_of(samples[number])

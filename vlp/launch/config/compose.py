@@ -1,0 +1,240 @@
+"""From conf/ and the overrides to one checked config: Hydra's composition, without importing torch.
+
+The overrides and the experiment files are checked against what the other YAML files define (vlp/launch/config/schema.py), so a
+mistyped key fails here and not after a minute of training, or never.
+"""
+
+from __future__ import annotations
+
+import copy
+import os
+from collections.abc import Callable, Sequence
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any
+
+from hydra import version
+from hydra.core.override_parser.types import Override
+from hydra.errors import MissingConfigException
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+from vlp.launch.config.errors import EXPLAINED, ConfigError, explain
+from vlp.launch.config.resolve import resolve_config, to_yaml
+from vlp.launch.config.schema import Known, check_targets
+from vlp.system.compat import hydra as hydra_compat
+
+PartsOfCheckpoint = Callable[[str], list[tuple[str, str, Any]]]
+PACKAGE = Path(__file__).resolve().parents[2]
+
+
+def conf_folder() -> Path:
+    """The project's own YAML: `vlp/conf` in an installed wheel, `conf/` beside the package in a checkout."""
+    inside = PACKAGE / "conf"
+    return inside if inside.is_dir() else PACKAGE.parent / "conf"
+
+
+def study_folders() -> list[Path]:
+    """The YAML of studies, `experiments/*/conf` of the checkout and of the working folder, in order of name. They belong to
+    no wheel."""
+    checkouts = [Path.cwd(), *([PACKAGE.parent] if conf_folder().parent == PACKAGE.parent else [])]
+    folders = {folder.resolve(): None for root in checkouts for folder in sorted(root.glob("experiments/*/conf"))}
+    return [folder for folder in folders if folder.is_dir()]
+
+
+def config_folders() -> list[Path]:
+    """Where `vlp ls` and a run look for YAML, first match first: conf/ of the working folder, the project's own, studies."""
+    own = [Path("conf").resolve()] if Path("conf").is_dir() else []
+    return list(dict.fromkeys([*own, conf_folder().resolve(), *study_folders()]))
+
+
+def data_root(name: str) -> str:
+    """First existing folder of $VLP_DATA/NAME, data/NAME in the working folder, data/NAME in the checkout; else the first."""
+    roots = [Path(os.environ["VLP_DATA"])] if os.environ.get("VLP_DATA") else []
+    folders = [root / name for root in (*roots, Path("data"), PACKAGE.parent / "data")]
+    return str(next((folder for folder in folders if folder.exists()), folders[0]))
+
+
+class Composer:
+    """Composes `config_name` from `conf`, the folders in `extra`, and `conf/` in the working folder if there is one; the
+    project's own `conf` brings the studies' YAML with it.
+
+    of_checkpoint: for `evaluate`, (group, place in the config, content) of the parts that the checkpoint of this path was
+    trained with; they take the place of the groups that the overrides leave open.
+    """
+
+    def __init__(
+        self,
+        *,
+        conf: Path,
+        config_name: str,
+        extra: Sequence[Path] = (),
+        of_checkpoint: PartsOfCheckpoint | None = None,
+    ) -> None:
+        version.setbase("1.3")
+        OmegaConf.register_new_resolver("data_root", data_root, replace=True)
+        for folder in (conf, *extra):
+            if not folder.is_dir():
+                raise ConfigError(f"{folder}: no such config folder")
+        own = Path("conf").resolve()
+        self.studies = study_folders() if conf.resolve() == conf_folder().resolve() else []
+        check_names([conf.resolve(), *self.studies])
+        given = [folder.resolve() for folder in extra]
+        preferred = [*given, *([own] if own.is_dir() and own != conf.resolve() else [])]
+        preferred += [folder for folder in self.studies if folder not in given]
+        self.hydra = hydra_compat.create_hydra(config_name, conf, preferred)
+        self.loader: Any = self.hydra.config_loader
+        self.config_name, self.conf, self.extra = config_name, conf, list(extra)
+        self.of_checkpoint = of_checkpoint if config_name == "evaluate" else None
+        self._bases: dict[tuple[str, ...], tuple[DictConfig, Any]] = {}
+
+    def parse(self, lines: Sequence[str]) -> list[Override]:
+        """Overrides as Hydra reads them, sweeps included."""
+        try:
+            return hydra_compat.parse_overrides(self.loader, lines)
+        except EXPLAINED as error:
+            raise ConfigError(explain(error)) from error
+
+    def compose(self, lines: Sequence[str]) -> DictConfig:
+        """The checked config (its `hydra` node included) for one run."""
+        try:
+            return self._compose(list(lines))
+        except ConfigError:
+            raise
+        except MissingConfigException as error:
+            group, _, option = (error.missing_cfg_file or "").rpartition("/")
+            if not error.options and group:
+                error.options = self.loader.get_group_options(group)
+            study = option if group == "experiment" else "STUDY"
+            hint = (
+                f"; a study of the repository's experiments/ brings its own YAML: run in a checkout, or add --config-dir "
+                f"experiments/{study}/conf"
+            )
+            raise ConfigError(explain(error) + (hint if group and not self.studies else "")) from error
+        except EXPLAINED as error:
+            raise ConfigError(explain(error)) from error
+
+    def _compose(self, lines: list[str]) -> DictConfig:
+        overrides, repository = hydra_compat.parse_overrides_with_repository(self.loader, self.config_name, lines)
+        groups: list[Override] = []
+        values: list[Override] = []
+        for override in overrides:
+            if override.is_sweep_override():
+                key = override.get_key_element()
+                raise ConfigError(
+                    f"{override.input_line}: several values for one run: add -m to run them all, write {key}=[a,b] "
+                    f"for a list, or quote the value twice: '{key}=\"a,b\"'"
+                )
+            whole = isinstance(override.value(), dict) or not repository.group_exists(override.key_or_group)
+            if override.is_hydra_override() and override.key_or_group != "hydra.searchpath":
+                raise ConfigError(
+                    f"{override.input_line}: Hydra does not run the job here; name=… and runs=… choose the run folder"
+                )
+            (values if whole and not override.is_hydra_override() else groups).append(override)
+        base, defaults = self._base(tuple(str(override.input_line) for override in groups))
+        config = copy.deepcopy(base)
+        if self.of_checkpoint is not None:
+            chosen = {override.key_or_group for override in groups}
+            checkpoint = next((o.value() for o in reversed(values) if o.key_or_group == "checkpoint"), None)
+            for group, part, content in self.of_checkpoint(str(checkpoint)):
+                if group not in chosen:
+                    OmegaConf.update(config, part, content, merge=False, force_add=True)
+        origin = partial(self.origin, defaults)
+        for override in values:
+            text = Known(plain(config), self.groups, origin).check_override(override)
+            if override.is_delete() or text is None:
+                hydra_compat.apply_override(self.loader, override, config)
+            else:
+                OmegaConf.update(config, override.key_or_group, text, force_add=True)
+        check_targets(plain(config))
+        return config
+
+    def _base(self, groups: tuple[str, ...]) -> tuple[DictConfig, Any]:
+        """The config of a choice of groups, before any value is overridden; a sweep composes each choice once."""
+        if groups not in self._bases:
+            config = self.loader.load_configuration(self.config_name, list(groups), run_mode=RunMode.RUN)
+            defaults = self.loader.compute_defaults_list(self.config_name, list(groups), RunMode.RUN).defaults
+            experiments = [d for d in defaults if (d.config_path or "").startswith("experiment/")]
+            if experiments:
+                _, repository = hydra_compat.parse_overrides_with_repository(self.loader, self.config_name, groups)
+                others = [d for d in defaults if d not in experiments]
+                skeleton = plain(hydra_compat.compose_defaults(self.loader, others, repository))
+            for default in experiments:
+                if default.package:
+                    file = self.file(default.config_path)
+                    raise ConfigError(f"{file}: its first line must be: # @package _global_")
+                content = plain(repository.load_config(default.config_path).config)
+                for place, name in self._left_out(content, skeleton, groups):
+                    del content[place][name]
+                    with open_dict(config):
+                        del config[place][name]
+                known = Known(skeleton, self.groups, partial(self.origin, others))
+                known.check_file(self.file(default.config_path), content)
+            self._bases[groups] = config, defaults
+        return self._bases[groups]
+
+    def _left_out(
+        self, experiment: dict[str, Any], skeleton: dict[str, Any], lines: Sequence[str]
+    ) -> list[tuple[str, str]]:
+        """Parts that an experiment sets values of and the command line has not chosen: objective=[itc] of one with itm."""
+        chosen = {line.partition("=")[0].lstrip("+~") for line in lines}
+        return [
+            (place, name)
+            for group, place in (("objective", "objectives"), ("task", "tasks"), ("callbacks", "callbacks"))
+            if group in chosen
+            for name, values in (experiment.get(place) or {}).items()
+            if name not in (skeleton.get(place) or {}) and "_target_" not in (values or {})
+            if name in self.loader.get_group_options(group)
+        ]
+
+    @cached_property
+    def groups(self) -> list[str]:
+        """Every config group below conf/, with slashes: model, model/vision, …"""
+        found = [""]
+        for parent in found:  # grows while it is walked
+            names = self.loader.list_groups(parent)
+            found += [f"{parent}/{name}".lstrip("/") for name in names if name != "hydra"]
+        return found[1:]
+
+    def origin(self, defaults: Any, key: str) -> str:
+        """The YAML file that last sets `key`."""
+        for default in reversed(defaults):
+            loaded = hydra_compat.load_default(self.loader, default)
+            if OmegaConf.is_config(loaded) and OmegaConf.select(loaded, key, throw_on_missing=False) is not None:
+                return self.file(default.config_path)
+        return self.file(self.config_name)
+
+    def file(self, config_path: str) -> str:
+        """A YAML file as a message names it: conf/… or experiments/<study>/conf/…"""
+        name = f"{config_path}.yaml"
+        study = next((folder for folder in self.studies if (folder / name).is_file()), None)
+        return f"conf/{name}" if study is None else "/".join([*study.parts[-3:], name])
+
+    def show(self, lines: Sequence[str], *, kind: str, package: str | None, resolve: bool) -> str:
+        """YAML text of `--cfg`: the job's config, Hydra's, or both."""
+        config = self.compose(lines)
+        job = OmegaConf.create(resolve_config(config, Path("run")) if resolve else plain(config))
+        hydra = OmegaConf.create({"hydra": OmegaConf.to_container(config.hydra)})
+        chosen: Any = {"job": job, "hydra": hydra, "all": OmegaConf.merge(hydra, job)}[kind]
+        if package:
+            chosen = OmegaConf.select(chosen, package)
+            if not OmegaConf.is_config(chosen):
+                raise ConfigError(f"--package {package}: no such part of the config")
+        return to_yaml(chosen)
+
+
+def check_names(folders: Sequence[Path]) -> None:
+    """Raises ConfigError where two of the folders have a YAML file of the same name: only the first would be read."""
+    first: dict[Path, Path] = {}
+    for folder in folders:
+        for file in folder.rglob("*.yaml"):
+            other = first.setdefault(file.relative_to(folder), folder)
+            if other != folder:
+                name = file.relative_to(folder)
+                raise ConfigError(f"{file}: {other / name} has the same name; rename one of them")
+
+
+def plain(config: DictConfig) -> dict[str, Any]:
+    """The config without Hydra's own node, unresolved."""
+    container: Any = OmegaConf.to_container(config, resolve=False)
+    return {key: value for key, value in container.items() if key != "hydra"}

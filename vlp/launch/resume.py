@@ -1,0 +1,93 @@
+"""resume=FOLDER: a run's own frozen config, with some values changed, where it was or where it was moved to."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from vlp.launch.config.changes import changes
+from vlp.launch.config.compose import Composer
+from vlp.launch.config.errors import ConfigError
+from vlp.launch.config.resolve import resolve_values
+from vlp.launch.config.schema import Known, lookup
+from vlp.launch.process import shown
+from vlp.launch.runs.folder import freeze, header, origin, read
+from vlp.launch.runs.lock import locked
+
+
+def go_where_it_began(folder: Path) -> None:
+    """The folder from which a run was started, which its paths are meant from, becomes this process's, where it exists."""
+    cwd = origin(header(folder))[1]
+    if cwd is not None and cwd.is_dir():
+        os.chdir(cwd)
+
+
+def again(folder: Path, composer: Composer, overrides: list[str]) -> None:
+    """Changes FOLDER/config.yaml and keeps the one before beside it.  Raises ConfigError."""
+    if not os.access(folder, os.W_OK):
+        raise ConfigError(f"resume={folder}: it cannot be written to")
+    with locked(folder):
+        _again(folder, composer, overrides)
+
+
+def _again(folder: Path, composer: Composer, overrides: list[str]) -> None:
+    file = folder / "config.yaml"
+    then: Any = OmegaConf.to_container(read(file), resolve=False)
+    told = header(folder)
+    here: Any = _moved(then, folder, *origin(told))
+    now = here | ({"force": False} if here.get("force") else {})  # asked for anew each time
+    for override in composer.parse(overrides):
+        key = override.key_or_group
+        if override.is_sweep_override() or override.is_add() or override.is_delete() or override.is_force_add():
+            raise ConfigError(f"{override.input_line}: resume=FOLDER goes on with one config and the keys that it has")
+        if key == "force":
+            now["force"] = bool(override.value())
+            continue
+        if key in composer.groups:
+            raise ConfigError(
+                f"{override.input_line}: {folder} goes on with its own parts; to exchange one start a new run, from its weights "
+                f"with checkpoint={folder / 'checkpoints' / 'last.ckpt'}"
+            )
+        if not lookup(now, key)[0]:
+            raise ConfigError(
+                f"{override.input_line}: {folder} goes on with its own config, which has no {key}: set one of its values, "
+                "such as trainer.devices=2"
+            )
+        text = Known(now, composer.groups, lambda key: str(file)).check_override(override)
+        changed = OmegaConf.create(now)
+        OmegaConf.update(changed, key, override.value() if text is None else text, force_add=True)
+        now = OmegaConf.to_container(changed, resolve=False)
+    now = resolve_values(OmegaConf.create(now))  # a secret goes to the run by its environment
+    differing = changes(here, now)
+    if differing and not now.get("force"):
+        raise ConfigError(
+            f"resume={folder}: {'; '.join(differing)}: that would change what is trained; leave it, or add force=true"
+        )
+    if then != now:
+        count = next(n for n in range(1, 10_000) if not (folder / f"config.{n}.yaml").exists())
+        shutil.copyfile(file, folder / f"config.{count}.yaml")
+        told = [line for line in told if not line.startswith("gone on with: ")]
+        freeze(folder, now, "\n".join([*told, f"gone on with: {' '.join(shown(overrides))}"]))
+
+
+def _moved(config: Any, folder: Path, named: str | None, cwd: Path | None) -> Any:
+    """The config with the folder's present name, where it was moved."""
+    if named is None or cwd is None or (cwd / named).resolve() == folder:
+        return config
+
+    def renamed(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: renamed(inner) for key, inner in value.items()}
+        if isinstance(value, list):
+            return [renamed(inner) for inner in value]
+        return str(folder) + value[len(named) :] if isinstance(value, str) and _below(value, named) else value
+
+    return renamed(config)
+
+
+def _below(path: str, folder: str) -> bool:
+    return path == folder or path.startswith(folder + os.sep)

@@ -1,0 +1,229 @@
+"""`vlp compare RUN…`: what differs between runs, beside their final figures.
+
+Runs whose configs differ only in `seed` become one row: mean ± sample standard deviation over the seeds. A seed that was
+run several times counts once, by its newest finished run.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import re
+import statistics
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import yaml
+from rich.console import Console
+
+from vlp.launch.config.changes import flat
+from vlp.launch.config.errors import ConfigError, listing
+from vlp.system import tables
+from vlp.system.suggest import did_you_mean
+
+MAIN = re.compile(r"^(?!.*chance).*(_r1|accuracy|top1|score)$")
+IGNORED = {"seed", "resume", "runs", "sweep", "loggers", "callbacks", "monitor"}  # none changes what is trained
+
+
+class Run(NamedTuple):
+    folder: Path
+    seed: Any
+    settings: dict[str, Any]  # dotted keys, without those that IGNORED names or that hold the run folder's own name
+    figures: dict[str, float] | None  # None: unfinished
+    monitor: str | None = None  # the figure that chose best.ckpt
+
+
+class Row(NamedTuple):
+    """Runs that differ at most in their seed."""
+
+    settings: dict[str, Any]
+    runs: list[Run]  # one for each seed
+    repeats: list[Run]  # older or unfinished ones of the same seeds
+    figures: dict[str, tuple[float, float | None]]  # mean and standard deviation over the finished runs
+
+
+def compare(
+    folders: Sequence[Path], *, metrics: Sequence[str] = (), csv_file: Path | None = None, as_json: bool = False
+) -> None:
+    """Print the table, or JSON; write it as CSV where asked."""
+    runs = find(folders)
+    available = sorted({name for run in runs for name in run.figures or ()})
+    chosen = [name for text in metrics for name in match(text, available)] or main_figures(
+        available, monitored=dict.fromkeys(run.monitor for run in runs if run.monitor)
+    )
+    rows = arrange(runs, chosen)
+    if csv_file is not None:
+        with open(csv_file, "w", newline="", encoding="utf-8") as stream:
+            writer = csv.writer(stream)
+            writer.writerow(
+                [
+                    *rows[0].settings,
+                    "seeds",
+                    "finished",
+                    "repeats",
+                    *(name + part for name in chosen for part in ("", " std")),
+                ]
+            )
+            for row in rows:
+                figures = [value for name in chosen for value in row.figures.get(name, (None, None))]
+                writer.writerow([*row.settings.values(), len(row.runs), finished(row), len(row.repeats), *figures])
+    if as_json:
+        records = [
+            {
+                **row._asdict(),
+                "runs": {str(run.folder): run.figures for run in row.runs},
+                "repeats": [str(run.folder) for run in row.repeats],
+            }
+            for row in rows
+        ]
+        print(json.dumps(records, indent=2, default=str))
+    else:
+        show(rows, chosen)
+
+
+def find(folders: Sequence[Path]) -> list[Run]:
+    """The run folders (those with a config.yaml) at or below each folder, in order of path."""
+    for folder in folders:
+        if not folder.is_dir():
+            raise ConfigError(f"{folder}: there is no such folder; name a run, or a folder of runs such as runs/scenes")
+    found = {folder: sorted(folder.rglob("config.yaml")) for folder in folders}
+    for folder, own in found.items():
+        if not own:
+            raise ConfigError(f"{folder}: no run in it (a run folder holds config.yaml)")
+    files = {file.resolve(): file for own in found.values() for file in own}
+    return [load(file) for file in files.values()]
+
+
+def load(file: Path) -> Run:
+    folder, figures = file.parent, None
+    try:
+        config = dict(flat(yaml.safe_load(file.read_text(encoding="utf-8"))))
+        if (folder / "results.json").is_file():
+            results = json.loads((folder / "results.json").read_text(encoding="utf-8"))
+            figures = {key: value for key, value in results.items() if type(value) in (int, float)}
+    except (yaml.YAMLError, ValueError, AttributeError) as error:
+        raise ConfigError(
+            f"{folder}: config.yaml or results.json is not readable: {' '.join(str(error).split())}"
+        ) from error
+    ignored = {key for key, value in config.items() if key.split(".")[0] in IGNORED or f"/{folder.name}" in str(value)}
+    settings = {key: value for key, value in config.items() if key not in ignored}
+    return Run(folder, config.get("seed"), settings, figures, config.get("monitor"))
+
+
+def arrange(runs: Sequence[Run], metrics: Sequence[str]) -> list[Row]:
+    """One row for each config. Where a `_target_` differs, it stands for all that lies beside and below it."""
+    names = sorted({key for run in runs for key in run.settings})
+    keys = [key for key in names if len({json.dumps(run.settings.get(key), default=str) for run in runs}) > 1]
+    parts = tuple(key.removesuffix("_target_") for key in keys if key.endswith("_target_"))
+    columns = [key for key in keys if key.endswith("_target_") or not key.startswith(parts or "\0")]
+    groups: dict[str, list[Run]] = {}
+    for run in runs:
+        groups.setdefault(json.dumps([run.settings.get(key) for key in keys], default=str), []).append(run)
+    rows = []
+    for found in groups.values():
+        counted: dict[Any, Run] = {}
+        for run in found:  # from old to new
+            if run.seed not in counted or run.figures is not None or counted[run.seed].figures is None:
+                counted[run.seed] = run
+        group = list(counted.values())
+        values = {name: [run.figures[name] for run in group if run.figures and name in run.figures] for name in metrics}
+        spread = {
+            name: (statistics.fmean(v), statistics.stdev(v) if len(v) > 1 else None) for name, v in values.items() if v
+        }
+        repeats = [run for run in found if run not in group]
+        rows.append(Row({key: group[0].settings.get(key) for key in columns}, group, repeats, spread))
+    return rows
+
+
+def match(text: str, available: Sequence[str]) -> list[str]:
+    """The figure of that name, else those whose names contain the text."""
+    found = [name for name in available if name == text] or [name for name in available if text in name]
+    if not found:
+        hint = did_you_mean(text, available) or f" there are {listing(available) or 'none yet'}"
+        raise ConfigError(f"--metric {text}: no run has such a figure:{hint}")
+    return found
+
+
+def main_figures(names: Iterable[str], *, monitored: Iterable[str] = (), limit: int = 4) -> list[str]:
+    """The few to show unasked: first those that the runs monitored, then recall at 1 and accuracies on the test split, else on
+    validation."""
+    names = [name for name in names if "/" in name]
+    first = [name for name in monitored if name in names]
+    chosen = [name for name in names if name.startswith("test/")] or [name for name in names if name.startswith("val/")]
+    main = [name for name in chosen if MAIN.search(name)] or chosen
+    return list(dict.fromkeys([*first, *main[:limit]]))
+
+
+def short(names: Sequence[str]) -> list[str]:
+    """The last part of each name where that still tells them apart."""
+    last = [name.removesuffix("._target_").rpartition("/")[2].rpartition(".")[2] for name in names]
+    return [part if last.count(part) == 1 else name for part, name in zip(last, names, strict=True)]
+
+
+def figure_headers(names: Sequence[str]) -> list[str]:
+    """`short`, with the split where the figures are of several."""
+    splits = [name.partition("/")[0] for name in names]
+    several = len(set(splits)) > 1
+    tails = zip(splits, short([name.partition("/")[2] for name in names]), strict=True)
+    return [f"{split} {tail}" for split, tail in tails] if several else short(names)
+
+
+def finished(row: Row) -> int:
+    return sum(run.figures is not None for run in row.runs)
+
+
+def summary(figure: tuple[float, float | None] | None) -> str:
+    mean, spread = figure or (None, None)
+    return "" if mean is None else f"{mean:.4g}" + ("" if spread is None else f" ± {spread:.2g}")
+
+
+def show(rows: Sequence[Row], metrics: Sequence[str]) -> None:
+    base = os.path.commonpath([run.folder.parent for row in rows for run in row.runs])
+    first = [
+        ("(first) run", [os.path.relpath(row.runs[0].folder, base or ".") for row in rows]),
+        ("finished", [f"{finished(row)} of {len(row.runs)}" if finished(row) else "unfinished" for row in rows]),
+    ]
+    settings = [
+        (header, [_cell(key, row.settings[key]) for row in rows])
+        for key, header in zip(rows[0].settings, short(list(rows[0].settings)), strict=True)
+    ]
+    figures = [
+        (header, [summary(row.figures.get(name)) for row in rows])
+        for name, header in zip(metrics, figure_headers(metrics), strict=True)
+    ]
+    # one setting at least tells the rows apart, and one figure is what was asked for; then figures come before settings
+    left = Console().width - sum(map(_width, [*first, *settings[:1], *figures[:1]]))
+    more_figures, left = _fitting(figures[1:], left)
+    more_settings, left = _fitting(settings[1:], left)
+    notes = [
+        f"{len(columns) - 1 - len(more)} more {what}: see --csv or --json"
+        for columns, more, what in ((settings, more_settings, "settings differ"), (figures, more_figures, "figures"))
+        if len(columns) - 1 > len(more)
+    ]
+    figures, settings = [*figures[:1], *more_figures], [*settings[:1], *more_settings]
+    if repeats := sum(len(row.repeats) for row in rows):
+        notes.append(f"{repeats} older or unfinished runs of the same seed are not counted")
+    columns = [*first, *settings, *figures]
+    cells = zip(*(cells for _, cells in columns), strict=True)
+    tables.show(tables.table([header for header, _ in columns], cells, title=base, caption="; ".join(notes) or None))
+
+
+def _cell(key: str, value: Any) -> str:
+    return str(value).rpartition(".")[2] if key.endswith("_target_") else str(value)
+
+
+def _fitting(columns: list[tuple[str, list[str]]], left: int) -> tuple[list[tuple[str, list[str]]], int]:
+    """As many of the first columns as the width that is left has room for, and what is then left."""
+    count = 0
+    for column in columns:
+        if (left := left - _width(column)) < 0:
+            break
+        count += 1
+    return columns[:count], left
+
+
+def _width(column: tuple[str, list[str]]) -> int:
+    """Of its longest text and of the lines and spaces around it."""
+    return max(map(len, [column[0], *column[1]])) + 3

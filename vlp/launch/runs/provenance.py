@@ -1,0 +1,41 @@
+"""What a run was trained on and measured by, for those who measure its checkpoint: its own config says it."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from vlp.launch.config.errors import ConfigError
+from vlp.launch.runs.folder import header, origin
+
+PARTS = {"data": "data", "task": "tasks"}  # the config group → its place in a config
+
+
+def of_checkpoint(path: str) -> list[tuple[str, str, Any]]:
+    """Group, place in a config and content of the data and the tasks of the run whose folder this is, or in whose
+    checkpoints/ it lies; nothing for other files.  Raises ConfigError."""
+    place = Path(os.path.expanduser(path)).absolute()
+    folder = place.parents[1] if place.parent.name == "checkpoints" else place
+    if not (folder / "config.yaml").is_file():
+        return []
+    file = folder / "config.yaml"
+    try:
+        config = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{file}: not readable: {' '.join(str(error).split())}") from error
+    if not isinstance(config, dict):
+        raise ConfigError(f"{file}: not a config; it should hold keys and values")
+    cwd = origin(header(folder))[1]
+    return [(group, part, _from(config[part], cwd)) for group, part in PARTS.items() if config.get(part)]
+
+
+def _from(value: Any, cwd: Path | None, key: str = "") -> Any:
+    """Folders of data are meant from where the run was started, if they are still there."""
+    if isinstance(value, dict):
+        return {name: _from(inner, cwd, name) for name, inner in value.items()}
+    if key == "root" and isinstance(value, str) and cwd and cwd != Path.cwd() and (cwd / value).exists():
+        return str(cwd / value)
+    return value

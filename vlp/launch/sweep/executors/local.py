@@ -1,0 +1,31 @@
+"""sweep.on=here: the jobs are processes of this machine, each pinned to its devices where `sweep.devices` names some."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from vlp.launch.process import process
+from vlp.launch.sweep.job_process import Process
+from vlp.launch.sweep.ledger import Job
+
+
+class Here:
+    together = False
+
+    def __init__(self, command: str, settings: dict[str, Any]) -> None:
+        self.command, self.minutes, self.grace = command, settings["minutes"], settings["grace"]
+        self.at_once: int = settings["jobs"]
+
+    def start(self, jobs: list[Job]) -> list[Process]:
+        return [self.start_one(job) for job in jobs]
+
+    def start_one(self, job: Job) -> Process:
+        folder = Path(job["folder"])
+        arguments, environment = process(self.command, folder / "config.yaml")
+        if job["devices"] is not None:
+            environment["CUDA_VISIBLE_DEVICES"] = job["devices"]
+        return Process.start(folder, arguments, environment, self.minutes, self.grace)
+
+    def find(self, job: Job) -> Process | None:
+        return Process.find(Path(job["folder"]), self.minutes, self.grace)

@@ -1,0 +1,169 @@
+"""sweep=optuna: Optuna suggests the next values from those tried so far (ask, run, tell).
+
+The study is a journal file in the sweep's folder. Each suggestion draws from its own seed, of sweep.seed and the trial's
+number, so a resumed search suggests what an uninterrupted one would have, as long as one job runs at a time.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+import warnings
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep
+
+from vlp.launch.config.errors import ConfigError
+from vlp.launch.sweep.ledger import Job, Ledger
+
+SAMPLERS = ("tpe", "random", "cmaes")
+DIRECTIONS = ("maximize", "minimize")
+
+
+def distributions(overrides: Sequence[Override]) -> dict[str, Any]:
+    """Of each swept key. interval: numbers between; int(interval), range: whole numbers or steps; a,b and choice: names."""
+    found = {o.get_key_element(): distribution(o) for o in overrides if o.is_sweep_override()}
+    if not found:
+        raise ConfigError(
+            "sweep=optuna: nothing to search; give a key several values, such as optimizer.lr=interval(1e-5,1e-2)"
+        )
+    return found
+
+
+def distribution(override: Override) -> Any:
+    from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+
+    line, value = override.input_line, override.value()
+    tags = set(getattr(value, "tags", ()))
+    log = "log" in tags
+    if tags - {"log"}:
+        raise ConfigError(f"{line}: unknown tag {', '.join(map(str, tags - {'log'}))}; there is log")
+    try:
+        if isinstance(value, IntervalSweep):
+            assert value.start is not None
+            assert value.end is not None
+            if isinstance(value.start, int) and isinstance(value.end, int):
+                return IntDistribution(value.start, value.end, log=log)
+            return FloatDistribution(value.start, value.end, log=log)
+        if isinstance(value, RangeSweep) and not getattr(value, "shuffle", False):
+            numbers = list(value.range())
+            if all(isinstance(number, int) for number in numbers):
+                return IntDistribution(numbers[0], numbers[-1], step=int(value.step), log=log)
+            return FloatDistribution(numbers[0], numbers[-1], step=float(value.step))
+    except (ValueError, IndexError) as error:
+        raise ConfigError(f"{line}: {error or 'it holds no value'}") from error
+    if getattr(value, "shuffle", False) or log:
+        raise ConfigError(f"{line}: a search has no order to shuffle, and log is for numbers: tag(log, interval(…))")
+    choices = list(override.sweep_string_iterator())
+    if not choices:
+        raise ConfigError(f"{line}: no value matches")
+    return CategoricalDistribution(choices)
+
+
+def check_search(settings: dict[str, Any]) -> None:
+    for key, known in (("sampler", SAMPLERS), ("direction", DIRECTIONS)):
+        if settings[key] not in known:
+            raise ConfigError(f"sweep.{key}={settings[key]}: there are {', '.join(known)}")
+    if type(settings["trials"]) is not int or settings["trials"] < 1:
+        raise ConfigError(f"sweep.trials={settings['trials']}: expects a whole number above 0")
+    if settings["sampler"] == "cmaes":
+        try:
+            import cmaes  # noqa: F401
+        except ModuleNotFoundError as error:
+            raise ConfigError("sweep.sampler=cmaes needs another package: pip install cmaes") from error
+
+
+class Search:
+    """The source of jobs. make: freezes one job from the texts of its swept keys; it may raise ConfigError."""
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        space: dict[str, Any],
+        settings: dict[str, Any],
+        make: Callable[[dict[str, str], int], Job],
+    ) -> None:
+        import optuna
+        from optuna.storages import JournalStorage
+        from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
+
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
+        journal = str((ledger.folder / "optuna.log").resolve())
+        (Path(journal + ".lock")).unlink(missing_ok=True)  # left by a killed sweep; ours is the only process (held)
+        storage = JournalStorage(JournalFileBackend(journal, lock_obj=JournalFileOpenLock(journal)))
+        self.optuna, self.ledger, self.space, self.settings, self.make = optuna, ledger, space, settings, make
+        self.study = optuna.create_study(
+            storage=storage, study_name="sweep", direction=settings["direction"], load_if_exists=True
+        )
+        self.waiting: list[Job] = []
+        self.left = self.unrecorded()
+
+    def unrecorded(self) -> list[Any]:
+        """Trials that were asked for just before a kill, with no job yet."""
+        known = {job["trial"] for job in self.ledger.jobs}
+        running = self.study.get_trials(deepcopy=False, states=[self.optuna.trial.TrialState.RUNNING])
+        return [trial for trial in running if trial.number not in known]
+
+    def sampler(self, number: int) -> Any:
+        seed = self.settings["seed"]
+        if seed is not None:
+            seed = int.from_bytes(hashlib.sha256(f"{seed} {number}".encode()).digest()[:4], "little")
+        samplers = self.optuna.samplers
+        if self.settings["sampler"] == "random":
+            return samplers.RandomSampler(seed=seed)
+        if self.settings["sampler"] == "cmaes":
+            return samplers.CmaEsSampler(seed=seed)
+        # jobs that run beside each other must not all try the same place
+        return samplers.TPESampler(seed=seed, constant_liar=self.settings["jobs"] > 1)
+
+    def take(self) -> Job | None:
+        if self.waiting:
+            return self.waiting.pop(0)
+        while self.left or len(self.ledger.jobs) < self.settings["trials"]:
+            if self.left:
+                trial = self.left.pop(0)
+            else:
+                self.study.sampler = self.sampler(len(self.study.get_trials(deepcopy=False)))
+                trial = self.study.ask(fixed_distributions=self.space)
+            texts = {key: value if isinstance(value, str) else repr(value) for key, value in trial.params.items()}
+            job = self.make(texts, trial.number)
+            if job["status"] == "pending":
+                return job
+            self.ended(job)  # a value that does not fit the others: a failed trial, to be learned from
+        return None
+
+    def again(self, job: Job) -> None:
+        self.waiting.append(job)
+
+    def ended(self, job: Job) -> None:
+        states = self.optuna.trial.TrialState
+        value = (job["metric"] or {}).get("value")
+        if job["status"] == "finished" and value is None:
+            name = self.ledger.content.get("metric")
+            print(f"job {job['index']}: its results have no {name}, set sweep.metric to one of theirs", file=sys.stderr)
+        trial = self.study.get_trials(deepcopy=False)[job["trial"]]
+        state = states.FAIL if value is None or value != value else states.COMPLETE
+        values = float(value) if value is not None and state == states.COMPLETE else None
+        if trial.state == states.RUNNING:
+            self.study.tell(job["trial"], values, state=state)
+        elif (
+            trial.state == states.FAIL and state == states.COMPLETE and not job.get("told")
+        ):  # failed first, resumed since
+            job["told"] = True
+            self.study.add_trial(
+                self.optuna.trial.create_trial(params=trial.params, distributions=trial.distributions, value=values)
+            )
+        self.ledger.write()
+
+    def best(self) -> str | None:
+        """The best job's overrides and figure, in one line."""
+        done = [job for job in self.ledger.jobs if job["metric"] and job["metric"]["value"] == job["metric"]["value"]]
+        if not done:
+            return None
+        choose = max if self.settings["direction"] == "maximize" else min
+        job = choose(done, key=lambda job: job["metric"]["value"])
+        figure = f"{job['metric']['name']} = {job['metric']['value']:.6g}"
+        return f"best: job {job['index']}, {figure}, with {job['overrides']} ({job['folder']})"

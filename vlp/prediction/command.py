@@ -1,0 +1,69 @@
+"""`vlp predict CHECKPOINT TASK INPUT…`: what a checkpoint makes of single images, one JSON line each."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from vlp.system.errors import UserError
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.epilog = (
+        "TASK is one of `vlp ls task`, if the checkpoint has what it needs. A JSONL file has a line for each image, with the "
+        "keys image (or images, of a pair), question, captions and choices; paths are relative to the file. Options are for "
+        "the inputs that do not say it themselves. Exit code 0: all is predicted; 2: an input or the command is wrong, and "
+        "nothing is written."
+    )
+    parser.add_argument(
+        "checkpoint", type=Path, metavar="CHECKPOINT", help="a run folder, or any file that vlp.load reads"
+    )
+    parser.add_argument("task", metavar="TASK", help="captioning, vqa, zero_shot, retrieval, …")
+    parser.add_argument(
+        "inputs", nargs="+", type=Path, metavar="INPUT", help="image files, or JSONL files that name them"
+    )
+    parser.add_argument(
+        "--question", metavar="TEXT", help="asked about each image; nlvr2, visual_entailment: the sentence"
+    )
+    parser.add_argument(
+        "--caption", action="append", default=[], metavar="TEXT", help="compared with each image; may be repeated"
+    )
+    parser.add_argument("--choice", action="append", default=[], metavar="TEXT", help="to choose from; may be repeated")
+    parser.add_argument(
+        "--label", action="append", default=[], metavar="NAME", help="a class of zero_shot; may be repeated"
+    )
+    parser.add_argument(
+        "--answer", action="append", default=[], metavar="TEXT", help="a candidate answer of vqa; may be repeated"
+    )
+    parser.add_argument(
+        "--out", type=Path, metavar="FILE", help="write the lines to a file that appears when all are done"
+    )
+    parser.add_argument(
+        "--tokenizer", type=Path, metavar="PATH", help="the vocabulary, for checkpoints that do not hold theirs"
+    )
+    parser.add_argument("--batch-size", type=int, default=32, metavar="N", help="images at a time (%(default)s)")
+
+
+def run(options: argparse.Namespace) -> None:
+    from vlp.prediction.inputs import check_images, read_inputs
+
+    if options.batch_size < 1:
+        raise UserError(f"--batch-size expects a number above 0, got {options.batch_size}")
+    if options.out is not None and not options.out.parent.is_dir():
+        raise FileNotFoundError(f"{options.out}: there is no folder {options.out.parent}; create it first")
+    if not options.checkpoint.expanduser().exists():
+        raise FileNotFoundError(f"{options.checkpoint}: there is no such checkpoint")
+    inputs = read_inputs(options.inputs, question=options.question, captions=options.caption, choices=options.choice)
+    check_images(inputs)
+    from vlp.prediction.tasks import chosen_task, lines
+    from vlp.predictor import load
+    from vlp.system.atomic import atomic_write_text
+
+    predictor = load(options.checkpoint, tokenizer=options.tokenizer)
+    task = chosen_task(predictor, options.task, labels=options.label, answers=options.answer)
+    found = lines(predictor, task, options.task, inputs, batch_size=options.batch_size)
+    if options.out is None:
+        for line in found:
+            print(line, end="", flush=True)
+    else:
+        atomic_write_text(options.out, found)

@@ -1,0 +1,131 @@
+"""The last frame of a run's process: a mistake in data or settings ends in one sentence, its traceback in the run folder.
+
+The exit codes are those of vlp/system/exit_codes.py.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from omegaconf.errors import OmegaConfBaseException
+
+from vlp.data.loader import LostWorker
+from vlp.system import exit_codes, ranks
+from vlp.system.compat.torch import data_worker_died, lost_connection
+from vlp.system.errors import is_user_error
+from vlp.system.secrets import hide_in_tracebacks, redact, values
+from vlp.training.lifecycle.nonfinite import NotFinite
+from vlp.training.lifecycle.signals import SIGNALS, Stopped
+
+
+def enter(name: str, function: Callable[[Path], Any]) -> None:
+    """`function` of the config file on the command line.
+
+    The text of a UserError or an OSError is printed and the process exits with 2 (4 where training diverged); of LostWorker with
+    1. Anything else is a defect, of vlp or of a library, and keeps its traceback.
+    """
+    config = Path(sys.argv[1])
+    rank = ranks.rank()
+    end_with_parent()
+    SIGNALS.install()
+    secrets = values(config)
+    hide_in_tracebacks(secrets)
+    try:
+        _run(function, config)
+    except Stopped as stopped:
+        _stopped(name, config, rank, stopped)
+    except (
+        MisconfigurationException,
+        OmegaConfBaseException,
+    ) as error:  # a device that is not there; a secret that is not set
+        _note(config, rank, secrets)
+        told = " ".join(str(error).split())
+        print(redact(f"{name}: {told} (traceback: {_file(config, rank)})", secrets), file=sys.stderr, flush=True)
+        _exit(exit_codes.MISTAKE)
+    except Exception as error:
+        if isinstance(error, LostWorker) or is_user_error(error):
+            if isinstance(error, LostWorker) and SIGNALS.stop_code:  # what told this run to stop told its workers, too
+                _stopped(name, config, rank, Stopped(SIGNALS.stop_code))
+            _note(config, rank, secrets)
+            whose = f"rank {rank}: " if rank else ""
+            sentence = f"{name}: {whose}{error} (traceback: {_file(config, rank)})"
+            print(redact(sentence, secrets), file=sys.stderr, flush=True)
+            _exit(_exit_code(error))
+        if not several():
+            raise
+        if code := SIGNALS.told():  # this rank waited for one that was told to stop
+            _stopped(name, config, rank, Stopped(code))
+        _note(config, rank, secrets)
+        first = _first(config)
+        if first is not None and first[0] != rank:  # this one only lost its partner
+            print(f"{name}: rank {first[0]} failed first: {redact(first[1], secrets)}", file=sys.stderr, flush=True)
+        elif lost_connection(error):
+            print(f"{name}: rank {rank} lost another rank, which was killed: {error}", file=sys.stderr, flush=True)
+        raise
+
+
+def _run(function: Callable[[Path], Any], config: Path) -> None:
+    try:
+        function(config)
+    except RuntimeError as error:
+        if isinstance(error, LostWorker) or not data_worker_died(error):
+            raise
+        raise LostWorker(f"a data worker died ({error}); go on with resume={config.parent}") from error
+
+
+def _exit_code(error: Exception) -> int:
+    if isinstance(error, LostWorker):
+        return exit_codes.FAILED
+    return exit_codes.DIVERGED if isinstance(error, NotFinite) else exit_codes.MISTAKE
+
+
+def _stopped(name: str, config: Path, rank: int, stopped: Stopped) -> None:
+    if rank == 0:
+        print(f"{name}: {stopped}; go on with resume={config.parent}", file=sys.stderr, flush=True)
+    _exit(stopped.code)
+
+
+def end_with_parent() -> None:
+    """A rank that was started by another ends when that one does, also when it was killed (Linux)."""
+    if sys.platform == "linux" and ranks.local_rank() and "TORCHELASTIC_RUN_ID" not in os.environ:
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+
+
+def several() -> bool:
+    """Whether the run has several processes, of which the first that fails is to be told."""
+    return SIGNALS.connected or int(os.environ.get("WORLD_SIZE", "1")) > 1  # which Lightning removes when it fails
+
+
+def _file(config: Path, rank: int) -> Path:
+    return config.parent / ("error.txt" if rank == 0 else f"error_rank_{rank}.txt")
+
+
+def _note(config: Path, rank: int, secrets: Any) -> None:
+    try:
+        _file(config, rank).write_text(redact(traceback.format_exc(), secrets), encoding="utf-8")
+    except OSError:  # a full disk must not hide what happened
+        traceback.print_exc()
+
+
+def _first(config: Path) -> tuple[int, str] | None:
+    """The rank that failed first, and its last line."""
+    files = [config.parent / "error.txt", *config.parent.glob("error_rank_*.txt")]
+    files = sorted((file for file in files if file.exists()), key=lambda file: file.stat().st_mtime)
+    if not files:
+        return None
+    number = files[0].stem.removeprefix("error_rank_")
+    return (int(number) if number.isdigit() else 0), files[0].read_text(encoding="utf-8").strip().splitlines()[-1]
+
+
+def _exit(code: int) -> None:
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code) if several() else sys.exit(code)
