@@ -17,6 +17,8 @@ if (
 # before anything of vlp is imported, so that every jaxtyping annotation in it is checked at each call
 _hook = install_import_hook("vlp", "beartype.beartype")
 
+pytest_plugins = ("tests.data_fixtures",)
+
 SHARED = Path(__file__).resolve().parent.parent.parent / "shared"
 
 

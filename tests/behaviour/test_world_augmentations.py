@@ -10,7 +10,7 @@ import numpy as np
 import PIL.Image
 import torch
 
-from tests.data.conftest import Letters
+from tests.data_fixtures import Letters
 from tests.processes import run_processes
 from vlp.data.transforms import EvalTransform, TrainTransform
 from vlp.datasets.karpathy import Karpathy

@@ -1,4 +1,4 @@
-"""A small Karpathy-style data set of coloured pictures, and a tokenizer without a vocabulary."""
+"""Fixtures for tests of data: a small Karpathy-style data set of coloured pictures, and a tokenizer without a vocabulary."""
 
 from __future__ import annotations
 

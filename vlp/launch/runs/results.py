@@ -1,0 +1,70 @@
+"""results.json: the final figures by name, what they cost, and the protocol card that says what they mean."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Iterator, Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from vlp.system.atomic import atomic_write_json
+
+_LIBRARIES = ("torch", "torchvision", "lightning", "transformers", "timm", "torchmetrics")
+
+
+def write_results(
+    folder: Path, figures: dict[str, Any], config: dict[str, Any], data: str, splits: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Figures and the card as one flat object, written atomically.  data: its name.  splits: facts of what was measured."""
+    rounded = {key: float(f"{value:.7g}") if isinstance(value, float) else value for key, value in figures.items()}
+    results = rounded | card(config, data, splits)  # single precision holds seven digits
+    atomic_write_json(folder / "results.json", results)
+    return results
+
+
+def card(config: dict[str, Any], data: str, splits: Mapping[str, Any]) -> dict[str, Any]:
+    """Commit, seed, data, what selected the checkpoint, what the weights have seen, the splits and the versions."""
+    values: dict[str, Any] = {"commit": commit(), "seed": config["seed"], "data": data}
+    values["selected_on"] = "val" if "monitor" in config else None
+    values["pretrained_on"] = _pretrained(config)
+    return values | dict(splits) | {f"version/{name}": version(name) for name in _LIBRARIES}
+
+
+def _pretrained(config: dict[str, Any]) -> list[str]:
+    """What the weights had seen before this run: the starting checkpoint, and each tower that is not random."""
+    start = [str(config["checkpoint"])] if config.get("checkpoint") else []
+    return start + list(_with_weights(config.get("model", {})))
+
+
+def _with_weights(node: Any) -> Iterator[str]:
+    if isinstance(node, dict):
+        weights, name = node.get("weights"), _described(node.get("name"))
+        if weights:
+            yield name if weights in (True, "pretrained") else f"{name}: {_described(weights)}"
+        for value in node.values():
+            yield from _with_weights(value)
+    elif isinstance(node, list):
+        for value in node:
+            yield from _with_weights(value)
+
+
+def _described(value: Any) -> str:
+    """A computed value by what it calls."""
+    if not isinstance(value, dict):
+        return str(value)
+    arguments = ", ".join(f"{key}={item}" for key, item in value.items() if key != "_target_")
+    return f"{value.get('_target_')}({arguments})"
+
+
+def commit() -> str | None:
+    """The checkout's commit, with '+' when files differ from it; None outside a checkout."""
+    here = Path(__file__).resolve().parent
+
+    def git(*arguments: str) -> str:
+        return subprocess.run(["git", *arguments], cwd=here, capture_output=True, text=True, check=True).stdout.strip()
+
+    try:
+        return git("rev-parse", "HEAD") + ("+" if git("status", "--porcelain", "--untracked-files=no") else "")
+    except (OSError, subprocess.CalledProcessError):
+        return None
