@@ -20,8 +20,9 @@ from vlp.launch.config.resolve import resolve_config
 from vlp.tokenizers.trained import TrainedTokenizer
 from vlp.training.module import set_vocabulary_size
 
-HEADS = ["tasks.vqa.width=128", "tasks.vqa.answers=[yes,no,red]", "tasks.nlvr2.head=albef"]
+HEADS = ["tasks.vqa.width=128", "tasks.vqa.answers=[yes,no,red]"]
 FUSED = ["model=albef_tiny", "objective=[itc,itm]", "task=[vqa,nlvr2,visual_entailment]", *HEADS]
+PAIRS = ["model=albef_tiny", "model.fusion.images=2", "objective=[itc]", "task=[nlvr2]", "tasks.nlvr2.head=albef"]
 CAPTIONER = ["model=encoder_decoder_tiny", "objective=[lm]", "task=[captioning]"]
 
 
@@ -113,6 +114,7 @@ def test_classes_by_name(fused: Path, photos: list[str], capsys: pytest.CaptureF
 def test_a_file_of_lines_has_texts_of_its_own_and_pairs(
     fused: Path, photos: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    twofold = saved(tmp_path / "pairs.ckpt", *PAIRS)
     rows = [
         {"image": "0.png", "question": "a red dog", "choices": ["a dog", "a cat", "a mat"]},
         {"image": "1.png", "question": "a cat", "choices": ["a cat"]},
@@ -125,7 +127,7 @@ def test_a_file_of_lines_has_texts_of_its_own_and_pairs(
     lines = predicted(capsys, fused, "compositionality", tmp_path / "rows.jsonl")
     assert [len(line["scores"]) for line in lines] == [3, 1]
     assert [line["image"] for line in lines] == photos[:2]
-    (pair,) = predicted(capsys, fused, "nlvr2", tmp_path / "pairs.jsonl")
+    (pair,) = predicted(capsys, twofold, "nlvr2", tmp_path / "pairs.jsonl")
     assert pair["images"] == [photos[0], photos[2]]
     assert pair["true"] == (pair["probability"] > 0.5)
 
@@ -149,14 +151,15 @@ def test_a_file_appears_when_all_is_done(fused: Path, photos: list[str], tmp_pat
     ("arguments", "message"),
     [
         (["vqua", "0.png"], "there is no task vqua: did you mean vqa? This checkpoint can do compositionality, matching, "
-                            "nlvr2, retrieval, visual_entailment, vqa, zero_shot"),
+                            "retrieval, visual_entailment, vqa, zero_shot"),
         (["captioning", "0.png"], "captioning is not possible with this checkpoint: its model has no decoder. This checkpoint can"),
         (["cloze", "0.png"], "it only measures, and says nothing about a single image"),
         (["vqa", "0.png"], "0.png: vqa needs --question TEXT"),
         (["vqa", "0.png", "--question", "a", "--answer", "b"], "an answer vocabulary of its own, of 3 answers"),
         (["zero_shot", "0.png"], "zero_shot needs the names of the classes: give --label NAME for each"),
         (["zero_shot", "0.png", "--label", "a", "--label", "a"], "'a' is given more than once"),
-        (["nlvr2", "0.png", "--question", "a"], "nlvr2 is about two images"),
+        (["nlvr2", "0.png", "--question", "a"], "its fusion looks at 1 image at once and nlvr2 is about 2"),
+        (["vqa", "pairs.jsonl"], "pairs.jsonl, line 1: vqa is about one image"),
         (["vqa", "gone.png", "--question", "a"], "gone.png: No such file"),
         (["vqa", "0.png", "cut.png", "--question", "a"], "cut.png: "),
         (["vqa", ".", "--question", "a"], ".: is a folder"),
@@ -171,6 +174,7 @@ def test_mistakes_are_one_sentence_before_anything_is_written(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "cut.png").write_bytes((tmp_path / "1.png").read_bytes()[:60])
     (tmp_path / "bad.jsonl").write_text('{"image": "0.png", "question": "a"}\n{"picture": "1.png"}\n')
+    (tmp_path / "pairs.jsonl").write_text('{"images": ["0.png", "1.png"], "question": "a"}')
     before = sorted(tmp_path.iterdir())
     assert main(["predict", str(fused), *arguments]) == 2
     out, error = capsys.readouterr()

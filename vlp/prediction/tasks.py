@@ -140,6 +140,9 @@ def _task(predictor: Predictor, name: str) -> Task | str:
     for part in task.needs:
         if getattr(predictor.model, part, None) is None:
             return f"its model has no {part}"
+    seen = getattr(predictor.model.fusion, "images", 1)
+    if task.images > seen:
+        return f"its fusion looks at {seen} image at once and {name} is about {task.images}"
     for head in task.predict_heads:
         if head not in predictor.objectives:
             return f"it has no head for {head}"

@@ -43,7 +43,7 @@ class Retrieval(Task):
         *,
         rerank: int | str | None = None,
         head: str = "itm",
-        mix: float | Sequence[float] = 0.0,
+        mix: int | float | Sequence[int | float] = 0.0,
         weight: float | list[list[float]] = 0.0,
         sources: Sequence[str] | None = None,
     ) -> None:

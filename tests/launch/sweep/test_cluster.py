@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.launch import fake_slurm
+from tests.launch.sweep import fake_slurm
 from tests.launch.sweep.stand_in_sweeps import finish, jobs_of, lines, sweep_folder, wait_until
 
 pytestmark = pytest.mark.slow  # whole processes, several minutes in all
