@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from vlp.system.errors import UserError
+from vlp.upgrade import upgrade_target
 
 FROM_FILES = ("vlp.models.", "vlp.tokenizers.", "vlp.data.transforms.", "vlp.objectives.", "vlp.tasks.")
 _WORDS = ("_target_", "_partial_", "_convert_", "_recursive_")
@@ -31,7 +32,8 @@ def build(config: Any, /, *, allow: Sequence[str] | None = None, **built: Any) -
         if not values.keys() == config.keys():
             raise UserError(f"a config node with {sorted(set(config) - set(values))} has no _target_")
         return values
-    target = _allowed(config["_target_"], allow) if allow is not None else _locate(config["_target_"])
+    path = upgrade_target(config["_target_"])
+    target = _allowed(path, allow) if allow is not None else _locate(path)
     values |= built
     return functools.partial(target, **values) if config.get("_partial_") else target(**values)
 

@@ -17,7 +17,7 @@ from vlp.data.issues import Faults
 from vlp.datasets.class_folders import ClassFolders
 from vlp.datasets.coco import COCO
 from vlp.datasets.karpathy import Karpathy
-from vlp.datasets.salesforce_json import FlatJSON
+from vlp.datasets.salesforce_json import SalesforceJson
 from vlp.datasets.table import Table
 from vlp.datasets.visual_genome import VisualGenome
 from vlp.datasets.vqa_v2 import VQAv2
@@ -51,7 +51,7 @@ CASES: dict[str, tuple[Make, dict[str, Any], dict[str, Any]]] = {
             {"id": i, "image_id": i, "category_id": 3, "bbox": [1, 1, 2, 2], "iscrowd": 0} for i in (1, 2, 3)]},
         "annotations/panoptic_val.json": {"categories": NAMED, "annotations": [
             {"image_id": i, "file_name": "1.jpg", "segments_info": [{"id": 5, "category_id": 1}]} for i in (1, 2)]}}),
-    "flat_json": (FlatJSON, {"files": {split: f"{split}.json" for split in SPLITS}, "answer_vocabulary": "map.json"}, {
+    "flat_json": (SalesforceJson, {"files": {split: f"{split}.json" for split in SPLITS}, "answer_vocabulary": "map.json"}, {
         "train.json": [{"image": "a.jpg", "caption": ["x"], "image_id": "a"}, {"image": "b.jpg", "caption": "x",
                         "relation": "on", "label": 1}, {"image_id": "c", "caption_str": "x"}],
         "val.json": {"data": [{"image": "v.jpg", "caption": "x"}]},

@@ -20,7 +20,7 @@ def test_an_experiment_without_an_objective(kept: list[str]) -> None:
     config = composed("experiment=albef_scenes", f"objective=[{','.join(kept)}]", "task=[retrieval]")
     assert list(config.objectives) == kept  # type: ignore[attr-defined]
     assert list(config.tasks) == ["retrieval"]  # type: ignore[attr-defined]
-    assert list(config.tasks.retrieval.mix) == [0, 5, 10, 20, 40, 80, 160], "the experiment's"  # type: ignore[attr-defined]
+    assert list(config.tasks.retrieval.itc_weights) == [0, 5, 10, 20, 40, 80, 160], "the experiment's"  # type: ignore[attr-defined]
 
 
 def test_a_file_that_sets_what_it_does_not_choose_is_still_wrong(tmp_path: Path) -> None:

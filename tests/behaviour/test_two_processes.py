@@ -21,7 +21,7 @@ SETTINGS = (
     "model=encoder_decoder_vqa_tiny", "model/vision=vit_tiny", "+model/projection=linear", "objective=[itc,itm,mlm]",
     "task=[vqa,retrieval]", "monitor=val/scenes/retrieval/rsum", "callbacks=[checkpoint]", "logger=none",
     "momentum=0.9", "objectives.itc.queue_size=13", "objectives.itc.distillation=0.4", "objectives.itm.momentum=true",
-    "objectives.mlm.distillation=0.4", "objectives.mlm.distillation_warmup=2", "objectives.mlm.draws=2",
+    "objectives.mlm.distillation=0.4", "objectives.mlm.distillation_warmup=2", "objectives.mlm.num_maskings=2",
     "tasks.vqa.weight=0.5", "tasks.vqa.distillation=0.4", "tokenizer.size=300", "trainer=ddp", "trainer.accelerator=cpu",
     "trainer.precision=32-true",
     "trainer.max_epochs=1", "trainer.max_steps=3", "trainer.limit_val_batches=1",

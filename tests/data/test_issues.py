@@ -17,7 +17,7 @@ from vlp.datasets.class_folders import ClassFolders
 from vlp.datasets.coco import COCO
 from vlp.datasets.flickr import Flickr
 from vlp.datasets.karpathy import Karpathy
-from vlp.datasets.salesforce_json import FlatJSON
+from vlp.datasets.salesforce_json import SalesforceJson
 from vlp.datasets.scenes import Scenes
 from vlp.datasets.table import Table
 from vlp.datasets.visual_genome import VisualGenome
@@ -93,7 +93,7 @@ def test_a_file_that_cannot_be_read_is_one_finding_and_no_sample(
     files["vqa/v2_OpenEnded_mscoco_train_questions.json"] = VQAv2(splits={"train": "train"}, **whole)
     files["image_data.json"] = VisualGenome(**whole)
     if kind not in ("unexpected structure",):
-        files["flat.json"] = FlatJSON(files={"train": "flat.json"}, **whole)
+        files["flat.json"] = SalesforceJson(files={"train": "flat.json"}, **whole)
     put(tmp_path / "region_descriptions.json", [])
     for name, data in files.items():
         if content == b"folder":
@@ -245,7 +245,7 @@ def test_flat_json(tmp_path: Path, loading: Loading) -> None:
     test += [{**asked, "choices": ["x"], "correct_choice_idx": 3}, {**asked, "choices": [1]}]
     put(tmp_path / "test.json", test)
     files = {split: f"{split}.json" for split in ("train", "val", "test")}
-    data = FlatJSON(root=tmp_path, files=files, **loading)
+    data = SalesforceJson(root=tmp_path, files=files, **loading)
     (train_, val, test_), errors, others = told(data, "train", "val", "test")
     assert (captions(train_), captions(val)) == ([("a", "more"), ("true",)], [("v",)])
     assert [(sample.sample, sample.answers) for sample in test_] == [(1, ("x",))]
@@ -255,9 +255,9 @@ def test_flat_json(tmp_path: Path, loading: Loading) -> None:
         "unknown choice": 1,
     }  # fmt: skip
     assert others == {EMPTY: 1, BARE: 1, "caption false of its image": 1}
-    mixed = FlatJSON(root=tmp_path, files={"train": ["val.json", "test.json"]}, images={"vqa": "."}, **loading)
+    mixed = SalesforceJson(root=tmp_path, files={"train": ["val.json", "test.json"]}, images={"vqa": "."}, **loading)
     assert told(mixed, "train")[1]["unknown data set"] == 4
-    mixed = FlatJSON(root=tmp_path, files={"train": ["val.json", "test.json"]}, **loading)
+    mixed = SalesforceJson(root=tmp_path, files={"train": ["val.json", "test.json"]}, **loading)
     assert told(mixed, "train")[1]["captions and questions mixed"] == 1
 
 
@@ -436,7 +436,7 @@ def test_what_cannot_be_read_is_an_error_each_time(tmp_path: Path, loading: Load
         VQAv2(splits={"train": "train"}, answer_vocabulary="map.json", **whole),
         VisualGenome(answer_vocabulary="map.json", **whole),
         COCO(**whole),
-        FlatJSON(files={"train": "d.json"}, **whole),
+        SalesforceJson(files={"train": "d.json"}, **whole),
         Table(table="d.json", **whole),
     ):
         for _ in range(2):

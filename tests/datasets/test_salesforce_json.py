@@ -11,19 +11,19 @@ import PIL.Image
 import pytest
 
 from vlp.data.image_ids import FLICKR, GENOME
-from vlp.datasets.salesforce_json import FlatJSON
+from vlp.datasets.salesforce_json import SalesforceJson
 
 Loading = dict[str, Any]
 COCO = "val2014/COCO_val2014_000000391895.jpg"
 
 
-def flat(root: Path, loading: Loading, train: list[dict[str, Any]], **changed: Any) -> FlatJSON:
+def flat(root: Path, loading: Loading, train: list[dict[str, Any]], **changed: Any) -> SalesforceJson:
     for folder in (".", "coco", "genome"):
         for name in (COCO, "a.jpg", "b.jpg", "VG_100K/2.jpg"):
             (root / folder / name).parent.mkdir(parents=True, exist_ok=True)
             PIL.Image.new("RGB", (8, 8)).save(root / folder / name)
     (root / "train.json").write_text(json.dumps(train))
-    return FlatJSON(root=root, **{**loading, "files": {"train": "train.json"}, "batch_size": 2, **changed})
+    return SalesforceJson(root=root, **{**loading, "files": {"train": "train.json"}, "batch_size": 2, **changed})
 
 
 def test_pre_training_rows_hold_one_caption_or_several(tmp_path: Path, loading: Loading) -> None:
@@ -192,7 +192,9 @@ def test_a_photo_of_two_lists_has_one_id(tmp_path: Path, loading: dict[str, Any]
     photos = [{"image_id": 7, "coco_id": 123, "flickr_id": 1}, {"image_id": 8, "coco_id": None, "flickr_id": None}]
     (tmp_path / "image_data.json").write_text(json.dumps(photos))
     files = {"train": "list.json", "val": None, "test": None}
-    apart = FlatJSON(**{**loading, "root": tmp_path, "files": files}).samples("train")
-    joined = FlatJSON(**{**loading, "root": tmp_path, "files": files, "image_data": "image_data.json"}).samples("train")
+    apart = SalesforceJson(**{**loading, "root": tmp_path, "files": files}).samples("train")
+    joined = SalesforceJson(**{**loading, "root": tmp_path, "files": files, "image_data": "image_data.json"}).samples(
+        "train"
+    )
     assert len({sample.id for sample in apart}) == 3
     assert [sample.id for sample in joined] == [123, 123, apart[2].id]

@@ -18,7 +18,7 @@ from vlp.models.equal_inputs import content_keys
 from vlp.models.feature_store import FeatureStore
 from vlp.models.frozen_levels import FrozenLevels
 from vlp.models.text.transformers import TransformersText
-from vlp.models.vision.concat import SideBySide
+from vlp.models.vision.concat import ConcatTower
 from vlp.models.vision.timm import TimmVision
 from vlp.structures import Image, Text
 
@@ -213,7 +213,7 @@ def test_rasters_of_different_sizes_want_cells() -> None:
 
 
 def test_side_by_side_joins_states_of_equal_grids() -> None:
-    both = SideBySide(
+    both = ConcatTower(
         towers=[vision(tokens=True, cells=2), vision("resnet10t", ["backbone.layer4"], tokens=True, cells=2)],
         image_size=64,
         join_states=True,
@@ -228,7 +228,7 @@ def test_side_by_side_joins_states_of_equal_grids() -> None:
 def test_side_by_side_of_different_grids_is_an_error() -> None:
     towers = [vision(tokens=True, cells=2), vision(tokens=True, cells=3)]
     with pytest.raises(ValueError, match=r"\(2, 2\), \(3, 3\)"):
-        SideBySide(towers=towers, image_size=64, join_states=True)(Image(pixels=PIXELS))
+        ConcatTower(towers=towers, image_size=64, join_states=True)(Image(pixels=PIXELS))
 
 
 def test_nothing_in_it_is_trained() -> None:
@@ -254,10 +254,10 @@ def test_unknown_levels_are_an_error(levels: list[str]) -> None:
 
 
 def test_side_by_side_is_rebuilt_from_a_file_without_weights() -> None:
-    both = SideBySide(
+    both = ConcatTower(
         towers=[vision(), vision("resnet10t", ["backbone.layer3", "backbone.layer4"])], image_size=64
     ).eval()
-    config = {"_target_": "vlp.models.vision.concat.SideBySide", "image_size": 64} | both.architecture()
+    config = {"_target_": "vlp.models.vision.concat.ConcatTower", "image_size": 64} | both.architecture()
     again = build(config, allow=FROM_FILES).eval()
     again.load_state_dict(both.state_dict())
     assert both(Image(pixels=PIXELS)).pooled.shape == (3, both.width) == (3, 112 + 320 + 1280 + 256 + 512)

@@ -71,7 +71,7 @@ def make(name: str) -> Objective:
         objective.text_queue.put(torch.randn(5, 5), torch.tensor([1, 2, 50, 51, 52]))  # type: ignore[union-attr, attr-defined]
         return objective
     if name == "mlm":
-        objective = MLM(width=4, vocabulary_size=30, share=0.4, tied=False)
+        objective = MLM(width=4, vocabulary_size=30, mask_prob=0.4, tied=False)
         objective.mask_id = 29
         return objective
     return ITM(width=4) if name == "itm" else {"itc": ITC, "siglip": SigLIP, "filip": FILIP}[name]()

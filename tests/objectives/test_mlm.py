@@ -72,12 +72,12 @@ def test_shares_are_counted_from_the_training_captions() -> None:
     tokenizer = TrainedTokenizer(size=300, context_length=20)
     captions = ["a red circle", "a red square", "a blue circle"] * 20
     tokenizer.train(captions)
-    objective = MLM(width=8, vocabulary_size=300, share=0.3, rarity=1.0)
+    objective = MLM(width=8, vocabulary_size=300, mask_prob=0.3, rare_word_exponent=1.0)
     objective.prepare(toy_model(), tokenizer, SimpleNamespace(train_captions=lambda: iter(captions)))
     article, red, blue = (objective.shares[tokenizer.encode([word])[0][-1]] for word in ("a", "a red", "a blue"))
     assert article < red < blue
-    with pytest.raises(ValueError, match="rarity=-1"):
-        MLM(width=8, vocabulary_size=300, rarity=-1.0)
+    with pytest.raises(ValueError, match="rare_word_exponent=-1"):
+        MLM(width=8, vocabulary_size=300, rare_word_exponent=-1.0)
 
 
 def test_longer_padding_changes_no_draw() -> None:
@@ -122,7 +122,7 @@ def test_several_draws_mask_other_tokens() -> None:
     batch, model, objective = toy_batch(), toy_model(fused=True).double(), make("mlm").double()
     features = compute_features(model, batch, objective.uses)
     one = objective(model, batch, features).value
-    objective.draws = 3
+    objective.num_maskings = 3
     assert objective(model, batch, features).value != one
 
 

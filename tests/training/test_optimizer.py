@@ -43,7 +43,7 @@ def test_layer_decay_falls_towards_the_input() -> None:
 @pytest.mark.parametrize("warmup", [10, 0.1])
 def test_warm_up_then_cosine(warmup: float) -> None:
     optimizer = torch.optim.SGD(nn.Linear(1, 1).parameters(), lr=2.0)
-    scheduler = WarmupCosine(warmup=warmup, minimum=0.1)(optimizer, 100)
+    scheduler = WarmupCosine(warmup=warmup, min_lr_ratio=0.1)(optimizer, 100)
     rates = []
     for _ in range(100):
         rates.append(optimizer.param_groups[0]["lr"])

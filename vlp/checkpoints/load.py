@@ -36,6 +36,7 @@ from vlp.checkpoints import (
 from vlp.checkpoints.checkpoint import Checkpoint
 from vlp.checkpoints.keys import State, below, load_strictly
 from vlp.system.errors import UserError
+from vlp.upgrade import upgrade
 
 TOKENIZER = "vlp_tokenizer.json"
 # Readers. Of files: matches(keys), read(state, path, architecture) -> Checkpoint, and so are clip and open_clip, whose keys
@@ -181,8 +182,8 @@ def _read_file(path: Path, told: dict[str, Any]) -> Checkpoint:
 
 
 def _ours(content: dict[str, Any]) -> Checkpoint:
-    told = content["config"]
-    config = {key: told[key] for key in ("model", "transform") if key in told}
+    told = upgrade(content["config"])
+    config: dict[str, Any] = {key: told[key] for key in ("model", "transform") if key in told}
     config["objectives"] = {**(told.get("objectives") or {}), **(told.get("tasks") or {})}  # tasks may have heads too
     return Checkpoint(
         config=config,

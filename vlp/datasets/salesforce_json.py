@@ -27,7 +27,7 @@ from vlp.structures import Sample
 from vlp.system.errors import UserError
 
 
-class FlatJSON(DataModule):
+class SalesforceJson(DataModule):
     """files: the list, or several, of each split under root; null = none.  images: the folder of the image paths under
     root, or one for each value of the rows' "dataset".  prefixes: what paths begin with → what stands for it below
     that folder.  held_out: how many training images form val.

@@ -16,7 +16,13 @@ from typing import Any
 from vlp.doctor.finding import Finding, error, fine, warning
 from vlp.system.units import readable_bytes
 
-STATES = {"AdamW": 2, "Adam": 2, "Muon": 1, "SGD": 1, "SideBySide": 2}  # values of an optimiser for each parameter
+STATES = {
+    "AdamW": 2,
+    "Adam": 2,
+    "Muon": 1,
+    "SGD": 1,
+    "CombinedOptimizer": 2,
+}  # values of an optimiser for each parameter
 TRANSIENT = 0.3  # of the kept activations: gradients of activations and scratch space of the backward pass
 TOLERANCE = 0.5  # a real peak further from the estimate than this share is told
 

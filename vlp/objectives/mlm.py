@@ -75,9 +75,10 @@ def corrupt(
 
 
 class MLM(Objective):
-    """width: of the fusion's states.  share: of the tokens that are predicted.  rarity: r > 0 = a token is chosen in proportion
-    to (how often the training captions hold it)^-r, so that words which pictures decide outnumber articles.
-    whole_words: all pieces of a word or none.  draws: maskings of each caption in a batch.  tied: the head's last map is the
+    """width: of the fusion's states.  mask_prob: share of the tokens that are predicted.
+    rare_word_exponent: r > 0 = a token is chosen in proportion to (its frequency in the training captions)^-r, so that words
+    which the picture decides outnumber articles.
+    whole_words: all pieces of a word or none.  num_maskings: of each caption in a batch.  tied: the head's last map is the
     text tower's embedding (BERT, ALBEF).  distillation: α of the momentum copy's soft targets, reached linearly over
     `distillation_warmup` steps.
     """
@@ -90,10 +91,10 @@ class MLM(Objective):
         *,
         width: int,
         vocabulary_size: int,
-        share: float = 0.15,
-        rarity: float = 0.0,
+        mask_prob: float = 0.15,
+        rare_word_exponent: float = 0.0,
         whole_words: bool = False,
-        draws: int = 1,
+        num_maskings: int = 1,
         tied: bool = True,
         activation: str = "gelu",
         norm_eps: float = 1e-12,
@@ -103,15 +104,17 @@ class MLM(Objective):
         sources: Sequence[str] | None = None,
     ) -> None:
         super().__init__(weight=weight, sources=sources)
-        if not 0 < share < 1:
-            raise UserError(f"objectives.mlm.share={share}: the share of masked tokens lies between 0 and 1")
-        if rarity < 0:
+        if not 0 < mask_prob < 1:
+            raise UserError(f"objectives.mlm.mask_prob={mask_prob}: the share of masked tokens lies between 0 and 1")
+        if rare_word_exponent < 0:
             raise UserError(
-                f"objectives.mlm.rarity={rarity}: 0 masks all tokens alike, more prefers rare ones; not below 0"
+                f"objectives.mlm.rare_word_exponent={rare_word_exponent}: expected 0 (all tokens alike) or more (rare ones are "
+                "preferred)"
             )
-        self.share, self.rarity, self.whole_words, self.draws = share, rarity, whole_words, draws
+        self.mask_prob, self.rare_word_exponent = mask_prob, rare_word_exponent
+        self.whole_words, self.num_maskings = whole_words, num_maskings
         self.shares: Tensor
-        self.register_buffer("shares", torch.full((vocabulary_size,), share), persistent=False)
+        self.register_buffer("shares", torch.full((vocabulary_size,), mask_prob), persistent=False)
         self.distillation, self.distillation_warmup = distillation, distillation_warmup
         self.uses: tuple[str, ...] = ("memory", "momentum.memory") if distillation else ("memory",)
         self.head = LanguageHead(
@@ -129,11 +132,11 @@ class MLM(Objective):
             raise UserError("mlm needs a tokenizer with a mask token: set tokenizer=trained or tokenizer=wordpiece")
         self.mask_id = tokenizer.mask_id
         self.special[[tokenizer.start_id, tokenizer.end_id, tokenizer.pad_id]] = True
-        if self.rarity:
+        if self.rare_word_exponent:
             counts = torch.zeros(len(self.shares))
             for caption in data.train_captions():
                 counts += torch.bincount(torch.tensor(tokenizer.encode([caption])[0]), minlength=len(counts))
-            self.shares.copy_(rare_shares(counts, self.share, self.rarity))
+            self.shares.copy_(rare_shares(counts, self.mask_prob, self.rare_word_exponent))
         if self.whole_words:
             self.continues[: tokenizer.size] = tokenizer.continues().to(self.continues.device)
 
@@ -149,10 +152,10 @@ class MLM(Objective):
         text, owner = caption_rows(batch)
         seeds = mix_rows(batch.seed[owner], turns(owner))
         memory = of_texts(features.memory, batch, owner)
-        if self.draws > 1:
-            text = Text(ids=_again(text.ids, self.draws), mask=_again(text.mask, self.draws))
-            seeds = torch.cat([mix_rows(seeds, turn) for turn in range(self.draws)])
-            owner = owner.repeat(self.draws)
+        if self.num_maskings > 1:
+            text = Text(ids=_again(text.ids, self.num_maskings), mask=_again(text.mask, self.num_maskings))
+            seeds = torch.cat([mix_rows(seeds, turn) for turn in range(self.num_maskings)])
+            owner = owner.repeat(self.num_maskings)
             memory = features.memory.select(owner)
         chosen = choose(text, seeds, self.special, self.continues if self.whole_words else None, self.shares)
         masked = corrupt(text, chosen, seeds, self.mask_id, self.vocabulary_size)

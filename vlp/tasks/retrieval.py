@@ -32,7 +32,7 @@ from vlp.tasks.base import Task
 
 class Retrieval(Task):
     """rerank: how many candidates of each query the fusion scores ("all" = every pair); None = the cosine alone.
-    head: the objective whose head scores them.  mix: share of the cosine that is added to the head's logit (0: ALBEF, 1:
+    head: the objective whose head scores them.  itc_weights: share of the cosine that is added to the head's logit (0: ALBEF, 1:
     BLIP); of a list, the one with the highest sum of recalls on val is kept, and used on test.
     """
 
@@ -43,7 +43,7 @@ class Retrieval(Task):
         *,
         rerank: int | str | None = None,
         head: str = "itm",
-        mix: int | float | Sequence[int | float] = 0.0,
+        itc_weights: int | float | Sequence[int | float] = 0.0,
         weight: float | list[list[float]] = 0.0,
         sources: Sequence[str] | None = None,
     ) -> None:
@@ -51,10 +51,12 @@ class Retrieval(Task):
         if (isinstance(rerank, str) and rerank != "all") or (isinstance(rerank, int) and rerank < 1):
             raise UserError(f'tasks.retrieval.rerank={rerank!r}: choose a number of candidates, "all" or null')
         self.rerank, self.head = rerank, head
-        self.mixes = list(mix) if isinstance(mix, Sequence) else [mix]
+        self.itc_weights = list(itc_weights) if isinstance(itc_weights, Sequence) else [itc_weights]
         self.mix: Tensor
-        chosen = len(self.mixes) > 1  # by val, so that it travels in checkpoints; NaN until then
-        self.register_buffer("mix", torch.tensor(torch.nan if chosen else float(self.mixes[0])), persistent=chosen)
+        chosen = len(self.itc_weights) > 1  # by val, so that it travels in checkpoints; NaN until then
+        self.register_buffer(
+            "mix", torch.tensor(torch.nan if chosen else float(self.itc_weights[0])), persistent=chosen
+        )
         self._mixed: str | None = None  # the source that the mix is chosen on
         self.needs: tuple[str, ...] = ("vision", "text")
         self.uses: tuple[str, ...] = ()
@@ -62,7 +64,7 @@ class Retrieval(Task):
             self.needs += ("fusion",)
             self.uses += ("image", "text")
             self.heads: tuple[str, ...] = (head,)
-        self.contrastive = rerank != "all" or any(self.mixes)
+        self.contrastive = rerank != "all" or any(self.itc_weights)
         if self.contrastive:
             self.needs += ("projection",)
             self.uses += ("image_embed", "text_embed")
@@ -75,10 +77,10 @@ class Retrieval(Task):
         self._choosing = True
 
     def prepare(self, model: VisionLanguageModel, tokenizer: Any, data: Any) -> None:
-        self._choosing = len(self.mixes) > 1 and self.split == "val"
+        self._choosing = len(self.itc_weights) > 1 and self.split == "val"
         if self._choosing and self._mixed not in (None, data.name):
             raise UserError(
-                f"tasks.retrieval.mix is chosen on one source, but {self._mixed} and {data.name} are measured: set "
+                f"tasks.retrieval.itc_weights is chosen on one source, but {self._mixed} and {data.name} are measured: set "
                 f"tasks.retrieval.sources=[{data.name}]"
             )
         self._mixed = data.name
@@ -154,11 +156,11 @@ class Retrieval(Task):
             return to_text, to_image
 
         if self._choosing:
-            tried = {mix: summarise(*final(mix))["rsum"] for mix in self.mixes}
+            tried = {mix: summarise(*final(mix))["rsum"] for mix in self.itc_weights}
             self.mix.fill_(max(tried, key=tried.__getitem__))
         if self.mix.isnan():
             raise UserError(
-                f"tasks.retrieval.mix={self.mixes} is chosen on val, which was not measured: give one number"
+                f"tasks.retrieval.itc_weights={self.itc_weights} is chosen on val, which was not measured: give one number"
             )
         ranked = final(float(self.mix))
         figures = summarise(*ranked) | {"mix": float(self.mix), "rerank_pairs": float(len(distinct))}

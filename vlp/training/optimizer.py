@@ -111,7 +111,7 @@ class Muon(AdamW):
         )
         for group, kernels in zip(muon.param_groups, matrices, strict=True):
             group["params"] = kernels["params"]
-        return SideBySide(muon, *([self.adamw(rest)] if rest else []))
+        return CombinedOptimizer(muon, *([self.adamw(rest)] if rest else []))
 
 
 def _flat(parameters: Iterable[nn.Parameter]) -> list[Tensor]:
@@ -139,7 +139,7 @@ def _flatten(muon: torch.optim.Muon) -> None:
     muon.param_groups, muon.state = groups, state
 
 
-class SideBySide(Optimizer):
+class CombinedOptimizer(Optimizer):
     """Several optimisers of different parameters as one, with one state."""
 
     def __init__(self, *parts: Optimizer) -> None:
@@ -179,20 +179,20 @@ def layer_scales(names: Iterable[str], decay: float) -> dict[str, float]:
 
 
 class WarmupCosine:
-    """Linear warm-up to the peak, then a cosine down to `minimum` of the peak at the last step.
+    """Linear warm-up to the peak, then a cosine down to `min_lr_ratio` of the peak at the last step.
 
     warmup: optimiser steps, or a fraction of all of them if below 1.  Steps are counted from vlp's own sampler.
     """
 
-    def __init__(self, *, warmup: int | float = 0.1, minimum: float = 0.0) -> None:
-        self.warmup, self.minimum = warmup, minimum
+    def __init__(self, *, warmup: int | float = 0.1, min_lr_ratio: float = 0.0) -> None:
+        self.warmup, self.min_lr_ratio = warmup, min_lr_ratio
 
     def factor(self, step: int, total: int) -> float:
         warmup = round(self.warmup * total) if self.warmup < 1 else int(self.warmup)
         if step < warmup:
             return (step + 1) / (warmup + 1)
         progress = min(1.0, (step - warmup) / max(1, total - warmup))
-        return self.minimum + (1 - self.minimum) * 0.5 * (1 + math.cos(math.pi * progress))
+        return self.min_lr_ratio + (1 - self.min_lr_ratio) * 0.5 * (1 + math.cos(math.pi * progress))
 
     def __call__(self, optimizer: Optimizer, total: int) -> LambdaLR:
         return LambdaLR(optimizer, lambda step: self.factor(step, total))
@@ -202,14 +202,14 @@ class Constant(WarmupCosine):
     """Linear warm-up, then the peak to the end."""
 
     def __init__(self, *, warmup: int | float = 0.0) -> None:
-        super().__init__(warmup=warmup, minimum=1.0)
+        super().__init__(warmup=warmup, min_lr_ratio=1.0)
 
 
 class WarmupLinear(WarmupCosine):
-    """Linear warm-up to the peak, then a straight line down to `minimum` of the peak at the last step (BERT, ViLT)."""
+    """Linear warm-up to the peak, then a straight line down to `min_lr_ratio` of the peak at the last step (BERT, ViLT)."""
 
     def factor(self, step: int, total: int) -> float:
         warmup = round(self.warmup * total) if self.warmup < 1 else int(self.warmup)
         if step < warmup:
             return (step + 1) / (warmup + 1)
-        return 1 - (1 - self.minimum) * min(1.0, (step - warmup) / max(1, total - warmup))
+        return 1 - (1 - self.min_lr_ratio) * min(1.0, (step - warmup) / max(1, total - warmup))

@@ -38,6 +38,7 @@ from vlp.training.lifecycle.checkpoint_files import BEST, WholeFiles, clear, fau
 from vlp.training.lifecycle.entry import enter
 from vlp.training.lifecycle.signals import SIGNALS, replace_lightnings
 from vlp.training.loggers import JsonLines, log_results
+from vlp.upgrade import upgrade
 
 
 class SameConfig(Callback):
@@ -172,7 +173,7 @@ def _beginning(
             JsonLines(folder=folder).rewind(0)
         return None, None
     content = read(path)
-    differing = changes(content.get("config", {}), stored)
+    differing = changes(upgrade(content.get("config", {})), stored)
     if differing and not config.get("force"):
         raise UserError(
             f"resume={path}: settings differ from the checkpoint's that change what is trained: {'; '.join(differing)}; "

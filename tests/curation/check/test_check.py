@@ -224,7 +224,7 @@ started = False
 import torch
 from vlp.curation.check.image_checks import look
 from vlp.datasets.coco import COCO
-from vlp.datasets.salesforce_json import FlatJSON
+from vlp.datasets.salesforce_json import SalesforceJson
 from vlp.data.issues import Faults
 from vlp.datasets.flickr import Flickr
 from vlp.datasets.karpathy import Karpathy
@@ -248,7 +248,7 @@ else:
         make = {
             "karpathy": lambda: Karpathy(annotations=f"lists/{file.name}", images="images", **common),
             "table": lambda: Table(table=f"lists/{file.name}", caption="captions", **common),
-            "flat": lambda: FlatJSON(files={"train": f"lists/{file.name}"}, **common),
+            "flat": lambda: SalesforceJson(files={"train": f"lists/{file.name}"}, **common),
             "flickr": lambda: Flickr(
                 captions_file=f"lists/{file.name}", images="images",
                 splits=dict.fromkeys(("train", "val", "test"), "split.txt"), **common),

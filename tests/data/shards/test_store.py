@@ -13,10 +13,10 @@ import pytest
 
 from tests.s3 import BUCKET, s3_server
 from vlp.data.issues import DataError
+from vlp.data.shards import store as store_module
 from vlp.data.shards.manifest import Shard
 from vlp.data.shards.store import ShardStore
 from vlp.datasets.shards import Shards
-from vlp.data.shards import store as store_module
 
 Packed = Callable[..., Path]
 Build = Callable[..., Shards]

@@ -15,7 +15,7 @@ from tests.launch.sweep.stand_in_sweeps import finish, jobs_of, lines, sweep_fol
 
 pytestmark = pytest.mark.slow  # whole processes, several minutes in all
 
-LOCAL = ("sweep.on=slurm", "sweep.slurm.cluster=local", "sweep.jobs=2", "sweep.grace=5")
+LOCAL = ("sweep.executor=slurm", "sweep.slurm.cluster=local", "sweep.jobs=2", "sweep.grace_period_s=5")
 
 
 def parent(process: int) -> int:
@@ -57,7 +57,14 @@ def test_slurm_is_asked_once_to_queue_a_preempted_task_of_the_array_again(launch
     programs, spool = fake_slurm.install(tmp_path)
     path = os.pathsep.join([str(programs), os.environ["PATH"]])
     sweep = launch(
-        "train", "-m", "seed=0,1", "data.root=slow", "sweep.on=slurm", "sweep.jobs=2", "sweep.grace=5", PATH=path
+        "train",
+        "-m",
+        "seed=0,1",
+        "data.root=slow",
+        "sweep.executor=slurm",
+        "sweep.jobs=2",
+        "sweep.grace_period_s=5",
+        PATH=path,
     )
     wait_until(lambda: len(list(launch.folder.glob("runs/*/*/*/begun"))) == 2)
     record = launch.folder / jobs_of(launch)[1]["folder"] / "process.json"
@@ -79,7 +86,10 @@ def test_slurm_runs_again_what_failed(launch: Any, tmp_path: Path) -> None:
     programs, spool = fake_slurm.install(tmp_path)
     path = os.pathsep.join([str(programs), os.environ["PATH"]])
     finish(
-        launch("train", "-m", "seed=range(2)", "data.root=crash_once", "sweep.on=slurm", "sweep.jobs=2", PATH=path), 1
+        launch(
+            "train", "-m", "seed=range(2)", "data.root=crash_once", "sweep.executor=slurm", "sweep.jobs=2", PATH=path
+        ),
+        1,
     )
     assert [job["status"] for job in jobs_of(launch)] == ["finished", "failed"]
     finish(launch("resume", str(sweep_folder(launch)), PATH=path))
@@ -91,7 +101,9 @@ def test_an_id_that_is_none_of_slurms_is_refused(launch: Any, tmp_path: Path) ->
     pytest.importorskip("submitit")
     programs, _ = fake_slurm.install(tmp_path)
     path = os.pathsep.join([str(programs), os.environ["PATH"]])
-    finish(launch("train", "-m", "seed=0,1", "data.root=crash_once", "sweep.on=slurm", "sweep.jobs=2", PATH=path), 1)
+    finish(
+        launch("train", "-m", "seed=0,1", "data.root=crash_once", "sweep.executor=slurm", "sweep.jobs=2", PATH=path), 1
+    )
     file = sweep_folder(launch) / "sweep.json"
     content = json.loads(file.read_text())
     content["jobs"][1] |= {"ticket": "77_1; touch ran", "status": "running"}
@@ -113,7 +125,7 @@ def test_a_stopped_sweep_stops_submitted_jobs_gently(launch: Any) -> None:
 @pytest.mark.slow
 def test_a_sweep_on_a_real_ray(launch: Any) -> None:
     pytest.importorskip("ray", reason="ray is an extra of its own: pip install 'vlp[ray]'")
-    ray = ("sweep.on=ray", "sweep.jobs=2", "sweep.ray.cpus=0.5")
+    ray = ("sweep.executor=ray", "sweep.jobs=2", "sweep.ray.cpus=0.5")
     finish(launch("train", "-m", "seed=range(3)", "data.root=crash_once", *ray), 1)
     assert [(job["status"], job["exit_code"]) for job in jobs_of(launch)] == [
         ("finished", 0),

@@ -17,6 +17,8 @@ from tests.launch.sweep.stand_in_sweeps import REPOSITORY, finish, jobs_of, line
 from vlp.launch.runs.folder import read
 from vlp.launch.sweep.job_process import start_of
 
+LIMITS = ("sweep.time_limit_min=0.05", "sweep.grace_period_s=1")
+
 
 def test_a_job_that_finds_a_mistake_leaves_the_others_and_the_table_is_complete(launch: Any) -> None:
     out, err = finish(launch("train", "-m", "seed=range(5)", "data.root=mistake", "sweep.jobs=2"), 1)
@@ -48,7 +50,16 @@ def test_at_most_so_many_jobs_run_at_once_each_on_its_own_device(launch: Any) ->
 
 
 def test_a_job_over_its_time_is_told_and_then_killed(launch: Any) -> None:
-    finish(launch("train", "-m", "data.root=slow,deaf,quick", "sweep.minutes=0.05", "sweep.grace=1", "sweep.jobs=3"), 1)
+    finish(
+        launch(
+            "train",
+            "-m",
+            "data.root=slow,deaf,quick",
+            *LIMITS,
+            "sweep.jobs=3",
+        ),
+        1,
+    )
     slow, deaf, quick = jobs_of(launch)
     assert (slow["status"], slow["exit_code"]) == ("timed out", 143)
     assert lines(launch, slow, "checkpoint")
@@ -142,12 +153,12 @@ def test_compare_takes_the_mean_over_seeds_of_a_sweep_with_failures(launch: Any,
 
 
 MISTAKES = {
-    "sweep.on=slrum": "did you mean slurm",
-    "sweep.minutes=-1": "expects a number above 0",
+    "sweep.executor=slrum": "did you mean slurm",
+    "sweep.time_limit_min=-1": "expects a number above 0",
     "sweep.devices=[0]|sweep.jobs=2": "sweep.devices names 1",
     "sweep.devices=[0,0]": "named twice",
     "sweep.devices=0": "expects a list",
-    "sweep.on=slurm": "no sbatch",
+    "sweep.executor=slurm": "no sbatch",
     "optimizer.lr=interval(0,1)": "sweep=optuna",
     "sweep=optuna": "nothing to search" ,
     "sweep=optuna|optimizer.lr=tag(lgo, interval(0,1))": "there is log",

@@ -208,7 +208,7 @@ def test_a_full_disk(policy: str, straight: Path, tmp_path: Path) -> None:
     if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", str(disk)]).returncode:
         pytest.skip("no file system may be mounted here")
     try:
-        settings = (*CLIP, f"callbacks.checkpoint.full_disk={policy}")
+        settings = (*CLIP, f"callbacks.checkpoint.on_disk_full={policy}")
         folder = frozen(disk / "run", *settings, data=straight.parent / "scenes")
         finish(folder, code=-9, VLP_FAULTS="site=batch,kind=sigkill,step=3")
         kept = last(folder)["global_step"]

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import copy
 import os
+import sys
 from collections.abc import Callable, Sequence
-from functools import cached_property, partial
+from functools import cache, cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +22,9 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from vlp.launch.config.errors import EXPLAINED, ConfigError, explain
 from vlp.launch.config.resolve import resolve_config, to_yaml
-from vlp.launch.config.schema import Known, check_targets
+from vlp.launch.config.schema import Known, check_targets, nodes
 from vlp.system.compat import hydra as hydra_compat
+from vlp.upgrade import renamed_keys, upgrade, upgrade_override, upgrade_target
 
 PartsOfCheckpoint = Callable[[str], list[tuple[str, str, Any]]]
 PACKAGE = Path(__file__).resolve().parents[2]
@@ -91,7 +93,7 @@ class Composer:
     def parse(self, lines: Sequence[str]) -> list[Override]:
         """Overrides as Hydra reads them, sweeps included."""
         try:
-            return hydra_compat.parse_overrides(self.loader, lines)
+            return hydra_compat.parse_overrides(self.loader, [upgraded_line(line) for line in lines])
         except EXPLAINED as error:
             raise ConfigError(explain(error)) from error
 
@@ -115,6 +117,7 @@ class Composer:
             raise ConfigError(explain(error)) from error
 
     def _compose(self, lines: list[str]) -> DictConfig:
+        lines = [upgraded_line(line) for line in lines]
         overrides, repository = hydra_compat.parse_overrides_with_repository(self.loader, self.config_name, lines)
         groups: list[Override] = []
         values: list[Override] = []
@@ -146,6 +149,7 @@ class Composer:
                 hydra_compat.apply_override(self.loader, override, config)
             else:
                 OmegaConf.update(config, override.key_or_group, text, force_add=True)
+        _upgrade_targets(config)
         check_targets(plain(config))
         return config
 
@@ -161,15 +165,20 @@ class Composer:
                 skeleton = plain(hydra_compat.compose_defaults(self.loader, others, repository))
             for default in experiments:
                 if default.package:
-                    file = self.file(default.config_path)
-                    raise ConfigError(f"{file}: its first line must be: # @package _global_")
+                    raise ConfigError(f"{self.file(default.config_path)}: its first line must be: # @package _global_")
                 content = plain(repository.load_config(default.config_path).config)
                 for place, name in self._left_out(content, skeleton, groups):
                     del content[place][name]
                     with open_dict(config):
                         del config[place][name]
+                file = self.file(default.config_path)
+                for old, new in renamed_keys(content):
+                    warn(f"{file}: {old} was renamed; write {new}")
+                    OmegaConf.update(config, new, OmegaConf.select(config, old), force_add=True)
+                    with open_dict(config):
+                        del OmegaConf.select(config, old.rpartition(".")[0])[old.rpartition(".")[2]]
                 known = Known(skeleton, self.groups, partial(self.origin, others))
-                known.check_file(self.file(default.config_path), content)
+                known.check_file(file, upgrade(content))
             self._bases[groups] = config, defaults
         return self._bases[groups]
 
@@ -221,6 +230,28 @@ class Composer:
             if not OmegaConf.is_config(chosen):
                 raise ConfigError(f"--package {package}: no such part of the config")
         return to_yaml(chosen)
+
+
+def upgraded_line(line: str) -> str:
+    """An override in today's words; a warning names them."""
+    line, renamed = upgrade_override(line)
+    if renamed is not None:
+        warn(renamed)
+    return line
+
+
+def _upgrade_targets(config: DictConfig) -> None:
+    """`_target_` of a class that has moved, in YAML of one's own."""
+    for path, target in list(nodes(plain(config))):
+        if path.endswith("._target_") and (today := upgrade_target(target)) != target:
+            warn(f"{path}: {target} was renamed; write {today}")
+            OmegaConf.update(config, path, today)
+
+
+@cache
+def warn(sentence: str) -> None:
+    """Once in a process, as a sweep composes many configs."""
+    print(f"warning: {sentence}", file=sys.stderr, flush=True)
 
 
 def check_names(folders: Sequence[Path]) -> None:

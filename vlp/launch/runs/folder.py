@@ -17,6 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from vlp.launch.config.errors import ConfigError
 from vlp.system.atomic import atomic_write_text
+from vlp.upgrade import upgrade
 
 FROM, FROM_FOLDER = "run folder: ", ", seen from: "
 
@@ -26,11 +27,12 @@ def parent_folder(container: dict[str, Any]) -> Path:
 
 
 def read(file: Path | str) -> DictConfig:
-    """A frozen config. Its unresolved container is fit to be stored or shown; access resolves the secrets."""
+    """A frozen config in today's words. Its unresolved container is fit to be stored or shown; access resolves the secrets."""
     config = OmegaConf.load(file)
     if not isinstance(config, DictConfig):
         raise ConfigError(f"{file}: not a config; it should hold keys and values")
-    return config
+    plain: Any = OmegaConf.to_container(config, resolve=False)
+    return OmegaConf.create(upgrade(plain))
 
 
 def safe_name(text: str, limit: int = 100) -> str:

@@ -17,6 +17,7 @@ from vlp.launch.runs.compare import load, main_figures, short, summary
 from vlp.system import tables
 from vlp.system.atomic import atomic_write_json
 from vlp.system.locks import exclusive_lock
+from vlp.upgrade import upgrade
 
 Job = dict[str, Any]
 
@@ -35,7 +36,8 @@ class Ledger:
             )
         try:
             content = json.loads(file.read_text(encoding="utf-8"))
-            return cls(folder, {**content, "jobs": list(content["jobs"])})
+            settings = upgrade({"sweep": content.get("settings", {})})["sweep"]
+            return cls(folder, {**content, "settings": settings, "jobs": list(content["jobs"])})
         except (ValueError, KeyError, TypeError) as error:
             raise ConfigError(f"{file}: not readable as the ledger of a sweep: {error}") from error
 

@@ -10,8 +10,9 @@ from vlp.launch.config.errors import ConfigError, listing
 from vlp.system.suggest import nearest_option
 
 EXTRAS = {"slurm": ("submitit", "slurm"), "ray": ("ray", "ray"), "optuna": ("optuna", "sweep")}  # module, extra of ours
-DEFAULTS: dict[str, Any] = {"jobs": 1, "devices": None, "minutes": None, "grace": 60, "on": "here", "metric": None}
-SLURM = {"cluster": "slurm", "partition": None, "minutes": 60, "gpus": None, "cpus": None, "mem_gb": None}
+DEFAULTS: dict[str, Any] = {"jobs": 1, "devices": None, "time_limit_min": None, "grace_period_s": 60}
+DEFAULTS |= {"executor": "local", "metric": None}
+SLURM = {"cluster": "slurm", "partition": None, "time_limit_min": 60, "gpus": None, "cpus": None, "mem_gb": None}
 SLURM |= {"requeues": 100, "more": None}
 RAY = {"address": None, "cpus": 1, "gpus": 0}
 
@@ -21,11 +22,11 @@ def check_settings(given: dict[str, Any]) -> dict[str, Any]:
     settings = DEFAULTS | given
     settings["slurm"] = SLURM | (given.get("slurm") or {})
     settings["ray"] = RAY | (given.get("ray") or {})
-    places = ("here", "slurm", "ray")
-    if settings["on"] not in places:
-        hint = nearest_option(str(settings["on"]), places) or f" there are {listing(places)}"
-        raise ConfigError(f"sweep.on={settings['on']}: no such place:{hint}")
-    for key in ("jobs", "minutes", "grace"):
+    places = ("local", "slurm", "ray")
+    if settings["executor"] not in places:
+        hint = nearest_option(str(settings["executor"]), places) or f" there are {listing(places)}"
+        raise ConfigError(f"sweep.executor={settings['executor']}: no such executor:{hint}")
+    for key in ("jobs", "time_limit_min", "grace_period_s"):
         value = settings[key]
         if (value is not None or key == "jobs") and (type(value) not in (int, float) or value <= 0):
             raise ConfigError(f"sweep.{key}={value}: expects a number above 0")
@@ -34,9 +35,9 @@ def check_settings(given: dict[str, Any]) -> dict[str, Any]:
         if not isinstance(devices, list) or not devices:
             raise ConfigError(f"sweep.devices={devices}: expects a list such as [0,1], or ['0,1','2,3'] for two a job")
         settings["devices"] = devices = [str(device) for device in devices]
-        if settings["on"] != "here":
+        if settings["executor"] != "local":
             raise ConfigError(
-                f"sweep.devices is for sweep.on=here; {settings['on']} chooses the devices itself: remove it"
+                f"sweep.devices is for sweep.executor=local; {settings['executor']} chooses the devices itself: remove it"
             )
         if len(set(devices)) < len(devices):
             raise ConfigError(f"sweep.devices={devices}: a device is named twice")
@@ -45,16 +46,16 @@ def check_settings(given: dict[str, Any]) -> dict[str, Any]:
                 f"sweep.jobs={settings['jobs']} but sweep.devices names {len(devices)}, one slot each: "
                 f"set sweep.jobs={len(devices)} or name more"
             )
-    if settings["on"] != "here":
-        require(settings["on"], f"sweep.on={settings['on']}")
-    if settings["on"] == "slurm" and settings["slurm"]["cluster"] not in ("slurm", "local"):
+    if settings["executor"] != "local":
+        require(settings["executor"], f"sweep.executor={settings['executor']}")
+    if settings["executor"] == "slurm" and settings["slurm"]["cluster"] not in ("slurm", "local"):
         raise ConfigError(f"sweep.slurm.cluster={settings['slurm']['cluster']}: there are slurm, local")
-    if settings["on"] == "slurm" and settings["slurm"]["cluster"] == "slurm":
+    if settings["executor"] == "slurm" and settings["slurm"]["cluster"] == "slurm":
         import shutil
 
         if shutil.which("sbatch") is None:
             raise ConfigError(
-                "sweep.on=slurm: there is no sbatch on this machine; start the sweep on a login node of the cluster"
+                "sweep.executor=slurm: there is no sbatch on this machine; start the sweep on a login node of the cluster"
             )
     if "trials" in settings:
         require("optuna", "sweep=optuna")
@@ -73,11 +74,11 @@ def require(what: str, place: str) -> None:
 
 
 def place_of(command: str, settings: dict[str, Any], folder: Path) -> Any:
-    if settings["on"] == "slurm":
+    if settings["executor"] == "slurm":
         from vlp.launch.sweep.executors.slurm import Slurm
 
         return Slurm(command, settings, folder)
-    if settings["on"] == "ray":
+    if settings["executor"] == "ray":
         from vlp.launch.sweep.executors.ray import Ray
 
         return Ray(command, settings)

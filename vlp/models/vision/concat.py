@@ -13,7 +13,7 @@ from vlp.structures import Image, Tokens
 from vlp.system.errors import UserError
 
 
-class SideBySide(nn.Module):
+class ConcatTower(nn.Module):
     """towers: at least one; all see the same raw pixels and normalise them by their own mean and deviation.
 
     image_size: theirs.  Each pooled feature is layer-normalised, so that none outweighs another.

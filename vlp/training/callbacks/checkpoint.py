@@ -32,7 +32,7 @@ class RunCheckpoint(Checkpoint):
     """folder: of the files.  monitor, mode: the figure that selects best.ckpt, and whether "max" or "min" is better; a figure
     that is no number is never best, and of equal ones the first stays.  every_n_train_steps, every_n_minutes, every_n_epochs:
     when last.ckpt is due, whichever comes first; None = not by this. It is also written at the end, and on a signal.
-    full_disk: what follows when a checkpoint cannot be written: "stop" the run (exit 2; the last checkpoint is intact) or
+    on_disk_full: what follows when a checkpoint cannot be written: "stop" the run (exit 2; the last checkpoint is intact) or
     "continue" and try again when the next is due.
     """
 
@@ -45,12 +45,12 @@ class RunCheckpoint(Checkpoint):
         every_n_train_steps: int | None = None,
         every_n_minutes: int | float | None = None,
         every_n_epochs: int | None = 1,
-        full_disk: str = "stop",
+        on_disk_full: str = "stop",
     ) -> None:
         if mode not in ("max", "min"):
             raise UserError(f'callbacks.checkpoint.mode={mode}: choose "max" or "min"')
-        if full_disk not in FULL_DISK:
-            raise UserError(f"callbacks.checkpoint.full_disk={full_disk}: choose from {', '.join(FULL_DISK)}")
+        if on_disk_full not in FULL_DISK:
+            raise UserError(f"callbacks.checkpoint.on_disk_full={on_disk_full}: choose from {', '.join(FULL_DISK)}")
         for name, value in (
             ("train_steps", every_n_train_steps),
             ("minutes", every_n_minutes),
@@ -58,7 +58,7 @@ class RunCheckpoint(Checkpoint):
         ):
             if value is not None and value <= 0:
                 raise UserError(f"callbacks.checkpoint.every_n_{name}={value}: give a number above 0, or null")
-        self.folder, self.monitor, self.mode, self.full_disk = Path(folder), monitor, mode, full_disk
+        self.folder, self.monitor, self.mode, self.on_disk_full = Path(folder), monitor, mode, on_disk_full
         self.steps, self.minutes, self.epochs = every_n_train_steps, every_n_minutes, every_n_epochs
         self.best_score: float | None = None
         self.saved_step, self.saved_at = 0, time.monotonic()
@@ -202,7 +202,7 @@ class RunCheckpoint(Checkpoint):
         message = (
             f"the checkpoint of step {trainer.global_step} could not be written ({told}); the one before is intact"
         )
-        if self.full_disk == "stop":
+        if self.on_disk_full == "stop":
             raise OSError(f"{message}: make room, and go on with resume={self.folder.parent}")
         if trainer.is_global_zero:
             print(f"warning: {message}; training goes on", file=sys.stderr, flush=True)

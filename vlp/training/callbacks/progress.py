@@ -96,7 +96,11 @@ class Lines(Callback):
         known = validated and self.monitor in figures
         monitored = f"{self.monitor} {float(figures[self.monitor]):.1f}" if known else ""
         done = trainer.global_step - self.first_step
-        left = (time.perf_counter() - self.begin) * max(0, pl_module.total_steps() - trainer.global_step) / max(1, done)
+        left = (
+            (time.perf_counter() - self.begin)
+            * max(0, pl_module.optimizer_steps() - trainer.global_step)
+            / max(1, done)
+        )
         pace = (
             f"{self.rate.per_second(pl_module):.0f} samples/s, {left:.0f} s left" if done else ""
         )  # none since a resume

@@ -28,7 +28,7 @@ from vlp.system.compat.lightning import ShardingStrategy, unwrap_optimizer
 from vlp.system.compat.torch import BATCH_NORMS, initialize_fsdp, is_compiled, scalars_to_rows
 from vlp.system.errors import UserError
 from vlp.training.lifecycle.checkpoint_files import publish_folder, written
-from vlp.training.optimizer import SideBySide
+from vlp.training.optimizer import CombinedOptimizer
 from vlp.training.strategies.sharding import part_of, units
 
 
@@ -80,7 +80,7 @@ class FSDP(ShardingStrategy):
         self.barrier()
         if trainer.state.fn == TrainerFn.FITTING:
             self.setup_optimizers(trainer)
-            if any(isinstance(optimizer, SideBySide) for optimizer in self.optimizers):
+            if any(isinstance(optimizer, CombinedOptimizer) for optimizer in self.optimizers):
                 raise UserError(
                     "trainer=fsdp: optimizer=muon works on whole matrices, of which each process holds some rows: "
                     "choose optimizer=adamw, or trainer=ddp"

@@ -1,4 +1,4 @@
-"""sweep.on=here: the jobs are processes of this machine, each pinned to its devices where `sweep.devices` names some."""
+"""sweep.executor=local: the jobs are processes of this machine, each pinned to its devices where `sweep.devices` names some."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class Here:
     together = False
 
     def __init__(self, command: str, settings: dict[str, Any]) -> None:
-        self.command, self.minutes, self.grace = command, settings["minutes"], settings["grace"]
+        self.command, self.minutes, self.grace = command, settings["time_limit_min"], settings["grace_period_s"]
         self.at_once: int = settings["jobs"]
 
     def start(self, jobs: list[Job]) -> list[Process]:

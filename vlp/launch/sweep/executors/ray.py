@@ -1,4 +1,4 @@
-"""sweep.on=ray: each job is a Ray task, which runs the job's process on the machine that Ray chooses.
+"""sweep.executor=ray: each job is a Ray task, which runs the job's process on the machine that Ray chooses.
 
 The run folders must lie on a disk that all machines share; relative paths are those of the folder where the sweep began.
 """
@@ -41,10 +41,10 @@ class Ray:
         arguments, environment = process(self.command, folder / "config.yaml")
         added = {name: value for name, value in environment.items() if name.startswith(PASSED_ON)}
         added |= {name: environment[name] for name in ("PYTHONPATH", "PATH") if name in environment}
-        return Task(folder, arguments, added, self.settings["minutes"], self.settings["grace"])
+        return Task(folder, arguments, added, self.settings["time_limit_min"], self.settings["grace_period_s"])
 
     def find(self, job: Job) -> Process | None:
-        return Process.find(Path(job["folder"]), self.settings["minutes"], self.settings["grace"])
+        return Process.find(Path(job["folder"]), self.settings["time_limit_min"], self.settings["grace_period_s"])
 
 
 def run_task(task: Task) -> tuple[int | None, bool, float]:

@@ -1,7 +1,8 @@
-"""sweep.on=slurm: the jobs are one Slurm array, submitted by submitit.
+"""sweep.executor=slurm: the jobs are one Slurm array, submitted by submitit.
 
-A task that Slurm preempts, or whose `sweep.slurm.minutes` are over, is told `sweep.grace` seconds before: its run writes a
-checkpoint, and the task is queued again. The array stays when the sweep is killed; `vlp sweep resume` finds it by its ids.
+A task that Slurm preempts, or whose `sweep.slurm.time_limit_min` is over, gets a signal `sweep.grace_period_s` seconds before:
+its run writes a checkpoint, and the task is queued again. The array stays when the sweep is killed; `vlp sweep resume` finds it
+by its ids.
 """
 
 from __future__ import annotations
@@ -33,14 +34,14 @@ class Slurm:
         )
         self.executor.update_parameters(
             name="vlp",
-            timeout_min=slurm["minutes"],
+            timeout_min=slurm["time_limit_min"],
             gpus_per_node=slurm["gpus"],
             cpus_per_task=slurm["cpus"],
             mem_gb=slurm["mem_gb"],
             tasks_per_node=1,
             slurm_partition=slurm["partition"],
             slurm_array_parallelism=settings["jobs"],
-            slurm_signal_delay_s=int(settings["grace"]) + 30,
+            slurm_signal_delay_s=int(settings["grace_period_s"]) + 30,
             slurm_additional_parameters={"requeue": True, **(slurm["more"] or {})},
         )
 
@@ -56,7 +57,7 @@ class Slurm:
         (folder / STOP).unlink(missing_ok=True)
         arguments, environment = process(self.command, folder / "config.yaml")
         added = {name: environment[name] for name in ("PYTHONPATH",) if name in environment}
-        return Task(folder, arguments, added, self.settings["minutes"], self.settings["grace"])
+        return Task(folder, arguments, added, self.settings["time_limit_min"], self.settings["grace_period_s"])
 
     def find(self, job: Job) -> SlurmTask | Process | None:
         """The task that an earlier sweep submitted, be it waiting, running or finished."""
@@ -68,7 +69,7 @@ class Slurm:
             if not re.fullmatch(r"\d+(_\d+)?", ticket):  # it goes to Slurm's programs
                 raise ConfigError(f"{self.folder.parent / 'sweep.json'}: ticket {ticket} is no id of a Slurm job")
             return SlurmTask(Path(job["folder"]), submitit.SlurmJob(self.folder, ticket))
-        return Process.find(Path(job["folder"]), self.settings["minutes"], self.settings["grace"])
+        return Process.find(Path(job["folder"]), self.settings["time_limit_min"], self.settings["grace_period_s"])
 
 
 class SlurmTask:
