@@ -3,7 +3,7 @@ PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3 python; do $
 VENV ?= .venv
 RUN = $(VENV)/bin/python
 
-.PHONY: train test slow lint docs wheel clean
+.PHONY: train test slow gpu lint docs wheel clean
 
 train: $(VENV)/.ready ## a small CLIP on generated scenes: minutes on two CPU cores
 	$(RUN) train.py $(ARGS)
@@ -13,6 +13,9 @@ test: $(VENV)/.ready ## the whole suite but the slow and GPU tests, in two proce
 
 slow: $(VENV)/.ready ## tests of more than 20 seconds
 	$(RUN) -m pytest -m slow $(ARGS)
+
+gpu: $(VENV)/.ready ## tests that need an NVIDIA GPU; each is skipped where there is none
+	$(RUN) -m pytest -m gpu $(ARGS)
 
 lint: $(VENV)/.ready ## what pre-commit runs
 	$(VENV)/bin/ruff check . && $(VENV)/bin/ruff format --check . && $(VENV)/bin/mypy && $(VENV)/bin/lint-imports && $(VENV)/bin/codespell vlp conf tests experiments docs README.md CONTRIBUTING.md
