@@ -42,7 +42,8 @@ def arrays(shared: Path, kind: str, name: str) -> dict[str, Tensor]:
 
 
 def close(found: Tensor, expected: Tensor, tolerance: float = 1e-5) -> None:
-    torch.testing.assert_close(found, expected.to(found.dtype), rtol=0, atol=tolerance)
+    # a sum of 45 is not known to 1e-5 in float32, whose last place there is 4e-6
+    torch.testing.assert_close(found, expected.to(found.dtype), rtol=1e-6, atol=tolerance)
 
 
 @pytest.mark.parametrize("kind", FILES)

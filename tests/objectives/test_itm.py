@@ -71,13 +71,16 @@ def test_hardness_sharpens_the_draw() -> None:
 def test_learns_to_tell_pairs_apart() -> None:
     torch.manual_seed(0)
     batch, model, objective = toy_batch(same_image=False), toy_model(fused=True).double(), ITM(width=4).double()
-    optimizer = torch.optim.Adam([*model.parameters(), *objective.parameters()], lr=0.03)
-    for _ in range(200):
+    optimizer = torch.optim.Adam([*model.parameters(), *objective.parameters()], lr=0.01)
+    accuracies = []
+    for _ in range(300):
         loss = objective(model, batch, compute_features(model, batch, objective.uses))
         optimizer.zero_grad()
         loss.value.backward()
         optimizer.step()
-    assert loss.logs["accuracy"] > 85
+        accuracies.append(float(loss.logs["accuracy"]))
+    # of many steps, as single ones depend on the processor's rounding; two thirds are right without any learning
+    assert sum(accuracies[-100:]) / 100 > 80
 
 
 @pytest.mark.parametrize("case", [case for case in CASES if case[0] == "itm"])

@@ -93,7 +93,7 @@ def test_the_mean_is_over_chosen_tokens() -> None:
     batch, model, objective = toy_batch(), toy_model(fused=True).double(), make("mlm").double()
     loss = objective(model, batch, compute_features(model, batch, objective.uses))
     text = batch.caption
-    chosen = choose(text, batch_seeds(batch), objective.special, None, objective.share)
+    chosen = choose(text, batch_seeds(batch), objective.special, None, objective.mask_prob)
     masked = corrupt(text, chosen, batch_seeds(batch), objective.mask_id, 30)
     states = model.fuse(model.encode_text(masked), model.encode_image(batch.image)).states
     expected = F.cross_entropy(objective.head(states[chosen]), text.ids[chosen])

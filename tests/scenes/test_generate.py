@@ -63,7 +63,8 @@ def test_an_interrupted_run_leaves_nothing_and_a_finished_one_is_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out, wanted = tmp_path / "scenes", {"images": 8, "size": 32, "seed": 0}
-    draw, calls = generate.describe, []
+    module = sys.modules["vlp.scenes.generate"]
+    draw, calls = module.describe, []
 
     def breaks(**which: Any) -> Any:
         calls.append(which)
@@ -71,7 +72,7 @@ def test_an_interrupted_run_leaves_nothing_and_a_finished_one_is_kept(
             raise KeyboardInterrupt
         return draw(**which)
 
-    monkeypatch.setattr("vlp.scenes.generate.describe", breaks)
+    monkeypatch.setattr(module, "describe", breaks)
     with pytest.raises(KeyboardInterrupt):
         generate(out, **wanted)
     assert list(tmp_path.iterdir()) == []
