@@ -10,7 +10,7 @@ momentum copy, averages and optimizer state. A refactor leaves all of them equal
 for a name in a state dict is a promise to the checkpoints that exist.
 
 Numbers depend on the processor, on the number of threads and on the versions of libraries, so nothing of this is kept; what
-is kept, with tolerances, is in tests/training/loss_curves.json and tests/behaviour/kept.
+is kept, with tolerances, is in tests/behaviour/loss_curves.json and tests/behaviour/kept.
 """
 
 from __future__ import annotations

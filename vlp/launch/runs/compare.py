@@ -22,6 +22,7 @@ from vlp.launch.config.changes import flat
 from vlp.launch.config.errors import ConfigError, listing
 from vlp.system import tables
 from vlp.system.suggest import did_you_mean
+from vlp.upgrade import upgrade
 
 MAIN = re.compile(r"^(?!.*chance).*(_r1|accuracy|top1|score)$")
 IGNORED = {"seed", "resume", "runs", "sweep", "loggers", "callbacks", "monitor"}  # none changes what is trained
@@ -99,7 +100,7 @@ def find(folders: Sequence[Path]) -> list[Run]:
 def load(file: Path) -> Run:
     folder, figures = file.parent, None
     try:
-        config = dict(flat(yaml.safe_load(file.read_text(encoding="utf-8"))))
+        config = dict(flat(upgrade(yaml.safe_load(file.read_text(encoding="utf-8")))))
         if (folder / "results.json").is_file():
             results = json.loads((folder / "results.json").read_text(encoding="utf-8"))
             figures = {key: value for key, value in results.items() if type(value) in (int, float)}

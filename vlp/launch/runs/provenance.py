@@ -10,6 +10,7 @@ import yaml
 
 from vlp.launch.config.errors import ConfigError
 from vlp.launch.runs.folder import header, origin
+from vlp.upgrade import upgrade
 
 PARTS = {"data": "data", "task": "tasks"}  # the config group → its place in a config
 
@@ -28,7 +29,7 @@ def of_checkpoint(path: str) -> list[tuple[str, str, Any]]:
         raise ConfigError(f"{file}: not readable: {' '.join(str(error).split())}") from error
     if not isinstance(config, dict):
         raise ConfigError(f"{file}: not a config; it should hold keys and values")
-    cwd = origin(header(folder))[1]
+    config, cwd = upgrade(config), origin(header(folder))[1]
     return [(group, part, _from(config[part], cwd)) for group, part in PARTS.items() if config.get(part)]
 
 
