@@ -49,13 +49,19 @@ class EmbeddingStore:
         self._embeds: list[Tensor] = []
         self._keys: list[bytes] = []
 
-    def add(self, embeds: Float[Tensor, "b e"], inputs: Image | Text) -> None:
-        self._embeds.append(embeds.detach().float().cpu())
+    def add(self, embeds: Float[Tensor, "b e"] | None, inputs: Image | Text) -> None:
+        """embeds: None in all batches where a model has none, and only equality is asked for."""
+        if embeds is not None:
+            self._embeds.append(embeds.detach().float().cpu())
         self._keys += content_keys(inputs)
+
+    def first_equal(self) -> Int[Tensor, " n"]:
+        """For each input of all ranks the position of the first one that is equal to it."""
+        return first_equal(distributed.gather_lists(self._keys))
 
     def joined(self, device: torch.device) -> Float[Tensor, "n e"]:
         """Of all ranks in rank order, those of equal inputs equal."""
-        first = first_equal(distributed.gather_lists(self._keys)).to(device)
+        first = self.first_equal().to(device)
         # a rank that saw no batch learns the width from the others, since gathering needs it
         width = torch.tensor([self._embeds[0].shape[1] if self._embeds else 0], device=device)
         empty = torch.zeros(0, int(distributed.gather(width).max()))

@@ -11,7 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from vlp import distributed
-from vlp.models.equal_inputs import EmbeddingStore, content_keys, first_equal
+from vlp.models.equal_inputs import EmbeddingStore
 from vlp.models.features import caption_rows
 from vlp.models.reranking import Packed
 from vlp.models.vlm import VisionLanguageModel
@@ -26,8 +26,6 @@ class Gallery:
     def __init__(self, *, tokens: bool) -> None:
         self.tokens = tokens
         self._image, self._text = EmbeddingStore(), EmbeddingStore()
-        self._image_keys: list[bytes] = []
-        self._text_keys: list[bytes] = []
         self._id: list[Tensor] = []
         self._text_id: list[Tensor] = []
         self._image_tokens: list[Tokens] = []
@@ -36,17 +34,14 @@ class Gallery:
     def add(self, batch: Batch, features: Features) -> None:
         assert features.owner is not None
         assert batch.image is not None
-        captions = caption_rows(batch)[0]
-        if features.image_embed is not None and features.text_embed is not None:
-            self._image.add(features.image_embed, batch.image)
-            self._text.add(features.text_embed, captions)
+        contrastive = features.image_embed is not None and features.text_embed is not None
+        self._image.add(features.image_embed if contrastive else None, batch.image)
+        self._text.add(features.text_embed if contrastive else None, caption_rows(batch)[0])
         if self.tokens:
             assert features.image is not None
             assert features.text is not None
             self._image_tokens.append(_on_cpu(features.image))
             self._text_tokens.append(_on_cpu(features.text))
-            self._image_keys += content_keys(batch.image)
-            self._text_keys += content_keys(captions)
         self._id.append(batch.id.cpu())
         self._text_id.append(batch.id[features.owner].cpu())
 
@@ -64,8 +59,7 @@ class Gallery:
 
     def distinct(self, pairs: Int[Tensor, "p 2"]) -> tuple[Int[Tensor, "q 2"], Int[Tensor, " p"]]:
         """The different pairs of inputs among (image, text) pairs, sorted by image, and for each pair which of them it is."""
-        image = first_equal(distributed.gather_lists(self._image_keys))
-        text = first_equal(distributed.gather_lists(self._text_keys))
+        image, text = self._image.first_equal(), self._text.first_equal()
         return torch.stack([image[pairs[:, 0]], text[pairs[:, 1]]], 1).unique(dim=0, return_inverse=True)
 
     def share(self, pairs: Int[Tensor, "p 2"], device: torch.device) -> Int[Tensor, "q 2"]:
