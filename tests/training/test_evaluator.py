@@ -10,7 +10,6 @@ from typing import Any
 import lightning as L
 import pytest
 import torch
-from vlp.launch.runs.results import card
 
 from tests.mixtures import Pictures, mixture
 from tests.processes import run_processes
@@ -20,6 +19,7 @@ from vlp.data.parts import measured_splits
 from vlp.data.transforms import EvalTransform
 from vlp.distributed import gather_objects
 from vlp.launch.config.layout import wrong_monitor
+from vlp.launch.runs.results import card
 from vlp.models.vlm import VisionLanguageModel
 from vlp.objectives.base import Objective
 from vlp.objectives.itc import ITC

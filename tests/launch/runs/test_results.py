@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from vlp.launch.runs.results import _pretrained
-
 from vlp.report.tables import durations
 
 
