@@ -1,8 +1,7 @@
-"""How vlp documents arguments and fields, for the reference pages. Griffe, which reads the sources for mkdocstrings, loads this
-file as an extension.
+"""An extension of Griffe (which reads the sources for mkdocstrings) for the way in which vlp documents arguments and fields.
 
-Arguments stand in docstrings as `width: of the states.  heads: of attention.`: each `name: text` that begins a line or follows
-two spaces becomes an entry of a list. A field's comment, at the end of its line, becomes the field's docstring.
+Docstrings describe arguments as `width: of the states.  heads: of attention.`: each `name: text` at the start of a line or after
+two spaces becomes a list entry. A comment at the end of a field's line becomes the field's docstring.
 """
 
 from __future__ import annotations
@@ -12,13 +11,13 @@ from typing import Any
 
 from griffe import Attribute, Docstring, Extension, Object
 
-NAMES = r"[a-z_0-9]+(?:, [a-z_0-9]+)*"
+ARGUMENT_NAMES = r"[a-z_0-9]+(?:, [a-z_0-9]+)*"
 
 
-class Arguments(Extension):
+class ArgumentsAndFields(Extension):
     def on_object(self, *, obj: Object, **kwargs: Any) -> None:
         if obj.docstring is not None:
-            obj.docstring.value = listed(obj.docstring.value)
+            obj.docstring.value = with_argument_list(obj.docstring.value)
 
     def on_attribute(self, *, attr: Attribute, **kwargs: Any) -> None:
         if attr.docstring is None and attr.parent is not None and attr.parent.is_class and attr.source:
@@ -27,17 +26,17 @@ class Arguments(Extension):
                 attr.docstring = Docstring(comment[1], parent=attr)
 
 
-def listed(text: str) -> str:
-    """The docstring with its arguments as a Markdown list; code blocks (indented lines) stay as they are."""
+def with_argument_list(text: str) -> str:
+    """The docstring with its arguments as a Markdown list; code blocks (indented lines) are not changed."""
     lines: list[str] = []
-    inside = False
-    for line in re.sub(rf"(?<=\S)  +(?=(?:{NAMES}): \S)", "\n", text).splitlines():
-        entry = re.match(rf"({NAMES}): (\S.*)", line)
+    in_entry = False
+    for line in re.sub(rf"(?<=\S)  +(?=(?:{ARGUMENT_NAMES}): \S)", "\n", text).splitlines():
+        entry = re.match(rf"({ARGUMENT_NAMES}): (\S.*)", line)
         if entry:
-            if not inside and lines and lines[-1]:
+            if not in_entry and lines and lines[-1]:
                 lines.append("")
             lines.append(f"* **{entry[1]}**: {entry[2]}".replace("_", r"\_", entry[1].count("_")))
         else:
-            lines.append(f"  {line}" if inside and line else line)
-        inside = bool(entry) or (inside and bool(line.strip()))
+            lines.append(f"  {line}" if in_entry and line else line)
+        in_entry = bool(entry) or (in_entry and bool(line.strip()))
     return "\n".join(lines)

@@ -1,4 +1,4 @@
-"""Shape types are checked in every test; no test may leave this machine; shared reference data is optional."""
+"""Every test checks shape types; no test may use the network; reference data is optional."""
 
 from __future__ import annotations
 
@@ -9,12 +9,11 @@ from pathlib import Path
 import pytest
 from jaxtyping import install_import_hook
 
-if (
-    "PYTEST_XDIST_WORKER" in os.environ
-):  # processes that share the cores; before torch is imported, for their children too
+# parallel test processes share the cores; before torch is imported, and also for child processes
+if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-# before anything of vlp is imported, so that every jaxtyping annotation in it is checked at each call
+# before vlp is imported, so that every call checks the jaxtyping annotations of vlp
 _hook = install_import_hook("vlp", "beartype.beartype")
 
 pytest_plugins = ("tests.data_fixtures",)
@@ -24,7 +23,7 @@ SHARED = Path(__file__).resolve().parent.parent.parent / "shared"
 
 @pytest.fixture(scope="session")
 def shared() -> Path:
-    """The folder of reference numbers and real photos that lies beside the checkout on the project's own machines."""
+    """The folder of reference numbers and real photos next to the checkout, on the project's own machines."""
     if not SHARED.is_dir():
         pytest.skip("reference data (../shared) is not on this machine")
     return SHARED
@@ -34,7 +33,7 @@ def shared() -> Path:
 def _loopback_only() -> None:
     connect = socket.socket.connect
 
-    def guarded(self: socket.socket, address: object) -> None:
+    def connect_locally(self: socket.socket, address: object) -> None:
         local = self.family == socket.AF_UNIX or (
             isinstance(address, tuple) and address[0] in ("127.0.0.1", "::1", "localhost")
         )
@@ -42,4 +41,4 @@ def _loopback_only() -> None:
             raise RuntimeError(f"a test tried to reach {address}: tests run without network")
         connect(self, address)  # type: ignore[arg-type]
 
-    socket.socket.connect = guarded  # type: ignore[method-assign, assignment]
+    socket.socket.connect = connect_locally  # type: ignore[method-assign, assignment]

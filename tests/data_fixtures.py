@@ -1,4 +1,4 @@
-"""Fixtures for tests of data: a small Karpathy-style data set of coloured pictures, and a tokenizer without a vocabulary."""
+"""Fixtures for tests of data: a small data set of random images in Karpathy's layout, and a tokenizer without a vocabulary."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import PIL.Image
 import pytest
 import torch
 
-from vlp.data.shards.pack import PackOptions, pack
+from vlp.data.shards.pack import PackOptions, pack_splits
 from vlp.data.transforms import EvalTransform, TrainTransform
 from vlp.datasets.karpathy import Karpathy
 from vlp.datasets.shards import Shards
@@ -20,7 +20,7 @@ from vlp.structures import Text
 
 
 class Letters:
-    """Each letter is a token; long texts are cut."""
+    """A tokenizer: each byte is a token, long texts are truncated."""
 
     size, context_length, trained = 256, 16, True
 
@@ -76,12 +76,14 @@ def toy(write_toy: Callable[..., Path], loading: dict[str, Any]) -> Callable[...
 
 @pytest.fixture
 def packed(toy: Callable[..., Karpathy], tmp_path: Path) -> Callable[..., Path]:
-    """Packs the toy data set, 37 training samples by default: a folder of shards."""
+    """Packs the toy data set (by default 37 training samples) into shards; returns their folder."""
 
     def write(sizes: dict[str, int] | None = None, **options: Any) -> Path:
         data = toy({"train": 37, "val": 5, "test": 5, **(sizes or {})})
         splits = {split: data.split(split) for split in ("train", "val", "test")}
-        pack(splits, tmp_path / "shards", PackOptions(**{"samples_per_shard": 7, "max_bad_fraction": 1.0, **options}))
+        pack_splits(
+            splits, tmp_path / "shards", PackOptions(**{"samples_per_shard": 7, "max_bad_fraction": 1.0, **options})
+        )
         return tmp_path / "shards"
 
     return write

@@ -17,7 +17,7 @@ from vlp.structures import Sample, Text
 
 
 class Words:
-    """Each letter is a token."""
+    """A tokenizer: each byte is a token."""
 
     trained = True
 
@@ -30,7 +30,7 @@ class Words:
 
 
 class Pictures(DataModule):
-    """`count` pictures with captions, or with questions."""
+    """`count` training samples with one image and captions, or with questions if `asks`."""
 
     def __init__(self, *, count: int, asks: bool = False, evaluated: int = 3, **loading: Any) -> None:
         super().__init__(**loading)
@@ -38,7 +38,7 @@ class Pictures(DataModule):
 
     def prepare_data(self) -> None:
         self.root.mkdir(parents=True, exist_ok=True)
-        written = self.root / f"{os.getpid()}.png"  # ranks may write it at once
+        written = self.root / f"{os.getpid()}.png"  # ranks may write it at the same time
         PIL.Image.new("RGB", (8, 8), (200, 100, 0)).save(written)
         written.replace(self.root / "x.png")
 
@@ -46,10 +46,10 @@ class Pictures(DataModule):
         if self.asks:
             self.answer_names = ("yes", "no")
         first, count = (0, self.count) if split == "train" else (1000, self.evaluated)
-        said: dict[str, Any] = (
+        texts: dict[str, Any] = (
             {"question": "is it?", "answers": ("yes",)} if self.asks else {"captions": (f"a {self.name}", "it")}
         )
-        return [Sample(id=i, sample=i, image=self.root / "x.png", **said) for i in range(first, first + count)]
+        return [Sample(id=i, sample=i, image=self.root / "x.png", **texts) for i in range(first, first + count)]
 
 
 def mixture(root: Path, **changed: Any) -> Mixture:

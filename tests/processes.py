@@ -1,4 +1,4 @@
-"""Runs a function in real gloo processes and returns what each of them returned."""
+"""Runs a function in real gloo processes and returns their results."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ import torch.distributed as dist
 import torch.multiprocessing as multiprocessing
 
 
-def _start(
-    rank: int, world: int, meeting: str, function: Callable[..., Any], arguments: tuple[Any, ...], out: Path
+def _run_rank(
+    rank: int, world: int, rendezvous: str, function: Callable[..., Any], arguments: tuple[Any, ...], out: Path
 ) -> None:
     torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=meeting, rank=rank, world_size=world, timeout=timedelta(seconds=60))
+    dist.init_process_group("gloo", init_method=rendezvous, rank=rank, world_size=world, timeout=timedelta(seconds=60))
     try:
         torch.save(function(rank, world, *arguments), out / f"{rank}.pt")
     except BaseException:
@@ -29,9 +29,12 @@ def _start(
 
 
 def run_processes(world: int, function: Callable[..., Any], out: Path, *arguments: Any) -> list[Any]:
-    """`function(rank, world, *arguments)` in `world` processes; its results (tensors, numbers, containers) in rank order."""
+    """Results of `function(rank, world, *arguments)` in `world` processes, by rank; tensors, numbers and containers of them.
+    out: folder for files of the results."""
     out.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory() as folder:  # a file, as a port that is free now may be taken when they meet
-        meeting = f"file://{folder}/store"
-        multiprocessing.spawn(_start, (world, meeting, function, arguments, out), nprocs=world)
+    with (
+        tempfile.TemporaryDirectory() as folder
+    ):  # a file, because a port that is free now may be taken when they connect
+        rendezvous = f"file://{folder}/store"
+        multiprocessing.spawn(_run_rank, (world, rendezvous, function, arguments, out), nprocs=world)
     return [torch.load(out / f"{rank}.pt", weights_only=True) for rank in range(world)]

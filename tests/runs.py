@@ -1,4 +1,4 @@
-"""Whole runs in processes of their own, for tests that kill, signal and resume them."""
+"""Training runs in processes of their own, for tests that kill, signal and resume them."""
 
 from __future__ import annotations
 
@@ -16,85 +16,91 @@ from vlp.launch.config.resolve import resolve_config
 from vlp.launch.runs.folder import freeze
 
 ROOT = Path(__file__).resolve().parents[1]
-CLIP = (
+SMALL_CLIP = (
     "data.images.train=40", "data.images.val=6", "data.images.test=6", "data.batch_size=8", "data.eval_batch_size=2",
     "data.num_workers=0", "tokenizer.size=300", "model.vision.channels=2", "model.text.width=16", "model.text.layers=1",
     "model.projection.width=8", "task=[retrieval]", "callbacks=[checkpoint,progress]", "logger=none", "trainer.max_epochs=3",
     "trainer.log_every_n_steps=1", "callbacks.checkpoint.every_n_train_steps=1",
 )  # fmt: skip
-TWO = ("trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2", "trainer.precision=32-true")
+TWO_PROCESSES = ("trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2", "trainer.precision=32-true")
 
 
-def environment(**more: str) -> dict[str, str]:
-    """LOCAL_RANK and the like of an outer run are left out."""
+def run_environment(**more: str) -> dict[str, str]:
+    """This process's environment without the ranks of an outer run, with one thread and the checkout's vlp."""
     own = {key: value for key, value in os.environ.items() if key not in ("LOCAL_RANK", "WORLD_SIZE", "NODE_RANK")}
     return own | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "WANDB_MODE": "offline"} | more
 
 
-def frozen(folder: Path, *overrides: str, data: Path) -> Path:
-    """The run folder, with its config."""
+def make_run_folder(folder: Path, *overrides: str, data: Path) -> Path:
+    """Creates a run folder with its config.yaml; returns it.  data: folder of the scenes."""
     folder.mkdir(parents=True)
     config = Composer(conf=conf_folder(), config_name="train").compose([f"data.root={data}", *overrides])
     freeze(folder, resolve_config(config, folder), "test")
     return folder
 
 
-def start(folder: Path, **more: str) -> subprocess.Popen[str]:
+def start_run(folder: Path, **more: str) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "vlp.training.run", str(folder / "config.yaml")]
     return subprocess.Popen(
-        command, cwd=ROOT, env=environment(**more), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        command, cwd=ROOT, env=run_environment(**more), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
         start_new_session=True,
     )  # fmt: skip
 
 
-def finish(folder: Path, *, code: int = 0, timeout: float = 120, **more: str) -> str:
-    process = start(folder, **more)
+def finish_run(folder: Path, *, code: int = 0, timeout: float = 120, **more: str) -> str:
+    process = start_run(folder, **more)
     printed = process.communicate(timeout=timeout)[0]
     assert process.returncode == code, (process.returncode, printed[-3000:])
     return printed
 
 
-def lines(folder: Path) -> list[dict[str, Any]]:
+def logged_lines(folder: Path) -> list[dict[str, Any]]:
     """metrics.jsonl without the times."""
-    told = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    return [{key: value for key, value in line.items() if key != "time"} for line in told]
+    records = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [{key: value for key, value in row.items() if key != "time" and not _is_duration(key)} for row in records]
 
 
-def last(folder: Path, name: str = "last.ckpt") -> dict[str, Any]:
+def load_checkpoint(folder: Path, name: str = "last.ckpt") -> dict[str, Any]:
     return torch.load(folder / "checkpoints" / name, map_location="cpu", weights_only=True)
 
 
-def figures(folder: Path) -> dict[str, Any]:
-    """results.json without what depends on the clock and on the checkout."""
+def final_figures(folder: Path) -> dict[str, Any]:
+    """results.json without values that depend on the clock or on the commit."""
     results = json.loads((folder / "results.json").read_text())
-    return {key: value for key, value in results.items() if not key.endswith("seconds") and key != "commit"}
+    return {key: value for key, value in results.items() if not _is_duration(key) and key != "commit"}
 
 
-def same(one: Any, other: Any, place: str = "") -> None:
-    """To the bit, all tensors, numbers and names in two checkpoints."""
-    if isinstance(one, torch.Tensor):
-        assert torch.equal(one, other), place
-    elif isinstance(one, dict):
-        assert one.keys() == other.keys(), place
-        for key in one:
-            same(one[key], other[key], f"{place}.{key}")
-    elif isinstance(one, (list, tuple)):
-        assert len(one) == len(other), place
-        for index, (a, b) in enumerate(zip(one, other, strict=True)):
-            same(a, b, f"{place}[{index}]")
+def _is_duration(name: str) -> bool:
+    return name.endswith(("seconds", "per_second"))
+
+
+def assert_equal(first: Any, second: Any, path: str = "") -> None:
+    """All tensors, numbers and keys of two nested containers are equal, bit by bit; NaN equals NaN."""
+    if isinstance(first, torch.Tensor):
+        assert first.dtype == second.dtype, path
+        torch.testing.assert_close(first, second, rtol=0, atol=0, equal_nan=True, msg=path)
+    elif isinstance(first, dict):
+        assert first.keys() == second.keys(), path
+        for key in first:
+            assert_equal(first[key], second[key], f"{path}.{key}")
+    elif isinstance(first, (list, tuple)):
+        assert len(first) == len(second), path
+        for index, (a, b) in enumerate(zip(first, second, strict=True)):
+            assert_equal(a, b, f"{path}[{index}]")
     else:
-        assert one == other or (one != one and other != other), (place, one, other)
+        assert first == second or (first != first and second != second), (path, first, second)
 
 
-def same_runs(straight: Path, killed: Path) -> None:
-    """Losses, measured figures, weights, optimiser, averages and results, to the bit."""
-    same(lines(straight), lines(killed), "metrics.jsonl")
-    same(figures(straight), figures(killed), "results.json")
+def assert_runs_equal(uninterrupted: Path, killed: Path) -> None:
+    """Losses, figures, weights, optimizer state, averages and results are equal, bit by bit."""
+    assert_equal(logged_lines(uninterrupted), logged_lines(killed), "metrics.jsonl")
+    assert_equal(final_figures(uninterrupted), final_figures(killed), "results.json")
     for name in ("last.ckpt", "best.ckpt"):
-        one, other = last(straight, name), last(killed, name)
-        for content in (one, other):
+        first, second = load_checkpoint(uninterrupted, name), load_checkpoint(killed, name)
+        for content in (first, second):
             content.pop("logged_bytes")  # times have different numbers of digits
-            content.pop("loops")  # Lightning counts what it was asked, also what was lost
-            content.pop("config")  # names the run folder
+            content.pop("loops")  # Lightning also counts the steps that were lost
+            content.pop("config")  # has the path of the run folder
+            content["figures"] = {key: value for key, value in content["figures"].items() if not _is_duration(key)}
             content["callbacks"] = {key: value for key, value in content["callbacks"].items() if key != "Timer"}
-        same(one, other, name)
+        assert_equal(first, second, name)

@@ -1,4 +1,4 @@
-"""A real S3 server on this machine (moto), as a process of its own, and one of plain HTTP that also breaks connections."""
+"""An S3 server on this machine (moto), in a process of its own."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ BUCKET = "photos"
 
 @contextmanager
 def s3_server(folder: Path) -> Iterator[dict[str, str]]:
-    """The files of a folder in a bucket; the environment in which s3fs finds them at s3://photos/."""
+    """Serves the files of a folder in a bucket. Yields the environment variables with which s3fs reads them at s3://photos/."""
     import botocore.session
 
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        port = found.getsockname()[1]
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port = listener.getsockname()[1]
     address = f"http://127.0.0.1:{port}"
     environment = {
         "AWS_ENDPOINT_URL": address, "AWS_ACCESS_KEY_ID": "nobody", "AWS_SECRET_ACCESS_KEY": "nothing",

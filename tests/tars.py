@@ -1,4 +1,4 @@
-"""Tar files with whatever is asked for in them."""
+"""Tar files with given members."""
 
 from __future__ import annotations
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 from torch import nn
 
-from vlp.build import FROM_FILES, build
+from vlp.build import ALLOWED_IN_FILES, build
 from vlp.models.projection.linear import LinearProjection
 
 LINEAR = "vlp.models.projection.linear.LinearProjection"
@@ -18,7 +18,7 @@ def test_targets_are_called_inside_out() -> None:
 
 
 def test_a_partial_waits_for_its_other_arguments() -> None:
-    projection = build({"_target_": LINEAR, "_partial_": True, "width": 4}, allow=FROM_FILES)
+    projection = build({"_target_": LINEAR, "_partial_": True, "width": 4}, allow=ALLOWED_IN_FILES)
     assert isinstance(projection(image_width=2, text_width=3), LinearProjection)
 
 
@@ -33,4 +33,4 @@ def test_from_a_file_only_our_own_classes_are_built() -> None:
     module = "vlp.models.projection.linear"
     for target in ("torch.nn.Linear", f"{module}._linear", f"{module}.nn.Linear", f"{module}.nn", None):
         with pytest.raises(ValueError, match="are built from files"):
-            build({"_target_": target}, allow=FROM_FILES)
+            build({"_target_": target}, allow=ALLOWED_IN_FILES)

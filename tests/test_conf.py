@@ -19,7 +19,7 @@ from vlp.build import build
 from vlp.data.datamodule import DataModule
 from vlp.data.mixture import Mixture
 from vlp.launch.config.choices import groups, options
-from vlp.launch.config.compose import Composer, conf_folder, config_folders, plain, study_folders
+from vlp.launch.config.compose import Composer, conf_folder, config_folders, plain_config, study_folders
 from vlp.launch.config.resolve import resolve_config
 from vlp.launch.sweep.settings import check_settings
 from vlp.models.vlm import VisionLanguageModel
@@ -277,4 +277,4 @@ def test_every_yaml_opens_with_a_comment() -> None:
 
 
 def test_the_hydra_node_never_reaches_a_run() -> None:
-    assert "hydra" not in plain(composer().compose([]))
+    assert "hydra" not in plain_config(composer().compose([]))

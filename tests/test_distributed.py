@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from tests.processes import run_processes
-from vlp.distributed import fetch, gather, gather_objects, joint_mean, offset, total
+from vlp.distributed import fetch, gather, gather_objects, mean_over_ranks, row_offset, sum_over_ranks
 
 
 def _on_rank(rank: int, world: int) -> dict[str, Any]:
@@ -16,13 +16,13 @@ def _on_rank(rank: int, world: int) -> dict[str, Any]:
     joined = gather(x)
     (joined * torch.arange(1.0, 6.0)[:, None]).sum().backward()
     empty = gather(torch.zeros(4 * rank, 3))
-    mean = joint_mean((x.detach() * (rank + 1)).sum(), len(x))
+    mean = mean_over_ranks((x.detach() * (rank + 1)).sum(), len(x))
     return {
         "joined": joined.detach(),
         "gradient": x.grad,
         "empty": list(empty.shape),
-        "offset": offset(x),
-        "total": total(torch.tensor([rank + 1.0])),
+        "offset": row_offset(x),
+        "total": sum_over_ranks(torch.tensor([rank + 1.0])),
         "mean": mean,
         "objects": gather_objects({"rank": rank}),
         "integers": gather(torch.tensor([rank] * (rank + 1))),
@@ -68,6 +68,6 @@ def test_chosen_rows_and_their_gradients(tmp_path: Path) -> None:
 def test_one_process_is_the_identity() -> None:
     x = torch.rand(3, 2)
     assert gather(x) is x
-    assert offset(x) == 0
+    assert row_offset(x) == 0
     assert torch.equal(fetch(x, torch.tensor([2, 2])), x[[2, 2]])
     assert gather_objects(5) == [5]

@@ -16,7 +16,7 @@ import pytest
 import yaml
 from hydra.core.override_parser.types import IntervalSweep
 
-from vlp.cli import parser
+from vlp.cli import build_parser
 from vlp.launch.config.compose import Composer, conf_folder
 from vlp.launch.config.errors import ConfigError
 
@@ -129,7 +129,7 @@ def compose(name: str, words: list[str]) -> None:
 
 def start(program: str, words: list[str]) -> None:
     if program == "vlp" and words[:1] not in (["train"], ["evaluate"]):
-        options, rest = parser().parse_known_args(words)
+        options, rest = build_parser().parse_known_args(words)
         assert all("=" in word for word in rest)
         data = [[*getattr(options, "overrides", []), *rest]]
         data += [shlex.split(text) for name in ("against", "evaluation") for text in getattr(options, name, [])]
@@ -222,8 +222,8 @@ def test_keys_defaults_and_comments_of_a_yaml(generator: ModuleType) -> None:
         "inner:\n  rate: 1e-3  # per step\n  list: [1, 2] # both\nlast: null\n"
     )
     assert generator.opening_comment(text) == ("First line goes further.", "  root/a.json")
-    found = [(s.key, s.default, s.comment) for s in generator.settings(yaml.compose(text), text)]
-    assert found == [
+    settings = generator.yaml_settings(yaml.compose(text), text)
+    assert [(setting.key, setting.default, setting.comment) for setting in settings] == [
         ("defaults", "vision: small", "a tower"),
         ("defaults", "_self_", ""),
         ("_target_", "vlp.X", ""),

@@ -9,7 +9,7 @@ import pytest
 from omegaconf import OmegaConf
 
 import vlp.upgrade
-from vlp.launch.config.compose import Composer, conf_folder, warn
+from vlp.launch.config.compose import Composer, conf_folder, warn_once
 from vlp.upgrade import renamed_keys, upgrade, upgrade_override, upgrade_target
 
 OLD = {
@@ -83,7 +83,7 @@ def test_old_words_on_the_command_line_and_in_an_experiment(
         "_target_: vlp.data.karpathy.Karpathy\nname: mine\nroot: here\n"
     )
     monkeypatch.chdir(tmp_path)
-    warn.cache_clear()
+    warn_once.cache_clear()
     config = Composer(conf=conf_folder(), config_name="train").compose(
         ["experiment=mine", "callbacks.checkpoint.full_disk=continue"]
     )

@@ -1,4 +1,4 @@
-"""Towers of a few lines for tests of everything around them, in any float type."""
+"""Small towers, a model and a batch for tests of the code that uses them, in any float type."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Reads the log that wandb writes, `run-ID.wandb`: a file of 32 KiB blocks in LevelDB's format, each record a protobuf.
+"""Reads wandb's log `run-ID.wandb`: a file of 32 KiB blocks in LevelDB's format, each record a protobuf.
 
-Header ":W&B", a magic number and a version; then records, cut into pieces where a block ends, each with its CRC.
+Header ":W&B", a magic number and a version; then records, split into pieces at block ends, each piece with its CRC.
 """
 
 from __future__ import annotations
@@ -34,22 +34,22 @@ class WandbRun:
 
 
 def records(file: Path) -> Iterator[Record]:
-    """Of a file that is whole, or as far as one was written."""
+    """All records of a file that is complete or that ends early."""
     content = file.read_bytes()
     ident, magic, version = struct.unpack("<4sHB", content[:7])
     assert (ident, magic, version) == (b":W&B", MAGIC, 0)
-    place, pieces = 7, b""
-    while place + 7 <= len(content):
-        left = BLOCK - place % BLOCK
-        if left < 7:
-            place += left
+    offset, pieces = 7, b""
+    while offset + 7 <= len(content):
+        rest_of_block = BLOCK - offset % BLOCK
+        if rest_of_block < 7:
+            offset += rest_of_block
             continue
-        crc, length, kind = struct.unpack("<IHB", content[place : place + 7])
-        data = content[place + 7 : place + 7 + length]
+        crc, length, kind = struct.unpack("<IHB", content[offset : offset + 7])
+        data = content[offset + 7 : offset + 7 + length]
         if len(data) < length or kind == 0:
             return
-        assert zlib.crc32(data, zlib.crc32(bytes([kind]))) == crc, f"{file} is damaged at byte {place}"
-        place += 7 + length
+        assert zlib.crc32(data, zlib.crc32(bytes([kind]))) == crc, f"{file} is damaged at byte {offset}"
+        offset += 7 + length
         pieces = data if kind in (FULL, FIRST) else pieces + data
         if kind in (FULL, LAST):
             record = Record()
@@ -82,7 +82,7 @@ def read(file: Path) -> WandbRun:
 def _update(values: dict[str, Any], items: Iterable[Any]) -> None:
     for item in items:
         names = list(item.nested_key) or [item.key]
-        place = values
+        parent = values
         for name in names[:-1]:
-            place = place.setdefault(name, {})
-        place[names[-1]] = json.loads(item.value_json)
+            parent = parent.setdefault(name, {})
+        parent[names[-1]] = json.loads(item.value_json)

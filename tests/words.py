@@ -1,4 +1,4 @@
-"""A tokenizer of a few whole words, for tests that generate text."""
+"""A tokenizer of a few words, for tests that generate text."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Config → objects: a plain dict with `_target_` becomes a call of what it names, its arguments built first.
+"""Config → objects: a plain dict with `_target_` becomes a call of the named class or function, its arguments built first.
 
-A config that came out of a file (a checkpoint) is data of a stranger. It is built with `allow`, under which a target
-must be a class that is defined, not merely imported, below one of the given modules.
+A config from a file (a checkpoint) is not trusted. It is built with `allow`: each target must be a class that is defined,
+not only imported, below one of these modules.
 """
 
 from __future__ import annotations
@@ -14,31 +14,31 @@ from typing import Any
 from vlp.system.errors import UserError
 from vlp.upgrade import upgrade_target
 
-FROM_FILES = ("vlp.models.", "vlp.tokenizers.", "vlp.data.transforms.", "vlp.objectives.", "vlp.tasks.")
-_WORDS = ("_target_", "_partial_", "_convert_", "_recursive_")
+ALLOWED_IN_FILES = ("vlp.models.", "vlp.tokenizers.", "vlp.data.transforms.", "vlp.objectives.", "vlp.tasks.")
+_SPECIAL_KEYS = ("_target_", "_partial_", "_convert_", "_recursive_")
 
 
 def build(config: Any, /, *, allow: Sequence[str] | None = None, **built: Any) -> Any:
     """allow: prefixes of the modules whose classes may be called; None = everything, for the user's own config.
 
-    built: further arguments of the outermost target, objects that stand in no config.
+    built: further arguments of the outermost target, objects that are not in the config.
     """
     if isinstance(config, (list, tuple)):
         return [build(item, allow=allow) for item in config]
     if not isinstance(config, dict):
         return config
-    values = {key: build(value, allow=allow) for key, value in config.items() if key not in _WORDS}
+    values = {key: build(value, allow=allow) for key, value in config.items() if key not in _SPECIAL_KEYS}
     if "_target_" not in config:
         if not values.keys() == config.keys():
             raise UserError(f"a config node with {sorted(set(config) - set(values))} has no _target_")
         return values
     path = upgrade_target(config["_target_"])
-    target = _allowed(path, allow) if allow is not None else _locate(path)
+    target = _import_allowed_class(path, allow) if allow is not None else _import_object(path)
     values |= built
     return functools.partial(target, **values) if config.get("_partial_") else target(**values)
 
 
-def _locate(path: str) -> Any:
+def _import_object(path: str) -> Any:
     names = path.split(".")
     for end in range(len(names) - 1, 0, -1):
         module_name = ".".join(names[:end])
@@ -52,9 +52,9 @@ def _locate(path: str) -> Any:
     raise UserError(f"there is no {path}")
 
 
-def _allowed(path: Any, allow: Sequence[str]) -> type:
+def _import_allowed_class(path: Any, allow: Sequence[str]) -> type:
     prefixes = ", ".join(prefix + "*" for prefix in allow)
-    refusal = UserError(f"the config in this file asks for {path!r}; only classes of {prefixes} are built from files")
+    refusal = UserError(f"the config in this file names {path!r}; only classes of {prefixes} are built from files")
     module, _, name = str(path).rpartition(".")
     if not any((module + ".").startswith(prefix) for prefix in allow):
         raise refusal

@@ -33,7 +33,7 @@ class Parser(argparse.ArgumentParser):
         self.exit(exit_codes.MISTAKE, f"{self.prog}: {message}\n")
 
 
-def parser() -> Parser:
+def build_parser() -> Parser:
     top = Parser(
         prog="vlp", description="Vision-language pre-training experiments.", epilog="vlp COMMAND --help tells more."
     )
@@ -49,13 +49,13 @@ def parser() -> Parser:
     scenes.add_argument("out", type=Path, metavar="OUT", help="folder to write")
     scenes.add_argument(
         "--images",
-        type=positive,
+        type=positive_int,
         default=5_000,
         help="how many, in all; with --val or --test: for training (%(default)s)",
     )
-    scenes.add_argument("--val", type=positive, help="validation images (a tenth of all)")
-    scenes.add_argument("--test", type=positive, help="test images (a tenth of all)")
-    scenes.add_argument("--size", type=positive, default=64, help="side in pixels (%(default)s)")
+    scenes.add_argument("--val", type=positive_int, help="validation images (a tenth of all)")
+    scenes.add_argument("--test", type=positive_int, help="test images (a tenth of all)")
+    scenes.add_argument("--size", type=positive_int, default=64, help="side in pixels (%(default)s)")
     scenes.add_argument("--seed", type=int, default=0, help="(%(default)s)")
 
     data = commands.add_parser("data", help="fetch, check, clean and pack data sets")
@@ -80,7 +80,7 @@ def parser() -> Parser:
     compare.add_argument("--csv", type=Path, metavar="FILE")
     compare.add_argument("--json", action="store_true", help="print JSON")
 
-    sweep = commands.add_parser("sweep", help="go on with a sweep that was stopped or killed, or had jobs that failed")
+    sweep = commands.add_parser("sweep", help="continue with a sweep that was stopped or killed, or had jobs that failed")
     sweeps = sweep.add_subparsers(dest="sweep_command", metavar="COMMAND", required=True, parser_class=Parser)
     resumed = sweeps.add_parser(
         "resume", help="run the jobs of a sweep that did not finish, each from its last checkpoint"
@@ -99,7 +99,7 @@ def parser() -> Parser:
     return top
 
 
-def positive(text: str) -> int:
+def positive_int(text: str) -> int:
     number = int(text)
     if number <= 0:
         raise argparse.ArgumentTypeError(f"expects a number above 0, got {text}")
@@ -109,8 +109,8 @@ def positive(text: str) -> int:
 def main(arguments: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     if arguments and arguments[0] in ("train", "evaluate"):
-        return launch(arguments[0], arguments[1:])
-    top = parser()
+        return run_hydra_command(arguments[0], arguments[1:])
+    top = build_parser()
     options, rest = top.parse_known_args(arguments)
     if hasattr(options, "overrides"):  # argparse takes those before an option alone
         options.overrides += [word for word in rest if "=" in word and not word.startswith("-")]
@@ -129,7 +129,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return exit_codes.MISTAKE
 
 
-def launch(command: str, arguments: Sequence[str], *, conf: Path | None = None) -> int:
+def run_hydra_command(command: str, arguments: Sequence[str], *, conf: Path | None = None) -> int:
     """`train` and `evaluate`, which have Hydra's own command line."""
     from vlp.launch.main import main
 
@@ -166,15 +166,15 @@ def compare(options: argparse.Namespace) -> None:
 
 
 def sweep(options: argparse.Namespace) -> int:
-    from vlp.launch.sweep.multirun import resume
+    from vlp.launch.sweep.multirun import resume_sweep
 
-    return resume(options.folder)
+    return resume_sweep(options.folder)
 
 
 def ls(options: argparse.Namespace) -> None:
-    from vlp.launch.config.choices import show
+    from vlp.launch.config.choices import print_choices
 
-    show(options.group)
+    print_choices(options.group)
 
 
 COMMANDS: dict[str, Callable[[argparse.Namespace], int | None]] = {

@@ -1,4 +1,4 @@
-"""The only user of collectives. On one process every function is the identity.
+"""The only module that calls collectives. On one process every function is the identity.
 
 Gradients are exact under DistributedDataParallel, which averages them over the ranks: `gather` sums in its backward,
 so a loss that every rank computes from gathered features, or each rank for its own rows, has the gradient of one
@@ -19,20 +19,24 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from vlp.system.compat.torch import prefix_rendezvous_stores
+from vlp.system.renamed import renamed_attributes
+
+__getattr__ = renamed_attributes(__name__, {"joint_mean": "vlp.distributed.mean_over_ranks"})
 
 
 def world_size() -> int:
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
-def forget_earlier_attempts() -> None:
-    """Before there is a process group. Processes that torchrun starts again meet in the store of the first attempt, and gloo
-    would look for the ranks at the addresses that it finds there (torch 2.14; it hangs, or is refused): each attempt gets
-    names of its own."""
+def prefix_rendezvous_by_attempt() -> None:
+    """To call before the process group is created.
+
+    Processes that torchrun restarts use the key-value store of the first attempt, where gloo reads addresses of processes
+    that have ended (torch 2.14: it hangs, or the connection is refused). So each attempt gets its own key prefix.
+    """
     attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
-    if attempt == "0":
-        return
-    prefix_rendezvous_stores(f"attempt_{attempt}")
+    if attempt != "0":
+        prefix_rendezvous_stores(f"attempt_{attempt}")
 
 
 def rank() -> int:
@@ -48,7 +52,7 @@ def row_counts(x: Tensor) -> list[int]:
     return [int(count) for count in counts]
 
 
-def _gather(x: Tensor, counts: list[int]) -> Tensor:
+def _gather_padded(x: Tensor, counts: list[int]) -> Tensor:
     # gloo aborts the process on unequal shapes, so every rank sends as many rows as the longest one has
     padded = x.new_zeros(max(counts), *x.shape[1:])
     padded[: len(x)] = x
@@ -61,66 +65,71 @@ class _Gather(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, counts: list[int]) -> Tensor:
         ctx.counts = counts
-        return _gather(x, counts)
+        return _gather_padded(x, counts)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
-        total = gradients[0].contiguous()
-        dist.all_reduce(total)
+        summed = gradients[0].contiguous()
+        dist.all_reduce(summed)
         start = sum(ctx.counts[: rank()])
-        return total[start : start + ctx.counts[rank()]], None
+        return summed[start : start + ctx.counts[rank()]], None
 
 
 def gather(x: Tensor) -> Tensor:
-    """Rows of all ranks in rank order, with gradient; ranks may have different numbers of rows, also none."""
+    """Rows of all ranks in rank order, with gradient; the ranks may have different numbers of rows, including none."""
     if world_size() == 1:
         return x
     counts = row_counts(x)
-    return _Gather.apply(x, counts) if x.requires_grad else _gather(x.detach(), counts)
+    return _Gather.apply(x, counts) if x.requires_grad else _gather_padded(x.detach(), counts)
 
 
-def _exchange(x: Tensor, give: list[int], take: list[int]) -> Tensor:
-    """Consecutive shares of `x` to ranks 0, 1, …; what they gave, in rank order."""
-    received = x.new_empty(sum(take), *x.shape[1:])
-    dist.all_to_all_single(received, x.contiguous(), take, give)
+def _exchange_rows(x: Tensor, send_counts: list[int], receive_counts: list[int]) -> Tensor:
+    """Sends consecutive rows of `x` to ranks 0, 1, …, and returns the rows received from each, in rank order."""
+    received = x.new_empty(sum(receive_counts), *x.shape[1:])
+    dist.all_to_all_single(received, x.contiguous(), receive_counts, send_counts)
     return received
 
 
-class _Fetch(torch.autograd.Function):
+class _FetchRows(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, index: Tensor, counts: list[int]) -> Tensor:
         starts = torch.tensor([0, *counts], device=index.device).cumsum(0)
-        owner = torch.bucketize(index, starts[1:], right=True)
-        order = owner.argsort(stable=True)
-        take = torch.bincount(owner, minlength=len(counts))
-        give = torch.empty_like(take)
-        dist.all_to_all_single(give, take)
-        ctx.take, ctx.give, ctx.order, ctx.rows = take.tolist(), give.tolist(), order, len(x)
-        ctx.asked = _exchange((index - starts[owner])[order], ctx.take, ctx.give)
-        rows = _exchange(x[ctx.asked], ctx.give, ctx.take)
+        source_rank = torch.bucketize(index, starts[1:], right=True)
+        order = source_rank.argsort(stable=True)
+        receive_counts = torch.bincount(source_rank, minlength=len(counts))
+        send_counts = torch.empty_like(receive_counts)
+        dist.all_to_all_single(send_counts, receive_counts)
+        ctx.receive_counts, ctx.send_counts, ctx.order, ctx.rows = (
+            receive_counts.tolist(),
+            send_counts.tolist(),
+            order,
+            len(x),
+        )
+        ctx.requested = _exchange_rows((index - starts[source_rank])[order], ctx.receive_counts, ctx.send_counts)
+        rows = _exchange_rows(x[ctx.requested], ctx.send_counts, ctx.receive_counts)
         return torch.empty_like(rows).index_copy_(0, order, rows)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
-        gradient = _exchange(gradients[0][ctx.order], ctx.take, ctx.give)
-        return gradient.new_zeros(ctx.rows, *gradient.shape[1:]).index_add_(0, ctx.asked, gradient), None, None
+        gradient = _exchange_rows(gradients[0][ctx.order], ctx.receive_counts, ctx.send_counts)
+        return gradient.new_zeros(ctx.rows, *gradient.shape[1:]).index_add_(0, ctx.requested, gradient), None, None
 
 
 def fetch(x: Tensor, index: Int[Tensor, " n"]) -> Tensor:
-    """`gather(x)[index]` with gradient, but only the chosen rows travel; ranks may ask for different numbers of rows."""
+    """`gather(x)[index]` with gradient, but only the chosen rows are sent; each rank may choose any number of rows."""
     if world_size() == 1:
         return x.index_select(0, index)
-    return _Fetch.apply(x, index, row_counts(x))
+    return _FetchRows.apply(x, index, row_counts(x))
 
 
-def offset(x: Tensor) -> int:
+def row_offset(x: Tensor) -> int:
     """Where this rank's rows of `x` start in `gather(x)`."""
     return sum(row_counts(x)[: rank()])
 
 
-def total(x: Tensor) -> Tensor:
+def sum_over_ranks(x: Tensor) -> Tensor:
     """Sum over ranks, without gradient."""
     x = x.detach().clone()
     if world_size() > 1:
@@ -128,29 +137,31 @@ def total(x: Tensor) -> Tensor:
     return x
 
 
-def copy_from_first(tensors: Iterable[Tensor]) -> None:
-    """Every rank's tensors become those of rank 0, in place."""
+def broadcast_from_first_rank(tensors: Iterable[Tensor]) -> None:
+    """Overwrites every rank's tensors with those of rank 0."""
     if world_size() > 1:
         for tensor in tensors:
             dist.broadcast(tensor.detach(), 0)
 
 
-def joint_mean(own_sum: Float[Tensor, ""], count: int | Tensor) -> Float[Tensor, ""]:
-    """The mean over the rows of all ranks of what each rank summed over its own.
+def mean_over_ranks(own_sum: Float[Tensor, ""], count: int | Tensor) -> Float[Tensor, ""]:
+    """The mean over the rows of all ranks.  own_sum, count: the sum over this rank's rows, and their number.
 
     Its value is the same on every rank; its gradient is this rank's share, times the world size that
     DistributedDataParallel divides by. The mean of no rows is 0.
     """
     if world_size() == 1:
         return own_sum / max(count, 1)  # type: ignore[call-overload]
-    both = total(torch.stack([own_sum.detach(), torch.as_tensor(count, dtype=own_sum.dtype, device=own_sum.device)]))
-    rows = both[1].clamp(min=1)
+    sum_and_count = sum_over_ranks(
+        torch.stack([own_sum.detach(), torch.as_tensor(count, dtype=own_sum.dtype, device=own_sum.device)])
+    )
+    rows = sum_and_count[1].clamp(min=1)
     share = own_sum * (world_size() / rows)
-    return share + (both[0] / rows - share).detach()
+    return share + (sum_and_count[0] / rows - share).detach()
 
 
 def gather_objects(value: Any) -> list[Any]:
-    """Any picklable value of every rank, in rank order (file names, texts); for small things, at the end of an epoch."""
+    """Any picklable value of every rank, in rank order; for small values (file names, texts) at the end of an epoch."""
     if world_size() == 1:
         return [value]
     values: list[Any] = [None] * world_size()

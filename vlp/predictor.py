@@ -17,20 +17,21 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from vlp.build import FROM_FILES, build
+from vlp.build import ALLOWED_IN_FILES, build
 from vlp.checkpoints.checkpoint import Checkpoint
 from vlp.checkpoints.keys import load_strictly
 from vlp.checkpoints.load import build_model, read
 from vlp.data.collate import pad_images
-from vlp.data.images import open_image, orientation_of
+from vlp.data.images import exif_orientation, open_image
 from vlp.models.equal_inputs import content_keys, first_equal
 from vlp.models.momentum import MomentumCopy
 from vlp.models.vlm import VisionLanguageModel
 from vlp.structures import Image, Text
 from vlp.system.errors import UserError
 from vlp.system.json_files import read_json
+from vlp.system.renamed import RenamedMethod
 from vlp.tasks.captioning import Captioning
-from vlp.tasks.zero_shot import class_embeddings
+from vlp.tasks.zero_shot import embed_classes
 from vlp.tokenizers.base import Tokenizer
 from vlp.tokenizers.clip import ClipTokenizer
 from vlp.tokenizers.wordpiece import WordPieceTokenizer
@@ -54,7 +55,7 @@ def load(path: str | Path, *, tokenizer: Tokenizer | str | Path | None = None, *
     model = build_model(checkpoint)
     heads = {key.partition(".")[0] for key in checkpoint.heads} | VERBS
     nodes = {name: node for name, node in (checkpoint.config.get("objectives") or {}).items() if name in heads}
-    objectives = nn.ModuleDict(build(nodes, allow=FROM_FILES))
+    objectives = nn.ModuleDict(build(nodes, allow=ALLOWED_IN_FILES))
     load_strictly(objectives, checkpoint.heads)
     momentum = None
     if checkpoint.momentum:
@@ -69,7 +70,7 @@ def load(path: str | Path, *, tokenizer: Tokenizer | str | Path | None = None, *
         nodes=nodes,
         momentum=momentum,
         tokenizer=tokenizer if isinstance(tokenizer, Tokenizer) else lambda: _tokenizer(checkpoint, model, tokenizer),
-        transform=build(node, allow=FROM_FILES) if node else None,
+        transform=build(node, allow=ALLOWED_IN_FILES) if node else None,
     )
 
 
@@ -85,7 +86,7 @@ def _tokenizer(checkpoint: Checkpoint, model: VisionLanguageModel, given: str | 
     if node and "vocabulary" not in node:  # of the original's own kind, which lacks only its words
         if vocabulary is None:
             raise FileNotFoundError(_NO_VOCABULARY)
-        return build({"context_length": context_length, **node, "vocabulary": str(vocabulary)}, allow=FROM_FILES)
+        return build({"context_length": context_length, **node, "vocabulary": str(vocabulary)}, allow=ALLOWED_IN_FILES)
     if vocabulary is None and model.part("text").vocabulary_size != 49408:
         raise FileNotFoundError(_NO_VOCABULARY)
     if vocabulary is not None and _is_wordpiece(Path(vocabulary)):
@@ -104,9 +105,9 @@ _VOCABULARIES = ("tokenizer.json", "vocab.json", "vocab.txt")
 
 
 def _is_wordpiece(path: Path) -> bool:
-    whole = path / "tokenizer.json" if path.is_dir() else path
-    if whole.suffix == ".json" and whole.is_file():
-        return read_json(whole).get("model", {}).get("type") == "WordPiece"
+    tokenizer_file = path / "tokenizer.json" if path.is_dir() else path
+    if tokenizer_file.suffix == ".json" and tokenizer_file.is_file():
+        return read_json(tokenizer_file).get("model", {}).get("type") == "WordPiece"
     return (path / "vocab.txt").is_file() or path.name == "vocab.txt"
 
 
@@ -200,13 +201,13 @@ class Predictor:
         templates: prompts with {} where the label goes, of whose embeddings the mean is taken; None = one,
         "a photo of a {}.".
         """
-        prompts = tuple(("a photo of a {}.",) if templates is None else _listed(templates, "templates"))
+        prompts = tuple(("a photo of a {}.",) if templates is None else _as_list(templates, "templates"))
         if wrong := [prompt for prompt in prompts if "{}" not in prompt]:
             raise UserError(f"templates: {wrong[0]!r} has no {{}} where the label goes")
-        if len(set(_listed(labels, "labels"))) < len(labels):
+        if len(set(_as_list(labels, "labels"))) < len(labels):
             raise UserError(f"labels: {next(label for label in labels if list(labels).count(label) > 1)!r} comes twice")
         tokenizer = self.require_tokenizer()
-        classes = class_embeddings(self.model, tokenizer, tuple(labels), prompts, self.batch_size)
+        classes = embed_classes(self.model, tokenizer, tuple(labels), prompts, self.batch_size)
         logits = self.model.similarity(self.embed_images(images), classes.to(self.device))
         return [dict(zip(labels, row, strict=True)) for row in logits.softmax(-1).tolist()]
 
@@ -217,26 +218,30 @@ class Predictor:
         parts = []
         for pictures, words in self._pairs(images, texts, "texts"):
             text = self.model.encode_text(self.require_tokenizer()(words).to(self.device))
-            memory = self.model.remember(self.model.encode_image(self._pixels(pictures)))
+            memory = self.model.project_memory(self.model.encode_image(self._pixels(pictures)))
             parts.append(head(self.model.fuse(text, memory).pooled).softmax(1)[:, 1])
         return torch.cat(parts)
 
     @torch.inference_mode()
-    def fill(self, images: Sequence[Picture], texts: Sequence[str], count: int = 5) -> list[list[tuple[str, float]]]:
+    def fill_mask(
+        self, images: Sequence[Picture], texts: Sequence[str], count: int = 5
+    ) -> list[list[tuple[str, float]]]:
         """For each [MASK] of each text, in order, the `count` most probable tokens with their probabilities, one list after
         the other."""
         tokenizer, objective = self.require_tokenizer(), self._objective("mlm")
         results: list[list[tuple[str, float]]] = []
         for pictures, words in self._pairs(images, texts, "texts"):
-            text, chosen = tokenizer.cloze(words)
+            text, chosen = tokenizer.encode_masked(words)
             text, chosen = text.to(self.device), chosen.to(self.device)
-            memory = self.model.remember(self.model.encode_image(self._pixels(pictures)))
+            memory = self.model.project_memory(self.model.encode_image(self._pixels(pictures)))
             best = objective.logits(self.model, text, memory, chosen).softmax(1).topk(count)
-            tokens = [[tokenizer.spell([index]) for index in row] for row in best.indices.tolist()]
+            tokens = [[tokenizer.decode_with_specials([index]) for index in row] for row in best.indices.tolist()]
             rows = [list(zip(*row, strict=True)) for row in zip(tokens, best.values.tolist(), strict=True)]
             ends = chosen.sum(1).cumsum(0).tolist()
             results += [list(chain(*rows[start:end])) for start, end in zip([0, *ends], ends, strict=False)]
         return results
+
+    fill = RenamedMethod("fill_mask")
 
     @torch.inference_mode()
     def answer(
@@ -271,29 +276,29 @@ class Predictor:
     def _pixels(self, images: Sequence[Picture]) -> Image:
         if self.transform is None:
             raise UserError("this checkpoint's image preprocessing is not one that vlp knows: set predictor.transform")
-        return pad_images([self.transform(_picture(image)) for image in images]).to(self.device)
+        return pad_images([self.transform(_as_picture(image)) for image in images]).to(self.device)
 
     def _pairs(
         self, images: Sequence[Picture], texts: Sequence[str], name: str
     ) -> Iterator[tuple[list[Any], list[str]]]:
-        if len(_listed(images, "images")) != len(_listed(texts, name)):
+        if len(_as_list(images, "images")) != len(_as_list(texts, name)):
             raise UserError(f"{len(images)} images and {len(texts)} {name}: give one for each image")
         return zip(self._batches(images, "images"), self._batches(texts, name), strict=True)
 
     def _batches(self, inputs: Sequence[Any], name: str) -> Iterator[list[Any]]:
-        _listed(inputs, name)
+        _as_list(inputs, name)
         for start in range(0, len(inputs), self.batch_size):
             yield list(inputs[start : start + self.batch_size])
 
 
-def _listed(inputs: Sequence[Any], name: str) -> Sequence[Any]:
+def _as_list(inputs: Sequence[Any], name: str) -> Sequence[Any]:
     several = hasattr(inputs, "__getitem__") and hasattr(inputs, "__len__")  # a column of a table too
     if isinstance(inputs, (str, Path, PIL.Image.Image)) or not several or len(inputs) == 0:
         raise UserError(f"{name} must be a list with at least one entry")
     return inputs
 
 
-def _picture(image: Picture) -> PIL.Image.Image:
+def _as_picture(image: Picture) -> PIL.Image.Image:
     """Upright, as a file is."""
     if isinstance(image, (str, Path)):
         return open_image(image)
@@ -303,4 +308,4 @@ def _picture(image: Picture) -> PIL.Image.Image:
         )
     if not image.width or not image.height:
         raise UserError(f"an image of {image.width} x {image.height} pixels")
-    return PIL.ImageOps.exif_transpose(image) if orientation_of(image) != 1 else image
+    return PIL.ImageOps.exif_transpose(image) if exif_orientation(image) != 1 else image

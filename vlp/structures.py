@@ -17,24 +17,35 @@ import torch
 from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor, nn
 
+from vlp.system.renamed import RenamedMethod, renamed_attributes
+
 R = TypeVar("R", bound="Record")
+T = TypeVar("T")
 
 
-def _map(value: Any, function: Callable[[Tensor], Tensor]) -> Any:
+def _map_tensors(value: Any, function: Callable[[Tensor], Tensor]) -> Any:
     if isinstance(value, Tensor):
         return function(value)
     if isinstance(value, Record):
         return value.map(function)
     if isinstance(value, list):
-        return [_map(item, function) for item in value]
+        return [_map_tensors(item, function) for item in value]
     return value
 
 
+def require(field: T | None) -> T:
+    """An optional field of a batch or of features that is known to be there, as an objective declares it in `requires` or
+    `uses`."""
+    assert field is not None
+    return field
+
+
 class Record:
-    """Base of the frozen records: one function applied to every tensor inside, nested records and lists included."""
+    """Base of the frozen records."""
 
     def map(self: R, function: Callable[[Tensor], Tensor]) -> R:
-        fields = {f.name: _map(getattr(self, f.name), function) for f in dataclasses.fields(self)}  # type: ignore[arg-type]
+        """The record with `function` applied to every tensor in it, also in nested records and lists."""
+        fields = {f.name: _map_tensors(getattr(self, f.name), function) for f in dataclasses.fields(self)}  # type: ignore[arg-type]
         return type(self)(**fields)
 
     def to(self: R, device: torch.device | str, non_blocking: bool = False) -> R:
@@ -52,7 +63,7 @@ class Text(Record):
     mask: Bool[Tensor, "*b t"]
 
     def select(self, index: Any) -> Text:
-        """Rows of a [b t] text, cut to the longest one that is left (at least one column stays)."""
+        """The selected rows of a [b t] text, cut to the longest of them (at least one column)."""
         ids, mask = self.ids[index], self.mask[index]
         used = mask.flatten(0, -2).any(0).nonzero()
         length = int(used[-1]) + 1 if len(used) else 1
@@ -66,7 +77,7 @@ class Text(Record):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Image(Record):
-    """uint8 pixels are raw RGB, normalised inside the tower by its own mean and standard deviation; floats already are."""
+    """uint8 pixels are raw RGB, which the tower normalises by its own mean and standard deviation; floats are normalised."""
 
     pixels: UInt8[Tensor, "*b c h w"] | Float[Tensor, "*b c h w"]
     size: Int[Tensor, "*b 2"] | None = None  # true rows and columns of a padded image
@@ -85,7 +96,7 @@ class Boxes(Record):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Blank:
-    """A word of a caption that may be taken out, `captions[caption][start:end]`; `words` are all that would be right there."""
+    """A word of a caption that a cloze task may remove, `captions[caption][start:end]`; `words` are all correct answers."""
 
     caption: int
     start: int
@@ -97,9 +108,9 @@ class Blank:
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Member:
     """A file inside a tar: `size` bytes from byte `offset` of `archive`, a file of this machine. Its text form,
-    `shard.tar!512+2048/photo.jpg`, is read back by `parse`, so it goes where paths go.
+    `shard.tar!512+2048/photo.jpg`, is read back by `parse`, so it can be used wherever a path can.
 
-    fetch: brings the archive back where it has been removed from a cache.
+    fetch: downloads the archive again if the cache has removed it.
     """
 
     archive: Path
@@ -113,8 +124,8 @@ class Member:
 
     @classmethod
     def parse(cls, text: str) -> Member | None:
-        found = re.fullmatch(r"(.+)!(\d+)\+(\d+)/(.+)", text, re.DOTALL)
-        return found and cls(archive=Path(found[1]), name=found[4], offset=int(found[2]), size=int(found[3]))
+        match = re.fullmatch(r"(.+)!(\d+)\+(\d+)/(.+)", text, re.DOTALL)
+        return match and cls(archive=Path(match[1]), name=match[4], offset=int(match[2]), size=int(match[3]))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -122,8 +133,8 @@ class Sample:
     """One raw example as a data set lists it; the image is a file, opened only when the sample is loaded.
 
     `id` is equal only for the same image, also across sources; `sample` is the annotation's own id (the position
-    in the split where a data set has none). `choices` with `label`: candidate texts and the index of the right one.
-    `answers`: one for each person who was asked, so an answer stands there as often as it was given.
+    in the split where a data set has none). `choices` with `label`: candidate texts and the index of the correct one.
+    `answers`: one for each annotator, so an answer is listed as often as it was given.
     """
 
     id: int
@@ -133,38 +144,36 @@ class Sample:
     question: str | None = None
     choices: tuple[str, ...] = ()
     answers: tuple[str, ...] = ()
-    answer_weight: float = 1.0  # of all answers together in the loss (ALBEF: 0.5 for Visual Genome's)
-    question_type: str | None = None  # VQA v2: the words that the question begins with
+    answer_weight: float = 1.0  # in the loss, of all answers together (ALBEF: 0.5 for Visual Genome's)
+    question_type: str | None = None  # VQA v2: the first words of the question
     answer_type: str | None = None  # VQA v2: "yes/no", "number" or "other"
     label: int | None = None
-    blanks: tuple[Blank, ...] = ()  # words of the captions that the picture decides
-    also_true: tuple[tuple[int, ...], ...] = ()  # for each caption, ids of other images that it is true of, where known
+    blanks: tuple[Blank, ...] = ()  # words of the captions that can only be known from the image
+    also_true: tuple[tuple[int, ...], ...] = ()  # for each caption, ids of other images that it describes, where known
     categories: tuple[int, ...] = ()  # every class that the image shows (COCO), as indices into the class names
-    # left, top, right and bottom in pixels of the upright photo
-    crop: tuple[int | float, ...] | None = None  # the part of it that the sample is about
-    boxes: tuple[tuple[int | float, ...], ...] | None = (
-        None  # of objects, or of captions where they have no labels; None = no boxes
-    )
+    # `crop` and `boxes`: left, top, right and bottom in pixels of the upright photo
+    crop: tuple[int | float, ...] | None = None  # the part of the photo that the sample describes
+    boxes: tuple[tuple[int | float, ...], ...] | None = None  # of objects, or of captions if `box_labels` is empty
     box_labels: tuple[int, ...] = ()  # class of each box
-    panoptic: Path | None = None  # a picture of segments, see vlp/data/view.py
-    segments: tuple[tuple[int, int], ...] = ()  # (id in that picture, class)
+    panoptic: Path | None = None  # an image file of segment ids, see vlp/data/view.py
+    segments: tuple[tuple[int, int], ...] = ()  # (id in that file, class)
 
     @property
     def annotated(self) -> bool:
-        """Whether there is something to learn from or to be measured by: a caption, a question or a class."""
+        """Whether the sample has a caption, a question or a class to train or evaluate on."""
         return bool(self.captions or self.question or self.label is not None or self.categories)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Batch(Record):
-    """What an objective or a task sees. Fields that a data set lacks are None."""
+    """The input of objectives and tasks. Fields that a data set lacks are None."""
 
     id: Int[Tensor, " b"]
     sample: Int[Tensor, " b"]
     seed: Int[Tensor, " b"]  # per-sample randomness of (run seed, epoch, sample): the same on any number of processes
     image: Image | None = None
     caption: Text | None = None  # [b t] in training; [b k t] with empty rows masked in evaluation
-    also_true: Int[Tensor, "b k m"] | None = None  # ids of other images that each caption is true of; -1 = no more
+    also_true: Int[Tensor, "b k m"] | None = None  # ids of other images that each caption describes, padded with -1
     question: Text | None = None
     choices: Text | None = None  # [b k t]
     answer: Text | None = None
@@ -174,7 +183,7 @@ class Batch(Record):
     categories: Bool[Tensor, "b a"] | None = None
     boxes: list[Boxes] | None = None
     segmentation: Int[Tensor, "b h w"] | None = None  # 255 is ignored
-    raw: tuple[Sample, ...] | None = None  # evaluation: references, file names for pictures
+    raw: tuple[Sample, ...] | None = None  # in evaluation: reference captions, file names for figures
 
     def __len__(self) -> int:
         return len(self.id)
@@ -182,7 +191,7 @@ class Batch(Record):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Tokens(Record):
-    """What every tower returns. `mask` None means that all tokens are real, which keeps flash attention."""
+    """The output of every tower. `mask` None means that all tokens are real, which allows flash attention."""
 
     states: Float[Tensor, "b n d"]
     pooled: Float[Tensor, "b p"]
@@ -199,15 +208,15 @@ class Tokens(Record):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Memory(Record):
+class CrossAttentionCache(Record):
     """An image's states as each fusion layer's cross-attention keys and values (h heads of width k), computed once per
     image and looked at by any number of texts. `mask` is True on real tokens."""
 
     layers: list[Float[Tensor, "b two h m k"]]
     mask: Bool[Tensor, "b m"] | None = None
 
-    def select(self, index: Any) -> Memory:
-        return Memory(
+    def select(self, index: Any) -> CrossAttentionCache:
+        return CrossAttentionCache(
             layers=[layer[index] for layer in self.layers], mask=None if self.mask is None else self.mask[index]
         )
 
@@ -216,15 +225,16 @@ class Memory(Record):
 class Momentum(Record):
     """What the slowly moving copy of the model makes of the same batch, without gradient; fields as in `Features`.
 
-    `twin(module)` is the copy of any part of the model (the model itself included) or of any objective's head.
+    `copy_of(module)` is the copy of any part of the model (the model itself included) or of any objective's head.
     """
 
-    twin: Callable[[nn.Module], Any]
+    copy_of: Callable[[nn.Module], Any]
     image: Tokens | None = None
     text: Tokens | None = None
-    memory: Memory | Tokens | None = None
+    memory: CrossAttentionCache | Tokens | None = None
     image_embed: Float[Tensor, "b e"] | None = None
     text_embed: Float[Tensor, "r e"] | None = None
+    twin = RenamedMethod("copy_of")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -238,7 +248,7 @@ class Features(Record):
 
     image: Tokens | None = None
     text: Tokens | None = None
-    memory: Memory | Tokens | None = None
+    memory: CrossAttentionCache | Tokens | None = None
     momentum: Momentum | None = None
     image_embed: Float[Tensor, "b e"] | None = None
     text_embed: Float[Tensor, "r e"] | None = None
@@ -248,7 +258,10 @@ class Features(Record):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Loss:
-    """An objective's loss and the figures it wants logged (scalars without gradient)."""
+    """An objective's loss and the figures to log (scalars without gradient)."""
 
     value: Float[Tensor, ""]
     logs: dict[str, Float[Tensor, ""]] = dataclasses.field(default_factory=dict)
+
+
+__getattr__ = renamed_attributes("vlp.structures", {"Memory": "vlp.structures.CrossAttentionCache"})

@@ -1,7 +1,7 @@
-"""ALBEF-base's layers and ALBEF's own order of passes over them, for the benchmarks of the cascade and of the joint step.
+"""ALBEF-base's layers and ALBEF's order of passes over them, for the benchmarks of the second stage and of the joint step.
 
-salesforce/ALBEF models/xbert.py, Retrieval.py, models/model_pretrain.py: texts padded, attention over the padding masked,
-keys and values projected anew for every pair. The layers are vlp's, so that only the order of passes differs.
+salesforce/ALBEF models/xbert.py, Retrieval.py, models/model_pretrain.py: texts are padded, padding is masked in attention,
+keys and values are projected again for every pair. The layers are vlp's, so that only the order of passes differs.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from vlp.structures import Text
 
 
 def albef_base(*, vision: bool = True) -> VisionLanguageModel:
-    """Random weights, dropout off; 256 pixels, so 257 image tokens."""
+    """Random weights, without dropout; 256 pixels, so 257 image tokens.  vision: False = a vision tower of one layer."""
     torch.manual_seed(0)
     tower = ClipVit(
         image_size=256, patch_size=16, width=768, layers=12 if vision else 1, heads=12, activation="gelu", norm_eps=1e-6,
@@ -34,7 +34,7 @@ def albef_base(*, vision: bool = True) -> VisionLanguageModel:
 
 
 def captions(count: int, length: int = 30, seed: int = 0) -> Text:
-    """Random ids; lengths as COCO's captions have them in word pieces (about 12.5 with [CLS], 8 to 24), padded to `length`."""
+    """Random ids, padded to `length`; lengths as of COCO's captions in word pieces (about 12.5 with [CLS], 8 to 24)."""
     generator = torch.Generator().manual_seed(seed)
     lengths = (12.5 + 3 * torch.randn(count, generator=generator)).round().clamp(8, 24).long()
     ids = torch.randint(1000, 30000, (count, length), generator=generator)
@@ -42,7 +42,7 @@ def captions(count: int, length: int = 30, seed: int = 0) -> Text:
 
 
 def padded_text(model: VisionLanguageModel, text: Text) -> Tensor:
-    """The text tower over every position, padding included."""
+    """States of the text tower at every position, padding included: [b t d]."""
     tower = model.part("text")
     positions = torch.arange(text.ids.shape[1]).repeat(len(text.ids))
     x = tower._embed(text.ids.flatten(), positions)
@@ -53,9 +53,9 @@ def padded_text(model: VisionLanguageModel, text: Text) -> Tensor:
 
 
 def padded_fusion(model: VisionLanguageModel, states: Tensor, mask: Tensor, images: Tensor) -> Tensor:
-    """The fusion over every position, with keys and values of each pair's image projected on the spot: [b t d]."""
+    """States of the fusion at every position, with keys and values projected for each pair: [b t d]."""
     layout = Layout(states.shape[0], states.shape[1])
     x = layout.pack(states)
     for block in model.part("fusion").blocks:
-        x = block(x, layout, mask[:, None, None, :], memory=block.cross_attention.remember(images))
+        x = block(x, layout, mask[:, None, None, :], memory=block.cross_attention.project_memory(images))
     return layout.unpack(x)

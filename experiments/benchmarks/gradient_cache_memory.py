@@ -1,8 +1,8 @@
-"""Peak memory of one CLIP ViT-B/32 training step at 224 px: the gradient cache on a big batch against a plain small one.
+"""Peak memory of one CLIP ViT-B/32 training step at 224 px: a large batch with the gradient cache against a small one without.
 
-`python experiments/benchmarks/gradient_cache_memory.py` starts a fresh process for each and prints both peaks
-(resident memory, from the operating system) and their ratio, after the largest relative difference of any gradient between
-the cache and the plain step at a size where both fit. Pixels are uint8, texts as long as captions are.
+`python experiments/benchmarks/gradient_cache_memory.py` prints the largest relative difference between a gradient with and
+without the cache, for a batch that fits into memory both ways; then, measured in a new process each, the peaks of resident
+memory (from the operating system) and their ratio. Pixels are uint8, texts have the lengths of captions.
 """
 
 from __future__ import annotations
@@ -44,18 +44,20 @@ def model_and_batch(batch_size: int) -> tuple[nn.Module, Batch]:
     return build(config["model"]), batch
 
 
-def backward(model: nn.Module, batch: Batch, chunk: int | None) -> float:
+def run_backward(model: nn.Module, batch: Batch, chunk: int | None) -> float:
+    """Computes the gradients; returns the loss."""
     features = compute_features(model, batch, ITC.uses, chunk=chunk)
     loss = ITC()(model, batch, features).value
     loss.backward()
     return float(loss.detach())
 
 
-def step(batch_size: int, chunk: int | None) -> None:
+def print_step(batch_size: int, chunk: int | None) -> None:
+    """Runs one training step and prints peak memory in GiB, seconds and loss."""
     model, batch = model_and_batch(batch_size)
     optimizer = AdamW(lr=1e-5)(model)
     start = time.perf_counter()
-    loss = backward(model, batch, chunk)
+    loss = run_backward(model, batch, chunk)
     optimizer.step()
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     print(f"{peak:.3f} {time.perf_counter() - start:.1f} {loss:.4f}")
@@ -64,10 +66,10 @@ def step(batch_size: int, chunk: int | None) -> None:
 def gradient_difference(batch_size: int, chunk: int) -> float:
     """The largest |g_cached - g_plain| of any parameter over the largest |g_plain| of that parameter."""
     model, batch = model_and_batch(batch_size)
-    backward(model, batch, None)
+    run_backward(model, batch, None)
     plain = {name: parameter.grad.clone() for name, parameter in model.named_parameters()}
     model.zero_grad()
-    backward(model, batch, chunk)
+    run_backward(model, batch, chunk)
     return max(
         float((parameter.grad - plain[name]).abs().max() / plain[name].abs().max().clamp(min=1e-12))
         for name, parameter in model.named_parameters()
@@ -78,12 +80,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--batch", type=int, default=2048)
     parser.add_argument("--chunk", type=int, default=128)
-    parser.add_argument("--step", nargs=2, type=int, help=argparse.SUPPRESS)  # batch and chunk of the fresh process
+    parser.add_argument("--step", nargs=2, type=int, help=argparse.SUPPRESS)  # batch and chunk of the new process
     options = parser.parse_args()
     if options.step:
-        step(options.step[0], options.step[1] or None)
+        print_step(options.step[0], options.step[1] or None)
         return
-    print(f"gradients of batch 64 in chunks of 16 against plain: {gradient_difference(64, 16):.1e}", flush=True)
+    print(
+        f"largest relative difference of a gradient, batch 64, chunks of 16 against none: {gradient_difference(64, 16):.1e}",
+        flush=True,
+    )
     peaks = {}
     for name, arguments in (("plain", (options.chunk, 0)), ("cached", (options.batch, options.chunk))):
         command = [sys.executable, __file__, "--step", *map(str, arguments)]

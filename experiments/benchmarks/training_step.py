@@ -1,12 +1,12 @@
-"""One training step of CLIP ViT-B/32 in fp32: vlp beside open_clip, on the same weights, images and real captions.
+"""One training step of CLIP ViT-B/32 in fp32: vlp against open_clip, on the same weights, images and real captions.
 
     pip install 'vlp[benchmark]'
     python experiments/benchmarks/training_step.py [--flickr8k FOLDER] [--rounds 7] [--threads 2]
 
-A step is forward, contrastive loss, backward and AdamW. The three sides alternate within each round and take their
-places in turn: open_clip as its users run it (captions padded to 77), open_clip handed captions cut to the longest of
-the batch, and vlp. Each round starts from the same weights and a fresh optimiser. Printed: seconds and ratios of every
-round, their medians and ranges, and the losses. Everything is in one process with the same allocator and threads.
+A step is forward, contrastive loss, backward and AdamW. Three programs alternate within each round, in another order in each:
+open_clip as its users run it (captions padded to 77), open_clip with captions cut to the longest of the batch, and vlp. Each
+round starts from the same weights and a new optimizer. Printed: seconds and losses of every round, and medians and ranges of
+the ratios. Everything runs in one process with the same allocator and number of threads.
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ from vlp.training.optimizer import AdamW
 Step = Callable[[], float]
 
 
-def photos_and_captions(root: Path, batch: int, round_: int) -> tuple[Tensor, list[str]]:
-    """uint8 photos [b 3 224 224] and one caption each, of another part of the training split in each round."""
+def read_batch(root: Path, batch_size: int, number: int) -> tuple[Tensor, list[str]]:
+    """Batch `number` of Flickr8k's training split: uint8 photos [b 3 224 224] and one caption of each."""
     transform = EvalTransform(image_size=224, mode="clip")
     data = Karpathy(
         name="flickr8k",
@@ -50,12 +50,12 @@ def photos_and_captions(root: Path, batch: int, round_: int) -> tuple[Tensor, li
         images="Images",
         transform={"train": transform, "eval": transform},
     )
-    samples = [data.split("train")[index] for index in range(round_ * batch, (round_ + 1) * batch)]
+    samples = [data.split("train")[index] for index in range(number * batch_size, (number + 1) * batch_size)]
     return torch.stack([transform(open_image(s.image)) for s in samples]), [s.captions[0] for s in samples]
 
 
 def trimmed_forward(model: nn.Module, pixels: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """open_clip's forward, which takes texts of 77 tokens only, on shorter ones: the same modules, positions and mask cut."""
+    """open_clip's forward for texts shorter than 77 tokens: the same modules, with positions and mask cut to their length."""
     length = tokens.shape[1]
     x = model.token_embedding(tokens) + model.positional_embedding[:length]
     x = model.ln_final(model.transformer(x, attn_mask=model.attn_mask[:length, :length]))
@@ -64,12 +64,15 @@ def trimmed_forward(model: nn.Module, pixels: Tensor, tokens: Tensor) -> tuple[T
 
 
 def open_clip_step(model: nn.Module, pixels: Tensor, tokens: Tensor) -> Step:
-    """As open_clip_train runs it: ClipLoss, AdamW with its two parameter groups and defaults, the scale clamped."""
-    excluded = lambda n, p: p.ndim < 2 or "bn" in n or "ln" in n or "bias" in n or "logit_scale" in n  # noqa: E731
+    """As open_clip_train does: ClipLoss, AdamW with its two parameter groups and defaults, the scale clamped."""
+
+    def without_decay(name: str, parameter: nn.Parameter) -> bool:
+        return parameter.ndim < 2 or any(part in name for part in ("bn", "ln", "bias", "logit_scale"))
+
     named = list(model.named_parameters())
     groups = [
-        {"params": [p for n, p in named if excluded(n, p)], "weight_decay": 0.0},
-        {"params": [p for n, p in named if not excluded(n, p)], "weight_decay": 0.2},
+        {"params": [parameter for name, parameter in named if without_decay(name, parameter)], "weight_decay": 0.0},
+        {"params": [parameter for name, parameter in named if not without_decay(name, parameter)], "weight_decay": 0.2},
     ]
     optimizer = torch.optim.AdamW(groups, lr=5e-4, betas=(0.9, 0.98), eps=1e-6)
     loss_function = ClipLoss()
@@ -99,7 +102,7 @@ def vlp_step(model: VisionLanguageModel, pixels: Tensor, text: Text) -> Step:
         loss = objective(model, batch, compute_features(model, batch, objective.uses)).value
         loss.backward()
         optimizer.step()
-        model.constrain()
+        model.clamp_parameters()
         return loss.item()
 
     return step
@@ -114,32 +117,32 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     torch.manual_seed(0)
-    theirs = open_clip.create_model("ViT-B-32-quickgelu")
-    weights = {name: value.clone() for name, value in theirs.state_dict().items()}
+    open_clip_model = open_clip.create_model("ViT-B-32-quickgelu")
+    open_clip_weights = {name: value.clone() for name, value in open_clip_model.state_dict().items()}
     with tempfile.TemporaryDirectory() as folder:
-        torch.save(weights, Path(folder) / "weights.pt")
-        ours = vlp.load(Path(folder) / "weights.pt").model.train()
-    start = {name: value.clone() for name, value in ours.state_dict().items()}
-    tokenizer, open_tokenizer = ClipTokenizer(), open_clip.get_tokenizer("ViT-B-32-quickgelu")
+        torch.save(open_clip_weights, Path(folder) / "weights.pt")
+        vlp_model = vlp.load(Path(folder) / "weights.pt").model.train()
+    vlp_weights = {name: value.clone() for name, value in vlp_model.state_dict().items()}
+    vlp_tokenizer, open_clip_tokenizer = ClipTokenizer(), open_clip.get_tokenizer("ViT-B-32-quickgelu")
     ratios: dict[str, list[float]] = {"padded": [], "trimmed": []}
     for number in range(options.rounds + 1):  # the first warms up
-        pixels, captions = photos_and_captions(options.flickr8k, options.batch, number)
-        normalised = ours.vision.normalize(Image(pixels=pixels))
-        text, padded = tokenizer(captions), open_tokenizer(captions)
+        pixels, captions = read_batch(options.flickr8k, options.batch, number)
+        normalised = vlp_model.vision.normalize(Image(pixels=pixels))
+        text, padded = vlp_tokenizer(captions), open_clip_tokenizer(captions)
         trimmed = padded[:, : text.ids.shape[1]]
         assert torch.equal(trimmed, text.ids), "the two tokenizers disagree"
-        sides: dict[str, Callable[[], Step]] = {
-            "padded": partial(open_clip_step, theirs, normalised, padded),
-            "trimmed": partial(open_clip_step, theirs, normalised, trimmed),
-            "vlp": partial(vlp_step, ours, pixels, text),
+        programs: dict[str, Callable[[], Step]] = {
+            "padded": partial(open_clip_step, open_clip_model, normalised, padded),
+            "trimmed": partial(open_clip_step, open_clip_model, normalised, trimmed),
+            "vlp": partial(vlp_step, vlp_model, pixels, text),
         }
-        names = list(sides)[number % 3 :] + list(sides)[: number % 3]
+        names = list(programs)[number % 3 :] + list(programs)[: number % 3]
         seconds, losses = {}, {}
         for name in names:
-            theirs.load_state_dict(weights)
-            ours.load_state_dict(start)
-            step = sides[name]()
-            losses[name] = step()  # also fills the optimiser's state, which only a first step has to do
+            open_clip_model.load_state_dict(open_clip_weights)
+            vlp_model.load_state_dict(vlp_weights)
+            step = programs[name]()
+            losses[name] = step()  # also allocates the optimizer's state, which later steps do not
             begin = time.perf_counter()
             step()
             seconds[name] = time.perf_counter() - begin

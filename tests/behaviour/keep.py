@@ -1,12 +1,11 @@
-"""Makes run folders to keep in tests/behaviour/kept: `python -m tests.behaviour.keep FOLDER KEPT`, both of which are new.
+"""Makes the run folders of tests/behaviour/kept: `python -m tests.behaviour.keep FOLDER KEPT`; both folders must not exist.
 
-They are what users of today have on their disks, and test_kept_runs.py checks that later versions still read them. They were
-written by the version before the first renaming and are never written again: when what a run stores changes, add a second set
-beside the first.
+Users have such run folders on their disks, and test_kept_runs.py checks that later versions read them. They were written by
+the version before the first renaming and are never replaced: when a run stores other things, add a second set.
 
-Runs start in FOLDER with relative paths, so that nothing in them names a machine, and nothing of their processes is kept.
-One of a dual encoder is killed within its second validation, one of ALBEF after its sixth step, one job of a sweep after
-its third. One of ALBEF and the other job end. The same runs without an interruption give expected.json.
+Runs start in FOLDER with relative paths, so that they contain no name of a machine, and files about processes are deleted. One
+run of a dual encoder is killed during its second validation, one of ALBEF after its sixth step, one job of a sweep after its
+third. Another run of ALBEF and the other job finish. The same runs without an interruption give expected.json.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ from typing import Any
 import PIL.Image
 
 import vlp
-from tests.runs import lines
+from tests.runs import logged_lines
 
 ROOT = Path(__file__).resolve().parents[2]
 CONF = Path(__file__).with_name("kept") / "conf"
@@ -53,7 +52,7 @@ SWEEP = (
     "callbacks=[checkpoint,progress]", "trainer.max_epochs=1", "-m", "seed=3,4",
 )  # fmt: skip
 TEXTS = ("a red circle", "two blue squares above a small green triangle", "Das Bild zeigt 12 Kreise!")
-OF_PROCESSES = (
+PROCESS_FILES = (
     ".lock",
     ".sweep.lock",
     ".running",
@@ -65,7 +64,7 @@ OF_PROCESSES = (
 )
 
 
-def pictures() -> list[PIL.Image.Image]:
+def example_images() -> list[PIL.Image.Image]:
     grey = PIL.Image.linear_gradient("L").resize((32, 32))
     return [
         PIL.Image.new("RGB", (32, 32), (200, 30, 60)),
@@ -81,35 +80,35 @@ def train(folder: Path, *overrides: str, fault: str = "", code: int = 0) -> None
     assert done.returncode == code, done.returncode
 
 
-def figures(folder: Path) -> dict[str, Any]:
-    """Those of results.json that depend neither on the clock nor on versions."""
+def final_figures(folder: Path) -> dict[str, Any]:
+    """The figures of results.json that depend neither on the clock nor on versions."""
     results = json.loads((folder / "results.json").read_text())
     counts = {key: results[key] for key in ("steps", "samples_seen") if key in results}
     return counts | {key: value for key, value in results.items() if key.count("/") == 3 and "second" not in key}
 
 
-def losses(folder: Path) -> list[dict[str, Any]]:
-    """The lines of metrics.jsonl without those figures that depend on the clock."""
-    return [{key: value for key, value in line.items() if "second" not in key} for line in lines(folder)]
+def logged_losses(folder: Path) -> list[dict[str, Any]]:
+    """The lines of metrics.jsonl without figures that depend on the clock."""
+    return [{key: value for key, value in line.items() if "second" not in key} for line in logged_lines(folder)]
 
 
-def numbers(checkpoint: Path) -> dict[str, Any]:
-    """What the model of a checkpoint says of pictures and texts."""
+def model_outputs(checkpoint: Path) -> dict[str, Any]:
+    """Embeddings, match probabilities and token ids of a checkpoint for example images and texts."""
     predictor = vlp.load(checkpoint)
-    found: dict[str, Any] = {
-        "images": predictor.embed_images(pictures()).tolist(),
+    outputs: dict[str, Any] = {
+        "images": predictor.embed_images(example_images()).tolist(),
         "texts": predictor.embed_texts(list(TEXTS)).tolist(),
     }
     if "itm" in predictor.objectives:
-        found["match"] = predictor.match(pictures(), list(TEXTS)).tolist()
-    return found | {"ids": predictor.require_tokenizer().encode(list(TEXTS))}
+        outputs["match"] = predictor.match(example_images(), list(TEXTS)).tolist()
+    return outputs | {"ids": predictor.require_tokenizer().encode(list(TEXTS))}
 
 
-def without_machine(folder: Path) -> None:
-    """Files of processes are removed, and paths are meant from wherever the folder lies."""
+def remove_machine_data(folder: Path) -> None:
+    """Deletes files about processes and makes paths relative to the folder."""
     here = str(folder.resolve())
     for file in (file for file in folder.rglob("*") if file.is_file()):
-        if file.name in OF_PROCESSES:
+        if file.name in PROCESS_FILES:
             file.unlink()
         elif file.suffix in (".yaml", ".json"):
             file.write_text(file.read_text().replace(here, "."))
@@ -117,22 +116,22 @@ def without_machine(folder: Path) -> None:
     assert not named, named
 
 
-def interrupted(folder: Path) -> None:
+def run_interrupted(folder: Path) -> None:
     train(folder, *DUAL, fault="site=validation,kind=sigkill,count=5", code=-9)
     train(folder, *ALBEF, "seed=1")
     train(folder, *ALBEF, "seed=2", fault="site=step,kind=sigkill,step=6", code=-9)
     train(folder, *SWEEP, fault=f"site=step,kind=sigkill,step=3,once={folder.resolve() / 'struck'}", code=1)
 
 
-def straight(folder: Path) -> None:
+def run_uninterrupted(folder: Path) -> None:
     train(folder, *DUAL)
     train(folder, *ALBEF, "seed=2")
     train(folder, *SWEEP)
 
 
-def keep(folder: Path, kept: Path) -> None:
-    """Run folders, with their checkpoints compressed; without those of ended runs that nothing reads, and without ALBEF's
-    best.ckpt where its last epoch will be the best."""
+def store_run_folders(folder: Path, kept: Path) -> None:
+    """Copies the run folders with compressed checkpoints; without checkpoints of finished runs that no test reads, and without
+    best.ckpt of the killed ALBEF run, whose last epoch will be the best."""
     shutil.copytree(folder / "runs", kept / "run_folders")
     for results in kept.rglob("results.json"):
         if results.parents[1].name == "albef":
@@ -149,25 +148,25 @@ def keep(folder: Path, kept: Path) -> None:
 
 
 def main(folder: Path, kept: Path) -> None:
-    for name, runs in (("interrupted", interrupted), ("straight", straight)):
+    for name, runs in (("interrupted", run_interrupted), ("uninterrupted", run_uninterrupted)):
         (folder / name).mkdir(parents=True)
         runs(folder / name)
-        without_machine(folder / name)
-    keep(folder / "interrupted", kept)
+        remove_machine_data(folder / name)
+    store_run_folders(folder / "interrupted", kept)
     expected: dict[str, Any] = {}
-    for name, place in (
+    for name, pattern in (
         ("dual", "dual/*"),
         ("albef", "albef/*"),
         ("sweep_0", "sweep/*/0_*"),
         ("sweep_1", "sweep/*/1_*"),
     ):
-        (run,) = (folder / "straight" / "runs").glob(place)
-        expected[name] = {"losses": losses(run), "figures": figures(run)}
-    (finished,) = (file.parent for file in folder.glob("interrupted/runs/albef/*/results.json"))
+        (run,) = (folder / "uninterrupted" / "runs").glob(pattern)
+        expected[name] = {"losses": logged_losses(run), "figures": final_figures(run)}
+    (finished_run,) = (file.parent for file in folder.glob("interrupted/runs/albef/*/results.json"))
     (dual,) = folder.glob("interrupted/runs/dual/*")
-    expected["numbers"] = {"albef": numbers(finished), "dual": numbers(dual)}
+    expected["numbers"] = {"albef": model_outputs(finished_run), "dual": model_outputs(dual)}
     (kept / "expected.json").write_text(json.dumps(expected, indent=1) + "\n")
-    tokenizer = vlp.load(finished).require_tokenizer()
+    tokenizer = vlp.load(finished_run).require_tokenizer()
     (kept / "tokenizer.json").write_text(tokenizer.to_json())
 
 

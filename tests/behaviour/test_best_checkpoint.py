@@ -1,4 +1,4 @@
-"""Which figure best.ckpt is chosen by: never one that is not a number, and of equal ones the first."""
+"""Which figure selects best.ckpt: never NaN, and the first of equal figures."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ import torch
 from torch.utils.data import DataLoader
 
 from vlp.training.callbacks.checkpoint import RunCheckpoint
-from vlp.training.lifecycle.checkpoint_files import WholeFiles
+from vlp.training.lifecycle.checkpoint_files import AtomicCheckpointIO
 
 FIGURES = [math.nan, 2.0, math.nan, 2.0, 3.0, 1.0, 3.0, 1.0, math.nan]
 
 
-class Measured(L.LightningModule):
-    """Validation gives a planned figure after each epoch."""
+class PlannedFigures(L.LightningModule):
+    """Each validation logs the next one of the given figures."""
 
     def __init__(self, figures: list[float]) -> None:
         super().__init__()
@@ -35,14 +35,14 @@ class Measured(L.LightningModule):
         return torch.optim.SGD(self.parameters(), lr=0.1)
 
 
-class Noting(RunCheckpoint):
+class SaveRecorder(RunCheckpoint):
     def __init__(self, **settings: Any) -> None:
         super().__init__(**settings)
-        self.chosen: list[int] = []
+        self.saved_epochs: list[int] = []
 
     def save(self, trainer: L.Trainer, *, best: bool = False) -> bool:
         if best:
-            self.chosen.append(trainer.current_epoch)
+            self.saved_epochs.append(trainer.current_epoch)
         return super().save(trainer, best=best)
 
 
@@ -51,11 +51,11 @@ class Noting(RunCheckpoint):
     ("mode", "figures", "expected"),
     [("max", FIGURES, [1, 4]), ("min", FIGURES, [1, 5]), ("max", [math.nan, math.nan], [])],
 )
-def test_no_number_is_never_the_best_and_of_equal_ones_the_first_is(
+def test_best_is_never_nan_and_the_first_of_equal_figures(
     mode: str, figures: list[float], expected: list[int], tmp_path: Path
 ) -> None:
     callback = fit(figures, tmp_path, monitor="figure", mode=mode)
-    assert callback.chosen == expected
+    assert callback.saved_epochs == expected
     assert (tmp_path / "checkpoints" / "best.ckpt").exists() == bool(expected)
 
 
@@ -65,13 +65,13 @@ def test_a_figure_that_is_not_measured_is_an_error(tmp_path: Path) -> None:
         fit([1.0], tmp_path, monitor="val/other", mode="max")
 
 
-def fit(figures: list[float], folder: Path, **settings: str) -> Noting:
-    callback = Noting(folder=folder / "checkpoints", **settings)
+def fit(figures: list[float], folder: Path, **settings: str) -> SaveRecorder:
+    callback = SaveRecorder(folder=folder / "checkpoints", **settings)
     trainer = L.Trainer(
         accelerator="cpu", max_epochs=len(figures), callbacks=[callback], logger=False, enable_progress_bar=False,
         enable_model_summary=False, num_sanity_val_steps=0, default_root_dir=folder,
-        plugins=[WholeFiles()],
+        plugins=[AtomicCheckpointIO()],
     )  # fmt: skip
     batches = DataLoader(torch.ones(2, 1), batch_size=2)
-    trainer.fit(Measured(figures), batches, batches)
+    trainer.fit(PlannedFigures(figures), batches, batches)
     return callback

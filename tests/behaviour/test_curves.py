@@ -1,4 +1,4 @@
-"""The comparison of two trees' curves finds what differs, and one run recorded twice is equal."""
+"""The comparison of two trees' curves finds differences, and one run recorded twice is equal."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def compare(folder: Path, one: Any, other: Any) -> int:
     return main(["--compare", *map(str, files)])
 
 
-def changed(*keys: Any, value: Any) -> dict[str, Any]:
+def with_value(*keys: Any, value: Any) -> dict[str, Any]:
     content = copy.deepcopy(RECORDED)
     *outer, last = keys
     node = content["clip"]
@@ -46,11 +46,11 @@ def test_equal_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
 @pytest.mark.parametrize(
     ("other", "sentence"),
     [
-        (changed("losses", 1, "train/scenes/itc/loss", value=2.2500000000000004), "losses differ from step 1 on"),
-        (changed("losses", value=RECORDED["clip"]["losses"][:1]), "2 steps became 1"),
-        (changed("figures", "test/scenes/retrieval/rsum", value=200.1), "1 of 1 figures differ"),
-        (changed("tensors", "state_dict/model.a", value="02"), "1 of 2 tensors differ (state_dict/model.a)"),
-        (changed("tensors", value={"state_dict/model.b": "00"}), "2 of 2 tensors are missing"),
+        (with_value("losses", 1, "train/scenes/itc/loss", value=2.2500000000000004), "losses differ from step 1 on"),
+        (with_value("losses", value=RECORDED["clip"]["losses"][:1]), "2 steps became 1"),
+        (with_value("figures", "test/scenes/retrieval/rsum", value=200.1), "1 of 1 figures differ"),
+        (with_value("tensors", "state_dict/model.a", value="02"), "1 of 2 tensors differ (state_dict/model.a)"),
+        (with_value("tensors", value={"state_dict/model.b": "00"}), "2 of 2 tensors are missing"),
         ({}, "only the first file has it"),
         (RECORDED | {"vilt": RECORDED["clip"]}, "vilt: only the second file has it"),
     ],
@@ -61,18 +61,18 @@ def test_a_difference(other: Any, sentence: str, tmp_path: Path, capsys: pytest.
 
 
 def test_each_tensor_has_its_hash(tmp_path: Path) -> None:
-    """Of type, shape and bytes, so that equal bytes of another shape are another tensor."""
+    """Of type, shape and bytes: tensors with equal bytes and different shapes have different hashes."""
     weight = torch.arange(6.0)
     state = {"a": weight, "b": weight.view(2, 3), "c": weight.bfloat16(), "d": torch.tensor(3), "e": weight.clone()}
     optimizer = {"state": {0: {"step": torch.tensor(1.0)}}, "param_groups": [{"lr": 0.1}]}
     torch.save({"state_dict": state, "optimizer_states": [optimizer], "epoch": 1}, tmp_path / "file.ckpt")
-    found = tensors(tmp_path / "file.ckpt")
-    assert set(found) == {*(f"state_dict/{name}" for name in state), "optimizer_states/0/state/0/step"}
-    assert found["state_dict/a"] == found["state_dict/e"]
-    assert len({found[f"state_dict/{name}"] for name in "abcd"}) == 4
+    hashes = tensors(tmp_path / "file.ckpt")
+    assert set(hashes) == {*(f"state_dict/{name}" for name in state), "optimizer_states/0/state/0/step"}
+    assert hashes["state_dict/a"] == hashes["state_dict/e"]
+    assert len({hashes[f"state_dict/{name}"] for name in "abcd"}) == 4
 
 
-def test_a_name_that_there_is_not(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_unknown_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main([str(tmp_path / "out.json"), "clip_huge"])
     assert "there is no clip_huge; choose from clip_tiny" in capsys.readouterr().err

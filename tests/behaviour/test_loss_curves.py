@@ -1,8 +1,8 @@
-"""Twenty steps of each family against stored losses: a refactor that changes the arithmetic is seen here.
+"""Twenty steps of each family against stored losses: they detect a refactor that changes the arithmetic.
 
-In float64, so that processors with other instructions agree to far more digits than an error would leave. Weights of the
-families with a fusion are drawn in float64, too: their losses agree to 1e-15 whatever the vector instructions. After a change
-that is meant: `python -m tests.behaviour.test_loss_curves FAMILY…` writes those families, or all of them, again.
+In float64, so that rounding differences between processors are far smaller than an error. Weights of the families with a fusion
+are drawn in float64 too: their losses agree to 1e-15 with any vector instructions. After an intended change
+`python -m tests.behaviour.test_loss_curves [FAMILY …]` stores the losses of these families, or of all, again.
 """
 
 from __future__ import annotations
@@ -97,19 +97,19 @@ def curve(family: str) -> list[float]:
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-        network.constrain()
+        network.clamp_parameters()
         losses.append(float(loss.detach()))
     return losses
 
 
 def tokenizer() -> TrainedTokenizer:
-    made = TrainedTokenizer(size=300)
-    made.train(["a red circle above a blue square", "two green triangles"])
-    return made
+    trained = TrainedTokenizer(size=300)
+    trained.train(["a red circle above a blue square", "two green triangles"])
+    return trained
 
 
 def batches(side: int, words: TrainedTokenizer) -> Iterator[Batch]:
-    """Random pixels, captions, questions with two answers each; of the captions two are of the same image."""
+    """Random pixels, captions, and questions with two answers each; two of the captions belong to one image."""
     generator, index = torch.Generator().manual_seed(1), torch.arange(ROWS)
 
     def texts(rows: int, longest: int) -> Text:
@@ -147,7 +147,7 @@ def with_objectives(family: str, words: TrainedTokenizer) -> Any:
 
 
 def curve_with_fusion(family: str) -> list[float]:
-    """As `curve`, of several objectives, with a momentum copy that soft targets come from."""
+    """As `curve`, with several objectives and soft targets of a momentum model."""
     words = tokenizer()
     module = with_objectives(family, words)
     network, objectives = module["model"], module["objectives"]
@@ -163,7 +163,7 @@ def curve_with_fusion(family: str) -> list[float]:
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-        network.constrain()
+        network.clamp_parameters()
         losses.append(float(loss.detach()))
     return losses
 

@@ -1,4 +1,4 @@
-"""Batches that teach nothing, or the same thing many times: losses and gradients stay numbers."""
+"""Batches without tokens or with one caption many times: losses and gradients stay finite."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ import torch
 
 from tests.objectives import single_stream
 from tests.objectives.contrast import Step, make
-from tests.objectives.test_lm import objective as lm
+from tests.objectives.test_lm import lm_objective
 from tests.objectives.test_lm import toy as captioner
 from tests.towers import toy_batch
+from vlp.objectives.base import classification_loss
 from vlp.structures import Batch, Text
-from vlp.tasks.visual_entailment import classification_loss
 
 NAMES = ["itc", "queue", "siglip", "filip", "itm", "mlm", "lm", "wpa", "irtr"]
 
 
 def step_and_batch(name: str) -> tuple[Step, Batch]:
     if name in single_stream.NAMES:
-        return single_stream.step(name), single_stream.batch()
+        return single_stream.step(name), single_stream.single_stream_batch()
     if name == "lm":
         step = Step(make("itc"), None)
-        step.model, step.objective = captioner(), lm()
+        step.model, step.objective = captioner(), lm_objective()
         return step, toy_batch(same_image=False)
     return Step(make(name), None), toy_batch()
 
@@ -64,7 +64,7 @@ def test_texts_without_a_token(name: str, masked: str) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_one_caption_many_times(name: str) -> None:
-    """Several steps of it, so that a queue holds it too."""
+    """Several steps, so that a queue contains it too."""
     step, batch = step_and_batch(name)
     ids, mask = (part[:1].expand(len(batch), -1).contiguous() for part in (texts(batch).ids, texts(batch).mask))
     for _ in range(3):
@@ -72,8 +72,9 @@ def test_one_caption_many_times(name: str) -> None:
 
 
 def test_no_known_label_is_no_loss_with_a_gradient_of_zero() -> None:
-    logits = torch.randn(4, 3, requires_grad=True)
-    loss = classification_loss(logits, torch.full((4,), -1), logits.detach().softmax(1), 0.4)
+    logits, label = torch.randn(4, 3, requires_grad=True), torch.full((4,), -1)
+    known = label >= 0
+    loss = classification_loss(logits[known], label[known], logits.detach().softmax(1)[known], 0.4)
     loss.value.backward()
     assert loss.value == 0
     assert logits.grad is not None

@@ -1,7 +1,7 @@
-"""Files of earlier versions, which lie beside this one: what they held is still loaded and gone on with.
+"""Checkpoints of earlier versions, stored next to this file, are still loaded and resumed.
 
 format_1.ckpt is the last checkpoint of a run of SETTINGS with trainer.max_steps=7, which ends within the second epoch of
-five steps. Scenes are generated, CC0.
+five steps. Its data are generated scenes, CC0.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ import pytest
 import torch
 
 import vlp
-from tests.runs import CLIP, finish, frozen, lines
+from tests.runs import SMALL_CLIP, finish_run, logged_lines, make_run_folder
 from vlp.checkpoints.tensor_files import FORMAT, read
 
 SETTINGS = (
-    *CLIP, "model.text.width=8", "model.text.heads=2", "model.projection.width=4", "tokenizer.size=280",
+    *SMALL_CLIP, "model.text.width=8", "model.text.heads=2", "model.projection.width=4", "tokenizer.size=280",
     "schedule=constant", "schedule.warmup=0",
 )  # fmt: skip
 HERE = Path(__file__).parent
@@ -31,15 +31,17 @@ def test_a_model_of_format_1() -> None:
         PIL.Image.new("RGB", (64, 64), (200, 30, 60)),
         PIL.Image.linear_gradient("L").resize((64, 64)).convert("RGB"),
     ]
-    found = predictor.similarity(pictures, ["a red circle", "two blue squares"])
-    torch.testing.assert_close(found, torch.tensor(SIMILARITY), atol=1e-4, rtol=0)
+    similarity = predictor.similarity(pictures, ["a red circle", "two blue squares"])
+    torch.testing.assert_close(similarity, torch.tensor(SIMILARITY), atol=1e-4, rtol=0)
 
 
-def test_a_run_of_format_1_goes_on(tmp_path: Path) -> None:
-    more = ("trainer.max_steps=9", f"resume={HERE / 'format_1.ckpt'}", "force=true")
-    run = frozen(tmp_path / "run", *SETTINGS, *more, data=tmp_path / "scenes")
-    finish(run)
-    losses = {line["step"]: line["train/scenes/itc/loss"] for line in lines(run) if "train/scenes/itc/loss" in line}
+def test_a_run_of_format_1_resumes(tmp_path: Path) -> None:
+    extended = ("trainer.max_steps=9", f"resume={HERE / 'format_1.ckpt'}", "force=true")
+    run = make_run_folder(tmp_path / "run", *SETTINGS, *extended, data=tmp_path / "scenes")
+    finish_run(run)
+    losses = {
+        line["step"]: line["train/scenes/itc/loss"] for line in logged_lines(run) if "train/scenes/itc/loss" in line
+    }
     assert losses == pytest.approx(LOSSES, abs=1e-3)
 
 

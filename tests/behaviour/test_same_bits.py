@@ -1,5 +1,5 @@
-"""The same command gives the same bits, also when it was killed and resumed: every experiment at its own sizes, precision and
-number of threads (all of this machine's), since tensors too small for several threads would prove nothing."""
+"""A command gives the same bits each time, also when it is killed and resumed: every experiment with its own sizes and precision
+and with all threads of this machine, because small tensors would use only one thread."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.runs import finish, last, lines, same, same_runs
+from tests.behaviour.generated_data import MIXTURES, RECIPES, mixture_overrides, recipe_overrides, scenes_overrides
+from tests.runs import assert_equal, assert_runs_equal, finish_run, load_checkpoint, logged_lines
 from vlp.launch.config.compose import Composer, conf_folder
 from vlp.launch.config.resolve import resolve_config
 from vlp.launch.runs.folder import freeze
@@ -18,50 +19,62 @@ STEPS = (
     "logger=none", "trainer.max_steps=4", "trainer.max_epochs=-1", "trainer.log_every_n_steps=1",
     "trainer.check_val_every_n_epoch=1", "callbacks.checkpoint.every_n_train_steps=1", "callbacks=[checkpoint]",
 )  # fmt: skip
-SPLITS = (("train", 560), ("val", 24), ("test", 24))
-SCENES = tuple(f"data.images.{split}={count}" for split, count in SPLITS)
-SOURCES = (*(f"data.sources.scenes.images.{split}={count}" for split, count in SPLITS), "data.epoch=4")
-EXPERIMENTS = {
-    "default": SCENES,
-    "albef_scenes": SCENES,
-    "vilt_scenes": SCENES,
-    "encoder_decoder_scenes": SOURCES,
-    "seed_pretrain": SOURCES,
+COUNTS = {"train": 560, "val": 24, "test": 24}
+# of the originals' layers, which are alike, so few that a step takes seconds; widths, image size and queue are their own
+LAYERS = {
+    "pretrain_4m_albef": ("model.vision.layers=2", "model.text.layers=2", "model.fusion.layers=2"),
+    "pretrain_4m_vilt": ("model.fusion.layers=3",),
 }
+EXPERIMENTS = ("default", *sorted(path.stem for path in (conf_folder() / "experiment").glob("*.yaml")))
 
 
-def frozen(folder: Path, experiment: str, scenes: Path) -> Path:
+def overrides(experiment: str, folder: Path) -> list[str]:
+    """The experiment's own model, objectives, precision and batch, on generated data; the recipes of four million images in
+    batches that fit into the memory of a small machine."""
+    if experiment in RECIPES:
+        small = ("data.epoch=4", "tasks.retrieval.rerank=2") if experiment == "pretrain_4m_albef" else ("data.epoch=4",)
+        return [f"experiment={experiment}", *recipe_overrides(folder, batch_size=4), *LAYERS[experiment], *small]
+    if experiment in MIXTURES:
+        return [f"experiment={experiment}", *mixture_overrides(folder / "scenes", COUNTS), "data.epoch=4"]
+    if experiment == "default":
+        return scenes_overrides(folder / "scenes", COUNTS)
+    on_scenes = ("data=scenes", "data.batch_size=200") if experiment == "flickr8k_scratch" else ()
+    return [f"experiment={experiment}", *on_scenes, *scenes_overrides(folder / "scenes", COUNTS)]
+
+
+def make_run_folder(folder: Path, experiment: str, data: Path) -> Path:
     folder.mkdir(parents=True)
-    key = "data.root" if EXPERIMENTS[experiment] is SCENES else "data.sources.scenes.root"
-    chosen = [] if experiment == "default" else [f"experiment={experiment}"]
-    overrides = [*chosen, *STEPS, *EXPERIMENTS[experiment], f"{key}={scenes}"]
-    freeze(folder, resolve_config(Composer(conf=conf_folder(), config_name="train").compose(overrides), folder), "test")
+    data.mkdir(exist_ok=True)
+    config = Composer(conf=conf_folder(), config_name="train").compose([*overrides(experiment, data), *STEPS])
+    freeze(folder, resolve_config(config, folder), "test")
     return folder
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-@pytest.mark.parametrize("experiment", list(EXPERIMENTS))
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
 def test_twice_and_killed(experiment: str, tmp_path: Path) -> None:
     one, again, killed = (
-        frozen(tmp_path / name, experiment, tmp_path / "scenes") for name in ("one", "again", "killed")
+        make_run_folder(tmp_path / name, experiment, tmp_path / "data") for name in ("one", "again", "killed")
     )
-    finish(one, timeout=900, OMP_NUM_THREADS=THREADS)
-    assert last(one)["numerics"]["deterministic"]
-    assert any("loss" in name for name in lines(one)[0])
-    finish(again, timeout=900, OMP_NUM_THREADS=THREADS)
-    same_runs(one, again)
-    finish(killed, code=-9, timeout=900, OMP_NUM_THREADS=THREADS, VLP_FAULTS="site=before_backward,kind=sigkill,step=2")
-    printed = finish(killed, timeout=900, OMP_NUM_THREADS=THREADS)
-    assert "going on from" in printed
-    same_runs(one, killed)
+    finish_run(one, timeout=900, OMP_NUM_THREADS=THREADS)
+    assert load_checkpoint(one)["numerics"]["deterministic"]
+    assert any("loss" in name for name in logged_lines(one)[0])
+    finish_run(again, timeout=900, OMP_NUM_THREADS=THREADS)
+    assert_runs_equal(one, again)
+    finish_run(
+        killed, code=-9, timeout=900, OMP_NUM_THREADS=THREADS, VLP_FAULTS="site=before_backward,kind=sigkill,step=2"
+    )
+    printed = finish_run(killed, timeout=900, OMP_NUM_THREADS=THREADS)
+    assert "resuming from" in printed
+    assert_runs_equal(one, killed)
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_resumed_with_other_threads_is_reported(tmp_path: Path) -> None:
-    folder = frozen(tmp_path / "run", "default", tmp_path / "scenes")
-    finish(folder, code=-9, OMP_NUM_THREADS="1", VLP_FAULTS="site=before_backward,kind=sigkill,step=2")
-    printed = finish(folder, OMP_NUM_THREADS="2")
+    folder = make_run_folder(tmp_path / "run", "default", tmp_path / "data")
+    finish_run(folder, code=-9, OMP_NUM_THREADS="1", VLP_FAULTS="site=before_backward,kind=sigkill,step=2")
+    printed = finish_run(folder, OMP_NUM_THREADS="2")
     assert "written with threads 1, now 2: the resumed run is not bit-equal" in printed
-    same(last(folder)["numerics"]["threads"], 2)
+    assert_equal(load_checkpoint(folder)["numerics"]["threads"], 2)

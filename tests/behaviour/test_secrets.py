@@ -12,7 +12,7 @@ import pytest
 
 from vlp.system import secrets
 
-pytestmark = pytest.mark.slow  # whole processes, several minutes in all
+pytestmark = pytest.mark.slow  # real processes, several minutes in total
 
 ROOT = Path(__file__).resolve().parents[2]
 PLANTED = "5ec1e7f0a9b84c6d93e2" * 2  # of the length of a key of W&B
@@ -33,8 +33,8 @@ def train(
     return subprocess.run(command, cwd=ROOT, env=own, capture_output=True, text=True, timeout=250)
 
 
-def holders(folder: Path, secret: str) -> list[str]:
-    """Files below `folder` in which the secret stands; of zip files (checkpoints) also the parts, which are not packed."""
+def files_with_secret(folder: Path, secret: str) -> list[str]:
+    """Files below `folder` that contain the secret; checkpoints are uncompressed zip files."""
     files = [path for path in folder.rglob("*") if path.is_file()]
     assert len(files) > 2
     return [str(path) for path in files if secret.encode() in path.read_bytes()]
@@ -51,20 +51,20 @@ def test_a_key_is_nowhere_in_a_run(tmp_path: Path, literal: bool) -> None:
         assert (run / name).is_file()
     assert list(run.glob("wandb/offline-run-*/run-*.wandb"))
     assert "api_key: ${oc.env:" in (run / "config.yaml").read_text()
-    assert holders(tmp_path, PLANTED) == []
+    assert files_with_secret(tmp_path, PLANTED) == []
     assert PLANTED not in done.stdout + done.stderr
 
 
 @pytest.mark.slow
 def test_a_secret_in_a_mistake_is_hidden(tmp_path: Path) -> None:
-    """The root of the data is a secret, and it does not exist: the sentence and error.txt name it."""
+    """The data's root is a secret and does not exist, so the error message and error.txt would name it."""
     words = [word for word in TINY if not word.startswith("data.images")]
     root = "data.root=${oc.env:STORAGE_KEY}"
     done = train(tmp_path, "data=coco", "transform=photos", root, words=words, STORAGE_KEY=f"/nowhere/{PLANTED}")
     assert done.returncode == 2, done.stdout + done.stderr
     assert "<hidden>" in done.stderr
     assert PLANTED not in done.stdout + done.stderr
-    assert holders(tmp_path, PLANTED) == []
+    assert files_with_secret(tmp_path, PLANTED) == []
     assert "<hidden>" in next(tmp_path.rglob("error.txt")).read_text()
 
 
@@ -120,8 +120,8 @@ def test_values_are_those_of_secret_names_and_of_the_config(tmp_path: Path, monk
     monkeypatch.setenv("USE_TOKEN", "1")
     file = tmp_path / "config.yaml"
     file.write_text("x: ${oc.env:PLAIN}\n")
-    found = secrets.values(file)
-    assert {"abcdef-1", "abcdef-1-and-more"} <= set(found)
-    assert not {"not a secret", "1"} & set(found)
-    assert secrets.redact("a abcdef-1-and-more b abcdef-1", found) == "a <hidden> b <hidden>"
+    values = secrets.known_secrets(file)
+    assert {"abcdef-1", "abcdef-1-and-more"} <= set(values)
+    assert not {"not a secret", "1"} & set(values)
+    assert secrets.redact("a abcdef-1-and-more b abcdef-1", values) == "a <hidden> b <hidden>"
     assert secrets.redact("'C:\\\\te\\\\n'", ["C:\\te\\n"]) == "'<hidden>'"

@@ -1,5 +1,5 @@
-"""Training on shards of unequal sizes in an S3 bucket, by two processes; killed in the middle of an epoch and gone on with by
-another number of workers: the same losses, step by step, as of a run that nothing happened to."""
+"""Training on shards of unequal sizes in an S3 bucket with two processes; killed in the middle of an epoch and resumed with
+another number of workers: the losses of each step equal those of an uninterrupted run."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ def command(folder: Path, root: str, *overrides: str) -> list[str]:
 
 
 def losses(run: Path) -> dict[int, float]:
-    """By step; a line that a killed process did not finish is left out."""
-    found = {}
+    """By step, without a line that a killed process did not finish."""
+    losses_by_step = {}
     for line in (run / "metrics.jsonl").read_text().splitlines(keepends=True):
-        if line.endswith("\n") and "train/shards/itc/loss" in (told := json.loads(line)):
-            found[told["step"]] = told["train/shards/itc/loss"]
-    return found
+        if line.endswith("\n") and "train/shards/itc/loss" in (record := json.loads(line)):
+            losses_by_step[record["step"]] = record["train/shards/itc/loss"]
+    return losses_by_step
 
 
 @pytest.mark.slow
@@ -53,10 +53,10 @@ def test_a_killed_run_on_s3_goes_on_to_the_same_stream(tmp_path: Path) -> None:
     with s3_server(tmp_path / "shards") as address:
         environment |= address
         root = f"s3://{BUCKET}"
-        straight = command(tmp_path, root, "name=straight", "data.num_workers=0")
-        subprocess.run(straight, cwd=ROOT, env=environment, check=True, timeout=250)
-        whole = losses(next((tmp_path / "straight").iterdir()))
-        assert len(whole) == 15  # 44 samples: five global batches of 8 an epoch
+        uninterrupted_command = command(tmp_path, root, "name=straight", "data.num_workers=0")
+        subprocess.run(uninterrupted_command, cwd=ROOT, env=environment, check=True, timeout=250)
+        uninterrupted = losses(next((tmp_path / "straight").iterdir()))
+        assert len(uninterrupted) == 15  # 44 samples: five global batches of 8 an epoch
 
         killed = command(tmp_path, root, "name=killed", "data.num_workers=2")
         process = subprocess.Popen(killed, cwd=ROOT, env=environment, start_new_session=True)
@@ -65,15 +65,15 @@ def test_a_killed_run_on_s3_goes_on_to_the_same_stream(tmp_path: Path) -> None:
         process.wait()
         run = next((tmp_path / "killed").iterdir())
         before = losses(run)
-        assert max(before) < max(whole)
+        assert max(before) < max(uninterrupted)
 
         checkpoint = run / "checkpoints" / "last.ckpt"
         resumed = command(tmp_path, root, "name=resumed", "data.num_workers=1", f"resume={checkpoint}")
         subprocess.run(resumed, cwd=ROOT, env=environment, check=True, timeout=250)
         after = losses(next((tmp_path / "resumed").iterdir()))
-    assert sorted(before | after) == sorted(whole)
-    assert before == {step: whole[step] for step in before}
-    assert after == {step: whole[step] for step in after}
+    assert sorted(before | after) == sorted(uninterrupted)
+    assert before == {step: uninterrupted[step] for step in before}
+    assert after == {step: uninterrupted[step] for step in after}
     assert 0 < min(after) <= 8
 
 

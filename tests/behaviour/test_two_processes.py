@@ -1,4 +1,4 @@
-"""Joint training on a mixture of three sources, by two gloo processes and by one: the same weights, queues and momentum copy."""
+"""Joint training on a mixture of three sources with two gloo processes and with one: equal weights, queues and momentum model."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Whole runs by one process and by two gloo processes, in float64 from a frozen config: the same run.
+"""Complete runs with one process and with two gloo processes, in float64 from one config, are equal.
 
-Weights, batches, logged figures, early stopping, the config that ranks read, and a resume with another number of processes.
+Weights, batches, logged figures, early stopping, the config that ranks read, and resuming with another number of processes.
 Losses of one batch: tests/objectives; samplers and augmentation: tests/data; evaluation: test_world_evaluation.py.
 """
 
@@ -21,7 +21,7 @@ from vlp.launch.config.compose import Composer, conf_folder
 from vlp.launch.config.resolve import resolve_config
 from vlp.launch.runs.folder import freeze
 
-pytestmark = pytest.mark.slow  # whole processes, several minutes in all
+pytestmark = pytest.mark.slow  # real processes, several minutes in total
 
 ROOT = Path(__file__).resolve().parents[2]
 # 27 training images and batches of 8: three steps an epoch, and three samples left out; 11 images are no multiple of
@@ -105,22 +105,22 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, Run]:
     return train(folder, "one", 1), train(folder, "two", 2)
 
 
-def assert_close(found: Any, expected: Any, place: str, tolerance: float) -> None:
+def assert_close(actual: Any, expected: Any, path: str, tolerance: float) -> None:
     """Nested dicts and lists of tensors and numbers."""
     if isinstance(expected, dict):
-        assert found.keys() == expected.keys(), place
+        assert actual.keys() == expected.keys(), path
         for key, value in expected.items():
-            assert_close(found[key], value, f"{place}.{key}", tolerance)
+            assert_close(actual[key], value, f"{path}.{key}", tolerance)
     elif isinstance(expected, (list, tuple)):
-        assert len(found) == len(expected), place
+        assert len(actual) == len(expected), path
         for index, value in enumerate(expected):
-            assert_close(found[index], value, f"{place}[{index}]", tolerance)
+            assert_close(actual[index], value, f"{path}[{index}]", tolerance)
     elif isinstance(expected, torch.Tensor):
-        torch.testing.assert_close(found, expected, rtol=0, atol=tolerance, msg=place)
+        torch.testing.assert_close(actual, expected, rtol=0, atol=tolerance, msg=path)
     elif isinstance(expected, float):
-        assert found == pytest.approx(expected, abs=tolerance, nan_ok=True), place
+        assert actual == pytest.approx(expected, abs=tolerance, nan_ok=True), path
     else:
-        assert found == expected, place
+        assert actual == expected, path
 
 
 @pytest.mark.slow
@@ -133,14 +133,14 @@ def test_all_weights_are_equal_after_twelve_steps(runs: tuple[Run, Run]) -> None
         assert_close(two[part], one[part], part, 1e-10)
     assert {value.dtype for value in one["state_dict"].values() if value.is_floating_point()} == {torch.float64}
     moved = [not torch.equal(value, one["current_model_state"][name]) for name, value in one["state_dict"].items()]
-    assert any(moved), "the average is the weights themselves"
+    assert any(moved), "the average equals the weights"
     norms = [line["train/scenes/itc/loss"] for line in runs[0].lines if "train/scenes/itc/loss" in line]
     assert len(set(norms)) == STEPS
 
 
 @pytest.mark.slow
 def test_weights_are_equal_across_ranks(runs: tuple[Run, Run]) -> None:
-    """`ranks_agree` looked after every step and raised nothing; at the end each rank noted the same weights."""
+    """`ranks_agree` checked after every step and raised nothing; at the end each rank recorded the same weights."""
     (one,), (first, second) = (run.ranks for run in runs)
     assert (one["world"], first["world"]) == (1, 2)
     assert first["weights"] == second["weights"]
@@ -197,8 +197,8 @@ def test_all_ranks_read_one_config(runs: tuple[Run, Run]) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("before", "after"), [(1, 2), (2, 1)])
-def test_a_checkpoint_goes_on_in_another_world(runs: tuple[Run, Run], before: int, after: int) -> None:
-    """From the middle of an epoch, the rest of the run on another number of processes: batches, losses, weights."""
+def test_a_checkpoint_resumes_with_another_number_of_processes(runs: tuple[Run, Run], before: int, after: int) -> None:
+    """From the middle of an epoch: batches, losses and weights are equal."""
     straight = runs[before - 1]
     folder = straight.folder.parent
     middle = straight.folder / "checkpoints" / "middle.ckpt"

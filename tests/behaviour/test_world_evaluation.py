@@ -1,8 +1,8 @@
-"""Evaluation by one process and by two, of 1, 2, 3, 9, 10 and 11 samples, in batches of 2 and of 3: every sample once, equal
-figures, equal files; through the data module's own loaders and each task.
+"""Evaluation with one process and with two, of 1, 2, 3, 9, 10 and 11 samples, in batches of 2 and of 3: every sample once, equal
+figures, equal files; with the data module's loaders and each task.
 
-The towers add to some rows what a processor's matrix products add on some machines: a few units in the last place, by the
-row's position and the size of its batch. Captions are shared by several images, and two images are in several files.
+The towers add rounding errors to some rows, as matrix products do on some processors: a few units in the last place, depending
+on the row's position and the batch size. Captions are shared by several images, and two images are in several files.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from vlp.data.datamodule import DataModule
 from vlp.data.transforms import EvalTransform
 from vlp.models.decoder.causal import CausalDecoder
 from vlp.models.fusion.cross import CrossFusion
-from vlp.models.gallery import _everywhere
+from vlp.models.gallery import _gather_packed
 from vlp.models.projection.linear import LinearProjection
-from vlp.models.reranking import Packed
+from vlp.models.reranking import PackedTokens
 from vlp.models.vlm import VisionLanguageModel
 from vlp.objectives.itm import ITM
 from vlp.objectives.mlm import MLM
@@ -50,7 +50,7 @@ CLOCKS = ("rerank_seconds", "rerank_pairs_per_second")
 Worlds = tuple[list[dict[str, Any]], list[dict[str, Any]], Path]
 
 
-def last_places(tokens: Tokens) -> Tokens:
+def with_rounding_errors(tokens: Tokens) -> Tokens:
     """Three units in the last place of every second number, in some rows of some batches."""
     rows = len(tokens.pooled)
     noisy = (torch.arange(rows) + rows) % 2 == 1
@@ -61,16 +61,16 @@ def last_places(tokens: Tokens) -> Tokens:
 
 class NoisyVision(ToyVision):
     def forward(self, image: Image) -> Tokens:
-        return last_places(super().forward(image))
+        return with_rounding_errors(super().forward(image))
 
 
 class NoisyText(ToyText):
     def forward(self, text: Text) -> Tokens:
-        return last_places(super().forward(text))
+        return with_rounding_errors(super().forward(text))
 
 
 class Shapes(DataModule):
-    """Noise with captions, choices and blanks, with classes, or with questions: `kind`."""
+    """Random images.  kind: captions (with choices and blanks), classes, questions or sentences."""
 
     def __init__(self, *, count: int, kind: str, **loading: Any) -> None:
         super().__init__(**loading)
@@ -84,23 +84,23 @@ class Shapes(DataModule):
     def _sample(self, number: int) -> Sample:
         colour, shape = COLOURS[number % 3], SHAPES[number % 2]
         caption = f"a {colour} {shape}"
-        said: dict[str, Any] = {"label": number % 3}
+        annotations: dict[str, Any] = {"label": number % 3}
         if self.kind == "captions":
             blank = Blank(caption=0, start=2, end=2 + len(colour), words=(colour,), kind="colour")
-            said = {
+            annotations = {
                 "captions": (caption, f"the {shape}", f"the picture of {number % 2 * 'two '}{colour}")[: 1 + number % 3],
                 "choices": (f"a {COLOURS[(number + 1) % 3]} {shape}", caption), "label": 1, "blanks": (blank,),
             }  # fmt: skip
         if self.kind == "questions":
             answers = (colour,) * 7 + (COLOURS[(number + 1) % 3],) * 3
-            said = {"question": f"what colour is the {shape}", "answers": answers, "answer_type": "other"}
+            annotations = {"question": f"what colour is the {shape}", "answers": answers, "answer_type": "other"}
         if self.kind == "sentences":
-            said = {"question": f"the {shape} is {colour}", "label": number % 3}
-        # ids fall and samples' own ids are spread, so that a file in the order of coming is not one in order
-        return Sample(id=900 - 7 * number, sample=(17 * number) % 101, image=self.root / f"{number}.png", **said)
+            annotations = {"question": f"the {shape} is {colour}", "label": number % 3}
+        # ids decrease and sample ids are scattered, so that a file in the order of loading is not sorted
+        return Sample(id=900 - 7 * number, sample=(17 * number) % 101, image=self.root / f"{number}.png", **annotations)
 
 
-def draw(root: Path) -> None:
+def write_images(root: Path) -> None:
     for number in range(max(COUNTS)):
         noise = np.random.default_rng(number % 9).integers(0, 256, (4, 4, 3), dtype=np.uint8)
         PIL.Image.fromarray(noise).save(root / f"{number}.png")
@@ -120,11 +120,11 @@ def toy() -> VisionLanguageModel:
 
 
 def tasks(out: Path) -> dict[str, dict[str, Task]]:
-    """By the kind of data that they are measured on."""
+    """Tasks by the kind of data that they are measured on.  out: folder of their result files."""
     torch.manual_seed(1)
     heads: dict[str, Any] = {"itm": ITM(width=4), "mlm": MLM(width=4, vocabulary_size=TOKENIZER.size, tied=False)}
     torch.nn.init.normal_(heads["itm"].head.weight)
-    made: dict[str, dict[str, Task]] = {
+    tasks_by_kind: dict[str, dict[str, Task]] = {
         "captions": {
             "retrieval": Retrieval(), "reranked": Retrieval(rerank=3), "matching": Matching(),
             "compositionality": Compositionality(), "cloze": Cloze(),
@@ -134,20 +134,20 @@ def tasks(out: Path) -> dict[str, dict[str, Task]]:
         "questions": {"vqa": VQA(answers=list(COLOURS), width=4, results_file=out / "answers.json")},
         "sentences": {"visual_entailment": VisualEntailment(width=4)},
     }  # fmt: skip
-    for of_kind in made.values():
-        for task in of_kind.values():
+    for kind_tasks in tasks_by_kind.values():
+        for task in kind_tasks.values():
             task.linked = {name: heads[name] for name in task.heads}
-    return made
+    return tasks_by_kind
 
 
-def measured(rank: int, world: int, root: str, out: str) -> dict[str, Any]:
+def measure(rank: int, world: int, root: str, out: str) -> dict[str, Any]:
     """For each number of samples: the figures, and the samples that this rank saw. Files are written below `out`."""
-    found: dict[str, Any] = {}
+    results: dict[str, Any] = {}
     model, transform = toy(), {kind: EvalTransform(image_size=4) for kind in ("train", "eval")}
     for count in COUNTS:
         figures: dict[str, float] = {}
         seen: list[int] = []
-        for kind, of_kind in tasks(Path(out) / str(count)).items():
+        for kind, kind_tasks in tasks(Path(out) / str(count)).items():
             data = Shapes(
                 count=count,
                 kind=kind,
@@ -157,43 +157,43 @@ def measured(rank: int, world: int, root: str, out: str) -> dict[str, Any]:
                 tokenizer=TOKENIZER,
                 eval_batch_size=1 + world,
             )
-            data.read("test")
+            data.load("test")
             measurement = Measurement(
-                model=model, tasks=of_kind, sources={kind: data}, tokenizer=TOKENIZER, split="test"
+                model=model, tasks=kind_tasks, sources={kind: data}, tokenizer=TOKENIZER, split="test"
             )
             for batch in data.test_dataloader():
                 measurement.update(batch, source=0, step=0)
                 if kind == "captions" and batch is not None:
                     seen += batch.sample.tolist()
             figures |= measurement.finish()
-        found[str(count)] = {"figures": figures, "seen": seen}
-    return found
+        results[str(count)] = {"figures": figures, "seen": seen}
+    return results
 
 
-def half_precision(rank: int) -> list[float]:
-    """Texts in bfloat16 on the first rank, and none on the second."""
+def gather_half_precision(rank: int) -> list[float]:
+    """Gathers bfloat16 texts of the first rank; the second rank has none."""
     states = torch.arange(24.0).view(2, 3, 4).bfloat16()
-    mine = Packed.of([Tokens(states=states, pooled=states[:, 0])] if rank == 0 else [])
-    everyone = _everywhere(mine, torch.device("cpu"))
+    mine = PackedTokens.of([Tokens(states=states, pooled=states[:, 0])] if rank == 0 else [])
+    everyone = _gather_packed(mine, torch.device("cpu"))
     assert everyone.states.dtype == torch.bfloat16
     return everyone.states.flatten().tolist()
 
 
 def on_rank(rank: int, world: int, root: str, out: str) -> dict[str, Any]:
-    return {**measured(rank, world, root, out), "half": half_precision(rank)}
+    return {**measure(rank, world, root, out), "half": gather_half_precision(rank)}
 
 
 @pytest.fixture(scope="module")
 def worlds(tmp_path_factory: pytest.TempPathFactory) -> Worlds:
     folder = tmp_path_factory.mktemp("evaluation")
-    draw(folder)
-    one = [measured(0, 1, str(folder), str(folder / "one"))]
+    write_images(folder)
+    one = [measure(0, 1, str(folder), str(folder / "one"))]
     return one, run_processes(2, on_rank, folder / "ranks", str(folder), str(folder / "two")), folder
 
 
 @pytest.mark.parametrize("count", COUNTS)
 def test_every_sample_is_seen_exactly_once(worlds: Worlds, count: int) -> None:
-    """Of one sample, the second rank sees none, and all goes on."""
+    """Of a single sample the second rank gets none."""
     expected = sorted((17 * number) % 101 for number in range(count))
     for world in worlds[:2]:
         assert sorted(sample for rank in world for sample in rank[str(count)]["seen"]) == expected
@@ -205,21 +205,23 @@ def test_figures_are_equal(worlds: Worlds, count: int) -> None:
     """Of every task, on both ranks; counts are equal, means to 1e-6."""
     (one,), two, _ = worlds
     expected = {k: v for k, v in one[str(count)]["figures"].items() if not k.endswith(CLOCKS)}
-    assert {name.split("/")[1] for name in expected} == {name for of_kind in tasks(Path()).values() for name in of_kind}
+    assert {name.split("/")[1] for name in expected} == {
+        name for kind_tasks in tasks(Path()).values() for name in kind_tasks
+    }
     for rank in two:
         figures = {k: v for k, v in rank[str(count)]["figures"].items() if not k.endswith(CLOCKS)}
         assert figures.keys() == expected.keys()
         for name, value in expected.items():
-            whole = name.endswith(("/images", "/captions", "/questions", "/rerank_pairs"))
-            assert figures[name] == pytest.approx(value, rel=0, abs=0 if whole else 1e-6, nan_ok=True), name
-    if count > 3:  # a figure that is always 0 or 100 would tell nothing
+            is_count = name.endswith(("/images", "/captions", "/questions", "/rerank_pairs"))
+            assert figures[name] == pytest.approx(value, rel=0, abs=0 if is_count else 1e-6, nan_ok=True), name
+    if count > 3:  # figures that are always 0 or 100 would test nothing
         assert sum(0 < value < 100 for name, value in expected.items() if name.endswith(("accuracy", "_r1"))) > 5
 
 
 @pytest.mark.parametrize("count", COUNTS)
 @pytest.mark.parametrize(("name", "key"), [("captions.json", "image_id"), ("answers.json", "question_id")])
 def test_results_files_are_equal_and_in_order(worlds: Worlds, count: int, name: str, key: str) -> None:
-    """Merged from the ranks, sorted by id, byte for byte the file of one process."""
+    """Merged from the ranks and sorted by id, byte by byte equal to the file of one process."""
     files = [(worlds[2] / world / str(count) / name).read_text() for world in ("one", "two")]
     assert files[0] == files[1]
     ids = [record[key] for record in json.loads(files[0])]
@@ -228,5 +230,5 @@ def test_results_files_are_equal_and_in_order(worlds: Worlds, count: int, name: 
 
 
 def test_a_rank_without_texts_gathers_those_of_another_type(worlds: Worlds) -> None:
-    """Second stages in mixed precision."""
+    """For second stages in mixed precision."""
     assert [rank["half"] for rank in worlds[1]] == [list(range(24))] * 2

@@ -187,7 +187,7 @@ def _check_gradients(shared: Path, predictor: Predictor, name: str, kind: str) -
         gradients[f"model.vision.{key}"] = gradients[f"model.vision.{key}"][None]
     gradients["model.vision.class_token"] = gradients["model.vision.class_token"][None]
     original = torch.load(file(shared, kind), map_location="cpu", weights_only=True)["model"]
-    theirs = albef.to_theirs(gradients, [row for row in albef.table(albef.variant_of(original)) if row.ours])
+    theirs = albef.to_theirs(gradients, [row for row in albef.key_table(albef.detect_variant(original)) if row.ours])
     for key, value in arrays(shared, kind, f"grads_{name}").items():
         close(theirs[key], value)
     check_norms(theirs, shared / "reference" / "albef" / kind / f"grad_norms_{name}.json")
@@ -218,7 +218,7 @@ def test_retrieval_variant(shared: Path) -> None:
         close(features[1], expected["text_feat"])
         close(features[0] @ features[1].T, expected["sims"])
         close(model.vision.positions, expected["pos_embed_96"][0])
-        memory, found = model.remember(image), expected["score_i2t"].clone()
+        memory, found = model.project_memory(image), expected["score_i2t"].clone()
         for row, column in (found > -100).nonzero().tolist():
             pair = model.fuse(text.select([column]), memory.select([row])).pooled
             close(predictor.objectives["itm"].head(pair)[0, 1], expected["score_i2t"][row, column])
@@ -281,7 +281,8 @@ def test_visual_entailment(shared: Path) -> None:
     )  # fmt: skip
     task, model = predictor.objectives["visual_entailment"], predictor.model
     close(
-        task.logits(model, batch, Features(memory=model.remember(model.encode_image(batch.image)))), expected["logits"]
+        task.logits(model, batch, Features(memory=model.project_memory(model.encode_image(batch.image)))),
+        expected["logits"],
     )
     predictor.momentum.step()
     features = compute_features(model, batch, task.uses, momentum=predictor.momentum)
@@ -303,7 +304,7 @@ def test_match_and_fill(shared: Path) -> None:
     probability = predictor.match([picture, picture], ["A red bike!", "a red bike"])
     assert probability[0] == probability[1]
     assert 0 < probability[0] < 1
-    filled = predictor.fill([picture], ["A man riding a [MASK] bike."], 3)
+    filled = predictor.fill_mask([picture], ["A man riding a [MASK] bike."], 3)
     assert len(filled) == 1
     assert [len(tokens) for tokens in filled] == [3]
     assert filled[0][0][1] > filled[0][1][1]

@@ -20,7 +20,7 @@ from vlp.checkpoints import blip, load
 from vlp.checkpoints.checkpoint import Checkpoint
 from vlp.checkpoints.keys import to_theirs
 from vlp.models.features import compute_features
-from vlp.models.generation import Rules, beam_search
+from vlp.models.generation import GenerationRules, beam_search
 from vlp.models.momentum import MomentumCopy
 from vlp.models.vlm import VisionLanguageModel
 from vlp.objectives.lm import token_losses
@@ -84,7 +84,7 @@ def test_matching(shared: Path) -> None:
     close(model.similarity(model.embed_image(image), model.embed_text(words)), expected["itc_sim"])
     close(head(model.fuse(words, image).pooled), expected["itm_logits_with_enc_token"])
     model.fusion.start_id = None
-    close(head(model.fuse(words, model.remember(image)).pooled), expected["itm_logits"])
+    close(head(model.fuse(words, model.project_memory(image)).pooled), expected["itm_logits"])
 
 
 def test_question_answering(shared: Path) -> None:
@@ -105,7 +105,7 @@ def test_question_answering(shared: Path) -> None:
 def test_written_answers(shared: Path) -> None:
     """blip_vqa.py lets the decoder see the question's padding too, so batches change its answers; ours do not."""
     _, model, inputs, expected = opened(shared, "vqa")
-    rules = Rules(end_id=102, pad_id=0, max_length=10, min_length=1)
+    rules = GenerationRules(end_id=102, pad_id=0, max_length=10, min_length=1)
     states = expected["question_states"]
     theirs = Tokens(states=states, pooled=states[:, 0])
     start = torch.full((3, 1), 600)

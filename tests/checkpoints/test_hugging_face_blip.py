@@ -12,7 +12,7 @@ from torch import nn
 
 from tests.checkpoints.fixtures import arrays, text
 from vlp.checkpoints import hugging_face_blip, load, tensor_files
-from vlp.models.generation import Rules, beam_search, greedy
+from vlp.models.generation import GenerationRules, beam_search, greedy
 from vlp.objectives.lm import token_losses
 from vlp.structures import Image, Tokens
 
@@ -41,7 +41,7 @@ def test_its_captions(shared: Path, name: str, beams: int) -> None:
     model, inputs = load.build_model(load.read(folder, {})), arrays(folder / "inputs.npz")
     prompt = torch.full((2, 1), 600) if name.endswith("uncond") else inputs["prompt_ids"][:, :-1]
     model.decoder.head.bias[102] += 4 if name.endswith("plus4") else 0
-    rules = Rules(end_id=102, pad_id=0, max_length=prompt.shape[1] + 12)
+    rules = GenerationRules(end_id=102, pad_id=0, max_length=prompt.shape[1] + 12)
     start = (
         model.decoder.step,
         model.decoder.start(model.encode_image(Image(pixels=inputs["pixel_values"]))),
@@ -87,7 +87,7 @@ def test_question_answering(shared: Path) -> None:
     seen = Tokens(states=states, pooled=states[:, 0])
     loss = token_losses(model.decode(answer, seen), answer).sum() / answer.mask[:, 1:].sum()
     torch.testing.assert_close(loss, expected["loss"], atol=1e-5, rtol=0)
-    rules, start = Rules(end_id=102, pad_id=0, max_length=7), torch.full((2, 1), 600)
+    rules, start = GenerationRules(end_id=102, pad_id=0, max_length=7), torch.full((2, 1), 600)
     found = greedy(model.decoder.step, model.decoder.start(seen), start, rules)
     assert found.tolist() == expected["generate_greedy"].tolist()
     found = greedy(model.decoder.step, model.decoder.start(fused), start, rules)

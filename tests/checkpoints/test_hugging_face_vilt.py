@@ -39,7 +39,7 @@ def test_the_numbers_of_transformers(shared: Path, tmp_path: Path, name: str) ->
             logits = head.logits(model, Batch(id=ids, sample=ids, seed=ids, image=pixels, question=words))
             close(logits, expected["logits"])
             continue
-        memory = model.remember(model.encode_image(pixels))
+        memory = model.project_memory(model.encode_image(pixels))
         if name == "mlm":
             close(head.logits(model, words, memory, words.mask), expected["logits"][words.mask], 2e-5)
         elif name == "irtr":

@@ -3,13 +3,13 @@ from __future__ import annotations
 import pytest
 import torch
 
-from vlp.checkpoints.keys import Row, layers, to_ours, to_theirs
+from vlp.checkpoints.keys import KeyRow, count_layers, to_ours, to_theirs
 
 ROWS = [
-    Row("blocks.{}.qkv.*", tuple(f"layer_{{}}.{x}.*" for x in "qkv")),
-    Row("out", "proj", transpose=True),
-    Row("scale", "scale"),
-    Row(None, "version"),
+    KeyRow("blocks.{}.qkv.*", tuple(f"layer_{{}}.{x}.*" for x in "qkv")),
+    KeyRow("out", "proj", transpose=True),
+    KeyRow("scale", "scale"),
+    KeyRow(None, "version"),
 ]
 
 
@@ -24,7 +24,7 @@ def test_parts_are_joined_transposed_and_split_again() -> None:
     back = to_theirs(ours, ROWS)
     assert back.keys() == theirs.keys()
     assert all(torch.equal(back[key], value) for key, value in theirs.items())
-    assert layers(ours, "blocks.") == 2
+    assert count_layers(ours, "blocks.") == 2
 
 
 def test_what_no_row_knows_is_named() -> None:

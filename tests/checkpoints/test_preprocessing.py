@@ -11,7 +11,7 @@ import pytest
 import torch
 import transformers
 
-from vlp.build import FROM_FILES, build
+from vlp.build import ALLOWED_IN_FILES, build
 from vlp.checkpoints import preprocessing
 from vlp.models.vision.normalize import Normalize
 from vlp.structures import Image
@@ -55,10 +55,10 @@ def saved(folder: Path, kind: str, **settings: Any) -> Any:
 def test_as_transformers_does_it(kind: str, settings: dict[str, Any], tmp_path: Path) -> None:
     processor = saved(tmp_path, kind, **settings)
     expected = processor(images=[picture()], return_tensors="pt")["pixel_values"]
-    own = preprocessing.read(tmp_path, 48)
+    own = preprocessing.read_preprocessing(tmp_path, 48)
     assert own is not None
     assert own.transform is not None
-    pixels = build(own.transform["eval"], allow=FROM_FILES)(picture())
+    pixels = build(own.transform["eval"], allow=ALLOWED_IN_FILES)(picture())
     found = Normalize(**own.normalization)(Image(pixels=pixels[None]))
     assert found.shape == expected.shape
     one_level = float((1 / 255 / torch.tensor(own.normalization["std"])).max())
@@ -66,8 +66,8 @@ def test_as_transformers_does_it(kind: str, settings: dict[str, Any], tmp_path: 
     assert float((found - expected).abs().mean()) < 0.01 * one_level
     config = {"transform": own.transform, "model": {"vision": own.normalization}}
     (tmp_path / "again").mkdir()
-    preprocessing.write(tmp_path / "again", kind, config)
-    again = preprocessing.read(tmp_path / "again", 48)
+    preprocessing.write_preprocessing(tmp_path / "again", kind, config)
+    again = preprocessing.read_preprocessing(tmp_path / "again", 48)
     assert again is not None
     assert again.transform == own.transform
     for name, values in own.normalization.items():
@@ -87,20 +87,20 @@ def test_as_transformers_does_it(kind: str, settings: dict[str, Any], tmp_path: 
 )
 def test_what_ours_cannot_do_is_no_transform(kind: str, settings: dict[str, Any], tmp_path: Path) -> None:
     saved(tmp_path, kind, **settings)
-    own = preprocessing.read(tmp_path, 48)
+    own = preprocessing.read_preprocessing(tmp_path, 48)
     assert own is not None
     assert own.transform is None
 
 
 def test_files_that_say_less_or_nonsense(tmp_path: Path) -> None:
-    assert preprocessing.read(tmp_path, 48) is None
+    assert preprocessing.read_preprocessing(tmp_path, 48) is None
     (tmp_path / "config.json").write_text('{"model_type": "clip"}')
     (tmp_path / preprocessing.FILE).write_text('{"image_mean": [0.1, 0.2, 0.3], "image_std": [1, 1, 1]}')
-    own = preprocessing.read(tmp_path, 40)
+    own = preprocessing.read_preprocessing(tmp_path, 40)
     assert own is not None
     assert own.normalization["mean"] == [0.1, 0.2, 0.3]
     assert own.transform is not None
     assert own.transform["eval"]["image_size"] == 40, "the model's, where the file tells none"
     (tmp_path / preprocessing.FILE).write_text('{"image_processor_type": "NoSuchProcessor"}')
     with pytest.raises(ValueError, match="transformers cannot read it"):
-        preprocessing.read(tmp_path, 40)
+        preprocessing.read_preprocessing(tmp_path, 40)

@@ -35,7 +35,7 @@ def check_gradients(model: VisionLanguageModel, heads: nn.ModuleDict, folder: Pa
     named = {**dict(model.named_parameters()), **dict(heads.named_parameters())}
     ours = {key: p.grad for key, p in named.items() if p.grad is not None}
     table = [row for row in vilt.TABLE if row.ours is not None]
-    theirs = vilt.unflattened(to_theirs(ours, table))
+    theirs = vilt.add_leading_dimensions(to_theirs(ours, table))
     check_norms(theirs, folder / f"grad_norms_{name}.json")
     for key, expected in arrays(folder / f"grads_{name}.npz").items():
         close(theirs[key], expected)
@@ -96,7 +96,7 @@ def test_masked_language_modelling(pretrained: Path) -> None:
     _, model, heads = opened(pretrained / "checkpoint.ckpt")
     inputs, expected = arrays(pretrained / "inputs.npz"), arrays(pretrained / "outputs_objectives.npz")
     masked, labels = text(inputs, "text_ids_mlm"), inputs["text_labels_mlm"]
-    memory = model.remember(model.encode_image(image(inputs["image"])))
+    memory = model.project_memory(model.encode_image(image(inputs["image"])))
     mlm = heads["mlm"]
     assert isinstance(mlm, MLM)
     every = mlm.logits(model, masked, memory, masked.mask)
@@ -161,10 +161,10 @@ def test_two_images(shared: Path) -> None:
 
 def test_a_second_image_starts_as_a_copy_of_the_first(shared: Path) -> None:
     folder = shared / "reference" / "vilt"
-    grown = vilt.second_image(load.read(folder / "pretrain" / "checkpoint.ckpt", {}).state)
+    grown = vilt.add_second_image_embedding(load.read(folder / "pretrain" / "checkpoint.ckpt", {}).state)
     expected = arrays(folder / "nlvr2" / "outputs.npz")["token_type_embeddings_after_load"]
     assert torch.equal(grown["fusion.types.weight"], expected)
-    assert torch.equal(vilt.second_image(grown)["fusion.types.weight"], expected)
+    assert torch.equal(vilt.add_second_image_embedding(grown)["fusion.types.weight"], expected)
 
 
 def test_retrieval(shared: Path) -> None:
@@ -232,7 +232,7 @@ def small(heads: int) -> Checkpoint:
         }.items():  # fmt: skip
             ours[f"fusion.blocks.{layer}.{key}"] = shape
     tensors = {key: torch.randn(shape) for key, shape in ours.items()}
-    return vilt.assemble(tensors, Path(), heads=heads, max_patches=None, dropout=0.0, activation="gelu")
+    return vilt.build_checkpoint(tensors, Path(), heads=heads, max_patches=None, dropout=0.0, activation="gelu")
 
 
 def test_another_size_and_its_heads(tmp_path: Path) -> None:

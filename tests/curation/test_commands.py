@@ -13,7 +13,7 @@ from vlp.cli import main
 Write = Callable[..., Path]
 
 
-def typed(root: Path) -> list[str]:
+def data_overrides(root: Path) -> list[str]:
     return ["data=coco_karpathy", f"data.root={root}", "data.annotations=dataset.json", "data.images=images"]
 
 
@@ -21,9 +21,9 @@ def test_packed_data_are_listed_in_a_manifest_and_can_be_checked(
     write_toy: Write, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "shards"
-    assert main(["data", "pack", str(out), *typed(write_toy()), "--samples", "5", "data.seed=0"]) == 2
+    assert main(["data", "pack", str(out), *data_overrides(write_toy()), "--samples", "5", "data.seed=0"]) == 2
     assert "data.seed" in capfd.readouterr().err
-    assert main(["data", "pack", str(out), "--samples", "5", *typed(write_toy())]) == 0
+    assert main(["data", "pack", str(out), "--samples", "5", *data_overrides(write_toy())]) == 0
     assert "train: 13 samples in 3 shards" in capfd.readouterr().out
     cache = f"data.cache={tmp_path / 'cache'}"
     assert main(["data", "check", "data=shards", f"data.root={out}", cache, "--workers", "0"]) == 0
@@ -38,7 +38,7 @@ def test_shards_of_another_origin_get_a_manifest(
     write_toy: Write, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "shards"
-    main(["data", "pack", str(out), *typed(write_toy()), "--samples", "5"])
+    main(["data", "pack", str(out), *data_overrides(write_toy()), "--samples", "5"])
     before = json.loads((out / "manifest.json").read_text())["splits"]
     (out / "manifest.json").unlink()
     cache = ["--cache", str(tmp_path / "cache")]
@@ -49,15 +49,18 @@ def test_shards_of_another_origin_get_a_manifest(
     assert "--out" in capfd.readouterr().err
 
 
-def test_what_is_cleaned_can_be_trained_on(write_toy: Write, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_cleaned_data_can_be_trained_on(write_toy: Write, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     root = write_toy()
-    told = json.loads((root / "dataset.json").read_text())
-    told["images"][0]["sentences"].append({"raw": "see www.example.org/page.html"})
-    (root / "dataset.json").write_text(json.dumps(told))
+    dataset = json.loads((root / "dataset.json").read_text())
+    dataset["images"][0]["sentences"].append({"raw": "see www.example.org/page.html"})
+    (root / "dataset.json").write_text(json.dumps(dataset))
     out, report = root / "clean.jsonl", tmp_path / "report.json"
     settings = ["--set", "min_side=0", "--set", "min_letters=0", "--set", "max_digits=1", "--set", "phrase_share=0"]
     assert (
-        main(["data", "clean", str(out), *typed(root), *settings, "--set", "workers=1", "--report", str(report)]) == 0
+        main(
+            ["data", "clean", str(out), *data_overrides(root), *settings, "--set", "workers=1", "--report", str(report)]
+        )
+        == 0
     )
     rows = [json.loads(line) for line in out.read_text().splitlines()]
     assert {row["split"] for row in rows} == {"train", "val", "test"}
@@ -65,23 +68,25 @@ def test_what_is_cleaned_can_be_trained_on(write_toy: Write, tmp_path: Path, cap
     assert any("address" in reason for reason in json.loads(report.read_text())["dropped"])
     overrides = ["data=table", f"data.root={root}", "data.table=clean.jsonl", "data.caption=captions"]
     assert main(["data", "check", *overrides, "--workers", "0"]) == 0
-    assert main(["data", "clean", str(out), *typed(root), "--set", "min_word=3"]) == 2
+    assert main(["data", "clean", str(out), *data_overrides(root), "--set", "min_word=3"]) == 2
     assert "did you mean min_words" in capfd.readouterr().err
     assert main(["data", "clean", str(out), "--set", "help"]) == 0
     assert "max_aspect" in capfd.readouterr().out
 
 
-def test_a_data_set_that_is_not_there_is_no_clean_comparison(
+def test_a_missing_comparison_data_set_is_a_fault(
     write_toy: Write, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     against = f"data=flickr30k data.root={tmp_path / 'nowhere'}"
-    assert main(["data", "check", *typed(write_toy()), "--against", against, "--workers", "0"]) == 1
+    assert main(["data", "check", *data_overrides(write_toy()), "--against", against, "--workers", "0"]) == 1
     assert "flickr30k/train" in capfd.readouterr().out
 
 
-def test_packed_names_tell_their_split(write_toy: Write, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_packed_names_determine_their_split(
+    write_toy: Write, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     out = tmp_path / "shards"
-    main(["data", "pack", str(out), *typed(write_toy()), "--samples", "5"])
+    main(["data", "pack", str(out), *data_overrides(write_toy()), "--samples", "5"])
     before = (out / "manifest.json").read_text()
     (out / "manifest.json").unlink()
     assert main(["data", "index", str(out), "--cache", str(tmp_path / "cache")]) == 0
@@ -90,11 +95,14 @@ def test_packed_names_tell_their_split(write_toy: Write, tmp_path: Path, capfd: 
     assert "there is no such folder" in capfd.readouterr().err
 
 
-def test_cleaning_that_leaves_nothing_is_no_success(
+def test_cleaning_that_keeps_nothing_is_refused(
     write_toy: Write, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "clean.jsonl"
-    assert main(["data", "clean", str(out), *typed(write_toy()), "--set", "min_words=50", "--set", "workers=1"]) == 2
-    assert "nothing of train would stay" in capfd.readouterr().err
+    assert (
+        main(["data", "clean", str(out), *data_overrides(write_toy()), "--set", "min_words=50", "--set", "workers=1"])
+        == 2
+    )
+    assert "no sample of train would be kept" in capfd.readouterr().err
     assert not out.exists()
     assert main(["data", "clean", "--set", "help"]) == 0

@@ -13,8 +13,8 @@ from torch.nn.parallel import DistributedDataParallel
 from tests.mixtures import Pictures, Words
 from tests.processes import run_processes
 from tests.towers import toy_model
-from vlp.data.collate import Collate, Example
-from vlp.data.packed_samples import PackedSamples, given_fields
+from vlp.data.collate import Collate, LoadedExample
+from vlp.data.packed_samples import PackedSamples, available_fields
 from vlp.data.transforms import EvalTransform
 from vlp.models.features import compute_features
 from vlp.structures import Batch, Sample
@@ -29,12 +29,12 @@ def sample(number: int, *, image: Path = Path("x.png"), **said: Any) -> Sample:
 
 def collated(samples: Sequence[Sample], given: Sequence[Sample], *, training: bool = True, classes: int = 0) -> Batch:
     collate = Collate(
-        tokenizer=Words(), given=PackedSamples(given).fields, classes=classes, training=training,
+        tokenizer=Words(), available_fields=PackedSamples(given).available_fields, classes=classes, training=training,
         answers={name: index for index, name in enumerate(ANSWERS)},
     )  # fmt: skip
     pixels = torch.zeros(3, 2, 2, dtype=torch.uint8)
     batch = collate(
-        [Example(sample=s, seed=0, pixels=pixels, captions=s.captions, also_true=s.also_true) for s in samples]
+        [LoadedExample(sample=s, seed=0, pixels=pixels, captions=s.captions, also_true=s.also_true) for s in samples]
     )
     assert batch is not None
     return batch
@@ -74,7 +74,7 @@ def test_categories_are_of_data_without_labels() -> None:
 
 @pytest.mark.parametrize("said", [{"captions": ("a",)}, {"question": "is it?"}])
 def test_texts_cannot_be_left_empty(said: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match="make two data sources of them"):
+    with pytest.raises(ValueError, match="split them into two data sources"):
         collated([sample(1)], [sample(0, **said), sample(1)])
     collated([sample(1)], [sample(0, **said), sample(1)], training=False)
 
@@ -82,9 +82,9 @@ def test_texts_cannot_be_left_empty(said: dict[str, Any]) -> None:
 def test_shards_are_known_by_their_first_sample() -> None:
     """Only packed samples are all known beforehand."""
     samples = [sample(0, captions=("a",)), sample(1, captions=("b",), label=1)]
-    assert "label" not in given_fields(samples)
-    assert "label" in given_fields(PackedSamples(samples))
-    with pytest.raises(ValueError, match="a sample has label, and the first one of its data set has not"):
+    assert "label" not in available_fields(samples)
+    assert "label" in available_fields(PackedSamples(samples))
+    with pytest.raises(ValueError, match="a sample has label, and the first one of its data set has none"):
         collated(samples, samples[:1])
 
 
@@ -151,7 +151,7 @@ def test_an_error_of_a_worker_is_told_as_it_was_raised(tmp_path: Path) -> None:
     )
     data.prepare_data()
     data.setup("fit")
-    with pytest.raises(ValueError, match="make two data sources of them") as raised:
+    with pytest.raises(ValueError, match="split them into two data sources") as raised:
         list(data.train_dataloader())
     assert "\n" not in str(raised.value)
     assert str(raised.value).startswith("4 of 8 samples")

@@ -15,7 +15,7 @@ from vlp.data.datamodule import DataModule
 from vlp.data.images import ImageError
 from vlp.data.packed_samples import PackedSamples
 from vlp.structures import Batch, Sample
-from vlp.training.lifecycle.restart import between_steps
+from vlp.training.lifecycle.restart import move_between_steps
 
 Toy = Callable[..., DataModule]
 
@@ -226,7 +226,7 @@ class Recorder(L.LightningModule):
         self.seen: list[tuple[list[int], int]] = []
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        between_steps(checkpoint)
+        move_between_steps(checkpoint)
 
     def training_step(self, batch: Batch, index: int) -> torch.Tensor:
         self.seen.append((batch.id.tolist(), int(batch.seed.sum())))
@@ -254,6 +254,6 @@ def test_lightning_resumes_with_the_samples_that_were_left(toy: Toy, tmp_path: P
 
     straight = fit()
     assert len(straight) == 9
-    # each run writes the checkpoints after its start anew, so that later ones come from runs resumed several times
+    # each run writes the checkpoints after its start again, so that later ones come from runs resumed several times
     for steps in (1, 2, 3, 4, 5, 6, 8):
         assert fit(resume_after=steps) == straight[steps:], f"resumed after {steps} steps"

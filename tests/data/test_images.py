@@ -152,7 +152,7 @@ def test_a_phone_writes_several_jpegs_into_one_file(tmp_path: Path) -> None:
     first, second = PIL.Image.new("RGB", (40, 20), "red"), PIL.Image.new("RGB", (40, 20), "blue")
     first.save(tmp_path / "a.jpg", "MPO", save_all=True, append_images=[second])
     photo = open_photo(tmp_path / "a.jpg")
-    assert (photo.kind, photo.size) == ("JPEG", (40, 20))
+    assert (photo.format, photo.size) == ("JPEG", (40, 20))
     assert to_rgb(open_image(tmp_path / "a.jpg")).getpixel((5, 5))[0] > 200
 
 

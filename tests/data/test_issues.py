@@ -25,16 +25,16 @@ from vlp.datasets.vqa_v2 import VQAv2
 from vlp.structures import Sample
 
 Loading = dict[str, Any]
-Told = dict[str, int]
+IssueCounts = dict[str, int]
 
 EMPTY, BARE = "empty caption", "image without caption"
 
 
-def told(data: DataModule, *splits: str) -> tuple[list[list[Sample]], Told, Told]:
-    """The samples of the splits; the faults that would end a run; and those that a run goes on without, by kind."""
+def read_and_count(data: DataModule, *splits: str) -> tuple[list[list[Sample]], IssueCounts, IssueCounts]:
+    """The samples of the splits; the faults that would end a run; and those that a run continues without, by kind."""
     data.faults = Faults(collect=True)
     samples = [list(data.samples(split)) for split in splits]
-    found = data.faults.findings.values()
+    found = data.faults.issues.values()
     assert all(finding.examples for finding in found)
     return (
         samples,
@@ -100,7 +100,7 @@ def test_a_file_that_cannot_be_read_is_one_finding_and_no_sample(
             (tmp_path / name).mkdir(parents=True)
         elif content is not None:
             put(tmp_path / name, content)
-        (samples,), errors, others = told(data, "train")
+        (samples,), errors, others = read_and_count(data, "train")
         assert (samples, errors, others) == ([], {kind: 1}, {}), name
 
 
@@ -135,7 +135,7 @@ def test_karpathy(tmp_path: Path, loading: Loading) -> None:
     pictures(tmp_path / "images", "1.jpg")
     os.symlink(tmp_path / "d.json", tmp_path / "images" / "link.jpg")
     data = Karpathy(root=tmp_path, annotations="d.json", images="images", **loading)
-    (train, val, test), errors, others = told(data, "train", "val", "test")
+    (train, val, test), errors, others = read_and_count(data, "train", "val", "test")
     assert captions(train) == [("one", "\x1b[31m")]
     assert (captions(val), captions(test)) == ([("x" * 100_000,)], [("eight",)])
     assert errors == {
@@ -187,7 +187,7 @@ def test_coco(tmp_path: Path, loading: Loading) -> None:
     put(tmp_path / "annotations/instances_val2017.json", {"categories": categories, "annotations": boxes})
     pictures(tmp_path / "val2017", "1.jpg")
     data = COCO(root=tmp_path, boxes=True, **loading)
-    (test,), errors, others = told(data, "test")
+    (test,), errors, others = read_and_count(data, "test")
     assert [(sample.id, *sample.captions) for sample in test] == [(2, "two"), (6, "six"), (7, "7")]
     assert test[0].boxes == ((1, 2, 4, 6), (90, 40, 100, 50))
     assert (test[0].box_labels, test[0].categories) == ((0, 1), (0, 1))
@@ -211,7 +211,7 @@ def test_flickr(tmp_path: Path, loading: Loading) -> None:
     pictures(tmp_path / "images", "a.jpg")
     splits = {split: f"{split}.txt" for split in ("train", "val", "test")}
     data = Flickr(root=tmp_path, captions_file="c.txt", images="images", splits=splits, **loading)
-    (train, val, test), errors, others = told(data, "train", "val", "test")
+    (train, val, test), errors, others = read_and_count(data, "train", "val", "test")
     assert captions(train) == [("a", "\x1b[0m"), ("b",)]
     assert (captions(val), captions(test)) == ([("c",)], [("e",)])
     assert errors == {
@@ -220,7 +220,7 @@ def test_flickr(tmp_path: Path, loading: Loading) -> None:
     assert others == {EMPTY: 2, BARE: 1, "image in no split": 1}
     (tmp_path / "test.txt").unlink()
     data = Flickr(root=tmp_path, captions_file="c.txt", images="images", splits=splits, **loading)
-    (_, _, test), errors, _ = told(data, "train", "val", "test")
+    (_, _, test), errors, _ = read_and_count(data, "train", "val", "test")
     assert (test, errors["missing file"]) == ([], 1)
 
 
@@ -246,7 +246,7 @@ def test_flat_json(tmp_path: Path, loading: Loading) -> None:
     put(tmp_path / "test.json", test)
     files = {split: f"{split}.json" for split in ("train", "val", "test")}
     data = SalesforceJson(root=tmp_path, files=files, **loading)
-    (train_, val, test_), errors, others = told(data, "train", "val", "test")
+    (train_, val, test_), errors, others = read_and_count(data, "train", "val", "test")
     assert (captions(train_), captions(val)) == ([("a", "more"), ("true",)], [("v",)])
     assert [(sample.sample, sample.answers) for sample in test_] == [(1, ("x",))]
     assert errors == {
@@ -256,9 +256,9 @@ def test_flat_json(tmp_path: Path, loading: Loading) -> None:
     }  # fmt: skip
     assert others == {EMPTY: 1, BARE: 1, "caption false of its image": 1}
     mixed = SalesforceJson(root=tmp_path, files={"train": ["val.json", "test.json"]}, images={"vqa": "."}, **loading)
-    assert told(mixed, "train")[1]["unknown data set"] == 4
+    assert read_and_count(mixed, "train")[1]["unknown data set"] == 4
     mixed = SalesforceJson(root=tmp_path, files={"train": ["val.json", "test.json"]}, **loading)
-    assert told(mixed, "train")[1]["captions and questions mixed"] == 1
+    assert read_and_count(mixed, "train")[1]["captions and questions mixed"] == 1
 
 
 def test_visual_genome(tmp_path: Path, loading: Loading) -> None:
@@ -291,7 +291,7 @@ def test_visual_genome(tmp_path: Path, loading: Loading) -> None:
     ]
     told_of += [{"id": 5, "regions": "x"}, {"id": 6, "regions": [region(11)]}, {"regions": []}]
     put(tmp_path / "region_descriptions.json", told_of)
-    (train,), errors, others = told(VisualGenome(root=tmp_path, crop=True, **loading), "train")
+    (train,), errors, others = read_and_count(VisualGenome(root=tmp_path, crop=True, **loading), "train")
     assert [(sample.sample, sample.captions, sample.crop) for sample in train] == [
         (1, ("one",), (1, 1, 10, 10)), (3, ("edge",), (0, 0, 8, 7)),
     ]  # fmt: skip
@@ -307,7 +307,7 @@ def test_visual_genome(tmp_path: Path, loading: Loading) -> None:
     pairs += [{"qa_id": 2, "question": " ", "answer": "A."}, {"qa_id": 3, "question": "Why?", "answer": "."}]
     pairs += [{"qa_id": 4, "question": "When?"}, {"question": "Where?", "answer": "x"}]
     put(tmp_path / "question_answers.json", [{"id": 1, "qas": pairs}, {"id": 7, "qas": []}])
-    (train,), errors, others = told(VisualGenome(root=tmp_path, content="questions", **loading), "train")
+    (train,), errors, others = read_and_count(VisualGenome(root=tmp_path, content="questions", **loading), "train")
     assert [(sample.question, sample.answers) for sample in train] == [("What?", ("a",))]
     assert (errors["duplicate annotation id"], errors["missing key"]) == (1, 4)
     assert others == {"empty question": 1, "empty answer": 1, "image without questions": 1}
@@ -328,20 +328,20 @@ def test_vqa_v2(tmp_path: Path, loading: Loading) -> None:
     data = VQAv2(
         root=tmp_path, splits={split: split for split in ("train", "val", "test")}, min_answer_count=1, **loading
     )
-    (train,), errors, others = told(data, "train")
+    (train,), errors, others = read_and_count(data, "train")
     assert [sample.question for sample in train] == ["0?", "4?", "6?", "7?"]
     assert data.answer_names == ("yes",)
     assert errors == {
         "duplicate question id": 1, "duplicate annotation id": 2, "question without answers": 3, "missing key": 4,
     }  # fmt: skip
     assert others == {"annotation of an unknown question": 1, "empty question": 1}
-    (val, test), errors, others = told(data, "val", "test")
+    (val, test), errors, others = read_and_count(data, "val", "test")
     assert [sample.question for sample in val] == ["0?", "4?", "6?", "7?"]
     assert [sample.question for sample in test] == ["0?", "2?"]
     assert (errors["empty question"], others["no public answers"]) == (2, 3)
     put(tmp_path / "answers.json", '{"yes": 1}')
     data = VQAv2(root=tmp_path, splits={"train": "train"}, answer_vocabulary="answers.json", held_out=9, **loading)
-    (train, val), errors, _ = told(data, "train", "val")
+    (train, val), errors, _ = read_and_count(data, "train", "val")
     assert (len(train), val) == (4, [])
     assert (errors["answers not numbered without gaps"], errors["too few images to hold out"]) == (1, 1)
 
@@ -367,7 +367,7 @@ def test_table(tmp_path: Path, loading: Loading) -> None:
     put(tmp_path / "t.csv", "\n".join(lines))
     pictures(tmp_path, "a.jpg")
     data = Table(root=tmp_path, table="t.csv", label="label", **loading)
-    (train, val, test), errors, others = told(data, "train", "val", "test")
+    (train, val, test), errors, others = read_and_count(data, "train", "val", "test")
     assert captions(train) == [("a",), ("h h",)]
     assert (val, test, others) == ([], [], {})
     assert errors == {
@@ -385,13 +385,13 @@ def test_table(tmp_path: Path, loading: Loading) -> None:
         tmp_path / "t.jsonl",
         "\n".join([*lines, '{"image": "c.jpg", "caption": ""}', '{"image": "d.jpg", "caption": [7]}']),
     )
-    (train,), errors, others = told(Table(root=tmp_path, table={"train": "t.jsonl"}, **loading), "train")
+    (train,), errors, others = read_and_count(Table(root=tmp_path, table={"train": "t.jsonl"}, **loading), "train")
     assert captions(train) == [("x",)]
     assert errors == {
         "not valid JSON": 1, "unexpected structure": 1, "not a file name": 1, "missing key": 1, "caption is no text": 1,
     }  # fmt: skip
     assert others == {EMPTY: 2, BARE: 1}
-    assert told(Table(root=tmp_path, table={"train": "t.xls"}, **loading), "train")[1] == {"not a table": 1}
+    assert read_and_count(Table(root=tmp_path, table={"train": "t.xls"}, **loading), "train")[1] == {"not a table": 1}
 
 
 def test_class_folders(tmp_path: Path, loading: Loading) -> None:
@@ -400,12 +400,14 @@ def test_class_folders(tmp_path: Path, loading: Loading) -> None:
     put(tmp_path / "names.json", {"a": "cat"})
     splits = {"train": "train", "val": "val", "test": "test"}
     data = ClassFolders(root=tmp_path, splits=splits, class_names_file="names.json", **loading)
-    (train, val, test), errors, others = told(data, "train", "val", "test")
+    (train, val, test), errors, others = read_and_count(data, "train", "val", "test")
     assert [sample.label for sample in train + val + test] == [0, 1, 0]
     assert data.class_names == ("cat", "b")
     assert errors == {"symbolic link out of the root": 1, "class without a name": 1, "missing file": 1}
     assert others == {"class without images": 3}, "b in test, and both in the val that is not there"
-    assert told(ClassFolders(root=tmp_path, splits={"test": "none"}, **loading), "test")[1] == {"missing file": 2}
+    assert read_and_count(ClassFolders(root=tmp_path, splits={"test": "none"}, **loading), "test")[1] == {
+        "missing file": 2
+    }
 
 
 def test_scenes(tmp_path: Path, loading: Loading) -> None:
@@ -415,7 +417,7 @@ def test_scenes(tmp_path: Path, loading: Loading) -> None:
     kept = dict(list(json.loads(cloze.read_text()).items())[:1])
     put(cloze, kept)
     put(data.root / "also_true" / "test.json", "[")
-    (train, val, test), errors, others = told(data, "train", "val", "test")
+    (train, val, test), errors, others = read_and_count(data, "train", "val", "test")
     assert (len(train), [sample.image.name for sample in val], test) == (4, list(kept), [])
     assert (errors, others) == ({"missing key": 3, "not valid JSON": 1}, {})
 

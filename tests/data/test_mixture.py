@@ -18,12 +18,12 @@ from vlp.data.mixture import Mixture
 from vlp.data.transforms import EvalTransform
 from vlp.launch.config.compose import Composer, conf_folder
 from vlp.structures import Batch
-from vlp.training.lifecycle.restart import between_steps
+from vlp.training.lifecycle.restart import move_between_steps
 
 Stream = list[dict[str, tuple[list[int], int]]]
 
 
-def told(batch: dict[str, Batch]) -> dict[str, tuple[list[int], int]]:
+def ids_and_seeds(batch: dict[str, Batch]) -> dict[str, tuple[list[int], int]]:
     return {name: (part.sample.tolist(), int(part.seed.sum() % 2**40)) for name, part in batch.items()}
 
 
@@ -33,7 +33,7 @@ def epochs(data: Mixture, count: int) -> Stream:
     for epoch in range(count):
         loader = data.train_dataloader()
         loader.sampler.set_epoch(epoch)
-        seen += [told(batch) for batch in loader]
+        seen += [ids_and_seeds(batch) for batch in loader]
     return seen
 
 
@@ -73,7 +73,7 @@ def test_an_epoch_that_was_left_early_does_not_shift_the_next(tmp_path: Path) ->
     next(iter(data.train_dataloader()))
     loader = data.train_dataloader()
     loader.sampler.set_epoch(1)
-    assert [told(batch) for batch in loader] == whole[3:]
+    assert [ids_and_seeds(batch) for batch in loader] == whole[3:]
 
 
 class Recorder(L.LightningModule):
@@ -86,12 +86,12 @@ class Recorder(L.LightningModule):
         self.fail_at = fail_at
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        between_steps(checkpoint)
+        move_between_steps(checkpoint)
 
     def training_step(self, batch: dict[str, Batch], index: int) -> torch.Tensor:
         if self.global_step == self.fail_at:
             raise KeyboardInterrupt
-        self.seen.append(told(batch))
+        self.seen.append(ids_and_seeds(batch))
         return self.weight.sum()
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
@@ -121,7 +121,7 @@ def test_lightning_resumes_within_the_epochs_of_all_sources(tmp_path: Path, work
 
     straight = run()
     assert straight == epochs(mixture(tmp_path), 3)
-    # each run writes the checkpoints after its start anew, so that later ones come from runs resumed several times
+    # each run writes the checkpoints after its start again, so that later ones come from runs resumed several times
     for steps in (1, 2, 3, 4, 6, 8):
         assert run(resume_after=steps) == straight[steps:], f"resumed after {steps} steps"
 
@@ -139,7 +139,7 @@ def test_a_step_that_was_interrupted_is_trained_on_again(tmp_path: Path) -> None
     again = mixture(tmp_path)
     again.setup("fit")
     again.load_state_dict(state)
-    assert [told(batch) for batch in again.train_dataloader()] == straight[4:6]
+    assert [ids_and_seeds(batch) for batch in again.train_dataloader()] == straight[4:6]
 
 
 def test_a_position_in_another_mixture_is_refused(tmp_path: Path) -> None:
@@ -179,7 +179,7 @@ def test_evaluation_goes_through_the_sources_that_have_the_split(tmp_path: Path)
     data = mixture(tmp_path)
     data.setup()
     for split, loaders in (("val", data.val_dataloader()), ("test", data.test_dataloader())):
-        assert list(data.measured(split)) == ["words", "asked"]
+        assert list(data.sources_with_split(split)) == ["words", "asked"]
         assert [sum(len(batch) for batch in loader) for loader in loaders] == [3, 3]
         assert len(data.split(split)) == 6
     assert [batch.question is not None for loader in data.val_dataloader() for batch in loader] == [
@@ -219,9 +219,9 @@ def test_ratios_share_out_a_step(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"batch_size": 10}, "give a size and a ratio for each of them, or neither"),
-        ({"batch_size": 10, "ratios": {"words": 1}}, "give a size and a ratio for each"),
-        ({"batch_size": 10, "ratios": {"words": 1, "asked": 1, "rare": 1}}, r"no whole number .*words 3\.33"),
+        ({"batch_size": 10}, "set both, with a ratio for each source, or neither"),
+        ({"batch_size": 10, "ratios": {"words": 1}}, "set both, with a ratio for each source"),
+        ({"batch_size": 10, "ratios": {"words": 1, "asked": 1, "rare": 1}}, r"must give integers .*words 3\.33"),
         ({"epoch": "coco"}, r"data\.epoch=coco: give a source \(words, asked, rare\)"),
         ({"epoch": 0}, r"data\.epoch=0: give a source"),
         ({"sources": {"words": None, "asked": None, "rare": None}}, r"data\.sources is empty"),
@@ -269,11 +269,11 @@ def test_a_source_may_have_a_transform_of_its_own(tmp_path: Path) -> None:
 
 
 def test_the_command_line_gives_a_source_its_transform() -> None:
-    told = Composer(conf=conf_folder(), config_name="train").compose(
+    ids_and_seeds = Composer(conf=conf_folder(), config_name="train").compose(
         ["data=mixture", "+transform@data.sources.scenes.transform=photos", "task=[vqa]", "objective=[itc]"]
     )
-    assert told.data.sources.scenes.transform.train.flip is True
-    assert told.transform.train.flip is False
+    assert ids_and_seeds.data.sources.scenes.transform.train.flip is True
+    assert ids_and_seeds.transform.train.flip is False
 
 
 def test_settings_of_an_unknown_source_are_told(tmp_path: Path) -> None:

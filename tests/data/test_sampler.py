@@ -7,14 +7,14 @@ from vlp.data.sampler import EvalSampler, TrainSampler
 
 
 def train_sampler(**changed: object) -> TrainSampler:
-    return TrainSampler(**{"length": 37, "batch_size": 8, "seed": 3, "rank": 0, "world": 1, **changed})  # type: ignore[arg-type]
+    return TrainSampler(**{"length": 37, "batch_size": 8, "seed": 3, "rank": 0, "world_size": 1, **changed})  # type: ignore[arg-type]
 
 
 def epoch_of(world: int, epoch: int, **changed: object) -> list[set[int]]:
     """The global batches as the ranks together see them."""
     parts = []
     for rank in range(world):
-        sampler = train_sampler(rank=rank, world=world, **changed)
+        sampler = train_sampler(rank=rank, world_size=world, **changed)
         sampler.set_epoch(epoch)
         parts.append([[index for e, index in batch if e == epoch] for batch in sampler])
     assert len({len(part) for part in parts}) == 1, "ranks make different numbers of steps"
@@ -42,7 +42,7 @@ def test_resuming_gives_the_rest_of_the_epoch_at_every_iteration() -> None:
     straight.set_epoch(2)
     whole = list(straight)
     resumed = train_sampler()
-    resumed.start(2, 16)
+    resumed.resume_at(2, 16)
     assert list(resumed) == whole[2:]
     assert list(resumed) == whole[2:]
     resumed.set_epoch(2)
@@ -57,7 +57,7 @@ def test_resuming_on_another_number_of_processes_goes_on_with_the_same_batches()
     whole = epoch_of(1, 1)
     parts = []
     for rank in range(4):
-        sampler = train_sampler(rank=rank, world=4)
+        sampler = train_sampler(rank=rank, world_size=4)
         sampler.load_state_dict(train_sampler().state_dict(epoch=1, consumed=8))
         parts.append(list(sampler))
     joined = [{index for batch in batches for _, index in batch} for batches in zip(*parts, strict=True)]
@@ -66,7 +66,7 @@ def test_resuming_on_another_number_of_processes_goes_on_with_the_same_batches()
 
 def test_a_finished_epoch_resumes_with_the_next_even_when_the_loop_lags_behind() -> None:
     sampler = train_sampler()
-    sampler.start(1, 32)
+    sampler.resume_at(1, 32)
     assert sampler.epoch == 2
     sampler.set_epoch(1)
     assert next(iter(sampler))[0][0] == 2
@@ -81,7 +81,7 @@ def test_a_position_in_other_data_is_refused(changed: dict[str, int]) -> None:
 
 def test_impossible_batch_sizes_are_refused_with_the_fix() -> None:
     with pytest.raises(ValueError, match="multiple of 3 processes"):
-        train_sampler(world=3)
+        train_sampler(world_size=3)
     with pytest.raises(ValueError, match=r"7 samples of 7 images, too few .* data.batch_size to at most 7"):
         train_sampler(length=7)
     assert train_sampler(length=8).steps_per_epoch == 1
@@ -108,7 +108,7 @@ def test_too_few_images_for_a_batch_of_different_ones() -> None:
 @pytest.mark.parametrize("length", [0, 1, 2, 3, 9, 10, 11])
 @pytest.mark.parametrize("world", [1, 2, 4])
 def test_evaluation_visits_every_sample_exactly_once(length: int, world: int) -> None:
-    samplers = [EvalSampler(length=length, batch_size=2, rank=rank, world=world) for rank in range(world)]
+    samplers = [EvalSampler(length=length, batch_size=2, rank=rank, world_size=world) for rank in range(world)]
     batches = [list(sampler) for sampler in samplers]
     assert [len(b) for b in batches] == [len(s) for s in samplers]
     assert sorted(index for part in batches for batch in part for _, index in batch) == list(range(length))

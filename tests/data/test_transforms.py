@@ -105,7 +105,7 @@ def test_the_shorter_side_is_set_and_the_longer_one_bounded(
 
 
 def test_an_image_of_which_nothing_would_be_left() -> None:
-    with pytest.raises(ImageError, match="image of 200 x 40 pixels: too narrow, as a side of 21 pixels is left"):
+    with pytest.raises(ImageError, match="image of 200 x 40 pixels: too narrow, the shorter side would have 21"):
         MinMaxTransform(image_size=64)(PIL.Image.new("RGB", (200, 40)))
 
 

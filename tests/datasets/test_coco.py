@@ -10,9 +10,9 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from vlp.data.boxes import corners, cut
+from vlp.data.boxes import box_corners, clip_box
 from vlp.data.issues import DataError, Faults
-from vlp.data.view import VOID, class_map
+from vlp.data.view import VOID_CLASS, read_class_map
 from vlp.datasets.coco import COCO
 from vlp.structures import Sample
 
@@ -27,7 +27,7 @@ def test_the_official_files_have_no_fault_and_every_annotation(shared: Path, loa
     data = official(shared, loading, boxes=True)
     data.faults = Faults(collect=True)
     train, val, test = (data.samples(split) for split in ("train", "val", "test"))
-    assert data.faults.findings == {}
+    assert data.faults.issues == {}
     assert (len(train), len(val), len(test)) == (100, 30, 79)
     for samples, split, texts, instances, crowds in (
         ([*train, *val], "train2017", 650, 1209, 13), (test, "val2017", 395, 624, 5),
@@ -135,17 +135,17 @@ def test_an_image_whose_boxes_are_all_faulty_keeps_an_empty_target(tmp_path: Pat
 
 
 def test_boxes_are_cut_at_the_edges_of_the_photo() -> None:
-    assert cut(corners(-2, -1, 5, 5), (10.0, 3.0)) == (0, 0, 3, 3)
+    assert clip_box(box_corners(-2, -1, 5, 5), (10.0, 3.0)) == (0, 0, 3, 3)
     for box, kind in (
         ((0, 0, 0, 1), "of no area"),
         ((0, 0, 1, -1), "of no area"),
         ((True, 0, "x", 1), "not four numbers"),
     ):
         with pytest.raises(DataError, match=kind):
-            corners(*box)
+            box_corners(*box)
     for left in (10, -5):
         with pytest.raises(DataError, match="outside the image of 10 × 3 pixels"):
-            cut(corners(left, 0, 5, 5), (10.0, 3.0))
+            clip_box(box_corners(left, 0, 5, 5), (10.0, 3.0))
 
 
 # -- panoptic ----------------------------------------------------------------------------------------------------------
@@ -179,22 +179,22 @@ def test_a_panoptic_picture_becomes_a_map_of_categories(tmp_path: Path, loading:
     sample = data.split("test")[0]
     assert data.segment_names == ("train", "sky-other")
     assert sample.segments == ((3_000_000, 1), (70_001, 0))
-    expected = np.full((4, 6), VOID, dtype=np.uint8)
+    expected = np.full((4, 6), VOID_CLASS, dtype=np.uint8)
     expected[:2], expected[2:, :3] = 1, 0
-    np.testing.assert_array_equal(class_map(sample, (6, 4)), expected)
+    np.testing.assert_array_equal(read_class_map(sample, (6, 4)), expected)
     assert not any(sample.panoptic or sample.segments for sample in COCO(root=tmp_path, **loading).split("test"))
 
 
 def test_pictures_of_another_size_or_kind_are_refused(tmp_path: Path, loading: Loading) -> None:
     sample = panoptic(add_panoptic(write(tmp_path, "val2017")), loading).split("test")[0]
     with pytest.raises(DataError, match="6 × 4 pixels, where the photo has 7 × 4"):
-        class_map(sample, (7, 4))
+        read_class_map(sample, (7, 4))
     assert sample.panoptic is not None
     PIL.Image.new("L", (6, 4)).save(sample.panoptic)
-    with pytest.raises(DataError, match="its mode is L"):
-        class_map(sample)
+    with pytest.raises(DataError, match="the mode is L"):
+        read_class_map(sample)
     with pytest.raises(AssertionError, match="no panoptic segmentation"):
-        class_map(Sample(id=1, sample=1, image=tmp_path))
+        read_class_map(Sample(id=1, sample=1, image=tmp_path))
 
 
 def test_panoptic_files_with_faults(tmp_path: Path, loading: Loading) -> None:
@@ -217,7 +217,7 @@ def test_panoptic_files_with_faults(tmp_path: Path, loading: Loading) -> None:
     data = panoptic(tmp_path, loading)
     data.faults = Faults(collect=True)
     assert [sample.id for sample in data.samples("test")] == [1, 2]
-    assert {(f.kind, f.fatal): f.count for f in data.faults.findings.values()} == {
+    assert {(f.kind, f.fatal): f.count for f in data.faults.issues.values()} == {
         ("duplicate annotation id", True): 1,
         ("annotation of an unknown image", False): 1,
         ("path outside the root", True): 1,

@@ -9,9 +9,9 @@ from typing import Any
 import PIL.Image
 import pytest
 
-from vlp.data.annotation_files import inside, read_json
+from vlp.data.annotation_files import path_below_root, read_json
 from vlp.data.datamodule import DataModule
-from vlp.data.image_ids import FLICKR, flickr_photo
+from vlp.data.image_ids import FLICKR_BASE, flickr_image_id
 from vlp.data.issues import Faults
 from vlp.datasets.class_folders import ClassFolders
 from vlp.datasets.coco import COCO
@@ -45,7 +45,7 @@ def pictures(folder: Path, *names: str) -> None:
 )
 def test_paths_that_lead_elsewhere_are_refused(tmp_path: Path, name: Any) -> None:
     with pytest.raises(ValueError, match=r"^list.json: images.0.: "):
-        inside(tmp_path, name, place="list.json: images[0]")
+        path_below_root(tmp_path, name, location="list.json: images[0]")
 
 
 def test_links_may_not_leave_the_root_unless_allowed(tmp_path: Path) -> None:
@@ -57,17 +57,17 @@ def test_links_may_not_leave_the_root_unless_allowed(tmp_path: Path) -> None:
     os.symlink(root / "real" / "b.jpg", root / "b.jpg")
     for name in ("folder/a.jpg", "a.jpg"):
         with pytest.raises(ValueError, match="follow_symlinks=true"):
-            inside(root, name, place="x")
-        assert inside(root, name, place="x", follow_symlinks=True) == root / name
-    assert inside(root, "b.jpg", place="x") == root / "b.jpg"
+            path_below_root(root, name, location="x")
+        assert path_below_root(root, name, location="x", follow_symlinks=True) == root / name
+    assert path_below_root(root, "b.jpg", location="x") == root / "b.jpg"
     os.symlink(root, tmp_path / "alias")
-    assert inside(tmp_path / "alias", "real/b.jpg", place="x") == tmp_path / "alias" / "real" / "b.jpg"
+    assert path_below_root(tmp_path / "alias", "real/b.jpg", location="x") == tmp_path / "alias" / "real" / "b.jpg"
 
 
 def test_json_errors_tell_the_byte(tmp_path: Path) -> None:
     path = tmp_path / "a.json"
     path.write_bytes(b'\xef\xbb\xbf{"a": 1}')
-    assert read_json(path, what="it") == {"a": 1}
+    assert read_json(path, description="it") == {"a": 1}
     for data, message in (
         ('{"é": 1, "b"'.encode(), "not valid JSON at byte 13"),
         (b'{"a": "\xe9"}', "byte 7 is not UTF-8"),
@@ -76,11 +76,11 @@ def test_json_errors_tell_the_byte(tmp_path: Path) -> None:
     ):
         path.write_bytes(data)
         with pytest.raises(ValueError, match=message):
-            read_json(path, what="it")
+            read_json(path, description="it")
     with pytest.raises(ValueError, match="more than the limit of 9"):
-        read_json(path, what="it", max_bytes=9)
+        read_json(path, description="it", max_bytes=9)
     with pytest.raises(FileNotFoundError, match="it is missing"):
-        read_json(tmp_path / "b.json", what="it")
+        read_json(tmp_path / "b.json", description="it")
 
 
 # -- Karpathy ----------------------------------------------------------------------------------------------------------
@@ -213,18 +213,18 @@ def test_flickr30k_split_lists_without_file_endings(shared: Path, loading: Loadi
     samples = {split: data.samples(split) for split in ("train", "val", "test")}
     assert [len(found) for found in samples.values()] == [29783, 1000, 1000]
     ids = {sample.image.stem: sample.id for found in samples.values() for sample in found}
-    assert ids == {name: FLICKR + int(name) for name in names}
+    assert ids == {name: FLICKR_BASE + int(name) for name in names}
     assert len(set(ids.values())) == 31783, "each a photo of its own"
 
 
 def test_photos_of_flickr_have_the_same_number_in_all_data_sets(shared: Path) -> None:
     lists = shared / "data/text-assets/flickr30k-splits"
     thirty = {
-        flickr_photo(f"{n}.jpg")
+        flickr_image_id(f"{n}.jpg")
         for split in ("train", "val", "test")
         for n in (lists / f"{split}.txt").read_text().split()
     }
-    eight = {flickr_photo(path.name) for path in (shared / "data/flickr8k/Images").glob("*.jpg")}
+    eight = {flickr_image_id(path.name) for path in (shared / "data/flickr8k/Images").glob("*.jpg")}
     assert len(eight) == 8000
     assert eight <= thirty, "Flickr8k is a part of Flickr30k"
 
@@ -241,7 +241,7 @@ def test_captions_of_an_image_that_does_not_exist(tmp_path: Path, loading: Loadi
     data = flickr(tmp_path, loading)
     data.faults = Faults(collect=True)
     data.samples("train")
-    (finding,) = data.faults.findings.values()
+    (finding,) = data.faults.issues.values()
     assert (finding.kind, finding.fatal, finding.count) == ("image in no split", False, 1)
     assert "2258277193_586949ec62.jpg.1" in finding.examples[0]
 

@@ -10,7 +10,7 @@ from typing import Any
 import PIL.Image
 import pytest
 
-from vlp.data.image_ids import FLICKR, GENOME
+from vlp.data.image_ids import FLICKR_BASE, GENOME_BASE
 from vlp.datasets.salesforce_json import SalesforceJson
 
 Loading = dict[str, Any]
@@ -34,7 +34,7 @@ def test_pre_training_rows_hold_one_caption_or_several(tmp_path: Path, loading: 
     ]
     samples = list(flat(tmp_path, loading, rows).split("train"))
     assert [sample.captions for sample in samples] == [("one",), ("two", "three"), ("four",)]
-    assert [sample.id for sample in samples[:2]] == [391895, GENOME + 2]
+    assert [sample.id for sample in samples[:2]] == [391895, GENOME_BASE + 2]
 
 
 def test_rows_of_one_image_are_joined(tmp_path: Path, loading: Loading) -> None:
@@ -62,7 +62,7 @@ def test_questions_of_vqa_and_visual_genome(tmp_path: Path, loading: Loading) ->
     first, second = data.split("train")
     assert (first.image, second.image) == (tmp_path / "coco" / COCO, tmp_path / "genome" / "VG_100K/2.jpg")
     assert (first.id, first.sample, first.answer_weight) == (391895, 7, 1.0)
-    assert (second.id, second.sample, second.answers) == (GENOME + 2, 8, ("on it",))
+    assert (second.id, second.sample, second.answers) == (GENOME_BASE + 2, 8, ("on it",))
     data.setup("fit")
     (batch,) = data.train_dataloader()
     order = batch.sample.tolist().index(7)
@@ -117,7 +117,7 @@ def test_photos_of_flickr_are_known_by_their_names(tmp_path: Path, loading: Load
     (tmp_path / "flickr30k-images").mkdir()
     PIL.Image.new("RGB", (8, 8)).save(tmp_path / name)
     (sample,) = flat(tmp_path, loading, [{"image": name, "caption": "x", "image_id": 0}]).split("train")
-    assert sample.id == FLICKR + 1000092795
+    assert sample.id == FLICKR_BASE + 1000092795
 
 
 def test_test_questions_without_answers(tmp_path: Path, loading: Loading) -> None:
@@ -159,7 +159,7 @@ def test_held_out_images(tmp_path: Path, loading: Loading) -> None:
         ([{"image": "a.jpg", "caption": "x"}, *VQA], "hold captions and questions: make two data sources"),
         ([{**VQA[0], "question": " "}], r"\[0\]: expected a text question"),
         ([{**VQA[0], "answer": [1]}], r"\[0\]: expected a text question and an answer"),
-        ([{**VQA[0], "question_id": "seven"}], "question_id must be a whole number, not 'seven'"),
+        ([{**VQA[0], "question_id": "seven"}], "question_id must be an integer from 0 on, not 'seven'"),
         ({"a": 1}, "expected a list of objects"),
         ({"data": [1]}, "expected a list of objects"),
     ],

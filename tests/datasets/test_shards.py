@@ -46,7 +46,7 @@ def test_two_processes_have_the_batches_of_one_and_equal_steps(packed: Packed, s
     whole = seen(list(data.train_dataloader()))
     ranks = []
     for rank in (0, 1):
-        data.sampler.rank, data.sampler.world = rank, 2
+        data.sampler.rank, data.sampler.world_size = rank, 2
         ranks.append(seen(list(data.train_dataloader())))
     assert [first + second for first, second in zip(*ranks, strict=True)] == whole
     assert len(whole) == 6
@@ -184,7 +184,7 @@ def test_one_shard_serves_several_workers_of_several_processes(packed: Packed, s
     data = shards(packed({"train": 40, "val": 5, "test": 5}, samples_per_shard=100), batch_size=8, num_workers=3)
     data.setup("fit")
     assert data.sampler is not None
-    data.sampler.rank, data.sampler.world = 1, 2
+    data.sampler.rank, data.sampler.world_size = 1, 2
     assert sum(map(len, data.train_dataloader())) == 20
 
 

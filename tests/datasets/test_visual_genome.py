@@ -9,7 +9,15 @@ from typing import Any
 import PIL.Image
 import pytest
 
-from vlp.data.image_ids import FLICKR, GENOME, OTHER, flickr_photo, genome_photo, listed_photos, photo_of_file
+from vlp.data.image_ids import (
+    FLICKR_BASE,
+    GENOME_BASE,
+    OTHER_BASE,
+    flickr_image_id,
+    image_id_from_path,
+    read_image_id_list,
+    visual_genome_id,
+)
 from vlp.datasets.scenes import SceneGenome, Scenes
 from vlp.datasets.visual_genome import VisualGenome, plain_answer
 
@@ -66,7 +74,7 @@ def test_official_files_of_both_versions(
         image.parent.mkdir(exist_ok=True)
         PIL.Image.new("RGB", (8, 8)).save(image)
     samples = list(genome(tmp_path, loading).split("train"))
-    assert [s.id - GENOME for s in samples] == [1, 2, 3, 4, 5]
+    assert [s.id - GENOME_BASE for s in samples] == [1, 2, 3, 4, 5]
     assert samples[0].captions[0] == "the clock is green in colour"
     assert samples[0].image == tmp_path / "VG_100K_2" / "1.jpg"
     phrases = sum(len(entry["regions"]) for entry in json.loads((annotations / "region_descriptions.json").read_text()))
@@ -86,7 +94,7 @@ def test_official_files_of_both_versions(
 def test_phrases_are_captions_of_the_whole_photo(four: Path, loading: Loading) -> None:
     samples = list(genome(four, loading).split("train"))
     assert samples[0].captions == ("thing of 1", "a cat")
-    assert [s.id for s in samples] == [GENOME + 1, 391895, 9, FLICKR + 1000092795], "shared with other data"
+    assert [s.id for s in samples] == [GENOME_BASE + 1, 391895, 9, FLICKR_BASE + 1000092795], "shared with other data"
     data = genome(four, loading, captions="all")
     data.setup("fit")
     batch = next(iter(data.train_dataloader()))
@@ -117,7 +125,7 @@ def test_photos_held_out_for_measuring_elsewhere_are_left_out(four: Path, loadin
     data = genome(four, loading, exclude_coco="dataset_coco.json", exclude_flickr="flickr.txt")
     assert [sample.sample for sample in data.split("train")] == [1, 3]
     asked = genome(four, loading, content="questions", exclude_coco="dataset_coco.json")
-    assert {sample.id for sample in asked.split("train")} == {GENOME + 1, 9, FLICKR + 1000092795}
+    assert {sample.id for sample in asked.split("train")} == {GENOME_BASE + 1, 9, FLICKR_BASE + 1000092795}
 
 
 def test_lists_of_photos(tmp_path: Path) -> None:
@@ -126,26 +134,26 @@ def test_lists_of_photos(tmp_path: Path) -> None:
         ("a.txt", "7\n8.jpg\nval2014/000000000009.jpg"),
     ):
         (tmp_path / name).write_text(text)
-        assert listed_photos(tmp_path / name) == {7, 8, 9}
+        assert read_image_id_list(tmp_path / name) == {7, 8, 9}
     flickr = {"images": [{"split": "val", "filename": "36979.jpg", "imgid": 1}]}
     (tmp_path / "k.json").write_text(json.dumps(flickr))
-    assert listed_photos(tmp_path / "k.json") == {36979}
+    assert read_image_id_list(tmp_path / "k.json") == {36979}
     (tmp_path / "a.txt").write_text("7\nseven\n")
-    with pytest.raises(ValueError, match=r"a\.txt, line 2: 'seven' is no number"):
-        listed_photos(tmp_path / "a.txt")
+    with pytest.raises(ValueError, match=r"a\.txt, line 2: 'seven' is no photo"):
+        read_image_id_list(tmp_path / "a.txt")
 
 
 def test_a_file_name_tells_the_photo() -> None:
-    assert photo_of_file("val2014/COCO_val2014_000000391895.jpg") == photo_of_file("000000391895.jpg") == 391895
-    assert photo_of_file("data/VG_100K_2/7.jpg") == GENOME + 7
+    assert image_id_from_path("val2014/COCO_val2014_000000391895.jpg") == image_id_from_path("000000391895.jpg") == 391895
+    assert image_id_from_path("data/VG_100K_2/7.jpg") == GENOME_BASE + 7
     for path in ("Images/1000268201_693b08cb0e.jpg", "flickr30k-images/1000268201.jpg"):
-        assert photo_of_file(path) == FLICKR + 1000268201
-    assert flickr_photo("1000268201.jpg") == genome_photo(7, None, 1000268201) == FLICKR + 1000268201
-    assert flickr_photo("a.jpg") == photo_of_file("a.jpg")
-    assert genome_photo(7, 391895, 1000268201) == 391895, "COCO's id comes first: most of its photos lack Flickr's here"
-    others = {photo_of_file(path) for path in ("1000092795.jpg", "a/1.jpg", "b/1.jpg", "7.jpg")}
+        assert image_id_from_path(path) == FLICKR_BASE + 1000268201
+    assert flickr_image_id("1000268201.jpg") == visual_genome_id(7, None, 1000268201) == FLICKR_BASE + 1000268201
+    assert flickr_image_id("a.jpg") == image_id_from_path("a.jpg")
+    assert visual_genome_id(7, 391895, 1000268201) == 391895, "COCO's id comes first: most of its photos lack Flickr's here"
+    others = {image_id_from_path(path) for path in ("1000092795.jpg", "a/1.jpg", "b/1.jpg", "7.jpg")}
     assert len(others) == 4
-    assert all(OTHER <= number < 2**63 for number in others)
+    assert all(OTHER_BASE <= number < 2**63 for number in others)
 
 
 def test_held_out_photos_and_no_test_split(four: Path, loading: Loading) -> None:

@@ -12,7 +12,7 @@ import PIL.Image
 import pytest
 import torch
 
-from vlp.data.answers import frequent_answers, read_answers, soft_scores
+from vlp.data.answers import frequent_answers, read_answer_vocabulary, soft_scores
 from vlp.data.issues import Faults
 from vlp.data.sampler import EvalSampler
 from vlp.datasets.scenes import SceneQuestions, Scenes
@@ -75,7 +75,7 @@ def test_a_sample_is_a_question_with_all_that_is_told_of_it(small: Path, loading
 def batch_of(data: VQAv2, split: str) -> Batch:
     data.setup()
     length = len(data.split(split))
-    (batch,) = data._loader(data._examples(split), EvalSampler(length=length, batch_size=length))
+    (batch,) = data._make_loader(data._make_dataset(split), EvalSampler(length=length, batch_size=length))
     assert isinstance(batch, Batch)
     return batch
 
@@ -121,15 +121,15 @@ def test_answers_are_counted_in_the_order_of_their_first_appearance() -> None:
 
 def test_published_label_maps(tmp_path: Path, shared: Path) -> None:
     folder = shared / "data/vqa-v2-60k-subset"
-    names = read_answers(folder / "trainval_label2ans.json")
+    names = read_answer_vocabulary(folder / "trainval_label2ans.json")
     assert len(names) == 3129
-    assert names == read_answers(folder / "trainval_ans2label.json")
+    assert names == read_answer_vocabulary(folder / "trainval_ans2label.json")
     (tmp_path / "map.json").write_text('{"yes": 0, "no": 2}')
-    with pytest.raises(ValueError, match="indices of 2 answers are not 0 to 1"):
-        read_answers(tmp_path / "map.json")
+    with pytest.raises(ValueError, match="indices of 2 answers must be 0 to 1"):
+        read_answer_vocabulary(tmp_path / "map.json")
     (tmp_path / "map.json").write_text('["yes", "yes"]')
     with pytest.raises(ValueError, match="more than once"):
-        read_answers(tmp_path / "map.json")
+        read_answer_vocabulary(tmp_path / "map.json")
 
 
 def test_real_questions_about_photos(shared: Path, loading: Loading) -> None:
@@ -153,7 +153,7 @@ def test_the_vocabulary_of_sixty_thousand_questions(shared: Path, loading: Loadi
     with gzip.open(folder / name) as stream:
         chosen = [record["multiple_choice_answer"] for record in json.load(stream)["annotations"]]
     names = frequent_answers(chosen, at_least=9)
-    published = set(read_answers(folder / "trainval_label2ans.json"))
+    published = set(read_answer_vocabulary(folder / "trainval_label2ans.json"))
     assert 300 < len(names) < 3129
     assert sum(name in published for name in names) / len(names) > 0.99
 
@@ -171,7 +171,7 @@ def test_sixty_thousand_real_questions_have_no_fault(shared: Path, loading: Load
     samples = {split: data.samples(split) for split in ("train", "val", "test")}
     assert [len(found) for found in samples.values()] == [48061, 8977, 2962]
     assert all(len(sample.answers) == 10 for found in samples.values() for sample in found)
-    assert data.faults.findings == {}
+    assert data.faults.issues == {}
 
 
 def test_several_official_splits_and_test_without_answers(small: Path, loading: Loading) -> None:

@@ -12,11 +12,11 @@ from typing import Any
 import PIL.Image
 import pytest
 
-from vlp.data.shards.pack import PackOptions, pack
+from vlp.data.shards.pack import PackOptions, pack_splits
 from vlp.data.transforms import EvalTransform
 from vlp.datasets.karpathy import Karpathy
-from vlp.doctor.machine_checks import shared_memory
-from vlp.doctor.package_checks import versions
+from vlp.doctor.machine_checks import check_shared_memory
+from vlp.doctor.package_checks import check_versions
 
 pytestmark = pytest.mark.slow  # whole processes, several minutes in all
 
@@ -134,7 +134,9 @@ def test_fewer_shards_than_readers(visit: Visit, tmp_path: Path) -> None:
     data = Karpathy(
         name="coco", root=tmp_path / "coco", annotations="dataset.json", images="images", transform=transform
     )
-    pack({s: data.split(s) for s in ("train", "val", "test")}, tmp_path / "shards", PackOptions(samples_per_shard=20))
+    pack_splits(
+        {s: data.split(s) for s in ("train", "val", "test")}, tmp_path / "shards", PackOptions(samples_per_shard=20)
+    )
     overrides = ["data=shards", f"data.root={tmp_path / 'shards'}", f"data.cache={tmp_path / 'cache'}"]
     rest = ["data.batch_size=8", "tokenizer.size=400", "model.vision.channels=4", "model.text.width=32"]
     code, found = visit(*overrides, *rest, "data.num_workers=4", "task=[retrieval]", tiny=False)
@@ -205,7 +207,7 @@ def test_a_release_that_is_refused(visit: Visit, tmp_path: Path) -> None:
     assert_error(found, "packages.versions", "timm 0.9.1 is out of range", "pip install 'timm")
     sys.path.insert(0, str(tmp_path / "site"))
     try:
-        told = [finding.what for finding in versions(["lightning>=2.6.4,<2.8,!=2.6.2,!=2.6.3"])]
+        told = [finding.what for finding in check_versions(["lightning>=2.6.4,<2.8,!=2.6.2,!=2.6.3"])]
     finally:
         sys.path.remove(str(tmp_path / "site"))
     assert told == ["lightning 2.6.3 is refused: that release is known to be harmful (!=2.6.2,!=2.6.3,<2.8,>=2.6.4)"]
@@ -228,8 +230,8 @@ def test_too_few_open_files(visit: Visit) -> None:
 
 def test_shared_memory_too_small_for_the_workers(small_disk: Path) -> None:
     config = {"data": {"name": "x", "num_workers": 4}, "trainer": {"accelerator": "cpu", "devices": 1}}
-    assert shared_memory(config, 0, 50_000, small_disk).severity == "fine"
-    found = shared_memory(config, 0, 300_000, small_disk)
+    assert check_shared_memory(config, 0, 50_000, small_disk).severity == "fine"
+    found = check_shared_memory(config, 0, 300_000, small_disk)
     assert found.severity == "error"
     assert "data.num_workers=1" in found.fix
 

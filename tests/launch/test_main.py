@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-from vlp.launch.runs.folder import read
+from vlp.launch.runs.folder import read_frozen_config
 
 MISTAKES = {
     "modle.lr=1": "did you mean optimizer.lr",
@@ -78,7 +78,7 @@ def test_the_constructors_annotation_widens_what_yaml_shows(vlp):
     done = vlp("train", "trainer.check=3", "data.batch_size=4", "trainer.precision=16")
     assert done.returncode == 0, done.stderr
     (file,) = (vlp.folder / "runs").glob("*/*/config.yaml")
-    assert (read(file).trainer.check, read(file).trainer.precision) == (3, "16")
+    assert (read_frozen_config(file).trainer.check, read_frozen_config(file).trainer.precision) == (3, "16")
 
 
 def test_full_error_shows_the_traceback(vlp):
@@ -95,7 +95,7 @@ def test_run_starts_from_a_frozen_resolved_config(vlp):
     done = vlp("train", "experiment=small", "optimizer.lr=1", "data.root=2017", "+trainer.fast_dev_run=true")
     assert done.returncode == 0, done.stderr
     (file,) = (vlp.folder / "runs" / "small").glob("*/config.yaml")
-    config = OmegaConf.to_container(read(file), resolve=False)
+    config = OmegaConf.to_container(read_frozen_config(file), resolve=False)
     assert config["optimizer"]["lr"] == 1
     assert config["model"]["vision"]["width"] == 32
     assert config["data"]["root"] == "2017"  # a folder's name stays text
@@ -115,13 +115,13 @@ def test_odd_paths_survive_when_quoted(vlp, name):
     done = vlp("train", f'checkpoint="{quoted}"')
     assert done.returncode == 0, done.stderr
     (file,) = (vlp.folder / "runs").glob("*/*/config.yaml")
-    assert read(file).checkpoint == name
+    assert read_frozen_config(file).checkpoint == name
 
 
 def test_text_that_looks_like_an_interpolation_is_read_back_as_it_was(vlp):
     assert vlp("train", r"data.root='\${seed}'").returncode == 0
     (file,) = (vlp.folder / "runs").glob("*/*/config.yaml")
-    assert read(file).data.root == "${seed}"
+    assert read_frozen_config(file).data.root == "${seed}"
 
 
 def test_secrets_reach_the_run_but_not_the_disk(vlp, conf):
@@ -204,7 +204,7 @@ def test_sweep_runs_every_combination_in_its_own_folder(vlp):
     assert len({job["folder"] for job in jobs}) == 4
     assert {job["status"] for job in jobs} == {"finished"}
     for job in jobs:
-        config = read(vlp.folder / job["folder"] / "config.yaml")
+        config = read_frozen_config(vlp.folder / job["folder"] / "config.yaml")
         assert f"seed={config.seed} optimizer.lr={config.optimizer.lr}" == job["overrides"]
     assert "image_to_text_r1" in done.stdout
     assert "52" in done.stdout
@@ -230,7 +230,10 @@ def test_sweep_over_groups_and_globs(vlp):
     assert done.returncode == 0, done.stderr
     jobs = ledger(vlp.folder)["jobs"]
     assert len(jobs) == 4
-    assert {read(vlp.folder / job["folder"] / "config.yaml").model.vision.width for job in jobs} == {32, 64}
+    assert {read_frozen_config(vlp.folder / job["folder"] / "config.yaml").model.vision.width for job in jobs} == {
+        32,
+        64,
+    }
 
 
 def test_interrupted_sweep_stops_its_job_and_starts_no_more(vlp):

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from vlp.launch.config.changes import changes, equal
-from vlp.launch.process import shown
-from vlp.launch.runs.folder import read
+from vlp.launch.config.changes import changes, same_settings
+from vlp.launch.process import redact_overrides
+from vlp.launch.runs.folder import read_frozen_config
 
 
 @pytest.fixture
@@ -36,7 +36,7 @@ def test_the_config_stays_and_free_settings_change(vlp: Any, run: Path) -> None:
     resumed(vlp, run)
     assert (run / "config.yaml").read_text() == before
     resumed(vlp, run, "data.num_workers=2", "trainer.devices=2")
-    config = read(run / "config.yaml")
+    config = read_frozen_config(run / "config.yaml")
     assert (config.data.num_workers, config.trainer.devices, config.optimizer.lr) == (2, 2, 0.5)
     assert (run / "config.1.yaml").read_text() == before
     (run / "config.1.yaml").rename(run / "config.2.yaml")
@@ -44,7 +44,7 @@ def test_the_config_stays_and_free_settings_change(vlp: Any, run: Path) -> None:
     assert (run / "config.2.yaml").read_text() == before
     head = (run / "config.yaml").read_text().splitlines()
     assert head[0] == "# vlp train optimizer.lr=0.5"
-    assert [line for line in head if line.startswith("# gone on")] == ["# gone on with: data.num_workers=1"]
+    assert [line for line in head if line.startswith("# resumed")] == ["# resumed with: data.num_workers=1"]
 
 
 @pytest.mark.parametrize(
@@ -52,11 +52,11 @@ def test_the_config_stays_and_free_settings_change(vlp: Any, run: Path) -> None:
     [
         ("seed=3", "seed: 0 became 3"),
         ("optimizer.lr=null", "optimizer.lr: 0.5 became None"),
-        ("model=wide", "goes on with its own parts"),
-        ("objective=[siglip]", "goes on with its own parts"),
-        ("seed=1,2", "goes on with one config"),
-        ("+data.more=1", "goes on with one config"),
-        ("~data.extra", "goes on with one config"),
+        ("model=wide", "continues with its own parts"),
+        ("objective=[siglip]", "continues with its own parts"),
+        ("seed=1,2", "continues with one config"),
+        ("+data.more=1", "continues with one config"),
+        ("~data.extra", "continues with one config"),
         ("data.num_worker=2", "which has no data.num_worker"),
         ("data.num_workers=many", "data.num_workers"),
     ],
@@ -69,7 +69,7 @@ def test_what_is_refused_leaves_the_config_as_it_was(vlp: Any, run: Path, overri
 
 def test_force_is_asked_for_each_time(vlp: Any, run: Path) -> None:
     resumed(vlp, run, "seed=3", "force=true")
-    assert read(run / "config.yaml").seed == 3
+    assert read_frozen_config(run / "config.yaml").seed == 3
     assert "seed: 3 became 4" in resumed(vlp, run, "seed=4", code=2)
 
 
@@ -79,7 +79,7 @@ def test_a_setting_that_was_null_can_be_given(vlp: Any, conf: Path) -> None:
     assert vlp("train").returncode == 0
     (folder,) = (vlp.folder / "runs" / "scenes").iterdir()
     resumed(vlp, folder, "data.num_workers=2")
-    assert read(folder / "config.yaml").data.num_workers == 2
+    assert read_frozen_config(folder / "config.yaml").data.num_workers == 2
 
 
 def test_from_another_folder_and_after_a_move(vlp: Any, run: Path, tmp_path: Path) -> None:
@@ -92,7 +92,7 @@ def test_from_another_folder_and_after_a_move(vlp: Any, run: Path, tmp_path: Pat
     run.rename(moved)
     (moved / "results.json").unlink()
     resumed(vlp, moved)
-    assert read(moved / "config.yaml").folder == str(moved)
+    assert read_frozen_config(moved / "config.yaml").folder == str(moved)
     assert (moved / "results.json").exists()
     assert not run.exists()
 
@@ -112,10 +112,10 @@ def test_a_secret_stays_out_of_the_config(vlp: Any, conf: Path) -> None:
 
 
 def test_texts_that_are_stored_hide_secrets_within_nodes() -> None:
-    assert shown(["loggers.wandb={api_key: abcdef99, project: mine}", "token=abcdef98", "seed=1"]) == [
+    assert redact_overrides(["loggers.wandb={api_key: abcdef99, project: mine}", "token=abcdef98", "seed=1"]) == [
         "loggers.wandb={api_key: <hidden>, project: mine}", "token=<hidden>", "seed=1",
     ]  # fmt: skip
-    assert shown(["loggers.wandb.api_key=${oc.env:MY_KEY}"]) == ["loggers.wandb.api_key=${oc.env:MY_KEY}"]
+    assert redact_overrides(["loggers.wandb.api_key=${oc.env:MY_KEY}"]) == ["loggers.wandb.api_key=${oc.env:MY_KEY}"]
 
 
 def test_equal_runs_have_the_same_parts() -> None:
@@ -125,12 +125,12 @@ def test_equal_runs_have_the_same_parts() -> None:
         "checkpoint": None,
         "trainer": {"devices": 1},
     }
-    assert equal(one, {**one, "trainer": {"devices": 2}, "resume": "x"})
+    assert same_settings(one, {**one, "trainer": {"devices": 2}, "resume": "x"})
     here, there = ({**one, "data": {"sources": {"coco": {"root": root}}}} for root in ("here", "there"))
-    assert not equal(here, there), "in another folder may be other data"
+    assert not same_settings(here, there), "in another folder may be other data"
     assert changes(here, there) == [], "and the same data may be moved: what they hold is compared when they are read"
     for other in ({"seed": 1}, {"objectives": {**one["objectives"], "mlm": {"weight": 1}}}, {"checkpoint": "w.pt"}):
-        assert not equal(one, {**one, **other})
-        assert not equal({**one, **other}, one)
+        assert not same_settings(one, {**one, **other})
+        assert not same_settings({**one, **other}, one)
     assert changes({"trainer": {"clip": 1.0}}, {"trainer": {"clip": None}}) == ["trainer.clip: 1.0 became None"]
     assert changes({"model": {"size": 300}}, {"model": {"size": None}}) == []

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from vlp.metrics.caption_metrics import bleu, caption_scores, cider_d, common_subsequence, count_ngrams, rouge_l
+from vlp.metrics.caption_metrics import bleu, caption_scores, cider_d, count_ngrams, lcs_length, rouge_l
 
 NAMES = ["bleu_1", "bleu_2", "bleu_3", "bleu_4", "rouge_l", "cider_d"]
 TEXTS = {1: "A red dog runs on grass.", 2: "Two cats sleep in their basket!", 3: "The old boat (blue) is on a lake"}
@@ -66,7 +66,7 @@ def test_common_subsequence_equals_the_table() -> None:
         for i, a in enumerate(first):
             for j, b in enumerate(second):
                 table[i + 1][j + 1] = table[i][j] + 1 if a == b else max(table[i][j + 1], table[i + 1][j])
-        assert common_subsequence(first, second) == table[-1][-1]
+        assert lcs_length(first, second) == table[-1][-1]
 
 
 def test_cider_in_closed_form() -> None:

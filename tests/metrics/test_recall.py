@@ -10,7 +10,27 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from vlp.metrics.recall import chance_recall, count_ties, expected_hit, expected_rank, recall_at_k, recall_from_scores
+from vlp.metrics.recall import (
+    chance_recall,
+    count_ties,
+    expected_hit,
+    expected_rank,
+    rank_candidates,
+    recall_from_scores,
+    summarise_recall,
+)
+
+
+def recall_at_k(
+    image: Tensor,
+    text: Tensor,
+    image_id: Tensor,
+    text_id: Tensor,
+    ks: tuple[int, ...] = (1, 5, 10),
+    chunk: int | None = None,
+) -> dict[str, float]:
+    to_text = rank_candidates(image, text, image_id, text_id, chunk)
+    return summarise_recall(to_text, rank_candidates(text, image, text_id, image_id, chunk), ks)
 
 
 def embeddings(n: int, m: int, noise: float = 0.7) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -92,7 +112,7 @@ def test_albefs_evaluation(shared: Path, name: str) -> None:
 
 def test_queries_without_an_answer_and_diverged_models_are_errors() -> None:
     image, text, image_id, text_id = embeddings(4, 4)
-    with pytest.raises(ValueError, match="1 queries have no right candidate"):
+    with pytest.raises(ValueError, match="1 queries have no correct candidate"):
         recall_at_k(image, text[:3], image_id, text_id[:3])
     with pytest.raises(ValueError, match="diverged"):
         recall_at_k(image * float("nan"), text, image_id, text_id)

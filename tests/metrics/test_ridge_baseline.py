@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from vlp.metrics.ridge_baseline import bag_of_words, colour_histogram, fit_ridge, ridge_similarity, vocabulary
+from vlp.metrics.ridge_baseline import bag_of_words, build_vocabulary, colour_histogram, fit_ridge, ridge_similarity
 
 
 def flat(*colours: tuple[int, int, int]) -> torch.Tensor:
@@ -21,7 +21,7 @@ def test_a_histogram_counts_shares_of_the_right_bins() -> None:
 
 
 def test_words_are_counted_once_and_unknown_ones_not_at_all() -> None:
-    known = vocabulary(["a red red star", "a ring"])
+    known = build_vocabulary(["a red red star", "a ring"])
     assert list(known) == ["a", "red", "ring", "star"]
     assert bag_of_words(["Red, red rings: a", "!"], known).tolist() == [[1, 1, 0, 0], [0, 0, 0, 0]]
 
@@ -47,5 +47,5 @@ def test_colours_that_captions_name_are_found_and_their_order_is_not() -> None:
 
 
 def test_an_image_without_captions_is_refused() -> None:
-    with pytest.raises(ValueError, match="one list, not empty, for each image"):
+    with pytest.raises(ValueError, match="one non-empty list for each image"):
         ridge_similarity(train_pixels=flat((0, 0, 0)), train_captions=[[]], pixels=flat((0, 0, 0)), captions=["a"])

@@ -43,7 +43,7 @@ def test_halves_are_rounded_up_as_in_python_2() -> None:
 
 
 def test_a_summary_of_nothing_and_of_unequal_lists_are_errors() -> None:
-    with pytest.raises(ValueError, match="no question was answered"):
+    with pytest.raises(ValueError, match="at least one answered question"):
         summarise_accuracy([])
     with pytest.raises(ValueError, match="shorter"):
         summarise_accuracy([1.0, 0.0], ["other"])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from vlp.models.layers import Dropout, drop
+from vlp.models.layers import Dropout, apply_dropout
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -13,7 +13,7 @@ from vlp.models.layers import Dropout, drop
 def test_share_scale_and_gradient(probability: float, dtype: torch.dtype) -> None:
     torch.manual_seed(0)
     x = torch.ones(501, 403, dtype=dtype, requires_grad=True)
-    found = drop(x, probability)
+    found = apply_dropout(x, probability)
     assert found.dtype == dtype
     share = float((found == 0).float().mean())
     assert share == pytest.approx(probability, abs=5 * (probability * (1 - probability) / x.numel()) ** 0.5)
@@ -26,7 +26,7 @@ def test_share_scale_and_gradient(probability: float, dtype: torch.dtype) -> Non
 
 def test_neighbours_are_independent() -> None:
     torch.manual_seed(0)
-    kept = (drop(torch.ones(2**20), 0.5) > 0).float()
+    kept = (apply_dropout(torch.ones(2**20), 0.5) > 0).float()
     for shift in (1, 2, 3, 4, 8):
         assert float((kept[shift:] * kept[:-shift]).mean()) == pytest.approx(0.25, abs=3e-3)
 
@@ -39,4 +39,4 @@ def test_the_seed_decides_and_evaluation_does_not_drop() -> None:
     torch.manual_seed(0)
     assert torch.equal(layer(x), first)
     assert not torch.equal(first, other)
-    assert torch.equal(drop(x, 1.0), torch.zeros(33))
+    assert torch.equal(apply_dropout(x, 1.0), torch.zeros(33))

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from vlp.build import FROM_FILES, build
+from vlp.build import ALLOWED_IN_FILES, build
 from vlp.models.equal_inputs import content_keys
 from vlp.models.feature_store import FeatureStore
 from vlp.models.frozen_levels import FrozenLevels
@@ -258,7 +258,7 @@ def test_side_by_side_is_rebuilt_from_a_file_without_weights() -> None:
         towers=[vision(), vision("resnet10t", ["backbone.layer3", "backbone.layer4"])], image_size=64
     ).eval()
     config = {"_target_": "vlp.models.vision.concat.ConcatTower", "image_size": 64} | both.architecture()
-    again = build(config, allow=FROM_FILES).eval()
+    again = build(config, allow=ALLOWED_IN_FILES).eval()
     again.load_state_dict(both.state_dict())
     assert both(Image(pixels=PIXELS)).pooled.shape == (3, both.width) == (3, 112 + 320 + 1280 + 256 + 512)
     torch.testing.assert_close(again(Image(pixels=PIXELS)).pooled, both(Image(pixels=PIXELS)).pooled)

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from tests.checkpoints.fixtures import arrays, opened
-from vlp.models.generation import Rules, beam_search, greedy, nucleus
+from vlp.models.generation import GenerationRules, beam_search, greedy, nucleus
 from vlp.structures import Image
 
 END, PAD = 4, 0
@@ -31,14 +31,14 @@ def step(ids: torch.Tensor, cache: Toy) -> tuple[torch.Tensor, Toy]:
     return LOGITS[cache.language, ids[:, -1]], cache
 
 
-def rules(**changes: Any) -> Rules:
-    return Rules(**{"end_id": END, "pad_id": PAD, "max_length": 4} | changes)
+def rules(**changes: Any) -> GenerationRules:
+    return GenerationRules(**{"end_id": END, "pad_id": PAD, "max_length": 4} | changes)
 
 
 PROMPT = torch.tensor([[1], [2], [3]])
 
 
-def best_of_all(language: int, start: int, limits: Rules, penalty: float) -> list[int]:
+def best_of_all(language: int, start: int, limits: GenerationRules, penalty: float) -> list[int]:
     """By going through all texts."""
     scored = []
     for length in range(limits.max_length):
@@ -142,7 +142,7 @@ def test_the_captions_of_blip(shared: Path, name: str) -> None:
         words[key] = float(word.removeprefix(key))
     decoder, beams = model.decoder, int(words["beams"])
     decoder.head.bias[102] += words["sep+"] or 0.0
-    limits = Rules(
+    limits = GenerationRules(
         end_id=102, pad_id=0, max_length=int(words["max"]), min_length=int(words["min"]),
         repetition_penalty=words["rep"] or 1.0,
     )  # fmt: skip

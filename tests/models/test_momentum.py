@@ -24,10 +24,10 @@ def test_moves_a_share_of_the_way_at_each_step() -> None:
         model.text.net.weight += 1.0
         objective.head.bias += 1.0
     momentum.step()
-    torch.testing.assert_close(momentum.twin(model.text.net).weight, before + 0.1)
-    torch.testing.assert_close(momentum.twin(objective.head).bias, torch.full((2,), 0.1, dtype=torch.float64))
+    torch.testing.assert_close(momentum.copy_of(model.text.net).weight, before + 0.1)
+    torch.testing.assert_close(momentum.copy_of(objective.head).bias, torch.full((2,), 0.1, dtype=torch.float64))
     momentum.restart()
-    assert torch.equal(momentum.twin(model).text.net.weight, model.text.net.weight)
+    assert torch.equal(momentum.copy_of(model).text.net.weight, model.text.net.weight)
 
 
 def test_what_is_frozen_stays_equal_to_the_bit() -> None:
@@ -36,7 +36,7 @@ def test_what_is_frozen_stays_equal_to_the_bit() -> None:
     momentum = MomentumCopy(model, {}, decay=0.995)
     for _ in range(100):
         momentum.step()
-    assert torch.equal(momentum.twin(model.text.net).weight, model.text.net.weight)
+    assert torch.equal(momentum.copy_of(model.text.net).weight, model.text.net.weight)
 
 
 def test_features_of_the_copy_come_without_gradient() -> None:
@@ -64,7 +64,7 @@ def test_nothing_of_it_is_trained_and_queues_are_not_copied() -> None:
 def test_a_stranger_has_no_twin() -> None:
     _, _, momentum = copied()
     with pytest.raises(ValueError, match="Linear is no part of the model"):
-        momentum.twin(torch.nn.Linear(2, 2))
+        momentum.copy_of(torch.nn.Linear(2, 2))
 
 
 def test_decay_is_a_share() -> None:

@@ -7,9 +7,9 @@ import torch
 
 from tests.models.fusion.test_cross import fusion
 from vlp.models.fusion.single_stream import SingleStreamFusion
-from vlp.models.reranking import Packed, candidates, score_pairs
+from vlp.models.reranking import PackedTokens, candidate_pairs, score_pairs
 from vlp.models.vlm import VisionLanguageModel
-from vlp.structures import Memory, Tokens
+from vlp.structures import CrossAttentionCache, Tokens
 
 CPU = torch.device("cpu")
 
@@ -20,7 +20,7 @@ def rows(count: int, lengths: list[int], seed: int) -> Tokens:
     return Tokens(states=states, pooled=states[:, 0], mask=mask)
 
 
-def score(model: VisionLanguageModel, text: Tokens, memory: Memory | Tokens) -> torch.Tensor:
+def score(model: VisionLanguageModel, text: Tokens, memory: CrossAttentionCache | Tokens) -> torch.Tensor:
     return model.fuse(text, memory).pooled.sum(1)
 
 
@@ -36,12 +36,12 @@ def test_equals_one_pair_at_a_time(kind: str, tokens: int, monkeypatch: pytest.M
     order = torch.randperm(len(pairs), generator=torch.Generator().manual_seed(3))
     done: list[tuple[int, int]] = []
     found = score_pairs(
-        model, score, Packed.of([image.select(slice(0, 3)), image.select(slice(3, 4))]), Packed.of([text]), pairs[order],
-        device=CPU, report=lambda count, of, _: done.append((count, of)),
+        model, score, PackedTokens.of([image.select(slice(0, 3)), image.select(slice(3, 4))]), PackedTokens.of([text]),
+        pairs[order], device=CPU, report=lambda count, of, _: done.append((count, of)),
     )  # fmt: skip
     with torch.no_grad():
         for (i, j), value in zip(pairs[order].tolist(), found, strict=True):
-            alone = score(model, text.select([j]), model.remember(image.select([i])))
+            alone = score(model, text.select([j]), model.project_memory(image.select([i])))
             torch.testing.assert_close(value, alone[0], rtol=1e-4, atol=1e-4)
     assert done[-1] == (len(pairs), len(pairs))
 
@@ -51,13 +51,13 @@ def test_keys_and_values_are_projected_once_an_image() -> None:
     seen = []
     ours.blocks[0].cross_attention.key_value.register_forward_hook(lambda *_: seen.append(1))
     pairs = torch.cartesian_prod(torch.arange(3), torch.arange(5))
-    image, text = Packed.of([rows(3, [5, 5, 5], 1)]), Packed.of([rows(5, [6, 2, 4, 1, 6], 2)])
+    image, text = PackedTokens.of([rows(3, [5, 5, 5], 1)]), PackedTokens.of([rows(5, [6, 2, 4, 1, 6], 2)])
     score_pairs(VisionLanguageModel(fusion=ours), score, image, text, pairs, device=CPU)
     assert len(seen) == 3
 
 
 def test_candidates_are_the_most_similar() -> None:
     similarity = torch.randn(9, 20, generator=torch.Generator().manual_seed(0))
-    found = candidates(lambda first, last: similarity[first:last], 9, 3, rows=4)
+    found = candidate_pairs(lambda first, last: similarity[first:last], 9, 3, rows=4)
     expected = [(q, c) for q in range(9) for c in similarity[q].topk(3).indices.tolist()]
     assert found.tolist() == [list(pair) for pair in expected]

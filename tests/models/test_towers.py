@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from vlp.build import FROM_FILES, build
+from vlp.build import ALLOWED_IN_FILES, build
 from vlp.models.text.clip_text import ClipText
 from vlp.models.text.transformers import TransformersText
 from vlp.models.vision.clip_resnet import ClipResNet
@@ -135,7 +135,7 @@ def test_a_gradient_reaches_every_parameter(name: str) -> None:
 def test_an_adapter_is_rebuilt_from_its_architecture_alone(name: str) -> None:
     tower = built({**VISION, **TEXT}[name])
     target = f"{type(tower).__module__}.{type(tower).__name__}"
-    again = build({"_target_": target, **tower.architecture()}, allow=FROM_FILES).eval()
+    again = build({"_target_": target, **tower.architecture()}, allow=ALLOWED_IN_FILES).eval()
     again.load_state_dict(tower.state_dict())
     batch = images(tower) if name in VISION else captions()
     assert torch.equal(tower(batch).pooled, again(batch).pooled)

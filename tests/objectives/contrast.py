@@ -67,8 +67,8 @@ def make(name: str) -> Objective:
     torch.manual_seed(3)
     if name == "queue":  # no multiple of the batch, and partly filled by it
         objective: Objective = ITC(queue_size=7, width=5, distillation=0.4, distillation_warmup=10)
-        objective.image_queue.put(torch.randn(5, 5), torch.tensor([1, 2, 50, 51, 52]))  # type: ignore[union-attr, attr-defined]
-        objective.text_queue.put(torch.randn(5, 5), torch.tensor([1, 2, 50, 51, 52]))  # type: ignore[union-attr, attr-defined]
+        objective.image_queue.enqueue(torch.randn(5, 5), torch.tensor([1, 2, 50, 51, 52]))  # type: ignore[union-attr, attr-defined]
+        objective.text_queue.enqueue(torch.randn(5, 5), torch.tensor([1, 2, 50, 51, 52]))  # type: ignore[union-attr, attr-defined]
         return objective
     if name == "mlm":
         objective = MLM(width=4, vocabulary_size=30, mask_prob=0.4, tied=False)

@@ -38,7 +38,7 @@ def model() -> VisionLanguageModel:
     return built.double()
 
 
-def batch(rows: slice = slice(None)) -> Batch:
+def single_stream_batch(rows: slice = slice(None)) -> Batch:
     """12 samples; 1 and 7 are captions of one image."""
     generator = torch.Generator().manual_seed(5)
     ids = torch.arange(12)
@@ -69,7 +69,7 @@ def step(name: str) -> Step:
 
 def _on_rank(rank: int, world: int) -> list[dict[str, Any]]:
     rows = slice(0, SPLIT) if rank == 0 else slice(SPLIT, None)
-    return [gradients(DistributedDataParallel(step(name)), batch(rows)) for name in NAMES]
+    return [gradients(DistributedDataParallel(step(name)), single_stream_batch(rows)) for name in NAMES]
 
 
 @functools.cache
@@ -79,7 +79,7 @@ def on_two_ranks() -> list[list[dict[str, Any]]]:
 
 
 def assert_two_processes_equal_one(name: str) -> None:
-    one = gradients(step(name), batch())
+    one = gradients(step(name), single_stream_batch())
     for rank in on_two_ranks():
         two = rank[NAMES.index(name)]
         assert abs(one["loss"] - two["loss"]) < 1e-12

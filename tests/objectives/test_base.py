@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from vlp.objectives.base import Objective, ramp
+from vlp.objectives.base import Objective, linear_warmup
 
 
 def test_a_number_is_a_weight_for_the_whole_run() -> None:
@@ -26,5 +26,5 @@ def test_a_schedule_that_is_none(weight: list[list[float]]) -> None:
 
 
 def test_ramp() -> None:
-    assert [ramp(0.4, step, 10) for step in (0, 5, 10, 20)] == [0.0, 0.2, 0.4, 0.4]
-    assert ramp(0.4, 0, 0) == 0.4
+    assert [linear_warmup(0.4, step, 10) for step in (0, 5, 10, 20)] == [0.0, 0.2, 0.4, 0.4]
+    assert linear_warmup(0.4, 0, 0) == 0.4

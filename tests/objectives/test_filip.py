@@ -36,7 +36,7 @@ def test_captions_of_one_image_are_no_negatives() -> None:
 def test_score_is_the_fused_score() -> None:
     batch, model, objective = toy_batch(), toy_model(late=True).double(), FILIP()
     features = compute_features(model, batch, objective.uses)
-    every = model.part("fusion").all_pairs(features.text, features.memory)
+    every = model.part("fusion").score_all_pairs(features.text, features.memory)
     torch.testing.assert_close(objective.score(model, features.text, features.memory), every.diagonal())
 
 

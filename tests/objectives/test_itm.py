@@ -10,14 +10,14 @@ import torch
 from tests.objectives.contrast import CASES, assert_two_processes_equal_one
 from tests.towers import toy_batch, toy_model
 from vlp.models.features import compute_features
-from vlp.objectives.itm import ITM, draw
+from vlp.objectives.itm import ITM, sample_negatives
 
 ALLOWED = torch.tensor([[False, True, True, True], [True, False, True, True], [False, False, False, False]])
 
 
 def test_draws_follow_the_similarities_among_what_is_allowed() -> None:
     similarity = torch.tensor([[9.0, 0.0, 1.0, 2.0]]).repeat(20000, 1)
-    drawn, valid = draw(similarity, ALLOWED[:1].expand(20000, -1), torch.arange(20000))
+    drawn, valid = sample_negatives(similarity, ALLOWED[:1].expand(20000, -1), torch.arange(20000))
     share = torch.bincount(drawn, minlength=4) / len(drawn)
     expected = torch.tensor([-torch.inf, 0.0, 1.0, 2.0]).softmax(0)
     assert valid.all()
@@ -25,7 +25,7 @@ def test_draws_follow_the_similarities_among_what_is_allowed() -> None:
 
 
 def test_similarities_that_a_softmax_would_round_to_zero_still_give_a_negative() -> None:
-    drawn, valid = draw(torch.tensor([[1e4, 0.0, -1e4, -1e4]] * 3), ALLOWED, torch.arange(3))
+    drawn, valid = sample_negatives(torch.tensor([[1e4, 0.0, -1e4, -1e4]] * 3), ALLOWED, torch.arange(3))
     assert drawn[:2].tolist() == [1, 0]
     assert valid.tolist() == [True, True, False]
 

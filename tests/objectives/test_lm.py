@@ -20,7 +20,7 @@ from vlp.models.decoder.causal import CausalDecoder
 from vlp.models.features import compute_features
 from vlp.models.momentum import MomentumCopy
 from vlp.models.vlm import VisionLanguageModel
-from vlp.objectives.lm import LM, completed, token_losses
+from vlp.objectives.lm import LM, add_prompt_and_end, token_losses
 from vlp.structures import Batch, Text
 
 TOKENIZER = WordTokenizer([str(number) for number in range(40)])
@@ -35,14 +35,16 @@ def toy() -> VisionLanguageModel:
     return VisionLanguageModel(vision=ToyVision(), decoder=decoder).double()
 
 
-def objective(**options: Any) -> LM:
-    made = LM(**options)
-    made.prepare(toy(), TOKENIZER, None)
-    return made
+def lm_objective(**options: Any) -> LM:
+    objective = LM(**options)
+    objective.prepare(toy(), TOKENIZER, None)
+    return objective
 
 
-def value(made: LM, model: VisionLanguageModel, batch: Batch, momentum: MomentumCopy | None = None) -> torch.Tensor:
-    return made(model, batch, compute_features(model, batch, made.uses, momentum=momentum)).value
+def value(
+    objective: LM, model: VisionLanguageModel, batch: Batch, momentum: MomentumCopy | None = None
+) -> torch.Tensor:
+    return objective(model, batch, compute_features(model, batch, objective.uses, momentum=momentum)).value
 
 
 def test_the_prompt_is_put_in_and_an_end_is_added_where_there_is_none() -> None:
@@ -50,8 +52,8 @@ def test_the_prompt_is_put_in_and_an_end_is_added_where_there_is_none() -> None:
         ids=torch.tensor([[[1, 5, 6, END], [1, 7, END, 0]], [[1, 8, 9, 0], [0, 0, 0, 0]]]),
         mask=torch.tensor([[[True] * 4, [True] * 3 + [False]], [[True] * 3 + [False], [False] * 4]]),
     )
-    found = completed(text, torch.tensor([3, 4]), END)
-    assert [row[real].tolist() for row, real in zip(found.ids, found.mask, strict=True)] == [
+    result = add_prompt_and_end(text, torch.tensor([3, 4]), END)
+    assert [row[real].tolist() for row, real in zip(result.ids, result.mask, strict=True)] == [
         [1, 3, 4, 5, 6, END], [1, 3, 4, 7, END], [1, 3, 4, 8, 9, END], [],
     ]  # fmt: skip
 
@@ -60,56 +62,58 @@ def test_the_prompt_is_put_in_and_an_end_is_added_where_there_is_none() -> None:
 def test_every_token_after_the_prompt_counts_once(smoothing: float) -> None:
     text = Text(ids=torch.tensor([[1, 3, 5, 2], [1, 3, 2, 0]]), mask=torch.tensor([[True] * 4, [True] * 3 + [False]]))
     logits = torch.randn(2, 4, 7, generator=torch.Generator().manual_seed(0))
-    found = token_losses(logits, text, label_smoothing=smoothing, prompt=1)
+    result = token_losses(logits, text, label_smoothing=smoothing, prompt=1)
     target = torch.tensor([[-100, 5, 2], [-100, 2, -100]])
     expected = F.cross_entropy(logits[:, :-1].mT, target, label_smoothing=smoothing, reduction="none")
-    torch.testing.assert_close(found[:, 1:], expected)
-    assert not found[:, 0].any()
+    torch.testing.assert_close(result[:, 1:], expected)
+    assert not result[:, 0].any()
 
 
 def test_soft_targets_have_their_share() -> None:
     text = Text(ids=torch.tensor([[1, 3, 2]]), mask=torch.ones(1, 3, dtype=torch.bool))
-    logits, slow = torch.randn(2, 1, 3, 7, generator=torch.Generator().manual_seed(0))
-    found = token_losses(logits, text, slow=slow, alpha=0.4)[0, 1:]
+    logits, momentum_logits = torch.randn(2, 1, 3, 7, generator=torch.Generator().manual_seed(0))
+    result = token_losses(logits, text, momentum_logits=momentum_logits, alpha=0.4)[0, 1:]
     hard = F.cross_entropy(logits[0, :-1], text.ids[0, 1:], reduction="none")
-    soft = F.cross_entropy(logits[0, :-1], slow[0, :-1].softmax(-1), reduction="none")
-    torch.testing.assert_close(found, 0.6 * hard + 0.4 * soft)
+    soft = F.cross_entropy(logits[0, :-1], momentum_logits[0, :-1].softmax(-1), reduction="none")
+    torch.testing.assert_close(result, 0.6 * hard + 0.4 * soft)
 
 
 def test_padding_and_several_captions_of_an_image() -> None:
-    batch, model, made = toy_batch(same_image=False), toy(), objective()
+    batch, model, objective = toy_batch(same_image=False), toy(), lm_objective()
     caption = batch.caption
-    rows = [value(made, model, toy_batch(slice(i, i + 1), same_image=False)) for i in range(12)]
+    rows = [value(objective, model, toy_batch(slice(i, i + 1), same_image=False)) for i in range(12)]
     counts = caption.mask.sum(1).double()  # one more than the tokens to predict, and one end token is added
     expected = (torch.stack(rows) * counts).sum() / counts.sum()
-    torch.testing.assert_close(value(made, model, batch), expected)
+    torch.testing.assert_close(value(objective, model, batch), expected)
     pairs = Text(ids=caption.ids.view(6, 2, -1), mask=caption.mask.view(6, 2, -1))
     first = batch.image.select(slice(0, 6))
     both = dataclasses.replace(toy_batch(slice(0, 6), same_image=False), caption=pairs)
     doubled = type(first)(pixels=first.pixels.repeat_interleave(2, 0))
-    torch.testing.assert_close(value(made, model, both), value(made, model, dataclasses.replace(batch, image=doubled)))
+    torch.testing.assert_close(
+        value(objective, model, both), value(objective, model, dataclasses.replace(batch, image=doubled))
+    )
 
 
 def test_distils_from_the_momentum_copy() -> None:
     batch, model = toy_batch(same_image=False), toy()
-    made = objective(distillation=0.5)
-    momentum = MomentumCopy(model, {"lm": made})
-    hard = value(objective(), model, batch)
+    objective = lm_objective(distillation=0.5)
+    momentum = MomentumCopy(model, {"lm": objective})
+    hard = value(lm_objective(), model, batch)
     with torch.no_grad():
         logits = model.decode(
-            completed(batch.caption, torch.zeros(0, dtype=torch.int64), END), model.encode_image(batch.image)
+            add_prompt_and_end(batch.caption, torch.zeros(0, dtype=torch.int64), END), model.encode_image(batch.image)
         )
-        text = completed(batch.caption, torch.zeros(0, dtype=torch.int64), END)
-        soft = token_losses(logits, text, slow=logits, alpha=1.0).sum() / text.mask[:, 1:].sum()
-    torch.testing.assert_close(value(made, model, batch, momentum), (hard + soft) / 2)
+        text = add_prompt_and_end(batch.caption, torch.zeros(0, dtype=torch.int64), END)
+        soft = token_losses(logits, text, momentum_logits=logits, alpha=1.0).sum() / text.mask[:, 1:].sum()
+    torch.testing.assert_close(value(objective, model, batch, momentum), (hard + soft) / 2)
 
 
 def test_learns_the_captions() -> None:
     torch.manual_seed(0)
-    batch, model, made = toy_batch(same_image=False), toy(), objective(prompt="7 9")
+    batch, model, objective = toy_batch(same_image=False), toy(), lm_objective(prompt="7 9")
     optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
     for _ in range(150):
-        loss = made(model, batch, compute_features(model, batch, made.uses))
+        loss = objective(model, batch, compute_features(model, batch, objective.uses))
         optimizer.zero_grad()
         loss.value.backward()
         optimizer.step()
@@ -119,7 +123,7 @@ def test_learns_the_captions() -> None:
 class Step(torch.nn.Module):
     def __init__(self) -> None:
         super().__init__()
-        self.model, self.objective = toy(), objective(label_smoothing=0.1)
+        self.model, self.objective = toy(), lm_objective(label_smoothing=0.1)
 
     def forward(self, batch: Batch) -> torch.Tensor:
         return value(self.objective, self.model, batch)

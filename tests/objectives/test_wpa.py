@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from tests.checkpoints.fixtures import arrays
-from tests.objectives.single_stream import assert_two_processes_equal_one, batch, model
+from tests.objectives.single_stream import assert_two_processes_equal_one, model, single_stream_batch
 from tests.towers import toy_batch, toy_model
 from vlp.models.features import compute_features
 from vlp.objectives.wpa import WPA, transport_distance, transport_plan
@@ -19,8 +19,8 @@ from vlp.structures import Loss, Tokens
 
 def test_distances_of_vilt(shared: Path) -> None:
     data = arrays(shared / "reference" / "vilt" / "pretrain" / "wpa_function.npz")
-    found = transport_distance(data["txt_emb"], data["img_emb"], ~data["txt_pad"], ~data["img_pad"])
-    torch.testing.assert_close(found, data["distance"], atol=1e-6, rtol=0)
+    distances = transport_distance(data["txt_emb"], data["img_emb"], ~data["txt_pad"], ~data["img_pad"])
+    torch.testing.assert_close(distances, data["distance"], atol=1e-6, rtol=0)
 
 
 def test_a_plan_moves_equal_shares_and_nothing_of_padding() -> None:
@@ -71,12 +71,12 @@ def test_start_end_class_token_and_padding_are_neither_words_nor_patches() -> No
     text = Tokens(states=torch.randn(2, 6, 8), pooled=torch.zeros(2, 8), mask=words)
     image = Tokens(states=torch.randn(2, 5, 8), pooled=torch.zeros(2, 8), mask=patches)
     states = torch.randn(2, 11, 8)
-    found = WPA().distance(Tokens(states=states, pooled=torch.zeros(2, 8)), text, image)
+    distances = WPA().distance(Tokens(states=states, pooled=torch.zeros(2, 8)), text, image)
     for row, (last, patch) in enumerate(((5, 3), (3, 5))):
-        own = states[row : row + 1]
+        row_states = states[row : row + 1]
         real = [torch.ones(1, count, dtype=torch.bool) for count in (last - 1, patch - 1)]
-        expected = transport_distance(own[:, 1:last], own[:, 7 : 6 + patch], *real)
-        torch.testing.assert_close(found[row : row + 1], expected)
+        expected = transport_distance(row_states[:, 1:last], row_states[:, 7 : 6 + patch], *real)
+        torch.testing.assert_close(distances[row : row + 1], expected)
 
 
 def test_about_half_of_the_pairs_are_matched_and_the_others_are_of_other_images() -> None:
@@ -88,10 +88,10 @@ def test_about_half_of_the_pairs_are_matched_and_the_others_are_of_other_images(
         return Loss(value=torch.tensor(0.0))
 
     objective.loss = spy  # type: ignore[method-assign, assignment]
-    own, draws = batch(), 40
-    features = compute_features(fused, own, objective.uses)
-    for draw in range(draws):
-        objective(fused, replace(own, seed=own.seed + 1000 * draw), features)
+    batch, draws = single_stream_batch(), 40
+    features = compute_features(fused, batch, objective.uses)
+    for visit in range(draws):
+        objective(fused, replace(batch, seed=batch.seed + 1000 * visit), features)
     images = features.memory.states
     for states, matched in seen:
         equal = (states == images).flatten(1).all(1)
@@ -101,10 +101,10 @@ def test_about_half_of_the_pairs_are_matched_and_the_others_are_of_other_images(
 
 
 def test_images_of_one_kind_are_all_matched() -> None:
-    own, objective, fused = batch(), WPA(), model()
-    own = replace(own, id=torch.zeros(12, dtype=torch.int64))
-    features = compute_features(fused, own, objective.uses)
-    loss = objective(fused, own, features)
+    batch, objective, fused = single_stream_batch(), WPA(), model()
+    batch = replace(batch, id=torch.zeros(12, dtype=torch.int64))
+    features = compute_features(fused, batch, objective.uses)
+    loss = objective(fused, batch, features)
     distance = objective.distance(fused.fuse(features.text, features.memory), features.text, features.memory)
     torch.testing.assert_close(loss.value, distance.mean())
     assert loss.logs["unmatched_distance"] == 0
@@ -112,10 +112,10 @@ def test_images_of_one_kind_are_all_matched() -> None:
 
 def test_training_draws_pairs_together_and_others_apart() -> None:
     torch.manual_seed(0)
-    own, objective, fused = batch(), WPA(), model()
+    batch, objective, fused = single_stream_batch(), WPA(), model()
     optimizer = torch.optim.Adam(fused.parameters(), lr=0.01)
     for _ in range(60):
-        loss = objective(fused, own, compute_features(fused, own, objective.uses))
+        loss = objective(fused, batch, compute_features(fused, batch, objective.uses))
         optimizer.zero_grad()
         loss.value.backward()
         optimizer.step()
@@ -123,9 +123,9 @@ def test_training_draws_pairs_together_and_others_apart() -> None:
 
 
 def test_it_wants_a_single_stream() -> None:
-    own, objective, crossed = toy_batch(), WPA(), toy_model(fused=True).double()
+    batch, objective, crossed = toy_batch(), WPA(), toy_model(fused=True).double()
     with pytest.raises(ValueError, match="set model/fusion=single_stream"):
-        objective(crossed, own, compute_features(crossed, own, objective.uses))
+        objective(crossed, batch, compute_features(crossed, batch, objective.uses))
 
 
 def test_two_processes_equal_one() -> None:

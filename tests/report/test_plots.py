@@ -7,7 +7,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vlp.report.plots import loss_curves, read_curves, retrieved_captions, retrieved_images, similarity_matrix
+from vlp.report.plots import (
+    plot_loss_curves,
+    plot_retrieved_captions,
+    plot_retrieved_images,
+    plot_similarity_matrix,
+    read_curves,
+)
 
 NASTY = "costs $5 and $6_{x} \\alpha [bold]x[/bold] <b> & " + "many words " * 30
 
@@ -26,8 +32,8 @@ def colours(path: Path) -> set[tuple[int, int, int]]:
 def test_retrieval_is_green_where_right_and_red_where_wrong(photos: list[str], tmp_path: Path) -> None:
     green, red = (0x1A, 0x98, 0x50), (0xD7, 0x30, 0x27)
     for right, wanted, other in ((True, green, red), (False, red, green)):
-        retrieved_images([{"query": NASTY, "results": [(p, 0.5, right) for p in photos]}], tmp_path / "images.png")
-        retrieved_captions(
+        plot_retrieved_images([{"query": NASTY, "results": [(p, 0.5, right) for p in photos]}], tmp_path / "images.png")
+        plot_retrieved_captions(
             [{"query": photos[0], "results": [(NASTY, 0.5, right), ("", 0.1, right)]}], tmp_path / "texts.png"
         )
         for name in ("images.png", "texts.png"):
@@ -37,8 +43,8 @@ def test_retrieval_is_green_where_right_and_red_where_wrong(photos: list[str], t
 
 def test_similarity_matrix(photos: list[str], tmp_path: Path) -> None:
     path = tmp_path / "new" / "matrix.png"
-    similarity_matrix(photos, [NASTY, "b", ""], np.random.default_rng(0).random((3, 3)).tolist(), path)
-    similarity_matrix(photos[:1], ["a"], [[0.5]], tmp_path / "one.png")
+    plot_similarity_matrix(photos, [NASTY, "b", ""], np.random.default_rng(0).random((3, 3)).tolist(), path)
+    plot_similarity_matrix(photos[:1], ["a"], [[0.5]], tmp_path / "one.png")
     assert {(68, 1, 84), (253, 231, 36)} <= colours(path)  # viridis' ends: the lowest and the highest score
 
 
@@ -51,10 +57,10 @@ def test_curves_are_read_from_a_run_that_was_cut_off(tmp_path: Path) -> None:
     assert len(curves["train/a/itc/loss"]) == 100
     assert curves["val/a/retrieval/text_to_image_r1"] == [(100, 20.0)]
     assert "host" not in curves
-    loss_curves(curves, tmp_path / "loss.png")
+    plot_loss_curves(curves, tmp_path / "loss.png")
     assert Image.open(tmp_path / "loss.png").size[0] > 1000  # two panels
     metrics.write_text('{"step": 1\n{"step": 2}\n')
     with pytest.raises(ValueError, match="line 1: not JSON"):
         read_curves(metrics)
-    with pytest.raises(ValueError, match="no loss"):
-        loss_curves({"lr": [(0, 1.0)]}, tmp_path / "x.png")
+    with pytest.raises(ValueError, match="no curve to draw"):
+        plot_loss_curves({"lr": [(0, 1.0)]}, tmp_path / "x.png")

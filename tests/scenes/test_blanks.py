@@ -6,8 +6,8 @@ import random
 from collections import Counter
 from itertools import combinations
 
-from vlp.scenes.blanks import KINDS, blanks
-from vlp.scenes.grammar import SYNONYMS, Caption, Mention, captions
+from vlp.scenes.blanks import KINDS, find_blanks
+from vlp.scenes.grammar import SYNONYMS, Caption, Mention, write_captions
 from vlp.scenes.scene import sample_scene
 
 
@@ -19,8 +19,8 @@ def test_blanks_are_words_and_synonyms_count() -> None:
     found: Counter[str] = Counter()
     for index in range(200):
         scene = sample_scene(seed=3, split="val", index=index)
-        for caption in captions(random.Random(index), scene):
-            for blank in blanks(scene, caption):
+        for caption in write_captions(random.Random(index), scene):
+            for blank in find_blanks(scene, caption):
                 assert str(caption)[blank.start : blank.end] in blank.words
                 found[blank.kind] += 1
                 if "disc" in blank.words:
@@ -42,7 +42,7 @@ def test_what_the_picture_does_not_decide_is_left_alone() -> None:
         if one.shape == other.shape
     )
     caption = Caption(template="{0}", mentions=(told(colour=first.colour, shape=first.shape),))
-    assert [blank.kind for blank in blanks(scene, caption)] == ["shape"]
+    assert [blank.kind for blank in find_blanks(scene, caption)] == ["shape"]
 
 
 def test_only_what_is_said_counts() -> None:
@@ -52,7 +52,7 @@ def test_only_what_is_said_counts() -> None:
     mention = told(colour=thing.colour, shape=thing.shape, size=thing.size)
     short = Caption(template="the {0.noun} {0.be} {0.colour}", mentions=(mention,))
     plain = Caption(template="the {0.noun} {0.be} {0.colour}", mentions=(told(colour=thing.colour, shape=thing.shape),))
-    assert blanks(scene, short) == blanks(scene, plain)
+    assert find_blanks(scene, short) == find_blanks(scene, plain)
 
 
 def test_a_size_is_asked_only_where_no_texture_could_stand() -> None:
@@ -61,7 +61,7 @@ def test_a_size_is_asked_only_where_no_texture_could_stand() -> None:
     whole = {"size": thing.size, "texture": thing.texture, "colour": thing.colour, "shape": thing.shape}
     short = {name: word for name, word in whole.items() if name != "texture"}
     asked = [
-        {b.kind for b in blanks(scene, Caption(template="{0}", mentions=(told(**said),)))} for said in (whole, short)
+        {b.kind for b in find_blanks(scene, Caption(template="{0}", mentions=(told(**said),)))} for said in (whole, short)
     ]
     assert asked[0] >= {"size", "texture"}
     assert "size" not in asked[1]

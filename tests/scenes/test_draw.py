@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from tests.scenes.conftest import Seen, load
-from vlp.scenes.draw import bounding_box, draw_scene, run_lengths
+from vlp.scenes.draw import bounding_box, draw_scene, encode_mask_rle
 from vlp.scenes.scene import sample_scene
 
 HUES = {"red": 0, "orange": 30, "yellow": 56, "green": 122, "blue": 226, "purple": 277, "pink": 326}
@@ -101,4 +101,4 @@ def test_every_size_gives_every_thing_a_mask_inside_the_frame(size: int) -> None
 
 def test_run_lengths_of_edge_cases() -> None:
     for mask in (np.zeros((2, 3), bool), np.ones((2, 3), bool), np.array([[1, 0], [0, 1]], bool)):
-        assert np.array_equal(decode(run_lengths(mask)), mask)
+        assert np.array_equal(decode(encode_mask_rle(mask)), mask)

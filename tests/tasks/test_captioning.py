@@ -44,14 +44,14 @@ def raw(references: tuple[tuple[str, ...], ...]) -> tuple[Sample, ...]:
 
 
 def task(**options: Any) -> Captioning:
-    made = Captioning(**{"min_length": 0, "max_length": 12} | options)
-    made.prepare(toy(), TOKENIZER, None)
-    made.reset()
-    return made
+    captioner = Captioning(**{"min_length": 0, "max_length": 12} | options)
+    captioner.prepare(toy(), TOKENIZER, None)
+    captioner.reset()
+    return captioner
 
 
 @pytest.fixture(scope="module")
-def taught() -> VisionLanguageModel:
+def trained_model() -> VisionLanguageModel:
     """A model that knows the four captions by heart, after the prompt "picture of"."""
     model, objective = toy(), LM(prompt="picture of")
     objective.prepare(model, TOKENIZER, None)
@@ -66,25 +66,25 @@ def taught() -> VisionLanguageModel:
 
 
 @pytest.mark.parametrize("options", [{"beams": 1}, {"beams": 3}, {"top_p": 0.1}])
-def test_writes_what_was_learned(taught: VisionLanguageModel, options: dict[str, Any]) -> None:
-    made = task(prompt="picture of", **options)
-    assert made.caption(taught, TOKENIZER, Image(pixels=PIXELS)) == list(CAPTIONS)
-    assert made.predict(taught, batch())[1] == {"image_id": 51, "caption": CAPTIONS[1]}
+def test_writes_what_was_learned(trained_model: VisionLanguageModel, options: dict[str, Any]) -> None:
+    captioner = task(prompt="picture of", **options)
+    assert captioner.caption(trained_model, TOKENIZER, Image(pixels=PIXELS)) == list(CAPTIONS)
+    assert captioner.predict(trained_model, batch())[1] == {"image_id": 51, "caption": CAPTIONS[1]}
 
 
-def test_lengths_count_start_and_prompt(taught: VisionLanguageModel) -> None:
-    found = task(prompt="picture of", max_length=5).caption(taught, TOKENIZER, Image(pixels=PIXELS))
+def test_lengths_count_start_and_prompt(trained_model: VisionLanguageModel) -> None:
+    found = task(prompt="picture of", max_length=5).caption(trained_model, TOKENIZER, Image(pixels=PIXELS))
     assert max(len(caption.split()) for caption in found) == 2
-    found = task(prompt="picture of", min_length=7).caption(taught, TOKENIZER, Image(pixels=PIXELS))
+    found = task(prompt="picture of", min_length=7).caption(trained_model, TOKENIZER, Image(pixels=PIXELS))
     assert min(len(caption.split()) for caption in found) >= 4
 
 
-def test_figures_and_results(taught: VisionLanguageModel, tmp_path: Path) -> None:
-    made = task(prompt="picture of", results_file=tmp_path / "results.json")
+def test_figures_and_results(trained_model: VisionLanguageModel, tmp_path: Path) -> None:
+    captioner = task(prompt="picture of", results_file=tmp_path / "results.json")
     references = ((CAPTIONS[0],), ("two red square", "two blue square is it"), (CAPTIONS[2],), ("no circle",))
     on = batch(raw=raw(references))
-    made.update(taught, on, compute_features(taught, on, made.uses))
-    figures = made.compute(taught)
+    captioner.update(trained_model, on, compute_features(trained_model, on, captioner.uses))
+    figures = captioner.compute(trained_model)
     expected = caption_scores(
         {50 + i: caption for i, caption in enumerate(CAPTIONS)}, {50 + i: r for i, r in enumerate(references)}
     )
@@ -93,15 +93,15 @@ def test_figures_and_results(taught: VisionLanguageModel, tmp_path: Path) -> Non
     assert json.loads((tmp_path / "results.json").read_text()) == [
         {"image_id": 50 + i, "caption": caption} for i, caption in enumerate(CAPTIONS)
     ]
-    assert made.figures()["samples"][1] == ("1.png", CAPTIONS[1], references[1])
+    assert captioner.figures()["samples"][1] == ("1.png", CAPTIONS[1], references[1])
 
 
 def test_sampling_depends_on_the_images_seed_alone() -> None:
-    made, model = task(top_p=0.95), toy()
+    captioner, model = task(top_p=0.95), toy()
     image = Image(pixels=PIXELS[:1].expand(4, -1, -1, -1))
-    found = made.caption(model, TOKENIZER, image, seeds=torch.arange(4))
+    found = captioner.caption(model, TOKENIZER, image, seeds=torch.arange(4))
     assert len(set(found)) > 1
-    alone = made.caption(model, TOKENIZER, image.select(slice(2, 3)), seeds=torch.tensor([2]))
+    alone = captioner.caption(model, TOKENIZER, image.select(slice(2, 3)), seeds=torch.tensor([2]))
     assert alone == found[2:3]
 
 

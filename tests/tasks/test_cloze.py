@@ -9,14 +9,14 @@ import torch
 
 from tests.towers import toy_model
 from vlp.structures import Batch, Blank, Features, Image, Sample, Tokens
-from vlp.tasks.cloze import Cloze, Neighbours
+from vlp.tasks.cloze import Cloze, NeighbourBaseline
 from vlp.tokenizers.trained import TrainedTokenizer
 
 CAPTIONS = ["a red circle above a blue box", "a red square", "a green circle"] * 20
 
 
 def test_neighbours_guess_the_most_frequent_word_between_them() -> None:
-    guess = Neighbours(iter(["a red circle", "a red circle", "a blue circle", "one blue box"])).guess
+    guess = NeighbourBaseline(iter(["a red circle", "a red circle", "a blue circle", "one blue box"])).guess
     assert guess("a ", " circle") == "red"
     assert guess("one ", " box") == "blue"
     assert guess("", "") in ("red", "blue", "circle", "a")

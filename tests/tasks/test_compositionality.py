@@ -66,7 +66,7 @@ def test_ties_share_the_credit() -> None:
 
 def test_a_label_past_the_choices_is_an_error() -> None:
     for label in (2, 5):
-        with pytest.raises(ValueError, match="points past its choices"):
+        with pytest.raises(ValueError, match="label is beyond its last choice"):
             accuracy([[1, 2], [1, 2, 3]], [label, 0], image_embed({1: 1.0}, {1: 1.0}))
 
 

@@ -41,45 +41,47 @@ def batch(size: int = 16) -> Batch:
 
 @pytest.mark.parametrize("head", ["vilt", "albef"])
 def test_learns_which_of_two_images_is_brighter(head: str) -> None:
-    own, pair, task = batch(), model(head), NLVR2(width=8, head=head, weight=1.0)
+    samples, pair, task = batch(), model(head), NLVR2(width=8, head=head, weight=1.0)
     optimizer = torch.optim.Adam([*pair.parameters(), *task.parameters()], lr=0.01)
     for _ in range(150):
-        loss = task(pair, own, Features())
+        loss = task(pair, samples, Features())
         optimizer.zero_grad()
         loss.value.backward()
         optimizer.step()
     assert loss.logs["accuracy"] > 90
     task.reset()
-    task.update(pair, own, Features())
+    task.update(pair, samples, Features())
     figures = task.compute(pair)
-    records = task.predict(pair, own)
-    right = [record["true"] == bool(label) for record, label in zip(records, own.label.tolist(), strict=True)]
+    records = task.predict(pair, samples)
+    right = [record["true"] == bool(label) for record, label in zip(records, samples.label.tolist(), strict=True)]
     assert figures == {"accuracy": pytest.approx(100 * sum(right) / len(right)), "chance": 50.0}
-    assert [record["sample"] for record in records] == own.sample.tolist()
+    assert [record["sample"] for record in records] == samples.sample.tolist()
 
 
 def test_samples_without_a_label_do_not_count() -> None:
-    own, pair, task = batch(), model("vilt"), NLVR2(width=8)
-    guess = task.logits(pair, own).argmax(1)
+    samples, pair, task = batch(), model("vilt"), NLVR2(width=8)
+    guess = task.logits(pair, samples).argmax(1)
     label = guess.clone()
     label[0], label[1:4] = 1 - guess[0], -1
     task.reset()
-    task.update(pair, replace(own, label=label), Features())
+    task.update(pair, replace(samples, label=label), Features())
     assert task.compute(pair)["accuracy"] == pytest.approx(100 * 12 / 13)
     task.reset()
-    with pytest.raises(ValueError, match="no sample whose label is known"):
+    with pytest.raises(ValueError, match="NLVR2: no sample has a known label"):
         task.compute(pair)
 
 
 @torch.no_grad()
 def test_the_order_of_the_images_matters_and_that_of_the_pairs_does_not() -> None:
-    own, pair, task = batch(), model("vilt"), NLVR2(width=8)
+    samples, pair, task = batch(), model("vilt"), NLVR2(width=8)
     for parameter in [*pair.parameters(), *task.parameters()]:
         torch.nn.init.normal_(parameter, std=0.5)
-    logits = task.logits(pair, own)
-    swapped = replace(own, image=Image(pixels=own.image.pixels.flip(1)))
+    logits = task.logits(pair, samples)
+    swapped = replace(samples, image=Image(pixels=samples.image.pixels.flip(1)))
     backwards = replace(
-        own, image=own.image.select(torch.arange(15, -1, -1)), question=own.question.select(torch.arange(15, -1, -1))
+        samples,
+        image=samples.image.select(torch.arange(15, -1, -1)),
+        question=samples.question.select(torch.arange(15, -1, -1)),
     )
     assert (task.logits(pair, swapped) - logits).abs().max() > 1e-4
     torch.testing.assert_close(task.logits(pair, backwards).flip(0), logits)
@@ -96,9 +98,9 @@ def test_a_head_for_another_fusion(head: str, built: str, words: str) -> None:
 
 
 def test_one_image_is_no_pair() -> None:
-    own = batch()
+    samples = batch()
     with pytest.raises(ValueError, match=r"pixels \[b 2 3 h w\]"):
-        NLVR2(width=8).logits(model("vilt"), replace(own, image=Image(pixels=own.image.pixels[:, 0])))
+        NLVR2(width=8).logits(model("vilt"), replace(samples, image=Image(pixels=samples.image.pixels[:, 0])))
     with pytest.raises(ValueError, match="unknown head 'blip' of nlvr2: choose vilt or albef"):
         NLVR2(width=8, head="blip")
 
@@ -110,14 +112,14 @@ def test_the_numbers_of_albef(shared: Path) -> None:
     predictor = vlp.load(folder / "checkpoint_01.pth")
     inputs, expected = arrays(folder / "inputs.npz"), arrays(folder / "outputs.npz")
     ids = torch.arange(3)
-    own = Batch(
+    samples = Batch(
         id=ids, sample=ids, seed=ids, image=Image(pixels=torch.stack(inputs["image"].chunk(2), dim=1)),
         question=Text(ids=inputs["input_ids"], mask=inputs["attention_mask"].bool()), label=inputs["targets"],
     )  # fmt: skip
     task, momentum = predictor.objectives["nlvr2"], predictor.momentum
-    torch.testing.assert_close(task.logits(predictor.model, own), expected["logits"], atol=1e-5, rtol=0)
+    torch.testing.assert_close(task.logits(predictor.model, samples), expected["logits"], atol=1e-5, rtol=0)
     momentum.step()
-    features = compute_features(predictor.model, own, task.uses, momentum=momentum)
+    features = compute_features(predictor.model, samples, task.uses, momentum=momentum)
     assert task.distillation == 0.4
-    loss = task(predictor.model, own, features)
+    loss = task(predictor.model, samples, features)
     torch.testing.assert_close(loss.value, expected["train_loss_alpha04"], atol=1e-5, rtol=0)

@@ -12,10 +12,11 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from vlp.metrics.recall import chance_recall, recall_at_k
+from tests.metrics.test_recall import recall_at_k
+from vlp.metrics.recall import chance_recall, update_ties
 from vlp.models.vlm import VisionLanguageModel
 from vlp.structures import Batch, Features, Image, Sample, Text
-from vlp.tasks.retrieval import Retrieval, _reranked
+from vlp.tasks.retrieval import Retrieval
 
 COUNTS = [1, 3, 5, 2, 5, 5, 4, 1, 2, 5, 3]  # captions of each of 11 images
 
@@ -110,24 +111,24 @@ def test_material_for_pictures() -> None:
 
 def test_an_image_without_captions_is_an_error() -> None:
     ((batch, features),) = batches([11])
-    kept = features.owner > 0
-    features = replace(features, text_embed=features.text_embed[kept], owner=features.owner[kept])
+    has_image = features.owner > 0
+    features = replace(features, text_embed=features.text_embed[has_image], owner=features.owner[has_image])
     ids = batch.caption.ids.clone()
     ids[0] = 0
     batch = replace(batch, caption=Text(ids=ids, mask=ids > 0))
-    with pytest.raises(ValueError, match="1 queries have no right candidate"):
+    with pytest.raises(ValueError, match="1 queries have no correct candidate"):
         measure([(batch, features)])
 
 
-def test_a_second_stage_hides_neither_nan_nor_lacking_captions() -> None:
+def test_a_second_stage_reports_nan_and_missing_captions() -> None:
     scores, right = torch.zeros(2, 3), torch.tensor([[True, False, False], [False, False, False]])
-    with pytest.raises(ValueError, match="1 queries have no right candidate"):
-        _reranked(scores, right, None)
+    with pytest.raises(ValueError, match="1 queries have no correct candidate"):
+        update_ties(scores, right, None)
     before = torch.tensor([[0, 1, 1], [2, 1, 1]])
-    assert _reranked(scores, right, before).tolist() == [[0, 3, 1], [2, 1, 1]], "outside the candidates: as before"
+    assert update_ties(scores, right, before).tolist() == [[0, 3, 1], [2, 1, 1]], "outside the candidates: as before"
     scores[1, 2] = torch.nan
-    with pytest.raises(ValueError, match="scores hold NaN"):
-        _reranked(scores, right, before)
+    with pytest.raises(ValueError, match="scores contain NaN"):
+        update_ties(scores, right, before)
 
 
 if __name__ == "__main__":  # one of two processes; its batches follow those of the ranks before it

@@ -20,9 +20,9 @@ def batch_of(rows: slice = slice(None)) -> Batch:
 def test_accuracy_over_batches_of_any_size() -> None:
     torch.manual_seed(0)
     model, task = toy_model(fused=True).double(), VisualEntailment(width=4).double()
-    whole = batch_of()
-    logits = task.logits(model, whole, compute_features(model, whole, task.uses))
-    expected = 100 * (logits.argmax(1) == whole.label).double().mean()
+    full = batch_of()
+    logits = task.logits(model, full, compute_features(model, full, task.uses))
+    expected = 100 * (logits.argmax(1) == full.label).double().mean()
     task.reset()
     for rows in (slice(0, 5), slice(5, 12)):
         part = batch_of(rows)
@@ -30,8 +30,8 @@ def test_accuracy_over_batches_of_any_size() -> None:
     figures = task.compute(model)
     torch.testing.assert_close(figures["accuracy"], float(expected))
     assert abs(figures["chance"] - 100 / 3) < 1e-9
-    loss = task(model, whole, compute_features(model, whole, task.uses))
-    torch.testing.assert_close(loss.value, torch.nn.functional.cross_entropy(logits, whole.label))
+    loss = task(model, full, compute_features(model, full, task.uses))
+    torch.testing.assert_close(loss.value, torch.nn.functional.cross_entropy(logits, full.label))
     torch.testing.assert_close(loss.logs["accuracy"], expected)
 
 

@@ -63,7 +63,7 @@ def sample(index: int, **fields: Any) -> Sample:
     return Sample(id=index, sample=100 + index, image=Path(f"{index}.png"), question=question, **fields)
 
 
-def batch(rows: slice = slice(0, 4), **fields: Any) -> Batch:
+def vqa_batch(rows: slice = slice(0, 4), **fields: Any) -> Batch:
     index = list(range(4))[rows]
     answers = [GIVEN[i] for i in index]
     flat = TOKENIZER([answer for given in answers for answer in given], kind="answer")
@@ -90,51 +90,51 @@ def batch(rows: slice = slice(0, 4), **fields: Any) -> Batch:
 
 def task(**options: Any) -> VQA:
     torch.manual_seed(1)
-    made = VQA(**options).double()
-    made.prepare(toy(), TOKENIZER, Data())
-    return made
+    vqa = VQA(**options).double()
+    vqa.prepare(toy(), TOKENIZER, Data())
+    return vqa
 
 
 def classifier(**options: Any) -> VQA:
     return task(answers=list(ANSWERS), width=4, **options)
 
 
-def loss(made: VQA, model: VisionLanguageModel, on: Batch, momentum: MomentumCopy | None = None) -> torch.Tensor:
-    return made(model, on, compute_features(model, on, made.uses, momentum=momentum)).value
+def loss(vqa: VQA, model: VisionLanguageModel, batch: Batch, momentum: MomentumCopy | None = None) -> torch.Tensor:
+    return vqa(model, batch, compute_features(model, batch, vqa.uses, momentum=momentum)).value
 
 
 def test_the_classifiers_loss_is_the_sum_over_answers_and_the_mean_over_questions() -> None:
-    made, model, on = classifier(), toy(), batch()
-    assert made.kind == "classify"
-    fused = model.fuse(model.encode_text(on.question), model.encode_image(on.image))
-    expected = F.binary_cross_entropy_with_logits(made.classifier(fused.pooled), on.scores) * len(ANSWERS)
-    torch.testing.assert_close(loss(made, model, on), expected)
+    vqa, model, batch = classifier(), toy(), vqa_batch()
+    assert vqa.kind == "classify"
+    fused = model.fuse(model.encode_text(batch.question), model.encode_image(batch.image))
+    expected = F.binary_cross_entropy_with_logits(vqa.classifier(fused.pooled), batch.scores) * len(ANSWERS)
+    torch.testing.assert_close(loss(vqa, model, batch), expected)
 
 
 def test_the_decoders_loss_is_weighted_by_how_many_gave_an_answer() -> None:
-    model, on, expected = toy(), batch(), torch.zeros((), dtype=torch.float64)
-    fused = model.fuse(model.encode_text(on.question), model.encode_image(on.image))
+    model, batch, expected = toy(), vqa_batch(), torch.zeros((), dtype=torch.float64)
+    fused = model.fuse(model.encode_text(batch.question), model.encode_image(batch.image))
     for row, (given, shares) in enumerate(zip(GIVEN, SHARES, strict=True)):
         for answer, share in zip(given, shares, strict=True):
             text = TOKENIZER([answer], kind="answer")
             logits = model.decode(text, fused.select([row]))[0, :-1]
             expected = expected + share * F.cross_entropy(logits, text.ids[0, 1:], reduction="sum")
-    torch.testing.assert_close(loss(task(), model, on), expected / 4)
+    torch.testing.assert_close(loss(task(), model, batch), expected / 4)
 
 
 def test_every_parameter_of_the_model_gets_a_gradient() -> None:
-    for made in (task(), classifier()):
+    for vqa in (task(), classifier()):
         model = toy()
-        loss(made, model, batch()).backward()
+        loss(vqa, model, vqa_batch()).backward()
         lost = [name for name, p in model.named_parameters() if p.grad is None]
-        assert [name for name in lost if made.classifier is None or not name.startswith("decoder.")] == []
+        assert [name for name in lost if vqa.classifier is None or not name.startswith("decoder.")] == []
 
 
 @pytest.mark.parametrize("twice", [False, True])
 @torch.no_grad()
 def test_ranking_equals_scoring_every_answer(twice: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    model, on, answers = toy(), batch(), TOKENIZER(list(ANSWERS), kind="answer")
-    fused = model.fuse(model.encode_text(on.question), model.encode_image(on.image))
+    model, batch, answers = toy(), vqa_batch(), TOKENIZER(list(ANSWERS), kind="answer")
+    fused = model.fuse(model.encode_text(batch.question), model.encode_image(batch.image))
     expected = torch.zeros(4, len(ANSWERS), dtype=torch.float64)
     for place in range(len(ANSWERS)):
         text = answers.select([place] * 4)
@@ -143,7 +143,7 @@ def test_ranking_equals_scoring_every_answer(twice: bool, monkeypatch: pytest.Mo
         if twice:
             expected[:, place] += logits[:, 0].log_softmax(1)[:, text.ids[0, 1]]
     for rows in (1024, 6):
-        monkeypatch.setattr("vlp.tasks.vqa.ROWS", rows)
+        monkeypatch.setattr("vlp.tasks.vqa.ANSWERS_PER_STEP", rows)
         index, score = rank_answers(model, fused, answers, first_token_twice=twice)
         torch.testing.assert_close(score, expected.sort(dim=1, descending=True).values)
         torch.testing.assert_close(expected.gather(1, index), score)
@@ -160,69 +160,69 @@ def training() -> tuple[Sample, ...]:
     )
 
 
-def measured(made: VQA, model: VisionLanguageModel, raw: list[Sample]) -> dict[str, float]:
-    made.reset()
-    on = batch(slice(0, len(raw)), answer=None, answer_weight=None, scores=None, raw=tuple(raw))
-    assert made.applies(on, "toy")
-    made.update(model, on, compute_features(model, on, made.uses))
-    return made.compute(model)
+def measured(vqa: VQA, model: VisionLanguageModel, raw: list[Sample]) -> dict[str, float]:
+    vqa.reset()
+    batch = vqa_batch(slice(0, len(raw)), answer=None, answer_weight=None, scores=None, raw=tuple(raw))
+    assert vqa.applies(batch, "toy")
+    vqa.update(model, batch, compute_features(model, batch, vqa.uses))
+    return vqa.compute(model)
 
 
 def test_figures_by_answer_type_beside_the_best_prior(tmp_path: Path) -> None:
-    made = classifier(results_file=tmp_path / "sub" / "results.json")
-    made.prepare(toy(), TOKENIZER, Data(training=training()))
-    model, on = toy(), batch()
-    own = [record["answer"] for record in made.predict(model, on)]
+    vqa = classifier(results_file=tmp_path / "sub" / "results.json")
+    vqa.prepare(toy(), TOKENIZER, Data(training=training()))
+    model, batch = toy(), vqa_batch()
+    answers = [record["answer"] for record in vqa.predict(model, batch)]
     raw = [
-        sample(0, answers=(own[0],) * 10, answer_type="other", question_type="what colour"),
+        sample(0, answers=(answers[0],) * 10, answer_type="other", question_type="what colour"),
         sample(1, answers=("two",) * 9 + ("one",), answer_type="number", question_type="how many"),
-        sample(2, answers=(own[2],) * 2 + ("no",) * 8, answer_type="other", question_type="never seen"),
+        sample(2, answers=(answers[2],) * 2 + ("no",) * 8, answer_type="other", question_type="never seen"),
         sample(3, answers=("red",) * 10, answer_type="yes/no", question_type="what colour"),
     ]
-    right = [1.0, float(own[1] == "two"), 0.6, float(own[3] == "red")]
-    figures = measured(made, model, raw)
+    right = [1.0, float(answers[1] == "two"), 0.6, float(answers[3] == "red")]
+    figures = measured(vqa, model, raw)
     assert figures["accuracy"] == pytest.approx(100 * sum(right) / 4, abs=0.01)
     assert figures["accuracy_other"] == pytest.approx(80)
     assert figures["accuracy_number"] == pytest.approx(100 * right[1])
-    prior = [float(own[0] == "red"), 1.0, 0.6 if own[2] == "red" else 0.0, 1.0]
+    prior = [float(answers[0] == "red"), 1.0, 0.6 if answers[2] == "red" else 0.0, 1.0]
     assert figures["prior_accuracy"] == pytest.approx(25 * sum(prior))
     written = json.loads((tmp_path / "sub" / "results.json").read_text())
-    assert written == [{"question_id": 100 + i, "answer": answer} for i, answer in enumerate(own)]
+    assert written == [{"question_id": 100 + i, "answer": answer} for i, answer in enumerate(answers)]
 
 
 def test_without_peoples_answers_or_training_questions() -> None:
-    made = classifier()
-    assert measured(made, toy(), [sample(i) for i in range(4)]) == {"questions": 4.0}
-    made.prepare(toy(), TOKENIZER, Data(training=None))
+    vqa = classifier()
+    assert measured(vqa, toy(), [sample(i) for i in range(4)]) == {"questions": 4.0}
+    vqa.prepare(toy(), TOKENIZER, Data(training=None))
     with pytest.warns(UserWarning, match="no prior_accuracy, as the training questions of toy cannot be read"):
-        assert "prior_accuracy" not in measured(made, toy(), [sample(i, answers=("red",) * 10) for i in range(4)])
+        assert "prior_accuracy" not in measured(vqa, toy(), [sample(i, answers=("red",) * 10) for i in range(4)])
 
 
 @pytest.mark.parametrize("kind", ["rank", "generate", "classify"])
 def test_learns_and_answers(kind: str) -> None:
-    made = task(kind=kind, answers=list(ANSWERS), width=4, candidates=4, weight=1.0)
-    model, on = toy(), batch()
-    optimizer = torch.optim.Adam([*model.parameters(), *made.parameters()], lr=0.02)
+    vqa = task(kind=kind, answers=list(ANSWERS), width=4, candidates=4, weight=1.0)
+    model, batch = toy(), vqa_batch()
+    optimizer = torch.optim.Adam([*model.parameters(), *vqa.parameters()], lr=0.02)
     for _ in range(120):
-        value = loss(made, model, on)
+        value = loss(vqa, model, batch)
         optimizer.zero_grad()
         value.backward()
         optimizer.step()
-    found = made.answer(model, TOKENIZER, on.image, on.question)
+    predicted = vqa.answer(model, TOKENIZER, batch.image, batch.question)
     if kind != "classify":  # whose answers of a question have equal scores here
-        assert [best[0][0] for best in found] == ["red", "two", "a red circle", "blue"]
-        assert found[1][0][1] > 0.5
-    assert all(row[0][0] in given for row, given in zip(found, GIVEN, strict=True))
+        assert [best[0][0] for best in predicted] == ["red", "two", "a red circle", "blue"]
+        assert predicted[1][0][1] > 0.5
+    assert all(row[0][0] in given for row, given in zip(predicted, GIVEN, strict=True))
     raw = [sample(i, answers=(GIVEN[i][0],) * 10) for i in range(4)]
-    assert kind == "classify" or measured(made, model, raw)["accuracy"] == 100
+    assert kind == "classify" or measured(vqa, model, raw)["accuracy"] == 100
 
 
 def test_what_it_is_not_for() -> None:
-    made = task()
-    entailment = batch(answer=None, answer_weight=None, scores=None, label=torch.zeros(4, dtype=torch.int64))
-    assert not made.applies(dataclasses.replace(entailment, raw=tuple(sample(i, label=0) for i in range(4))), "toy")
-    assert made.applies(batch(), "toy")
-    assert not classifier().applies(batch(scores=None), "toy")
+    vqa = task()
+    entailment = vqa_batch(answer=None, answer_weight=None, scores=None, label=torch.zeros(4, dtype=torch.int64))
+    assert not vqa.applies(dataclasses.replace(entailment, raw=tuple(sample(i, label=0) for i in range(4))), "toy")
+    assert vqa.applies(vqa_batch(), "toy")
+    assert not classifier().applies(vqa_batch(scores=None), "toy")
 
 
 @pytest.mark.parametrize(
@@ -230,7 +230,7 @@ def test_what_it_is_not_for() -> None:
     [
         ({"kind": "guess"}, "unknown tasks.vqa.kind='guess': choose one of classify, rank, generate"),
         ({"kind": "classify", "width": 4}, "a VQA classifier needs tasks.vqa.width and tasks.vqa.answers"),
-        ({"width": 4, "answers": ["red"], "distillation": 0.4}, "the decoder's"),
+        ({"width": 4, "answers": ["red"], "distillation": 0.4}, "with a decoder only"),
     ],
 )
 def test_options_that_do_not_fit(options: dict[str, Any], error: str) -> None:
@@ -241,10 +241,10 @@ def test_options_that_do_not_fit(options: dict[str, Any], error: str) -> None:
 def test_a_vocabulary_other_than_the_datas() -> None:
     with pytest.raises(ValueError, match=r"set data\.answer_vocabulary to the same label map"):
         classifier().prepare(toy(), TOKENIZER, Data(answer_names=("red", "green")))
-    made = VQA()
-    made.prepare(toy(), TOKENIZER, Data(answer_names=None))
+    vqa = VQA()
+    vqa.prepare(toy(), TOKENIZER, Data(answer_names=None))
     with pytest.raises(ValueError, match=r"set tasks\.vqa\.answers, or tasks\.vqa\.kind=generate"):
-        made.predict(toy(), batch())
+        vqa.predict(toy(), vqa_batch())
 
 
 def test_label_maps_are_read_from_files(tmp_path: Path) -> None:
@@ -260,19 +260,19 @@ class Step(torch.nn.Module):
         if kind == "classify":
             self.model.decoder = None
 
-    def forward(self, on: Batch) -> torch.Tensor:
-        return loss(self.task, self.model, on)
+    def forward(self, batch: Batch) -> torch.Tensor:
+        return loss(self.task, self.model, batch)
 
 
-def gradients(step: torch.nn.Module, on: Batch) -> dict[str, torch.Tensor]:
-    value = step(on)
+def gradients(step: torch.nn.Module, batch: Batch) -> dict[str, torch.Tensor]:
+    value = step(batch)
     value.backward()
     return {"loss": value.detach()} | {name.removeprefix("module."): p.grad for name, p in step.named_parameters()}
 
 
 def _on_rank(rank: int, world: int) -> list[dict[str, torch.Tensor]]:
     rows = (slice(0, 1), slice(1, 4))[rank]
-    return [gradients(DistributedDataParallel(Step(kind)), batch(rows)) for kind in ("rank", "classify")]
+    return [gradients(DistributedDataParallel(Step(kind)), vqa_batch(rows)) for kind in ("rank", "classify")]
 
 
 @functools.cache
@@ -283,7 +283,7 @@ def on_two_ranks() -> list[list[dict[str, torch.Tensor]]]:
 
 @pytest.mark.parametrize("kind", ["rank", "classify"])
 def test_two_processes_equal_one(kind: str) -> None:
-    one = gradients(Step(kind), batch())
+    one = gradients(Step(kind), vqa_batch())
     for both in on_two_ranks():
         two = both[("rank", "classify").index(kind)]
         assert one.keys() == two.keys()
@@ -314,12 +314,12 @@ def reference_batch(inputs: dict[str, torch.Tensor], counts: str) -> Batch:
 def test_the_losses_of_albef(shared: Path, name: str, alpha: float | None) -> None:
     folder = shared / "reference" / "albef" / "vqa"
     checkpoint = load.read(folder / "checkpoint_07.pth", {})
-    model, made = load.build_model(checkpoint), VQA(distillation=alpha or 0.0)
-    copy = MomentumCopy(model, {"vqa": made})
+    model, vqa = load.build_model(checkpoint), VQA(distillation=alpha or 0.0)
+    copy = MomentumCopy(model, {"vqa": vqa})
     copy.load_state_dict(checkpoint.momentum)
     copy.step()
-    found = loss(made, model, reference_batch(arrays(folder / "inputs.npz"), "train_k"), copy)
-    torch.testing.assert_close(found, arrays(folder / "outputs.npz")[f"train_loss_{name}"], atol=1e-5, rtol=0)
+    predicted = loss(vqa, model, reference_batch(arrays(folder / "inputs.npz"), "train_k"), copy)
+    torch.testing.assert_close(predicted, arrays(folder / "outputs.npz")[f"train_loss_{name}"], atol=1e-5, rtol=0)
 
 
 @torch.no_grad()
@@ -327,8 +327,8 @@ def test_the_ranking_of_albef(shared: Path) -> None:
     folder = shared / "reference" / "albef" / "vqa"
     model = load.build_model(load.read(folder / "checkpoint_07.pth", {}))
     inputs, expected = arrays(folder / "inputs.npz"), arrays(folder / "outputs.npz")
-    on = reference_batch(inputs, "train_k")
-    fused = model.fuse(model.encode_text(on.question), model.remember(model.encode_image(on.image)))
+    batch = reference_batch(inputs, "train_k")
+    fused = model.fuse(model.encode_text(batch.question), model.project_memory(model.encode_image(batch.image)))
     torch.testing.assert_close(fused.states[fused.mask], expected["question_states"][fused.mask], atol=1e-5, rtol=0)
     answers = Text(ids=inputs["answer_ids"], mask=inputs["answer_mask"].bool())
     first, _ = model.decoder.step(answers.ids[:1, :1].expand(3, 1), model.decoder.start(fused))

@@ -128,7 +128,7 @@ def test_label_of_a_choice_is_no_class() -> None:
 
 
 def test_errors(model: VisionLanguageModel, tokenizer: TrainedTokenizer, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"needs \{\} for the name"):
+    with pytest.raises(ValueError, match=r"needs \{\} for the class name"):
         ZeroShot(templates=["a photo"])
     with pytest.raises(FileNotFoundError, match="no templates"):
         ZeroShot(templates=str(tmp_path / "none.txt"))

@@ -15,18 +15,18 @@ WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "dog", "##s", "red"]
 
 
 def test_albefs_cleaning(shared: Path) -> None:
-    told = json.loads((shared / "reference" / "albef" / "preprocess" / "text.json").read_text())
+    expected = json.loads((shared / "reference" / "albef" / "preprocess" / "text.json").read_text())
     for kind, words in (("caption", 30), ("caption", 5), ("question", 50), ("question", 5)):
-        assert [albef(text, kind, words) for text in told["texts"]] == told[f"pre_{kind}_{words}"]
+        assert [albef(text, kind, words) for text in expected["texts"]] == expected[f"pre_{kind}_{words}"]
 
 
 def test_albefs_ids(shared: Path) -> None:
-    told = json.loads((shared / "reference" / "albef" / "preprocess" / "text.json").read_text())
+    expected = json.loads((shared / "reference" / "albef" / "preprocess" / "text.json").read_text())
     vocabulary = shared / "reference" / "albef" / "vocab.txt"
     tokenizer = WordPieceTokenizer(vocabulary=vocabulary, context_length=25, add_end=False)
-    text = tokenizer(told["texts"])
-    assert text.ids.tolist() == told["longest_25"]["input_ids"]
-    assert text.mask.long().tolist() == told["longest_25"]["attention_mask"]
+    text = tokenizer(expected["texts"])
+    assert text.ids.tolist() == expected["longest_25"]["input_ids"]
+    assert text.mask.long().tolist() == expected["longest_25"]["attention_mask"]
 
 
 def tokenizer_of(tmp_path: Path, **options: object) -> WordPieceTokenizer:
@@ -36,12 +36,12 @@ def tokenizer_of(tmp_path: Path, **options: object) -> WordPieceTokenizer:
 
 def test_only_answers_end_where_captions_do_not(tmp_path: Path) -> None:
     tokenizer = tokenizer_of(tmp_path, add_end=False, cleaning="albef")
-    again = Tokenizer.from_json(tokenizer.to_json())
-    for one in (tokenizer, again):
+    restored = Tokenizer.from_json(tokenizer.to_json())
+    for one in (tokenizer, restored):
         assert one(["A dog!"]).ids.tolist() == [[2, 5, 6]]
         assert one(["A dog?"], kind="question").ids.tolist() == [[2, 5, 6]]
         assert one(["red dog"], kind="answer").ids.tolist() == [[2, 8, 6, 3]]
-    assert tokenizer.continues().nonzero()[:, 0].tolist() == [WORDS.index("##s")]
+    assert tokenizer.continuation_flags().nonzero()[:, 0].tolist() == [WORDS.index("##s")]
     assert tokenizer.mask_id == WORDS.index("[MASK]")
 
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from vlp.tokenizers.base import Tokenizer
-from vlp.tokenizers.clip import ClipTokenizer, clean
+from vlp.tokenizers.clip import ClipTokenizer, clean_text
 
 BPE = "data/text-assets/bpe_simple_vocab_16e6.txt.gz"
 
@@ -130,7 +130,7 @@ def test_the_fast_path_for_plain_text_changes_nothing() -> None:
     import ftfy
 
     for text in ["plain  Text ", 'it\'s "quoted"; 100% <b>', "", "a_b-c/d"]:
-        assert clean(text) == " ".join(ftfy.fix_text(text).split()).lower()
+        assert clean_text(text) == " ".join(ftfy.fix_text(text).split()).lower()
 
 
 def test_errors_name_the_place_and_the_fix(small: ClipTokenizer, tmp_path: Path) -> None:
@@ -139,7 +139,7 @@ def test_errors_name_the_place_and_the_fix(small: ClipTokenizer, tmp_path: Path)
     with pytest.raises(ValueError, match="514 to 519"):
         ClipTokenizer(vocabulary=tmp_path / "bpe.txt.gz", size=512)
     small.truncate = False
-    with pytest.raises(ValueError, match="9 tokens are too many for context_length 8"):
+    with pytest.raises(ValueError, match="9 tokens are too many for context_length=8"):
         small(["cat cat cat cat cat cat cat"])
     with pytest.raises(ValueError, match=r"not a tokenizer of vlp\.tokenizers"):
         Tokenizer.from_json('{"class": "../os.system"}')

@@ -54,11 +54,11 @@ def test_no_caption_spells_a_special_token() -> None:
 
 def test_a_checkpoint_holds_it() -> None:
     tokenizer = trained(CAPTIONS)
-    again = Tokenizer.from_json(tokenizer.to_json())
-    assert isinstance(again, TrainedTokenizer)
-    assert again.trained
-    assert again(CAPTIONS).ids.equal(tokenizer(CAPTIONS).ids)
-    assert (again.size, again.context_length, again.pad_id) == (400, 16, 0)
+    repeated = Tokenizer.from_json(tokenizer.to_json())
+    assert isinstance(repeated, TrainedTokenizer)
+    assert repeated.trained
+    assert repeated(CAPTIONS).ids.equal(tokenizer(CAPTIONS).ids)
+    assert (repeated.size, repeated.context_length, repeated.pad_id) == (400, 16, 0)
 
 
 def test_untrained_is_an_error_and_its_size_is_known() -> None:

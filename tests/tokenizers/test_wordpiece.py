@@ -57,5 +57,5 @@ def test_same_ids_as_transformers(shared: Path) -> None:
 
 def test_a_vocabulary_of_another_kind_is_refused(vocabulary: Path) -> None:
     vocabulary.write_text("a\nb\n")
-    with pytest.raises(ValueError, match=r"lacks \[CLS\]"):
+    with pytest.raises(ValueError, match=r"has no \[CLS\]"):
         WordPieceTokenizer(vocabulary=vocabulary)

@@ -15,11 +15,11 @@ from tests.mixtures import Pictures, mixture
 from tests.processes import run_processes
 from tests.towers import toy_model
 from vlp.data.mixture import Mixture
-from vlp.data.parts import measured_splits
+from vlp.data.parts import eval_split_statistics
 from vlp.data.transforms import EvalTransform
 from vlp.distributed import gather_objects
 from vlp.launch.config.layout import wrong_monitor
-from vlp.launch.runs.results import card
+from vlp.launch.runs.results import protocol_card
 from vlp.models.vlm import VisionLanguageModel
 from vlp.objectives.base import Objective
 from vlp.objectives.itc import ITC
@@ -152,7 +152,10 @@ def test_a_task_that_no_source_can_feed_is_named(tmp_path: Path) -> None:
     data.setup()
     tasks = {"boxed": Counting("boxes")}
     with pytest.warns(UserWarning, match="boxed was not measured: batches of words, asked lack one of image, boxes"):
-        assert Measurement(model=toy_model(), tasks=tasks, sources=data.measured("val"), tokenizer=None).finish() == {}
+        assert (
+            Measurement(model=toy_model(), tasks=tasks, sources=data.sources_with_split("val"), tokenizer=None).finish()
+            == {}
+        )
 
 
 def ranks_measure(rank: int, world: int, root: str) -> dict[str, float]:
@@ -162,7 +165,7 @@ def ranks_measure(rank: int, world: int, root: str) -> dict[str, float]:
     data.setup("validate")
     counts = {"captions": Counting("caption"), "questions": Counting("question")}
     model = module().model
-    measurement = Measurement(model=model, tasks=counts, sources=data.measured("val"), tokenizer=None)
+    measurement = Measurement(model=model, tasks=counts, sources=data.sources_with_split("val"), tokenizer=None)
     for source, loader in enumerate(data.val_dataloader()):
         for batch in loader:  # none at all of `one` and `last` on the second rank
             measurement.update(batch, source=source, step=0)
@@ -182,7 +185,7 @@ def test_a_rank_without_samples_of_a_source_joins_in(tmp_path: Path) -> None:
 def test_the_protocol_card_tells_of_each_source(tmp_path: Path) -> None:
     data = mixture(tmp_path)
     data.setup()
-    values = card({"seed": 3, "monitor": "x"}, data.name, measured_splits(data))
+    values = protocol_card({"seed": 3, "monitor": "x"}, data.name, eval_split_statistics(data))
     assert values["data"] == "mix"
     assert (values["val/words/images"], values["val/words/captions"]) == (3, 6)
     assert (values["test/asked/images"], values["test/asked/questions"]) == (3, 3)

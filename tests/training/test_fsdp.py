@@ -1,4 +1,4 @@
-"""FSDP2 on two gloo processes: the losses and the checkpoint of DDP, going on after a stop, and what is refused."""
+"""FSDP2 on two gloo processes: the losses and the checkpoint of DDP, continuing after a stop, and what is refused."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from vlp.launch.config.compose import Composer, conf_folder
 from vlp.launch.config.resolve import resolve_config
 from vlp.launch.runs.folder import freeze
 from vlp.system.compat.torch import scalars_to_rows
-from vlp.training.strategies.sharding import units
+from vlp.training.strategies.sharding import block_units
 
 ROOT = Path(__file__).resolve().parents[2]
 SETTINGS = (
@@ -187,7 +187,7 @@ class Asked(nn.Module):
         super().__init__()
         self.key = nn.Linear(2, 2)
 
-    def remember(self) -> None: ...
+    def project_memory(self) -> None: ...
 
 
 class Crossed(nn.Module):
@@ -205,7 +205,7 @@ def test_units_are_blocks_that_nobody_else_reads() -> None:
     module = nn.ModuleDict(
         {"nested": nested, "tied": tied, "crossed": crossed, "leaves": nn.Sequential(nn.Linear(2, 2), nn.GELU())}
     )
-    assert units(module) == [*plain, crossed[0].attention]
+    assert block_units(module) == [*plain, crossed[0].attention]
 
 
 def test_scalars_are_stored_as_rows_and_read_as_numbers() -> None:
@@ -226,8 +226,8 @@ def test_shards_join_to_the_whole_and_a_missing_one_is_named(tmp_path: Path) -> 
     whole = torch.arange(10.0).reshape(5, 2)
     for rank, part in enumerate(whole.split(3)):
         state = {
-            "weight": sharded.rows(part, (5, 2)),
-            "scale": sharded.rows(torch.ones(1 - rank), ()),
+            "weight": sharded.row_slice(part, (5, 2)),
+            "scale": sharded.row_slice(torch.ones(1 - rank), ()),
             "count": torch.tensor(7),
         }
         sharded.write(tmp_path, {"state_dict": state} | ({"epoch": 3} if rank == 0 else {}), rank=rank, processes=2)

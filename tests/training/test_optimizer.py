@@ -61,7 +61,7 @@ def test_constant_stays_at_the_peak() -> None:
 
 
 def test_muon_goes_on_from_its_state() -> None:
-    """Orthogonal steps for linear maps, AdamW's for the rest; stopped and gone on, it does what it would have done."""
+    """Orthogonal steps for linear maps, AdamW's for the rest; stopped and resumed, it does what it would have done."""
 
     def module() -> nn.Module:
         torch.manual_seed(0)

@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader
 from tests.processes import run_processes
 from tests.towers import toy_batch, toy_model
 from vlp.objectives.itc import ITC
-from vlp.training.callbacks.ranks_agree import RanksAgree, disagreement, fingerprint
+from vlp.training.callbacks.ranks_agree import RanksAgree, find_disagreement, fingerprint
 from vlp.training.module import VisionLanguageModule
 from vlp.training.optimizer import AdamW
 
@@ -102,10 +102,10 @@ def test_a_fingerprint_changes_with_any_bit_and_any_order() -> None:
 def test_the_odd_rank_is_named_where_most_agree() -> None:
     names = ["a", "b", "c"]
     equal = torch.tensor([[1, 2, 3]] * 3)
-    assert disagreement(equal, names) is None
+    assert find_disagreement(equal, names) is None
     odd = equal.clone()
     odd[2, 1:] = 9
-    assert disagreement(odd, names) == "b (and 1 more) differs on rank 2"
-    assert disagreement(odd[1:], names) == "b (and 1 more) differs between ranks 0, 1"
+    assert find_disagreement(odd, names) == "b (and 1 more) differs on rank 2"
+    assert find_disagreement(odd[1:], names) == "b (and 1 more) differs between ranks 0, 1"
     with pytest.raises(ValueError, match=r"callbacks\.ranks_agree\.every_n_steps=0"):
         RanksAgree(every_n_steps=0)

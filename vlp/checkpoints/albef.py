@@ -1,6 +1,6 @@
 """ALBEF's checkpoints (Li et al., arXiv:2107.07651; salesforce/ALBEF, BSD-3-Clause) ↔ vlp's config and tensors.
 
-A file holds `{'model': state, …}`, of pre-training, retrieval, VQA, visual entailment or NLVR2, momentum twins (`…_m`) and
+A file holds `{'model': state, …}`, of pre-training, retrieval, VQA, visual entailment or NLVR2, a momentum copy (`…_m`) and
 queues included. Its one BERT is our text tower (the layers without cross-attention) and our fusion (the others). The
 pre-training file says `text_encoder.bert.`, the fine-tuned ones `text_encoder.`; NLVR2's looks at two images in turn.
 Sizes are in the shapes; numbers of heads are arguments, or in `config_bert.json` and `fixture_vision.json` beside.
@@ -19,18 +19,18 @@ from torch import Tensor
 
 from vlp.checkpoints import bert_keys
 from vlp.checkpoints.checkpoint import Checkpoint, eval_transform
-from vlp.checkpoints.keys import Row, State, layers, to_ours, to_theirs
+from vlp.checkpoints.keys import KeyRow, State, count_layers, to_ours, to_theirs
 from vlp.checkpoints.salesforce import (
     VISION,
+    add_leading_dimensions,
     check_tied,
-    flattened,
+    drop_leading_dimensions,
+    join_parts,
     join_queue,
-    joined,
-    parts,
+    split_parts,
     split_queue,
-    unflattened,
 )  # fmt: skip
-from vlp.checkpoints.tensor_files import beside
+from vlp.checkpoints.tensor_files import find_beside
 from vlp.system.errors import UserError
 from vlp.system.json_files import read_json
 
@@ -64,11 +64,11 @@ def matches(state: Mapping[str, object]) -> bool:
     return "visual_encoder.pos_embed" in state and bool(cross) and not any(".layer.0.cross" in key for key in cross)
 
 
-def variant_of(state: Mapping[str, Tensor]) -> Variant:
-    """NLVR2's file is told by layers that share their keys in pairs, one of a pair for each image."""
+def detect_variant(state: Mapping[str, Tensor]) -> Variant:
+    """NLVR2's file is recognised by layers that share their keys in pairs, one of a pair for each image."""
     prefix = "bert." if "text_encoder.bert.embeddings.word_embeddings.weight" in state else ""
     stem = f"text_encoder.{prefix}encoder.layer."
-    count = layers(state, stem)
+    count = count_layers(state, stem)
     fusion = sum(f"{stem}{index}.crossattention.self.query.weight" in state for index in range(count))
     keys = [state[f"{stem}{index}.crossattention.self.key.weight"] for index in range(count - fusion, count)]
     pairs = fusion % 2 == 0 and all(torch.equal(*keys[index : index + 2]) for index in range(0, fusion, 2))
@@ -77,7 +77,7 @@ def variant_of(state: Mapping[str, Tensor]) -> Variant:
         prefix=prefix,
         text_layers=count - fusion,
         fusion_layers=fusion,
-        decoder_layers=layers(state, "text_decoder.bert.encoder.layer."),
+        decoder_layers=count_layers(state, "text_decoder.bert.encoder.layer."),
         momentum="visual_encoder_m.pos_embed" in state,
         queue="image_queue" in state,
         image_ids="idx_queue" in state,
@@ -88,60 +88,65 @@ def variant_of(state: Mapping[str, Tensor]) -> Variant:
     )
 
 
-def table(variant: Variant) -> list[Row]:
-    rows = _parts(variant, "", "")
+def key_table(variant: Variant) -> list[KeyRow]:
+    rows = _tower_rows(variant, "", "")
     if variant.momentum:
-        rows += _parts(variant, "momentum.", "_m")
+        rows += _tower_rows(variant, "momentum.", "_m")
     if variant.queue:
         for name in ("image", "text"):
-            rows.append(Row(f"objectives.itc.{name}_queue.embed", f"{name}_queue", transpose=True))
-        rows += [Row("pointer", "queue_ptr"), Row("id", "idx_queue")]
+            rows.append(KeyRow(f"objectives.itc.{name}_queue.embed", f"{name}_queue", transpose=True))
+        rows += [KeyRow("pointer", "queue_ptr"), KeyRow("id", "idx_queue")]
     if variant.itm:
-        rows.append(Row("objectives.itm.head.*", "itm_head.*"))
+        rows.append(KeyRow("objectives.itm.head.*", "itm_head.*"))
     return rows
 
 
-def _parts(variant: Variant, ours: str, twin: str) -> list[Row]:
-    model, objectives, text = f"{ours}model", f"{ours}objectives", f"text_encoder{twin}"
-    rows = [Row(f"{model}.vision.{own}", f"visual_encoder{twin}.{other}") for own, other in VISION.items()]
-    rows += bert_keys.embeddings(f"{model}.text", f"{text}.{variant.prefix}".rstrip("."))
+def _tower_rows(variant: Variant, ours: str, momentum_prefix: str) -> list[KeyRow]:
+    model, objectives, text = f"{ours}model", f"{ours}objectives", f"text_encoder{momentum_prefix}"
+    rows = [
+        KeyRow(f"{model}.vision.{own}", f"visual_encoder{momentum_prefix}.{other}") for own, other in VISION.items()
+    ]
+    rows += bert_keys.embedding_rows(f"{model}.text", f"{text}.{variant.prefix}".rstrip("."))
     for index in range(variant.text_layers + variant.fusion_layers):
         cross = index >= variant.text_layers
         own = f"fusion.blocks.{index - variant.text_layers}" if cross else f"text.blocks.{index}"
-        rows += bert_keys.layer(f"{model}.{own}", f"{text}.{variant.prefix}encoder.layer.{index}", cross=cross)
+        rows += bert_keys.layer_rows(f"{model}.{own}", f"{text}.{variant.prefix}encoder.layer.{index}", cross=cross)
     for own, other in (("image", "vision"), ("text", "text")):
-        rows.append(Row(f"{model}.projection.{own}.*", f"{other}_proj{twin}.*"))
-    if not twin:
-        rows.append(Row(f"{model}.projection.temperature", "temp"))
+        rows.append(KeyRow(f"{model}.projection.{own}.*", f"{other}_proj{momentum_prefix}.*"))
+    if not momentum_prefix:
+        rows.append(KeyRow(f"{model}.projection.temperature", "temp"))
     if variant.mlm:
-        rows += bert_keys.language_head(f"{objectives}.mlm.head", f"{text}.cls.predictions")
+        rows += bert_keys.language_head_rows(f"{objectives}.mlm.head", f"{text}.cls.predictions")
     if variant.decoder_layers:
-        decoder = f"text_decoder{twin}"
-        rows += bert_keys.embeddings(f"{model}.decoder", f"{decoder}.bert")
+        decoder = f"text_decoder{momentum_prefix}"
+        rows += bert_keys.embedding_rows(f"{model}.decoder", f"{decoder}.bert")
         for index in range(variant.decoder_layers):
-            rows += bert_keys.layer(
+            rows += bert_keys.layer_rows(
                 f"{model}.decoder.blocks.{index}", f"{decoder}.bert.encoder.layer.{index}", cross=True
             )
-        rows += bert_keys.language_head(f"{model}.decoder.head", f"{decoder}.cls.predictions")
+        rows += bert_keys.language_head_rows(f"{model}.decoder.head", f"{decoder}.cls.predictions")
     if variant.classifier:
-        rows.append(Row(f"{objectives}.{variant.classifier}.head.*", f"cls_head{twin}.*"))
+        rows.append(KeyRow(f"{objectives}.{variant.classifier}.head.*", f"cls_head{momentum_prefix}.*"))
     return rows
 
 
 def read(state: State, path: Path, architecture: dict[str, Any]) -> Checkpoint:
     _check_tied(state)
-    variant = variant_of(state)
-    ours = flattened(to_ours(state, table(variant)))
+    variant = detect_variant(state)
+    ours = drop_leading_dimensions(to_ours(state, key_table(variant)))
     if variant.queue:
         split_queue(ours)
-    config = {"model": _model(ours, variant, path, architecture), "objectives": _objectives(ours, variant)}
+    config = {
+        "model": _model_config(ours, variant, path, architecture),
+        "objectives": _objective_configs(ours, variant),
+    }
     vision = config["model"]["vision"]
-    model, heads, momentum = parts(ours)
-    if variant.momentum:  # what ALBEF has no twin of moves with the model
-        for key, value in joined(model, heads, {}).items():
+    model, heads, momentum = split_parts(ours)
+    if variant.momentum:  # what ALBEF keeps no momentum copy of moves with the model
+        for key, value in join_parts(model, heads, {}).items():
             if "_queue." not in key:
                 momentum.setdefault(key, value)
-    vocabulary = beside(path, "vocab.txt")
+    vocabulary = find_beside(path, "vocab.txt")
     return Checkpoint(
         config=config
         | {
@@ -168,17 +173,17 @@ def _check_tied(state: State) -> None:
         check_tied(state, decoder, own, "ALBEF")
 
 
-def _model(ours: State, variant: Variant, path: Path, architecture: dict[str, Any]) -> dict[str, Any]:
+def _model_config(ours: State, variant: Variant, path: Path, architecture: dict[str, Any]) -> dict[str, Any]:
     shape = {key.removeprefix("model."): tuple(value.shape) for key, value in ours.items()}
-    told = {name: read_json(file) if file else {} for name, file in _files(path).items()}
+    file_configs = {name: read_json(file) if file else {} for name, file in _files_beside(path).items()}
     vision_width, _, patch_size, _ = shape["vision.patches.weight"]
     vocabulary_size, width = shape["text.embedding.weight"]
     common = {
-        "heads": architecture.get("text_heads", told["bert"].get("num_attention_heads")),
+        "heads": architecture.get("text_heads", file_configs["bert"].get("num_attention_heads")),
         "hidden_width": shape["text.blocks.0.mlp.fc1.bias"][0],
-        "activation": architecture.get("activation", told["bert"].get("hidden_act", "gelu")),
+        "activation": architecture.get("activation", file_configs["bert"].get("hidden_act", "gelu")),
         "width": width,
-        "norm_eps": told["bert"].get("layer_norm_eps", 1e-12),
+        "norm_eps": file_configs["bert"].get("layer_norm_eps", 1e-12),
     }
     embedding = {"vocabulary_size": vocabulary_size, "context_length": shape["text.positions.weight"][0]}
     vision = {
@@ -186,8 +191,8 @@ def _model(ours: State, variant: Variant, path: Path, architecture: dict[str, An
         "image_size": patch_size * math.isqrt(shape["vision.positions"][0] - 1),
         "patch_size": patch_size,
         "width": vision_width,
-        "layers": layers(ours, "model.vision.blocks."),
-        "heads": architecture.get("vision_heads", told["vision"].get("num_heads")),
+        "layers": count_layers(ours, "model.vision.blocks."),
+        "heads": architecture.get("vision_heads", file_configs["vision"].get("num_heads")),
         "mlp_ratio": shape["vision.blocks.0.mlp.fc1.bias"][0] / vision_width,
         "activation": "gelu", "norm_eps": 1e-6, "pre_norm": False, "patch_bias": True, "norm_states": True,
     }  # fmt: skip
@@ -214,11 +219,11 @@ def _model(ours: State, variant: Variant, path: Path, architecture: dict[str, An
     return model
 
 
-def _files(path: Path) -> dict[str, Path | None]:
-    return {"bert": beside(path, "config_bert.json"), "vision": beside(path, "fixture_vision.json")}
+def _files_beside(path: Path) -> dict[str, Path | None]:
+    return {"bert": find_beside(path, "config_bert.json"), "vision": find_beside(path, "fixture_vision.json")}
 
 
-def _objectives(ours: State, variant: Variant) -> dict[str, dict[str, Any]]:
+def _objective_configs(ours: State, variant: Variant) -> dict[str, dict[str, Any]]:
     width = ours["model.text.embedding.weight"].shape[1]
     soft = {"distillation": _DISTILLATION if variant.momentum else 0.0}
     nodes: dict[str, dict[str, Any]] = {}
@@ -243,13 +248,13 @@ def _objectives(ours: State, variant: Variant) -> dict[str, dict[str, Any]]:
 
 def write(checkpoint: Checkpoint, path: Path) -> None:
     """As ALBEF's scripts save it, but for the optimiser. What its code would not run as the same model is refused."""
-    ours = unflattened(joined(checkpoint.state, checkpoint.heads, checkpoint.momentum))
-    variant = _variant_of_ours(ours, checkpoint.config["model"])
+    ours = add_leading_dimensions(join_parts(checkpoint.state, checkpoint.heads, checkpoint.momentum))
+    variant = _variant_from_config(ours, checkpoint.config["model"])
     ours.pop("momentum.model.projection.temperature", None)
     ours = {key: value for key, value in ours.items() if not key.startswith("momentum.objectives.itm.")}
     if variant.queue:
         join_queue(ours, "ALBEF")
-    state = to_theirs(ours, table(variant))
+    state = to_theirs(ours, key_table(variant))
     for stem in ("text_encoder", "text_encoder_m", "text_decoder", "text_decoder_m"):
         words = next((k for k in state if k.startswith(f"{stem}.") and k.endswith("word_embeddings.weight")), None)
         if words is None:
@@ -262,7 +267,7 @@ def write(checkpoint: Checkpoint, path: Path) -> None:
     torch.save({"model": state}, path)
 
 
-def _variant_of_ours(ours: State, model: dict[str, Any]) -> Variant:
+def _variant_from_config(ours: State, model: dict[str, Any]) -> Variant:
     targets = {"vision": ".ClipVit", "text": ".BertText", "fusion": ".CrossFusion"}
     for name, target in targets.items():
         if not (model.get(name) or {}).get("_target_", "").endswith(target):
@@ -272,9 +277,9 @@ def _variant_of_ours(ours: State, model: dict[str, Any]) -> Variant:
     heads = {key.split(".")[1] for key in ours if key.startswith("objectives.")}
     return Variant(
         prefix="bert." if mlm else "",
-        text_layers=layers(ours, "model.text.blocks."),
-        fusion_layers=layers(ours, "model.fusion.blocks."),
-        decoder_layers=layers(ours, "model.decoder.blocks."),
+        text_layers=count_layers(ours, "model.text.blocks."),
+        fusion_layers=count_layers(ours, "model.fusion.blocks."),
+        decoder_layers=count_layers(ours, "model.decoder.blocks."),
         momentum="momentum.model.vision.positions" in ours,
         queue=ids is not None,
         image_ids=ids is not None and bool((ids != -1).any()),

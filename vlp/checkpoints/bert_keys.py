@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from vlp.checkpoints.keys import Row
+from vlp.checkpoints.keys import KeyRow
 
 _EMBEDDINGS = {
     "embedding.*": "word_embeddings.*", "positions.*": "position_embeddings.*",
@@ -19,23 +19,23 @@ _CROSS = {
 _HEAD = {"transform.*": "transform.dense.*", "norm.*": "transform.LayerNorm.*", "bias": "bias"}
 
 
-def embeddings(ours: str, theirs: str) -> list[Row]:
-    rows = [Row(f"{ours}.{own}", f"{theirs}.embeddings.{other}") for own, other in _EMBEDDINGS.items()]
-    return [*rows, Row(None, f"{theirs}.embeddings.position_ids")]
+def embedding_rows(ours: str, theirs: str) -> list[KeyRow]:
+    rows = [KeyRow(f"{ours}.{own}", f"{theirs}.embeddings.{other}") for own, other in _EMBEDDINGS.items()]
+    return [*rows, KeyRow(None, f"{theirs}.embeddings.position_ids")]
 
 
-def layer(ours: str, theirs: str, *, cross: bool) -> list[Row]:
-    rows = [Row(f"{ours}.{own}", f"{theirs}.{other}") for own, other in (_LAYER | (_CROSS if cross else {})).items()]
+def layer_rows(ours: str, theirs: str, *, cross: bool) -> list[KeyRow]:
+    rows = [KeyRow(f"{ours}.{own}", f"{theirs}.{other}") for own, other in (_LAYER | (_CROSS if cross else {})).items()]
     for own, other, parts in (
         ("attention.qkv", "attention.self", ("query", "key", "value")),
         ("cross_attention.key_value", "crossattention.self", ("key", "value")),
     ):
         if cross or own == "attention.qkv":
-            rows.append(Row(f"{ours}.{own}.*", tuple(f"{theirs}.{other}.{part}.*" for part in parts)))
+            rows.append(KeyRow(f"{ours}.{own}.*", tuple(f"{theirs}.{other}.{part}.*" for part in parts)))
     return rows
 
 
-def language_head(ours: str, theirs: str) -> list[Row]:
+def language_head_rows(ours: str, theirs: str) -> list[KeyRow]:
     """`cls.predictions`; its decoder repeats the word embeddings and the bias."""
-    rows = [Row(f"{ours}.{own}", f"{theirs}.{other}") for own, other in _HEAD.items()]
-    return [*rows, Row(None, f"{theirs}.decoder.weight"), Row(None, f"{theirs}.decoder.bias")]
+    rows = [KeyRow(f"{ours}.{own}", f"{theirs}.{other}") for own, other in _HEAD.items()]
+    return [*rows, KeyRow(None, f"{theirs}.decoder.weight"), KeyRow(None, f"{theirs}.decoder.bias")]

@@ -1,7 +1,7 @@
 """BLIP's checkpoints (Li et al., arXiv:2201.12086; salesforce/BLIP, BSD-3-Clause) ↔ vlp's config and tensors.
 
 A file holds `{'model': state, …}`: of captioning (text_decoder), VQA (text_encoder, text_decoder), matching and retrieval
-(text_encoder, projections, itm_head) or pre-training (all of them); with momentum twins (`…_m`) and queues where it has
+(text_encoder, projections, itm_head) or pre-training (all of them); with a momentum copy (`…_m`) and queues where it has
 them. `text_encoder` is our text tower, whose layers are the fusion too (`vlp.models.fusion.grounded`); in pre-training the
 decoder shares them. [DEC] and [ENC] are the last two ids of the vocabulary.
 """
@@ -17,18 +17,18 @@ import torch
 
 from vlp.checkpoints import bert_keys
 from vlp.checkpoints.checkpoint import Checkpoint, eval_transform
-from vlp.checkpoints.keys import Row, State, layers, to_ours, to_theirs
+from vlp.checkpoints.keys import KeyRow, State, count_layers, to_ours, to_theirs
 from vlp.checkpoints.salesforce import (
     VISION,
+    add_leading_dimensions,
     check_tied,
-    flattened,
+    drop_leading_dimensions,
+    join_parts,
     join_queue,
-    joined,
-    parts,
+    split_parts,
     split_queue,
-    unflattened,
 )  # fmt: skip
-from vlp.checkpoints.tensor_files import beside
+from vlp.checkpoints.tensor_files import find_beside
 from vlp.system.errors import UserError
 from vlp.system.json_files import read_json
 
@@ -45,36 +45,36 @@ def matches(state: Mapping[str, object]) -> bool:
     return "visual_encoder.pos_embed" in state and cross and not any("token_type" in key for key in state)
 
 
-def texts(ours: str = "model", twin: str = "") -> list[Row]:
+def text_rows(ours: str = "model", momentum_prefix: str = "") -> list[KeyRow]:
     """Of text tower and projections, for which the original and transformers have the same names."""
-    text = f"text_encoder{twin}"
+    text = f"text_encoder{momentum_prefix}"
     rows = [
-        *bert_keys.embeddings(f"{ours}.text", text),
-        *bert_keys.layer(f"{ours}.text.blocks.{{}}", f"{text}.encoder.layer.{{}}", cross=True),
+        *bert_keys.embedding_rows(f"{ours}.text", text),
+        *bert_keys.layer_rows(f"{ours}.text.blocks.{{}}", f"{text}.encoder.layer.{{}}", cross=True),
     ]
     for own, other in (("image", "vision"), ("text", "text")):
-        rows.append(Row(f"{ours}.projection.{own}.*", f"{other}_proj{twin}.*"))
+        rows.append(KeyRow(f"{ours}.projection.{own}.*", f"{other}_proj{momentum_prefix}.*"))
     return rows
 
 
 DECODER = [
-    *bert_keys.embeddings("model.decoder", "text_decoder.bert"),
-    *bert_keys.layer("model.decoder.blocks.{}", "text_decoder.bert.encoder.layer.{}", cross=True),
-    *bert_keys.language_head("model.decoder.head", _PREDICTIONS),
-    Row("objectives.itm.head.*", "itm_head.*"),
+    *bert_keys.embedding_rows("model.decoder", "text_decoder.bert"),
+    *bert_keys.layer_rows("model.decoder.blocks.{}", "text_decoder.bert.encoder.layer.{}", cross=True),
+    *bert_keys.language_head_rows("model.decoder.head", _PREDICTIONS),
+    KeyRow("objectives.itm.head.*", "itm_head.*"),
 ]
 TABLE = [
-    *(Row(f"model.vision.{own}", f"visual_encoder.{other}") for own, other in VISION.items()),
-    *(Row(f"momentum.model.vision.{own}", f"visual_encoder_m.{other}") for own, other in VISION.items()),
-    *texts(),
-    *texts("momentum.model", "_m"),
+    *(KeyRow(f"model.vision.{own}", f"visual_encoder.{other}") for own, other in VISION.items()),
+    *(KeyRow(f"momentum.model.vision.{own}", f"visual_encoder_m.{other}") for own, other in VISION.items()),
+    *text_rows(),
+    *text_rows("momentum.model", "_m"),
     *DECODER,
-    Row("model.projection.temperature", "temp"),
-    Row("objectives.itc.image_queue.embed", "image_queue", transpose=True),
-    Row("objectives.itc.text_queue.embed", "text_queue", transpose=True),
+    KeyRow("model.projection.temperature", "temp"),
+    KeyRow("objectives.itc.image_queue.embed", "image_queue", transpose=True),
+    KeyRow("objectives.itc.text_queue.embed", "text_queue", transpose=True),
 ]
 # retrieval's queue knows which image a feature is of, and calls its pointer otherwise
-_QUEUE = {False: [Row("pointer", "queue_ptr")], True: [Row("pointer", "ptr_queue"), Row("id", "idx_queue")]}
+_QUEUE = {False: [KeyRow("pointer", "queue_ptr")], True: [KeyRow("pointer", "ptr_queue"), KeyRow("id", "idx_queue")]}
 
 
 def read(state: State, path: Path, architecture: dict[str, Any]) -> Checkpoint:
@@ -83,43 +83,43 @@ def read(state: State, path: Path, architecture: dict[str, Any]) -> Checkpoint:
     if bias in state:  # the copy that grew with the vocabulary
         state = {**state, f"{_PREDICTIONS}.bias": state[bias]}
     check_tied(state, *TIED)
-    ours = flattened(to_ours(state, [*TABLE, *_QUEUE["idx_queue" in state]]))
+    ours = drop_leading_dimensions(to_ours(state, [*TABLE, *_QUEUE["idx_queue" in state]]))
     if "pointer" in ours:
         if "id" in ours:
             ours["id"] = ours["id"].masked_fill(ours["id"] < 0, -1)  # -100 in a new queue
         split_queue(ours)
-    told: dict[str, Any] = {}
+    file_config: dict[str, Any] = {}
     for file, names in (
-        (beside(path, "med_config.json", "bert_config.json"), _BERT_CONFIG),
-        (beside(path, "fixture_vision.json"), {"num_heads": "vision_heads"}),
+        (find_beside(path, "med_config.json", "bert_config.json"), _BERT_CONFIG),
+        (find_beside(path, "fixture_vision.json"), {"num_heads": "vision_heads"}),
     ):
         content = read_json(file) if file else {}
-        told |= {ours: content[theirs] for theirs, ours in names.items() if theirs in content}
-    vocabulary = beside(path, "vocab.txt")
+        file_config |= {ours: content[theirs] for theirs, ours in names.items() if theirs in content}
+    vocabulary = find_beside(path, "vocab.txt")
     if "activation" in architecture:  # of all towers; the file beside tells the text layers' only
-        told["vision_activation"] = architecture["activation"]
-    return assemble(ours, told | architecture, vocabulary.parent if vocabulary else None)
+        file_config["vision_activation"] = architecture["activation"]
+    return build_checkpoint(ours, file_config | architecture, vocabulary.parent if vocabulary else None)
 
 
-def assemble(ours: State, told: dict[str, Any], vocabulary: Path | None) -> Checkpoint:
+def build_checkpoint(ours: State, file_config: dict[str, Any], vocabulary: Path | None) -> Checkpoint:
     """Config and checkpoint of tensors under our names.
 
-    told: image_size (default: of whole patches), vision_heads, text_heads, vision_activation, activation and text_norm_eps
+    file_config: image_size (default: of whole patches), vision_heads, text_heads, vision_activation, activation and text_norm_eps
     (of the text layers), norm_eps (of the vision tower), dropout, label_smoothing; question_start_id and start_id instead
     of [ENC] and [DEC].
     """
     if "model.projection.image.weight" in ours and "model.projection.temperature" not in ours:
         # the file has none and its code gives the cosine itself as similarity
         ours["model.projection.temperature"] = torch.ones(())
-    model = _model(ours, told)
-    state, heads, momentum = parts(ours)
+    model = _model_config(ours, file_config)
+    state, heads, momentum = split_parts(ours)
     if momentum:
-        _complete(momentum, state, heads)
+        _complete_momentum(momentum, state, heads)
     return Checkpoint(
         config={
             "model": model,
             "transform": eval_transform(model["vision"]["image_size"], "squash"),
-            "objectives": _objectives(ours, model, told.get("label_smoothing", 0.1)),
+            "objectives": _objective_configs(ours, model, file_config.get("label_smoothing", 0.1)),
             "tokenizer": {
                 "_target_": "vlp.tokenizers.wordpiece.WordPieceTokenizer",
                 "extra_tokens": ["[DEC]", "[ENC]"],
@@ -135,8 +135,8 @@ def assemble(ours: State, told: dict[str, Any], vocabulary: Path | None) -> Chec
     )
 
 
-def _complete(momentum: State, state: State, heads: State) -> None:
-    """What BLIP has no twin of moves with the model: heads, and what the decoder does not share with the text tower."""
+def _complete_momentum(momentum: State, state: State, heads: State) -> None:
+    """What BLIP keeps no momentum copy of moves with the model: heads, and what the decoder does not share with the text tower."""
     for key, value in state.items():
         part, _, name = key.partition(".")
         shared = part == "decoder" and not {"attention", "norm1", "head"} & set(name.split("."))
@@ -146,10 +146,10 @@ def _complete(momentum: State, state: State, heads: State) -> None:
             momentum.setdefault(f"objectives.{key}", value)
 
 
-def _model(ours: State, told: dict[str, Any]) -> dict[str, Any]:
+def _model_config(ours: State, file_config: dict[str, Any]) -> dict[str, Any]:
     shape = {key.removeprefix("model."): tuple(value.shape) for key, value in ours.items()}
     vision_width, _, patch_size, _ = shape["vision.patches.weight"]
-    activation = told.get("activation", "gelu")
+    activation = file_config.get("activation", "gelu")
 
     def text(name: str) -> dict[str, Any]:
         vocabulary_size, width = shape[f"{name}.embedding.weight"]
@@ -157,34 +157,34 @@ def _model(ours: State, told: dict[str, Any]) -> dict[str, Any]:
             "vocabulary_size": vocabulary_size,
             "context_length": shape[f"{name}.positions.weight"][0],
             "width": width,
-            "layers": layers(ours, f"model.{name}.blocks."),
-            "heads": told.get("text_heads"),
+            "layers": count_layers(ours, f"model.{name}.blocks."),
+            "heads": file_config.get("text_heads"),
             "hidden_width": shape[f"{name}.blocks.0.mlp.fc1.bias"][0],
             "activation": activation,
             "token_types": 0,
-            "dropout": told.get("dropout", 0.1),
-            "norm_eps": told.get("text_norm_eps", 1e-12),
+            "dropout": file_config.get("dropout", 0.1),
+            "norm_eps": file_config.get("text_norm_eps", 1e-12),
             "memory_width": shape[f"{name}.blocks.0.cross_attention.key_value.weight"][1],
         }
 
     model: dict[str, Any] = {"_target_": "vlp.models.vlm.VisionLanguageModel"}
     model["vision"] = {
         "_target_": "vlp.models.vision.clip_vit.ClipVit",
-        "image_size": told.get("image_size", patch_size * math.isqrt(shape["vision.positions"][0] - 1)),
+        "image_size": file_config.get("image_size", patch_size * math.isqrt(shape["vision.positions"][0] - 1)),
         "patch_size": patch_size,
         "width": vision_width,
-        "layers": layers(ours, "model.vision.blocks."),
-        "heads": told.get("vision_heads"),
+        "layers": count_layers(ours, "model.vision.blocks."),
+        "heads": file_config.get("vision_heads"),
         "mlp_ratio": shape["vision.blocks.0.mlp.fc1.bias"][0] / vision_width,
-        "activation": told.get("vision_activation", "gelu"),
-        "norm_eps": told.get("norm_eps", 1e-6), "pre_norm": False, "patch_bias": True, "norm_states": True,
+        "activation": file_config.get("vision_activation", "gelu"),
+        "norm_eps": file_config.get("norm_eps", 1e-6), "pre_norm": False, "patch_bias": True, "norm_states": True,
     }  # fmt: skip
     if "text.embedding.weight" in shape:
         model["text"] = {"_target_": "vlp.models.text.bert.BertText", **text("text")}
         vocabulary_size, width = shape["text.embedding.weight"]
         model["fusion"] = {
             "_target_": "vlp.models.fusion.grounded.GroundedFusion", "image_width": vision_width, "text_width": width,
-            "start_id": told.get("question_start_id", vocabulary_size - 1),
+            "start_id": file_config.get("question_start_id", vocabulary_size - 1),
         }  # fmt: skip
     if "projection.image.weight" in shape:
         model["projection"] = {
@@ -194,13 +194,13 @@ def _model(ours: State, told: dict[str, Any]) -> dict[str, Any]:
     if "decoder.embedding.weight" in shape:
         model["decoder"] = {
             "_target_": "vlp.models.decoder.causal.CausalDecoder", **text("decoder"),
-            "start_id": told.get("start_id", shape["decoder.embedding.weight"][0] - 2),
+            "start_id": file_config.get("start_id", shape["decoder.embedding.weight"][0] - 2),
             "shared": "projection.image.weight" in shape,  # pre-training alone has both
         }  # fmt: skip
     return model
 
 
-def _objectives(ours: State, model: dict[str, Any], smoothing: float) -> dict[str, dict[str, Any]]:
+def _objective_configs(ours: State, model: dict[str, Any], smoothing: float) -> dict[str, dict[str, Any]]:
     nodes: dict[str, dict[str, Any]] = {}
     if "objectives.itc.image_queue.embed" in ours:
         size, joint = ours["objectives.itc.image_queue.embed"].shape
@@ -228,7 +228,7 @@ def write(checkpoint: Checkpoint, path: Path) -> None:
     for name, target in targets.items():
         if name in model and not model[name]["_target_"].endswith(target):
             raise UserError(f"BLIP's format holds only {target[1:]} as {name}, not {model[name]['_target_']}")
-    ours = unflattened(joined(checkpoint.state, checkpoint.heads, checkpoint.momentum))
+    ours = add_leading_dimensions(join_parts(checkpoint.state, checkpoint.heads, checkpoint.momentum))
     kept = ("momentum.model.vision.", "momentum.model.text.", "momentum.model.projection.")
     ours = {key: value for key, value in ours.items() if not key.startswith("momentum.") or key.startswith(kept)}
     ours.pop("momentum.model.projection.temperature", None)

@@ -1,6 +1,6 @@
-"""OpenAI CLIP: the bare state dict that `clip.load` takes, or the TorchScript archives in which the weights came.
+"""OpenAI CLIP: the plain state dict that `clip.load` takes, or the TorchScript archives in which the weights came.
 
-The architecture is in the shapes, but for the numbers of heads (width / 64 unless told) and the activation. OpenAI's
+The architecture is in the shapes, but for the numbers of heads (width / 64 unless given) and the activation. OpenAI's
 `convert_weights` leaves convolutions, linear maps and projections in float16, the rest in float32.
 """
 
@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from vlp.checkpoints.checkpoint import Checkpoint, eval_transform
-from vlp.checkpoints.keys import Row, State, layers, to_ours, to_theirs
+from vlp.checkpoints.keys import KeyRow, State, count_layers, to_ours, to_theirs
 from vlp.system.errors import UserError
 from vlp.system.json_files import read_json
 
@@ -26,7 +26,7 @@ _HALF = re.compile(
 )
 
 
-def _blocks(ours: str, theirs: str) -> list[Row]:
+def _block_rows(ours: str, theirs: str) -> list[KeyRow]:
     names = {
         "norm1.*": "ln_1.*",
         "attention.qkv.*": "attn.in_proj_*",
@@ -35,59 +35,60 @@ def _blocks(ours: str, theirs: str) -> list[Row]:
         "mlp.fc1.*": "mlp.c_fc.*",
         "mlp.fc2.*": "mlp.c_proj.*",
     }
-    return [Row(f"{ours}.blocks.{{}}.{a}", f"{theirs}transformer.resblocks.{{}}.{b}") for a, b in names.items()]
+    return [KeyRow(f"{ours}.blocks.{{}}.{a}", f"{theirs}transformer.resblocks.{{}}.{b}") for a, b in names.items()]
 
 
 VIT = [
-    Row("vision.class_token", "visual.class_embedding"),
-    Row("vision.positions", "visual.positional_embedding"),
-    Row("vision.patches.weight", "visual.conv1.weight"),
-    Row("vision.norm_pre.*", "visual.ln_pre.*"),
-    *_blocks("vision", "visual."),
-    Row("vision.norm_post.*", "visual.ln_post.*"),
-    Row("projection.image.weight", "visual.proj", transpose=True),
+    KeyRow("vision.class_token", "visual.class_embedding"),
+    KeyRow("vision.positions", "visual.positional_embedding"),
+    KeyRow("vision.patches.weight", "visual.conv1.weight"),
+    KeyRow("vision.norm_pre.*", "visual.ln_pre.*"),
+    *_block_rows("vision", "visual."),
+    KeyRow("vision.norm_post.*", "visual.ln_post.*"),
+    KeyRow("projection.image.weight", "visual.proj", transpose=True),
 ]
-RESNET = [Row(f"vision.{name}", f"visual.{name}") for name in ("conv{}.weight", "bn{}.*", "layer{}.*", "attnpool.*")]
+RESNET = [KeyRow(f"vision.{name}", f"visual.{name}") for name in ("conv{}.weight", "bn{}.*", "layer{}.*", "attnpool.*")]
 
 
-def text(prefix: str = "") -> list[Row]:
+def text_rows(prefix: str = "") -> list[KeyRow]:
     return [
-        Row("text.embedding.weight", f"{prefix}token_embedding.weight"),
-        Row("text.positions", f"{prefix}positional_embedding"),
-        *_blocks("text", prefix),
-        Row("text.norm.*", f"{prefix}ln_final.*"),
-        Row("projection.text.weight", f"{prefix}text_projection", transpose=True),
+        KeyRow("text.embedding.weight", f"{prefix}token_embedding.weight"),
+        KeyRow("text.positions", f"{prefix}positional_embedding"),
+        *_block_rows("text", prefix),
+        KeyRow("text.norm.*", f"{prefix}ln_final.*"),
+        KeyRow("projection.text.weight", f"{prefix}text_projection", transpose=True),
     ]
 
 
-SCALE = [Row("projection.logit_scale", "logit_scale")]
-ARCHIVE = [Row(None, name) for name in ("input_resolution", "context_length", "vocab_size")]
+SCALE = [KeyRow("projection.logit_scale", "logit_scale")]
+ARCHIVE = [KeyRow(None, name) for name in ("input_resolution", "context_length", "vocab_size")]
 
 
 def matches(state: Mapping[str, object]) -> bool:
     return "visual.conv1.weight" in state and "token_embedding.weight" in state and "text_projection" in state
 
 
-def table(state: Mapping[str, object]) -> list[Row]:
+def key_table(state: Mapping[str, object]) -> list[KeyRow]:
     """The rows for a state dict of either side."""
     resnet = "visual.layer1.0.conv1.weight" in state or "vision.layer1.0.conv1.weight" in state
-    return [*(RESNET if resnet else VIT), *text(), *SCALE, *ARCHIVE]
+    return [*(RESNET if resnet else VIT), *text_rows(), *SCALE, *ARCHIVE]
 
 
 def read(state: Mapping[str, Tensor], path: Path, architecture: dict[str, Any]) -> Checkpoint:
     """The architecture also from a JSON of the same name, or `config.json`, with CLIP's constructor arguments."""
-    ours = to_ours(state, table(state))
+    ours = to_ours(state, key_table(state))
     beside = next((f for f in (path.with_suffix(".json"), path.parent / "config.json") if f.is_file()), None)
-    told = read_json(beside) if beside else {}
-    told = {"text_heads": told.get("transformer_heads"), "vision_heads": told.get("vision_heads")} | architecture
-    model = infer(ours, **{key: value for key, value in told.items() if key in _TOLD and value is not None})
+    file_config = read_json(beside) if beside else {}
+    heads = {"text_heads": file_config.get("transformer_heads"), "vision_heads": file_config.get("vision_heads")}
+    options = heads | architecture
+    model = infer_config(ours, **{key: value for key, value in options.items() if key in _FILE_OPTIONS and value is not None})
     return Checkpoint(config={"model": model, "transform": eval_transform(model["vision"]["image_size"])}, state=ours)
 
 
-_TOLD = ("vision_heads", "text_heads", "activation")
+_FILE_OPTIONS = ("vision_heads", "text_heads", "activation")
 
 
-def infer(
+def infer_config(
     state: State, *, vision_heads: int | None = None, text_heads: int | None = None, activation: str = "quick_gelu"
 ) -> dict[str, Any]:
     """The model's config out of the shapes of our state."""
@@ -98,7 +99,7 @@ def infer(
         "vocabulary_size": vocabulary_size,
         "context_length": shape["text.positions"][0],
         "width": text_width,
-        "layers": layers(state, "text.blocks."),
+        "layers": count_layers(state, "text.blocks."),
         "heads": text_heads,
         "mlp_ratio": shape["text.blocks.0.mlp.fc1.bias"][0] / text_width,
         "activation": activation,
@@ -123,7 +124,7 @@ def _infer_vision(
         return {
             "_target_": "vlp.models.vision.clip_resnet.ClipResNet",
             "image_size": 32 * math.isqrt(shape["vision.attnpool.positional_embedding"][0] - 1),
-            "layers": [layers(state, f"vision.layer{stage}.") for stage in (1, 2, 3, 4)],
+            "layers": [count_layers(state, f"vision.layer{stage}.") for stage in (1, 2, 3, 4)],
             "stem_width": shape["vision.layer1.0.conv1.weight"][0],
             "width": shape["vision.attnpool.c_proj.weight"][0],
             "heads": heads,
@@ -134,7 +135,7 @@ def _infer_vision(
         "image_size": patch_size * math.isqrt(shape["vision.positions"][0] - 1),
         "patch_size": patch_size,
         "width": width,
-        "layers": layers(state, "vision.blocks."),
+        "layers": count_layers(state, "vision.blocks."),
         "heads": heads,
         "mlp_ratio": shape["vision.blocks.0.mlp.fc1.bias"][0] / width,
         "activation": activation,
@@ -145,31 +146,31 @@ def write(config: dict[str, Any], state: State, path: Path) -> None:
     """float16 where OpenAI has it, unless a value would change by it: then the file stays float32, which `clip.load`
     takes as well. What OpenAI's code could not run as the same model is refused.
     """
-    _check(config["model"])
-    theirs = to_theirs(state, [row for row in table(state) if row.ours])
+    _check_writable(config["model"])
+    theirs = to_theirs(state, [row for row in key_table(state) if row.ours])
     theirs = {key: value.float() if value.is_floating_point() else value for key, value in theirs.items()}
     half = {key: value.half() for key, value in theirs.items() if _HALF.fullmatch(key)}
     if all(torch.equal(value.float(), theirs[key]) for key, value in half.items()):
         theirs |= half
     torch.save(theirs, path)
     vision, tower = (config["model"][name] for name in ("vision", "text"))
-    if any(t.get("heads") not in (None, _width(t) / 64) for t in (vision, tower)):
+    if any(t.get("heads") not in (None, _tower_width(t) / 64) for t in (vision, tower)):
         heads = {"vision_heads": vision.get("heads"), "transformer_heads": tower.get("heads")}
         path.with_suffix(".json").write_text(json.dumps(heads) + "\n")
 
 
-def _width(tower: dict[str, Any]) -> int:
+def _tower_width(tower: dict[str, Any]) -> int:
     return 32 * tower["stem_width"] if "stem_width" in tower else tower["width"]
 
 
-def _check(model: dict[str, Any]) -> None:
+def _check_writable(model: dict[str, Any]) -> None:
     """What OpenAI's code would fail on is let through, as we read it; what it would silently run otherwise is not."""
     reasons = []
     for name in ("vision", "text"):
         tower = model[name]
         if not tower["_target_"].rpartition(".")[2].startswith("Clip"):
             raise UserError(f"OpenAI's format holds only CLIP's own towers; the {name} tower is a {tower['_target_']}")
-        if tower.get("heads") is not None and tower["heads"] != _width(tower) // 64 > 0:
+        if tower.get("heads") is not None and tower["heads"] != _tower_width(tower) // 64 > 0:
             reasons.append(f"{name}.heads={tower['heads']}")
         usual = {"activation": "quick_gelu", "norm_eps": 1e-5, "causal": True} | (
             {"pool": "class"} if name == "vision" else {}

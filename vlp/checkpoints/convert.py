@@ -37,8 +37,8 @@ def convert(source: Path, destination: Path, format: str, **architecture: Any) -
 
 
 def _write(checkpoint: Checkpoint, source: Path, destination: Path, format: str) -> None:
-    if format == "vlp" and sharded.matches(source):
-        return torch.save(sharded.read(source), destination)  # with all that a run needs to go on
+    if format == "vlp" and sharded.is_sharded(source):
+        return torch.save(sharded.read(source), destination)  # with all that a run needs to continue
     if format == "vlp":
         return load.save(checkpoint, destination)
     checkpoint.heads.pop("retrieval.mix", None)  # how it was measured, of which other formats know nothing

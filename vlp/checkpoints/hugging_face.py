@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 
 from vlp.checkpoints import preprocessing, tensor_files
 from vlp.checkpoints.checkpoint import Checkpoint, eval_transform
-from vlp.checkpoints.keys import Row, State, to_ours, to_theirs
+from vlp.checkpoints.keys import KeyRow, State, to_ours, to_theirs
 from vlp.system.errors import UserError
 from vlp.system.json_files import read_json
 
@@ -24,82 +24,82 @@ KINDS = ("clip", "vision-text-dual-encoder", "vilt", "blip")  # the last two in 
 ACTIVATIONS = {"quick_gelu": "quick_gelu", "gelu": "gelu", "gelu_pytorch_tanh": "gelu_tanh"}
 
 
-def _blocks(ours: str, theirs: str) -> list[Row]:
+def _block_rows(ours: str, theirs: str) -> list[KeyRow]:
     a, b = f"{ours}.blocks.{{}}.", f"{theirs}.encoder.layers.{{}}."
     return [
-        Row(f"{a}norm1.*", f"{b}layer_norm1.*"),
-        Row(f"{a}attention.qkv.weight", tuple(f"{b}self_attn.{x}_proj.weight" for x in "qkv")),
-        Row(f"{a}attention.qkv.bias", tuple(f"{b}self_attn.{x}_proj.bias" for x in "qkv")),
-        Row(f"{a}attention.out.*", f"{b}self_attn.out_proj.*"),
-        Row(f"{a}norm2.*", f"{b}layer_norm2.*"),
-        Row(f"{a}mlp.*", f"{b}mlp.*"),
+        KeyRow(f"{a}norm1.*", f"{b}layer_norm1.*"),
+        KeyRow(f"{a}attention.qkv.weight", tuple(f"{b}self_attn.{x}_proj.weight" for x in "qkv")),
+        KeyRow(f"{a}attention.qkv.bias", tuple(f"{b}self_attn.{x}_proj.bias" for x in "qkv")),
+        KeyRow(f"{a}attention.out.*", f"{b}self_attn.out_proj.*"),
+        KeyRow(f"{a}norm2.*", f"{b}layer_norm2.*"),
+        KeyRow(f"{a}mlp.*", f"{b}mlp.*"),
     ]
 
 
 CLIP = [
-    Row("vision.class_token", "vision_model.embeddings.class_embedding"),
-    Row("vision.positions", "vision_model.embeddings.position_embedding.weight"),
-    Row("vision.patches.weight", "vision_model.embeddings.patch_embedding.weight"),
-    Row("vision.norm_pre.*", "vision_model.pre_layrnorm.*"),
-    *_blocks("vision", "vision_model"),
-    Row("vision.norm_post.*", "vision_model.post_layernorm.*"),
-    Row("projection.image.weight", "visual_projection.weight"),
-    Row("text.embedding.weight", "text_model.embeddings.token_embedding.weight"),
-    Row("text.positions", "text_model.embeddings.position_embedding.weight"),
-    *_blocks("text", "text_model"),
-    Row("text.norm.*", "text_model.final_layer_norm.*"),
-    Row("projection.text.weight", "text_projection.weight"),
-    Row("projection.logit_scale", "logit_scale"),
-    Row(None, "vision_model.embeddings.position_ids"),
-    Row(None, "text_model.embeddings.position_ids"),
+    KeyRow("vision.class_token", "vision_model.embeddings.class_embedding"),
+    KeyRow("vision.positions", "vision_model.embeddings.position_embedding.weight"),
+    KeyRow("vision.patches.weight", "vision_model.embeddings.patch_embedding.weight"),
+    KeyRow("vision.norm_pre.*", "vision_model.pre_layrnorm.*"),
+    *_block_rows("vision", "vision_model"),
+    KeyRow("vision.norm_post.*", "vision_model.post_layernorm.*"),
+    KeyRow("projection.image.weight", "visual_projection.weight"),
+    KeyRow("text.embedding.weight", "text_model.embeddings.token_embedding.weight"),
+    KeyRow("text.positions", "text_model.embeddings.position_embedding.weight"),
+    *_block_rows("text", "text_model"),
+    KeyRow("text.norm.*", "text_model.final_layer_norm.*"),
+    KeyRow("projection.text.weight", "text_projection.weight"),
+    KeyRow("projection.logit_scale", "logit_scale"),
+    KeyRow(None, "vision_model.embeddings.position_ids"),
+    KeyRow(None, "text_model.embeddings.position_ids"),
 ]
 DUAL = [
-    Row("vision.backbone.*", "vision_model.*"),
-    Row("text.backbone.*", "text_model.*"),
-    Row("projection.image.weight", "visual_projection.weight"),
-    Row("projection.text.weight", "text_projection.weight"),
-    Row("projection.logit_scale", "logit_scale"),
+    KeyRow("vision.backbone.*", "vision_model.*"),
+    KeyRow("text.backbone.*", "text_model.*"),
+    KeyRow("projection.image.weight", "visual_projection.weight"),
+    KeyRow("projection.text.weight", "text_projection.weight"),
+    KeyRow("projection.logit_scale", "logit_scale"),
 ]
 
 
 def read(folder: Path, architecture: dict[str, Any]) -> Checkpoint:
     """Without a file of its preprocessing only CLIP's own is known."""
-    told = read_json(folder / "config.json")
-    refuse(architecture)
+    file_config = read_json(folder / "config.json")
+    refuse_unknown_options(architecture)
     transform = None
-    if told.get("model_type") == "clip":
-        model, state = _clip_config(told), to_ours(weights(folder), CLIP)
+    if file_config.get("model_type") == "clip":
+        model, state = _clip_config(file_config), to_ours(read_weights(folder), CLIP)
         transform = eval_transform(model["vision"]["image_size"])
-    elif told.get("model_type") == "vision-text-dual-encoder":
+    elif file_config.get("model_type") == "vision-text-dual-encoder":
         model, state = _read_dual(folder)
     else:
-        raise UserError(f"{folder} holds a {told.get('model_type')!r} model; vlp reads {', '.join(KINDS)}")
+        raise UserError(f"{folder} holds a {file_config.get('model_type')!r} model; vlp reads {', '.join(KINDS)}")
     config = {"model": model, "transform": transform}
-    preprocessing.apply(config, folder)
+    preprocessing.add_preprocessing(config, folder)
     return Checkpoint(config=config, state=state, vocabulary=folder)
 
 
-def weights(folder: Path) -> State:
+def read_weights(folder: Path) -> State:
     names = sorted(folder.glob("model*.safetensors")) or sorted(folder.glob("pytorch_model*.bin"))
     if not names:
         raise FileNotFoundError(f"{folder} has a config.json but neither model.safetensors nor pytorch_model.bin")
     return {key: value for file in names for key, value in tensor_files.read(file).items()}
 
 
-def refuse(architecture: dict[str, Any]) -> None:
+def refuse_unknown_options(architecture: dict[str, Any]) -> None:
     if architecture:
         raise UserError(f"a Hugging Face folder says its architecture itself; {', '.join(architecture)} cannot be set")
 
 
-def activation(name: str, model: str) -> str:
+def activation_name(name: str, model: str) -> str:
     """Our name of transformers' activation."""
     if name not in ACTIVATIONS:
         raise UserError(f"vlp's {model} has no activation {name}: it knows {', '.join(ACTIVATIONS)}")
     return ACTIVATIONS[name]
 
 
-def _clip_config(told: dict[str, Any]) -> dict[str, Any]:
-    config: Any = transformers.CLIPConfig(**told)  # fills in what the file leaves to the defaults
+def _clip_config(file_config: dict[str, Any]) -> dict[str, Any]:
+    config: Any = transformers.CLIPConfig(**file_config)  # fills in what the file leaves to the defaults
     vision, text = config.vision_config, config.text_config
 
     def tower(side: Any) -> dict[str, Any]:
@@ -108,7 +108,7 @@ def _clip_config(told: dict[str, Any]) -> dict[str, Any]:
             "layers": side.num_hidden_layers,
             "heads": side.num_attention_heads,
             "mlp_ratio": side.intermediate_size / side.hidden_size,
-            "activation": activation(side.hidden_act, "CLIP"),
+            "activation": activation_name(side.hidden_act, "CLIP"),
             "norm_eps": side.layer_norm_eps,
         }
 
@@ -175,15 +175,15 @@ def write(config: dict[str, Any], state: State, folder: Path) -> None:
     dual = [model[name]["_target_"].rpartition(".")[2] for name in ("vision", "text")]
     if dual == ["TransformersVision", "TransformersText"]:
         _write_dual(model, state, folder)
-        return preprocessing.write(folder, "CLIPImageProcessor", config)
+        return preprocessing.write_preprocessing(folder, "CLIPImageProcessor", config)
     if dual != ["ClipVit", "ClipText"]:
         raise UserError(f"transformers has no model with a {dual[0]} and a {dual[1]}")
     dtypes = {value.dtype for value in state.values()}
-    theirs = to_theirs(state if len(dtypes) == 1 else tensor_files.float32(state), CLIP)
-    told = _clip_json(model, theirs)
+    theirs = to_theirs(state if len(dtypes) == 1 else tensor_files.to_float32(state), CLIP)
+    file_config = _clip_json(model, theirs)
     save_file(theirs, folder / "model.safetensors", metadata={"format": "pt"})
-    (folder / "config.json").write_text(json.dumps(told, indent=2) + "\n")
-    preprocessing.write(folder, "CLIPImageProcessor", config)
+    (folder / "config.json").write_text(json.dumps(file_config, indent=2) + "\n")
+    preprocessing.write_preprocessing(folder, "CLIPImageProcessor", config)
 
 
 def _clip_json(model: dict[str, Any], theirs: State) -> dict[str, Any]:
@@ -236,5 +236,5 @@ def _write_dual(model: dict[str, Any], state: State, folder: Path) -> None:
         projection_dim=model["projection"]["width"],
     )
     dual = transformers.VisionTextDualEncoderModel(config)
-    dual.load_state_dict(to_theirs(tensor_files.float32(state), DUAL))
+    dual.load_state_dict(to_theirs(tensor_files.to_float32(state), DUAL))
     dual.save_pretrained(folder)

@@ -1,7 +1,7 @@
 """Hugging Face folders of BLIP (`config.json` with model_type blip, and weights) ↔ vlp's config and state.
 
 transformers leaves the tied decoder out of the file, gives the vision tower's norms the epsilon of its config (1e-5 unless
-told, where the original has 1e-6), smooths no labels unless told, and feeds questions with their own [CLS], not [ENC].
+told, where the original has 1e-6), smooths no labels unless asked to, and feeds questions with their own [CLS], not [ENC].
 Strings are cleaned and cut as the original was trained on them (lower case, no punctuation, 35 tokens); transformers' own
 processor leaves them as they are, which gives other numbers for "A dog." and the same for "a dog".
 """
@@ -17,23 +17,23 @@ from safetensors.torch import save_file
 
 from vlp.checkpoints import blip, hugging_face, preprocessing
 from vlp.checkpoints.checkpoint import Checkpoint
-from vlp.checkpoints.keys import Row, to_ours, to_theirs
-from vlp.checkpoints.salesforce import check_tied, flattened, unflattened
+from vlp.checkpoints.keys import KeyRow, to_ours, to_theirs
+from vlp.checkpoints.salesforce import add_leading_dimensions, check_tied, drop_leading_dimensions
 from vlp.system.errors import UserError
 from vlp.system.json_files import read_json
 
 _LAYER = "vision_model.encoder.layers.{}"
 TABLE = [
-    Row("model.vision.class_token", "vision_model.embeddings.class_embedding"),
-    Row("model.vision.positions", "vision_model.embeddings.position_embedding"),
-    Row("model.vision.patches.*", "vision_model.embeddings.patch_embedding.*"),
-    Row("model.vision.blocks.{}.norm1.*", f"{_LAYER}.layer_norm1.*"),
-    Row("model.vision.blocks.{}.attention.qkv.*", f"{_LAYER}.self_attn.qkv.*"),
-    Row("model.vision.blocks.{}.attention.out.*", f"{_LAYER}.self_attn.projection.*"),
-    Row("model.vision.blocks.{}.norm2.*", f"{_LAYER}.layer_norm2.*"),
-    Row("model.vision.blocks.{}.mlp.*", f"{_LAYER}.mlp.*"),
-    Row("model.vision.norm_post.*", "vision_model.post_layernorm.*"),
-    *blip.texts(),
+    KeyRow("model.vision.class_token", "vision_model.embeddings.class_embedding"),
+    KeyRow("model.vision.positions", "vision_model.embeddings.position_embedding"),
+    KeyRow("model.vision.patches.*", "vision_model.embeddings.patch_embedding.*"),
+    KeyRow("model.vision.blocks.{}.norm1.*", f"{_LAYER}.layer_norm1.*"),
+    KeyRow("model.vision.blocks.{}.attention.qkv.*", f"{_LAYER}.self_attn.qkv.*"),
+    KeyRow("model.vision.blocks.{}.attention.out.*", f"{_LAYER}.self_attn.projection.*"),
+    KeyRow("model.vision.blocks.{}.norm2.*", f"{_LAYER}.layer_norm2.*"),
+    KeyRow("model.vision.blocks.{}.mlp.*", f"{_LAYER}.mlp.*"),
+    KeyRow("model.vision.norm_post.*", "vision_model.post_layernorm.*"),
+    *blip.text_rows(),
     *blip.DECODER,
 ]
 KINDS = ("BlipForConditionalGeneration", "BlipForQuestionAnswering", "BlipForImageTextRetrieval")
@@ -44,23 +44,23 @@ def matches(folder: Path) -> bool:
 
 
 def read(folder: Path, architecture: dict[str, Any]) -> Checkpoint:
-    hugging_face.refuse(architecture)
-    told = read_json(folder / "config.json")
-    kind = (told.get("architectures") or ["a BLIP of no known kind"])[0]
+    hugging_face.refuse_unknown_options(architecture)
+    file_config = read_json(folder / "config.json")
+    kind = (file_config.get("architectures") or ["a BLIP of no known kind"])[0]
     if kind not in KINDS:
         raise UserError(f"{folder} holds {kind}; vlp reads {', '.join(KINDS)}")
-    config: Any = transformers.BlipConfig(**told)  # fills in what the file leaves to the defaults
+    config: Any = transformers.BlipConfig(**file_config)  # fills in what the file leaves to the defaults
     vision, text = config.vision_config, config.text_config
-    state = hugging_face.weights(folder)
+    state = hugging_face.read_weights(folder)
     check_tied(state, *blip.TIED)
-    checkpoint = blip.assemble(
-        flattened(to_ours(state, TABLE)),
+    checkpoint = blip.build_checkpoint(
+        drop_leading_dimensions(to_ours(state, TABLE)),
         {
             "vision_heads": vision.num_attention_heads,
             "text_heads": text.num_attention_heads,
             "image_size": vision.image_size,
-            "vision_activation": hugging_face.activation(vision.hidden_act, "BLIP"),
-            "activation": hugging_face.activation(text.hidden_act, "BLIP"),
+            "vision_activation": hugging_face.activation_name(vision.hidden_act, "BLIP"),
+            "activation": hugging_face.activation_name(text.hidden_act, "BLIP"),
             "norm_eps": vision.layer_norm_eps,
             "text_norm_eps": text.layer_norm_eps,
             "dropout": text.hidden_dropout_prob,
@@ -70,7 +70,7 @@ def read(folder: Path, architecture: dict[str, Any]) -> Checkpoint:
         },
         folder,
     )
-    preprocessing.apply(checkpoint.config, folder)
+    preprocessing.add_preprocessing(checkpoint.config, folder)
     return checkpoint
 
 
@@ -86,19 +86,19 @@ def write(checkpoint: Checkpoint, folder: Path) -> None:
     temperature = ours.pop("model.projection.temperature", None)
     if temperature is not None and float(temperature) != 1:
         raise UserError(f"transformers' BLIP gives bare cosines; this model divides them by {float(temperature):.4g}")
-    theirs = to_theirs(unflattened(ours), TABLE)
-    told = _json(checkpoint) | {"architectures": [kinds[parts]]}
+    theirs = to_theirs(add_leading_dimensions(ours), TABLE)
+    file_config = _config_json(checkpoint) | {"architectures": [kinds[parts]]}
     folder.mkdir(parents=True, exist_ok=True)
     save_file(
         {key: value.contiguous() for key, value in theirs.items()},
         folder / "model.safetensors",
         metadata={"format": "pt"},
     )
-    (folder / "config.json").write_text(json.dumps(told, indent=2) + "\n")
-    preprocessing.write(folder, "BlipImageProcessor", checkpoint.config)
+    (folder / "config.json").write_text(json.dumps(file_config, indent=2) + "\n")
+    preprocessing.write_preprocessing(folder, "BlipImageProcessor", checkpoint.config)
 
 
-def _json(checkpoint: Checkpoint) -> dict[str, Any]:
+def _config_json(checkpoint: Checkpoint) -> dict[str, Any]:
     model = checkpoint.config["model"]
     vision, text = model["vision"], model.get("text") or model["decoder"]
     names = {ours: theirs for theirs, ours in hugging_face.ACTIVATIONS.items()}

@@ -16,50 +16,50 @@ from safetensors.torch import save_file
 
 from vlp.checkpoints import hugging_face, preprocessing, vilt
 from vlp.checkpoints.checkpoint import Checkpoint
-from vlp.checkpoints.keys import Row, to_ours, to_theirs
+from vlp.checkpoints.keys import KeyRow, to_ours, to_theirs
 from vlp.system.errors import UserError
 from vlp.system.json_files import read_json
 
 _LAYER = "vilt.encoder.layer.{}"
 _TEXT = "vilt.embeddings.text_embeddings"
 TABLE = [
-    Row("text.embedding.weight", f"{_TEXT}.word_embeddings.weight"),
-    Row("text.positions.weight", f"{_TEXT}.position_embeddings.weight"),
-    Row("text.token_types.weight", f"{_TEXT}.token_type_embeddings.weight"),
-    Row("text.norm.*", f"{_TEXT}.LayerNorm.*"),
-    Row(None, f"{_TEXT}.position_ids"),
-    Row("vision.class_token", "vilt.embeddings.cls_token"),
-    Row("vision.positions", "vilt.embeddings.position_embeddings"),
-    Row("vision.patches.*", "vilt.embeddings.patch_embeddings.projection.*"),
-    Row("fusion.types.weight", "vilt.embeddings.token_type_embeddings.weight"),
-    Row("fusion.blocks.{}.norm1.*", f"{_LAYER}.layernorm_before.*"),
+    KeyRow("text.embedding.weight", f"{_TEXT}.word_embeddings.weight"),
+    KeyRow("text.positions.weight", f"{_TEXT}.position_embeddings.weight"),
+    KeyRow("text.token_types.weight", f"{_TEXT}.token_type_embeddings.weight"),
+    KeyRow("text.norm.*", f"{_TEXT}.LayerNorm.*"),
+    KeyRow(None, f"{_TEXT}.position_ids"),
+    KeyRow("vision.class_token", "vilt.embeddings.cls_token"),
+    KeyRow("vision.positions", "vilt.embeddings.position_embeddings"),
+    KeyRow("vision.patches.*", "vilt.embeddings.patch_embeddings.projection.*"),
+    KeyRow("fusion.types.weight", "vilt.embeddings.token_type_embeddings.weight"),
+    KeyRow("fusion.blocks.{}.norm1.*", f"{_LAYER}.layernorm_before.*"),
     *(
-        Row(
+        KeyRow(
             f"fusion.blocks.{{}}.attention.qkv.{leaf}",
             tuple(f"{_LAYER}.attention.attention.{part}.{leaf}" for part in ("query", "key", "value")),
         )
         for leaf in ("weight", "bias")
     ),
-    Row("fusion.blocks.{}.attention.out.*", f"{_LAYER}.attention.output.dense.*"),
-    Row("fusion.blocks.{}.norm2.*", f"{_LAYER}.layernorm_after.*"),
-    Row("fusion.blocks.{}.mlp.fc1.*", f"{_LAYER}.intermediate.dense.*"),
-    Row("fusion.blocks.{}.mlp.fc2.*", f"{_LAYER}.output.dense.*"),
-    Row("fusion.norm.*", "vilt.layernorm.*"),
-    Row("fusion.pooler.*", "vilt.pooler.dense.*"),
+    KeyRow("fusion.blocks.{}.attention.out.*", f"{_LAYER}.attention.output.dense.*"),
+    KeyRow("fusion.blocks.{}.norm2.*", f"{_LAYER}.layernorm_after.*"),
+    KeyRow("fusion.blocks.{}.mlp.fc1.*", f"{_LAYER}.intermediate.dense.*"),
+    KeyRow("fusion.blocks.{}.mlp.fc2.*", f"{_LAYER}.output.dense.*"),
+    KeyRow("fusion.norm.*", "vilt.layernorm.*"),
+    KeyRow("fusion.pooler.*", "vilt.pooler.dense.*"),
 ]
 _LANGUAGE = [
-    Row("mlm.head.transform.*", "mlm_score.transform.dense.*"),
-    Row("mlm.head.norm.*", "mlm_score.transform.LayerNorm.*"),
-    Row("mlm.head.decoder.weight", "mlm_score.decoder.weight"),
-    Row("mlm.head.bias", "mlm_score.decoder.bias"),
-    Row("mlm.head.bias", "mlm_score.bias"),  # before transformers 4.40
+    KeyRow("mlm.head.transform.*", "mlm_score.transform.dense.*"),
+    KeyRow("mlm.head.norm.*", "mlm_score.transform.LayerNorm.*"),
+    KeyRow("mlm.head.decoder.weight", "mlm_score.decoder.weight"),
+    KeyRow("mlm.head.bias", "mlm_score.decoder.bias"),
+    KeyRow("mlm.head.bias", "mlm_score.bias"),  # before transformers 4.40
 ]
-HEADS: dict[str, list[Row]] = {
+HEADS: dict[str, list[KeyRow]] = {
     "ViltModel": [],
     "ViltForMaskedLM": _LANGUAGE,
-    "ViltForQuestionAnswering": [Row("vqa.classifier.*", "classifier.*")],
-    "ViltForImagesAndTextClassification": [Row("nlvr2.head.*", "classifier.*")],
-    "ViltForImageAndTextRetrieval": [Row("irtr.head.*", "rank_output.*")],
+    "ViltForQuestionAnswering": [KeyRow("vqa.classifier.*", "classifier.*")],
+    "ViltForImagesAndTextClassification": [KeyRow("nlvr2.head.*", "classifier.*")],
+    "ViltForImageAndTextRetrieval": [KeyRow("irtr.head.*", "rank_output.*")],
 }
 
 
@@ -74,15 +74,15 @@ def matches(folder: Path) -> bool:
 
 
 def read(folder: Path, architecture: dict[str, Any]) -> Checkpoint:
-    hugging_face.refuse(architecture)
-    told = read_json(folder / "config.json")
-    config: Any = transformers.ViltConfig(**told)  # fills in what the file leaves to the defaults
-    kind = (told.get("architectures") or ["ViltModel"])[0]
+    hugging_face.refuse_unknown_options(architecture)
+    file_config = read_json(folder / "config.json")
+    config: Any = transformers.ViltConfig(**file_config)  # fills in what the file leaves to the defaults
+    kind = (file_config.get("architectures") or ["ViltModel"])[0]
     if kind not in HEADS:
         raise UserError(f"{folder} holds a {kind}; vlp reads {', '.join(HEADS)}")
     if not config.qkv_bias:
         raise UserError(f"{folder} holds a ViLT without biases in its attention (qkv_bias), which vlp has not")
-    state = hugging_face.weights(folder)
+    state = hugging_face.read_weights(folder)
     if not any(key.startswith("vilt.") for key in state):  # ViltModel by itself
         state = {f"vilt.{key}": value for key, value in state.items()}
     decoder, words = (state.get(key) for key in ("mlm_score.decoder.weight", f"{_TEXT}.word_embeddings.weight"))
@@ -90,17 +90,17 @@ def read(folder: Path, architecture: dict[str, Any]) -> Checkpoint:
         del state[
             "mlm_score.decoder.weight"
         ]  # tied; transformers 5 ties what is equal or not stored, whatever the config says
-    checkpoint = vilt.assemble(
-        to_ours(vilt.flattened(state), [*TABLE, *HEADS[kind]]),
+    checkpoint = vilt.build_checkpoint(
+        to_ours(vilt.drop_leading_dimensions(state), [*TABLE, *HEADS[kind]]),
         folder,
         heads=config.num_attention_heads,
         max_patches=config.max_image_length if config.max_image_length > 0 else None,
         dropout=config.hidden_dropout_prob,
-        activation=hugging_face.activation(config.hidden_act, "ViLT"),
+        activation=hugging_face.activation_name(config.hidden_act, "ViLT"),
         norm_eps=config.layer_norm_eps,
         text_norm_eps=config.layer_norm_eps,
     )
-    preprocessing.apply(checkpoint.config, folder)
+    preprocessing.add_preprocessing(checkpoint.config, folder)
     return checkpoint
 
 
@@ -118,24 +118,26 @@ def write(checkpoint: Checkpoint, folder: Path, *, head: str | None = None) -> N
     heads = {
         key: value for key, value in checkpoint.heads.items() if key.startswith(tuple(f"{name}." for name in names))
     }
-    theirs = vilt.unflattened(to_theirs({**checkpoint.state, **(heads if names else {})}, [*TABLE, *HEADS[kind]]))
+    theirs = vilt.add_leading_dimensions(
+        to_theirs({**checkpoint.state, **(heads if names else {})}, [*TABLE, *HEADS[kind]])
+    )
     if not names:
         theirs = {key.removeprefix("vilt."): value for key, value in theirs.items()}
-    told = _json(model, kind) | {"tie_word_embeddings": "mlm.head.decoder.weight" not in heads}
+    file_config = _config_json(model, kind) | {"tie_word_embeddings": "mlm.head.decoder.weight" not in heads}
     if kind == "ViltForQuestionAnswering":
-        told["id2label"] = {str(number): name for number, name in enumerate(objectives["vqa"]["answers"])}
-        told["label2id"] = {name: number for number, name in enumerate(objectives["vqa"]["answers"])}
+        file_config["id2label"] = {str(number): name for number, name in enumerate(objectives["vqa"]["answers"])}
+        file_config["label2id"] = {name: number for number, name in enumerate(objectives["vqa"]["answers"])}
     folder.mkdir(parents=True, exist_ok=True)
     save_file(
         {key: value.contiguous() for key, value in theirs.items()},
         folder / "model.safetensors",
         metadata={"format": "pt"},
     )
-    (folder / "config.json").write_text(json.dumps(told, indent=2) + "\n")
-    preprocessing.write(folder, "ViltImageProcessor", checkpoint.config)
+    (folder / "config.json").write_text(json.dumps(file_config, indent=2) + "\n")
+    preprocessing.write_preprocessing(folder, "ViltImageProcessor", checkpoint.config)
 
 
-def _json(model: dict[str, Any], kind: str) -> dict[str, Any]:
+def _config_json(model: dict[str, Any], kind: str) -> dict[str, Any]:
     vision, text, fusion = model["vision"], model["text"], model["fusion"]
     images = fusion.get("images", 1)
     names = {ours: theirs for theirs, ours in hugging_face.ACTIVATIONS.items()}

@@ -21,7 +21,7 @@ State = dict[str, Tensor]
 
 
 @dataclass(frozen=True)
-class Row:
+class KeyRow:
     """ours None = dropped on purpose.  theirs of several names = parts of ours, in this order."""
 
     ours: str | None
@@ -38,29 +38,29 @@ def _regex(pattern: str) -> re.Pattern[str]:
     return re.compile(re.escape(pattern).replace(r"\{\}", r"(\d+)").replace(r"\*", "(.+)"))
 
 
-def _fill(pattern: str, groups: Sequence[str]) -> str:
+def _fill_pattern(pattern: str, groups: Sequence[str]) -> str:
     values = iter(groups)
     return re.sub(r"\{\}|\*", lambda _: next(values), pattern)
 
 
-def to_ours(state: Mapping[str, Tensor], rows: Iterable[Row]) -> State:
+def to_ours(state: Mapping[str, Tensor], rows: Iterable[KeyRow]) -> State:
     rest, result = dict(state), State()
     for row in rows:
         for key in list(rest):
             found = _regex(row.parts[0]).fullmatch(key)
-            names = [_fill(part, found.groups()) for part in row.parts] if found else []
+            names = [_fill_pattern(part, found.groups()) for part in row.parts] if found else []
             if not found or not all(name in rest for name in names):
                 continue
             parts = [rest.pop(name) for name in names]
             if row.ours is not None:
                 tensor = parts[0] if len(parts) == 1 else torch.cat(parts)
-                result[_fill(row.ours, found.groups())] = tensor.T.contiguous() if row.transpose else tensor
+                result[_fill_pattern(row.ours, found.groups())] = tensor.T.contiguous() if row.transpose else tensor
     if rest:
-        raise UserError(f"this checkpoint has {_listed(rest)} that no known model of its format has")
+        raise UserError(f"this checkpoint has {_list_keys(rest)} that no known model of its format has")
     return result
 
 
-def to_theirs(state: Mapping[str, Tensor], rows: Iterable[Row]) -> State:
+def to_theirs(state: Mapping[str, Tensor], rows: Iterable[KeyRow]) -> State:
     rest, result = dict(state), State()
     for row in rows:
         for key in list(rest) if row.ours is not None else ():
@@ -70,40 +70,42 @@ def to_theirs(state: Mapping[str, Tensor], rows: Iterable[Row]) -> State:
                 tensor = tensor.T.contiguous() if row.transpose else tensor
                 count = len(row.parts)
                 pieces = [piece.clone() for piece in tensor.chunk(count)] if count > 1 else [tensor]
-                result |= {_fill(name, found.groups()): piece for name, piece in zip(row.parts, pieces, strict=True)}
+                result |= {
+                    _fill_pattern(name, found.groups()): piece for name, piece in zip(row.parts, pieces, strict=True)
+                }
     if rest:
-        raise UserError(f"this model has {_listed(rest)} for which the format has no place")
+        raise UserError(f"this model has {_list_keys(rest)} for which the format has no place")
     return result
 
 
 def load_strictly(model: nn.Module, state: Mapping[str, Tensor]) -> None:
     """Loads as float32; every key that is missing, left over or of another shape is named in one error."""
-    wanted = model.state_dict()
+    expected = model.state_dict()
     problems = {
-        "lacks": [key for key in wanted if key not in state],
-        "has no place for": [key for key in state if key not in wanted],
+        "lacks": [key for key in expected if key not in state],
+        "has no place for": [key for key in state if key not in expected],
         "has another shape for": [
-            f"{key} {tuple(state[key].shape)} (the model: {tuple(wanted[key].shape)})"
-            for key in wanted
-            if key in state and state[key].shape != wanted[key].shape
+            f"{key} {tuple(state[key].shape)} (the model: {tuple(expected[key].shape)})"
+            for key in expected
+            if key in state and state[key].shape != expected[key].shape
         ],
     }
     if any(problems.values()):
-        words = "; ".join(f"{verb} {_listed(keys)}" for verb, keys in problems.items() if keys)
+        words = "; ".join(f"{verb} {_list_keys(keys)}" for verb, keys in problems.items() if keys)
         raise UserError(f"the checkpoint does not fit the model: it {words}")
-    model.load_state_dict({key: state[key].to(wanted[key].dtype) for key in wanted})
+    model.load_state_dict({key: state[key].to(expected[key].dtype) for key in expected})
 
 
-def _listed(keys: Iterable[str]) -> str:
+def _list_keys(keys: Iterable[str]) -> str:
     names = sorted(keys)
     return f"{len(names)} key{'s' if len(names) > 1 else ''} ({', '.join(names)})"
 
 
-def below(state: Mapping[str, Tensor], prefix: str) -> State:
+def without_prefix(state: Mapping[str, Tensor], prefix: str) -> State:
     """What stands under a prefix, without it."""
     return {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
 
 
-def layers(state: Mapping[str, object], prefix: str) -> int:
+def count_layers(state: Mapping[str, object], prefix: str) -> int:
     """How many numbers follow `prefix` in the keys: 0, 1, 2, …"""
     return len({key[len(prefix) :].split(".")[0] for key in state if key.startswith(prefix)})

@@ -20,7 +20,7 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from vlp.build import FROM_FILES, build
+from vlp.build import ALLOWED_IN_FILES, build
 from vlp.checkpoints import (
     albef,
     blip,
@@ -34,7 +34,7 @@ from vlp.checkpoints import (
     vilt,
 )
 from vlp.checkpoints.checkpoint import Checkpoint
-from vlp.checkpoints.keys import State, below, load_strictly
+from vlp.checkpoints.keys import State, load_strictly, without_prefix
 from vlp.system.errors import UserError
 from vlp.upgrade import upgrade
 
@@ -60,10 +60,10 @@ def read(path: Path, architecture: dict[str, Any]) -> Checkpoint:
         raise UserError(f"load takes no {', '.join(unknown)}; what it takes is {', '.join(_OPTIONS)}")
     if not path.exists():
         raise FileNotFoundError(f"{path}: there is no such checkpoint")
-    told = {key: value for key, value in architecture.items() if key != "image_size"}
-    checkpoint = _read_folder(path, told) if path.is_dir() and not sharded.matches(path) else _read_file(path, told)
+    options = {key: value for key, value in architecture.items() if key != "image_size"}
+    checkpoint = _read_folder(path, options) if path.is_dir() and not sharded.is_sharded(path) else _read_file(path, options)
     if "image_size" in architecture:
-        _resize(checkpoint, architecture["image_size"])
+        _resize_to(checkpoint, architecture["image_size"])
     return checkpoint
 
 
@@ -74,7 +74,7 @@ def build_model(checkpoint: Checkpoint) -> Any:
         tower = parts.get(name) or {}
         if tower.get("weights") or (tower.get("name") and "config" in tower and not tower["config"]):
             raise UserError(f"this checkpoint's {name} tower names other weights instead of its own architecture")
-    model = build(parts, allow=FROM_FILES)
+    model = build(parts, allow=ALLOWED_IN_FILES)
     load_strictly(model, checkpoint.state)
     return model.eval()
 
@@ -86,13 +86,13 @@ def load_weights(path: Path, model: nn.Module, heads: Mapping[str, nn.Module], m
     image size, to which position embeddings are resized. Heads and queues that the run and the file have in common are
     loaded, and so is the momentum copy, where the run has one (`MomentumCopy`).  Raises ValueError.
     """
-    checkpoint, wanted = read(path, {}), model.state_dict()
+    checkpoint, required = read(path, {}), model.state_dict()
     try:
         size: Any = getattr(model.vision, "image_size", None)
         if size and any(
-            key in wanted and wanted[key].shape != checkpoint.state[key].shape for key in _positions(checkpoint)
+            key in required and required[key].shape != checkpoint.state[key].shape for key in _position_keys(checkpoint)
         ):
-            _resize(checkpoint, size)
+            _resize_to(checkpoint, size)
         notes = _load_parts(model, checkpoint.state)
     except ValueError as error:
         raise UserError(
@@ -101,7 +101,7 @@ def load_weights(path: Path, model: nn.Module, heads: Mapping[str, nn.Module], m
     stored = {key.partition(".")[0] for key in checkpoint.heads}
     for name, head in heads.items():
         if name in stored:
-            notes += _load_head(name, head, below(checkpoint.heads, f"{name}."))
+            notes += _load_head(name, head, without_prefix(checkpoint.heads, f"{name}."))
         elif any(True for _ in head.parameters()):
             notes.append(f"has no head for {name}, which is initialised from scratch")
     if unused := sorted(stored - set(heads)):
@@ -109,7 +109,7 @@ def load_weights(path: Path, model: nn.Module, heads: Mapping[str, nn.Module], m
     if momentum is not None:
         momentum.restart()
         if checkpoint.momentum:
-            notes += _load_parts(momentum.model, below(checkpoint.momentum, "model."))
+            notes += _load_parts(momentum.model, without_prefix(checkpoint.momentum, "model."))
     return [f"checkpoint={path} {note}" for note in notes]
 
 
@@ -120,7 +120,7 @@ def _load_parts(model: nn.Module, state: State) -> list[str]:
         load_strictly(model, state)
     else:
         for name in own.keys() & others:
-            load_strictly(own[name], below(state, f"{name}."))
+            load_strictly(own[name], without_prefix(state, f"{name}."))
     missing = [f"has no {name}, which is initialised from scratch" for name in own if name not in others]
     return missing + [f"has a {name} that is not used by this run" for name in sorted(others - own.keys())]
 
@@ -136,17 +136,17 @@ def _load_head(name: str, head: nn.Module, state: State) -> list[str]:
     return []
 
 
-def _read_folder(path: Path, told: dict[str, Any]) -> Checkpoint:
+def _read_folder(path: Path, options: dict[str, Any]) -> Checkpoint:
     runs = [path / "checkpoints" / f"{name}.ckpt" for name in ("best", "last")]
-    run = next((file for file in runs if file.is_file() or sharded.matches(file)), None)
+    run = next((file for file in runs if file.is_file() or sharded.is_sharded(file)), None)
     if run is not None:
-        return _read_file(run, told)
+        return _read_file(run, options)
     if (path / open_clip.CONFIG).is_file():
-        file = open_clip.weights(path)
-        return open_clip.read(tensor_files.read(file), file, told)
+        file = open_clip.weights_file(path)
+        return open_clip.read(tensor_files.read(file), file, options)
     if (path / "config.json").is_file():
         reader: Any = next((reader for reader in FOLDERS if reader.matches(path)), hugging_face)
-        checkpoint: Checkpoint = reader.read(path, told)
+        checkpoint: Checkpoint = reader.read(path, options)
         saved = path / TOKENIZER
         checkpoint.tokenizer_json = saved.read_text() if saved.is_file() else None
         return checkpoint
@@ -156,56 +156,56 @@ def _read_folder(path: Path, told: dict[str, Any]) -> Checkpoint:
     )
 
 
-def _read_file(path: Path, told: dict[str, Any]) -> Checkpoint:
+def _read_file(path: Path, options: dict[str, Any]) -> Checkpoint:
     content = tensor_files.read(path)
     if not isinstance(content, dict):
         raise UserError(f"{path} holds a {type(content).__name__}, not a checkpoint")
     if "config" in content and "state_dict" in content and "model" in content["config"]:
-        if told:
+        if options:
             raise UserError(
-                f"{path} is a checkpoint of vlp and says its architecture itself; leave out {', '.join(told)}"
+                f"{path} is a checkpoint of vlp and says its architecture itself; leave out {', '.join(options)}"
             )
-        return _ours(content)
+        return _own_checkpoint(content)
     state: Any = content.get("state_dict", content.get("model", content))
     state = {key.removeprefix("module."): value for key, value in state.items()}
     for reader in FORMATS:
         if reader.matches(state):
-            return reader.read(state, path, told)
+            return reader.read(state, path, options)
     if _TRANSFORMERS & state.keys():
         raise UserError(f"{path} has transformers' keys: give its folder, where config.json is")
     if not (clip.matches(state) or open_clip.matches(state)):
         some = ", ".join(sorted(map(str, state))[:5])
         raise UserError(f"{path} is of no format that vlp reads; its keys are {some}, …")
     if "state_dict" in content or open_clip.config_beside(path) or not clip.matches(state):
-        return open_clip.read(state, path, told)
-    return clip.read(state, path, told)
+        return open_clip.read(state, path, options)
+    return clip.read(state, path, options)
 
 
-def _ours(content: dict[str, Any]) -> Checkpoint:
-    told = upgrade(content["config"])
-    config: dict[str, Any] = {key: told[key] for key in ("model", "transform") if key in told}
-    config["objectives"] = {**(told.get("objectives") or {}), **(told.get("tasks") or {})}  # tasks may have heads too
+def _own_checkpoint(content: dict[str, Any]) -> Checkpoint:
+    options = upgrade(content["config"])
+    config: dict[str, Any] = {key: options[key] for key in ("model", "transform") if key in options}
+    config["objectives"] = {**(options.get("objectives") or {}), **(options.get("tasks") or {})}  # tasks may have heads too
     return Checkpoint(
         config=config,
-        state=below(content["state_dict"], "model."),
-        heads=below(content["state_dict"], "objectives."),
-        momentum=below(content["state_dict"], "momentum."),
+        state=without_prefix(content["state_dict"], "model."),
+        heads=without_prefix(content["state_dict"], "objectives."),
+        momentum=without_prefix(content["state_dict"], "momentum."),
         tokenizer_json=content.get("tokenizer_json"),
     )
 
 
-def _positions(checkpoint: Checkpoint) -> list[str]:
+def _position_keys(checkpoint: Checkpoint) -> list[str]:
     return [key for key in _POSITIONS if key in checkpoint.state]
 
 
-def _resize(checkpoint: Checkpoint, image_size: int) -> None:
+def _resize_to(checkpoint: Checkpoint, image_size: int) -> None:
     vision = checkpoint.config["model"]["vision"]
     for transform in (checkpoint.config.get("transform") or {}).values():
         if "image_size" in transform:
             transform["image_size"] = image_size
     if vision["_target_"].endswith(".ViltPatches"):
         return  # which fits the positions to each image, always from the grid of training
-    key = next(iter(_positions(checkpoint)), None)
+    key = next(iter(_position_keys(checkpoint)), None)
     if key is None:
         raise UserError(f"image_size can be changed for our own towers only, not for {vision['_target_']}")
     vision["image_size"] = image_size

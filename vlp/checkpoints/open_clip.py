@@ -14,7 +14,7 @@ from torch import Tensor
 
 from vlp.checkpoints import clip
 from vlp.checkpoints.checkpoint import Checkpoint, eval_transform
-from vlp.checkpoints.keys import Row, to_ours
+from vlp.checkpoints.keys import KeyRow, to_ours
 from vlp.system.errors import UserError
 from vlp.system.json_files import read_json
 
@@ -38,43 +38,43 @@ def config_beside(path: Path) -> Path | None:
     return file if file.is_file() else None
 
 
-def weights(folder: Path) -> Path:
+def weights_file(folder: Path) -> Path:
     file = next((folder / name for name in WEIGHTS if (folder / name).is_file()), None)
     if file is None:
         raise FileNotFoundError(f"{folder} has {CONFIG} but none of {', '.join(WEIGHTS)}")
     return file
 
 
-def table(state: Mapping[str, object]) -> list[Row]:
+def key_table(state: Mapping[str, object]) -> list[KeyRow]:
     prefix = "text." if "text.token_embedding.weight" in state else ""
     linear = [
-        Row("projection.text.weight", f"{prefix}text_projection.weight"),
-        Row("projection.text.bias", f"{prefix}text_projection.bias"),
+        KeyRow("projection.text.weight", f"{prefix}text_projection.weight"),
+        KeyRow("projection.text.bias", f"{prefix}text_projection.bias"),
     ]
     vision = clip.RESNET if "visual.layer1.0.conv1.weight" in state else clip.VIT
-    return [*vision, *clip.text(prefix), *linear, *clip.SCALE, Row("projection.logit_bias", "logit_bias")]
+    return [*vision, *clip.text_rows(prefix), *linear, *clip.SCALE, KeyRow("projection.logit_bias", "logit_bias")]
 
 
 def read(state: Mapping[str, Tensor], path: Path, architecture: dict[str, Any]) -> Checkpoint:
     state = {key.removeprefix("module."): value for key, value in state.items()}
     file = config_beside(path)
-    told = read_json(file) if file else {}
+    file_config = read_json(file) if file else {}
     if file:
-        _refuse_unknown(told["model_cfg"])
-    ours = to_ours(state, table(state))
+        _refuse_unknown(file_config["model_cfg"])
+    ours = to_ours(state, key_table(state))
     for key in ("projection.logit_scale", "projection.logit_bias"):  # [1] where training made it non-scalar
         if key in ours:
             ours[key] = ours[key].reshape(())
     if not file:
-        model = clip.infer(ours, **{"activation": "gelu"} | architecture)
+        model = clip.infer_config(ours, **{"activation": "gelu"} | architecture)
     else:
-        cfg = told["model_cfg"]
+        cfg = file_config["model_cfg"]
         heads = {"text_heads": cfg["text_cfg"].get("heads", 8), "vision_heads": _vision_heads(cfg["vision_cfg"])}
-        model = clip.infer(
+        model = clip.infer_config(
             ours, **heads | {"activation": "quick_gelu" if cfg.get("quick_gelu") else "gelu"} | architecture
         )
-        _apply(model, cfg, architecture)
-    preprocess = told.get("preprocess_cfg", {})
+        _apply_options(model, cfg, architecture)
+    preprocess = file_config.get("preprocess_cfg", {})
     model["vision"] |= {key: list(preprocess[key]) for key in ("mean", "std") if key in preprocess}
     model["projection"] |= {
         "text_bias": "projection.text.bias" in ours,
@@ -106,7 +106,7 @@ def _refuse_unknown(cfg: dict[str, Any]) -> None:
         raise UserError(f"this open_clip model has parts that vlp does not build: {', '.join(unknown)}")
 
 
-def _apply(model: dict[str, Any], cfg: dict[str, Any], architecture: dict[str, Any]) -> None:
+def _apply_options(model: dict[str, Any], cfg: dict[str, Any], architecture: dict[str, Any]) -> None:
     """What the shapes do not show: pooling, masks, norms and the form of the activation."""
     vision, text, plain = cfg["vision_cfg"], cfg["text_cfg"], "activation" not in architecture
     for part, side in (("vision", vision), ("text", text)):

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import torch
 
-from vlp.checkpoints.keys import State, below
+from vlp.checkpoints.keys import State, without_prefix
 from vlp.system.errors import UserError
 
 VISION = {
@@ -18,15 +18,15 @@ _LEADING = {"vision.class_token": 2, "vision.positions": 1}  # dimensions of len
 _QUEUE = "objectives.itc.{}_queue.{}"
 
 
-def flattened(ours: State) -> State:
-    return {key: value[(0,) * _leading(key)] for key, value in ours.items()}
+def drop_leading_dimensions(ours: State) -> State:
+    return {key: value[(0,) * _leading_dimensions(key)] for key, value in ours.items()}
 
 
-def unflattened(ours: State) -> State:
-    return {key: value[(None,) * _leading(key)] for key, value in ours.items()}
+def add_leading_dimensions(ours: State) -> State:
+    return {key: value[(None,) * _leading_dimensions(key)] for key, value in ours.items()}
 
 
-def _leading(key: str) -> int:
+def _leading_dimensions(key: str) -> int:
     return _LEADING.get(key.removeprefix("momentum.").removeprefix("model."), 0)
 
 
@@ -36,13 +36,13 @@ def check_tied(state: State, decoder: str, own: str, format: str) -> None:
         raise UserError(f"{decoder} differs from {own}: {format}'s are one matrix, so this file is of another code")
 
 
-def parts(ours: State) -> tuple[State, State, State]:
+def split_parts(ours: State) -> tuple[State, State, State]:
     """The model's tensors, the objectives' and the momentum copy's."""
-    model, objectives, momentum = (below(ours, name) for name in ("model.", "objectives.", "momentum."))
+    model, objectives, momentum = (without_prefix(ours, name) for name in ("model.", "objectives.", "momentum."))
     return model, objectives, momentum
 
 
-def joined(state: State, heads: State, momentum: State) -> State:
+def join_parts(state: State, heads: State, momentum: State) -> State:
     prefixed = {"model.": state, "objectives.": heads, "momentum.": momentum}
     return {prefix + key: value for prefix, part in prefixed.items() for key, value in part.items()}
 

@@ -21,11 +21,11 @@ from vlp.system.errors import UserError
 _NAME = re.compile(r"shard_(\d+)_of_(\d+)\.pt")
 
 
-def matches(path: Path) -> bool:
+def is_sharded(path: Path) -> bool:
     return path.is_dir() and any(_NAME.fullmatch(file.name) for file in path.iterdir())
 
 
-def rows(part: Tensor, shape: tuple[int, ...]) -> dict[str, Any]:
+def row_slice(part: Tensor, shape: tuple[int, ...]) -> dict[str, Any]:
     """What stands in a shard in place of a tensor of that shape: consecutive rows of it, in order of the ranks."""
     return {"rows": part, "shape": list(shape)}
 
@@ -37,10 +37,10 @@ def write(folder: Path, content: dict[str, Any], *, rank: int, processes: int) -
         os.fsync(file.fileno())
 
 
-def fault(folder: Path) -> str | None:
+def describe_damage(folder: Path) -> str | None:
     """What is wrong with it, in words that follow its name: shards that are missing, cut off or changed."""
     try:
-        _opened(folder)
+        _open_shards(folder)
         for file in folder.iterdir():
             if _NAME.fullmatch(file.name):
                 with zipfile.ZipFile(file) as records:  # torch writes each tensor's checksum, and does not look at it
@@ -53,14 +53,14 @@ def fault(folder: Path) -> str | None:
 
 def read(folder: Path) -> dict[str, Any]:
     """The whole content, as one file would hold it.  Raises UserError."""
-    wrong = fault(folder)
+    wrong = describe_damage(folder)
     if wrong is not None:
         raise UserError(f"{folder} {wrong}")
-    shards = _opened(folder)
-    return {key: _joined([shard[key] for shard in shards if key in shard]) for key in shards[0]}
+    shards = _open_shards(folder)
+    return {key: _join_values([shard[key] for shard in shards if key in shard]) for key in shards[0]}
 
 
-def _opened(folder: Path) -> list[dict[str, Any]]:
+def _open_shards(folder: Path) -> list[dict[str, Any]]:
     found = sorted(file.name for file in folder.iterdir() if _NAME.fullmatch(file.name))
     if not found:
         raise UserError("it has no shards")
@@ -72,12 +72,12 @@ def _opened(folder: Path) -> list[dict[str, Any]]:
     return [torch.load(folder / name, map_location="cpu", weights_only=True, mmap=True) for name in names]
 
 
-def _joined(values: list[Any]) -> Any:
+def _join_values(values: list[Any]) -> Any:
     first = values[0]
     if isinstance(first, dict) and first.keys() == {"rows", "shape"}:
         return torch.cat([value["rows"] for value in values]).reshape(first["shape"])
     if isinstance(first, dict) and len(values) > 1:
-        return {key: _joined([value[key] for value in values]) for key in first}
+        return {key: _join_values([value[key] for value in values]) for key in first}
     if isinstance(first, list) and len(values) > 1:
-        return [_joined(list(items)) for items in zip(*values, strict=True)]
+        return [_join_values(list(items)) for items in zip(*values, strict=True)]
     return first

@@ -19,7 +19,7 @@ from vlp.checkpoints import sharded
 from vlp.checkpoints.keys import State
 from vlp.system.errors import UserError
 
-FORMAT = 1  # of our own files, told in each as `vlp_format`; raised when what they hold changes its meaning
+FORMAT = 1  # of our own files, stored in each as `vlp_format`; raised when what they hold changes its meaning
 
 
 def read(path: Path) -> Any:
@@ -110,11 +110,11 @@ def _read_torchscript(archive: zipfile.ZipFile) -> State:
     return state
 
 
-def float32(state: State) -> State:
+def to_float32(state: State) -> State:
     return {key: value.float() if value.is_floating_point() else value for key, value in state.items()}
 
 
-def beside(path: Path, *names: str) -> Path | None:
+def find_beside(path: Path, *names: str) -> Path | None:
     """The first of these files in the folder of `path` or in the one above, where the originals keep what runs share."""
     places = (folder / name for folder in (path.parent, path.parent.parent) for name in names)
     return next((place for place in places if place.is_file()), None)

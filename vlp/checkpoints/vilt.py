@@ -17,36 +17,36 @@ import torch
 from torch import Tensor
 
 from vlp.checkpoints.checkpoint import Checkpoint
-from vlp.checkpoints.keys import Row, State, layers, to_ours, to_theirs
+from vlp.checkpoints.keys import KeyRow, State, count_layers, to_ours, to_theirs
 from vlp.system.errors import UserError
 from vlp.system.json_files import read_json
 
 _POSITION_IDS = "text_embeddings.position_ids"
 TABLE = [
-    Row("text.embedding.weight", "text_embeddings.word_embeddings.weight"),
-    Row("text.positions.weight", "text_embeddings.position_embeddings.weight"),
-    Row("text.token_types.weight", "text_embeddings.token_type_embeddings.weight"),
-    Row("text.norm.*", "text_embeddings.LayerNorm.*"),
-    Row(None, _POSITION_IDS),
-    Row("vision.class_token", "transformer.cls_token"),
-    Row("vision.positions", "transformer.pos_embed"),
-    Row("vision.patches.*", "transformer.patch_embed.proj.*"),
-    Row("fusion.types.weight", "token_type_embeddings.weight"),
-    Row("fusion.blocks.{}.norm1.*", "transformer.blocks.{}.norm1.*"),
-    Row("fusion.blocks.{}.attention.qkv.*", "transformer.blocks.{}.attn.qkv.*"),
-    Row("fusion.blocks.{}.attention.out.*", "transformer.blocks.{}.attn.proj.*"),
-    Row("fusion.blocks.{}.norm2.*", "transformer.blocks.{}.norm2.*"),
-    Row("fusion.blocks.{}.mlp.*", "transformer.blocks.{}.mlp.*"),
-    Row("fusion.norm.*", "transformer.norm.*"),
-    Row("fusion.pooler.*", "pooler.dense.*"),
-    Row("mlm.head.transform.*", "mlm_score.transform.dense.*"),
-    Row("mlm.head.norm.*", "mlm_score.transform.LayerNorm.*"),
-    Row("mlm.head.decoder.weight", "mlm_score.decoder.weight"),
-    Row("mlm.head.bias", "mlm_score.bias"),
-    Row("itm.head.*", "itm_score.fc.*"),
-    Row("irtr.head.*", "rank_output.*"),
-    Row("vqa.classifier.*", "vqa_classifier.*"),
-    Row("nlvr2.head.*", "nlvr2_classifier.*"),
+    KeyRow("text.embedding.weight", "text_embeddings.word_embeddings.weight"),
+    KeyRow("text.positions.weight", "text_embeddings.position_embeddings.weight"),
+    KeyRow("text.token_types.weight", "text_embeddings.token_type_embeddings.weight"),
+    KeyRow("text.norm.*", "text_embeddings.LayerNorm.*"),
+    KeyRow(None, _POSITION_IDS),
+    KeyRow("vision.class_token", "transformer.cls_token"),
+    KeyRow("vision.positions", "transformer.pos_embed"),
+    KeyRow("vision.patches.*", "transformer.patch_embed.proj.*"),
+    KeyRow("fusion.types.weight", "token_type_embeddings.weight"),
+    KeyRow("fusion.blocks.{}.norm1.*", "transformer.blocks.{}.norm1.*"),
+    KeyRow("fusion.blocks.{}.attention.qkv.*", "transformer.blocks.{}.attn.qkv.*"),
+    KeyRow("fusion.blocks.{}.attention.out.*", "transformer.blocks.{}.attn.proj.*"),
+    KeyRow("fusion.blocks.{}.norm2.*", "transformer.blocks.{}.norm2.*"),
+    KeyRow("fusion.blocks.{}.mlp.*", "transformer.blocks.{}.mlp.*"),
+    KeyRow("fusion.norm.*", "transformer.norm.*"),
+    KeyRow("fusion.pooler.*", "pooler.dense.*"),
+    KeyRow("mlm.head.transform.*", "mlm_score.transform.dense.*"),
+    KeyRow("mlm.head.norm.*", "mlm_score.transform.LayerNorm.*"),
+    KeyRow("mlm.head.decoder.weight", "mlm_score.decoder.weight"),
+    KeyRow("mlm.head.bias", "mlm_score.bias"),
+    KeyRow("itm.head.*", "itm_score.fc.*"),
+    KeyRow("irtr.head.*", "rank_output.*"),
+    KeyRow("vqa.classifier.*", "vqa_classifier.*"),
+    KeyRow("nlvr2.head.*", "nlvr2_classifier.*"),
 ]
 _POSITIONS = ("transformer.pos_embed", "vilt.embeddings.position_embeddings")
 _CLASS_TOKEN = ("transformer.cls_token", "vilt.embeddings.cls_token")
@@ -60,40 +60,40 @@ def matches(state: Mapping[str, object]) -> bool:
 def read(state: Mapping[str, Tensor], path: Path, architecture: dict[str, Any]) -> Checkpoint:
     """architecture: vision_heads or text_heads, which are the same heads here; activation."""
     beside = path.parent / "config.json"
-    told = read_json(beside) if beside.is_file() else {}
+    file_config = read_json(beside) if beside.is_file() else {}
     heads = {value for key, value in architecture.items() if key.endswith("_heads") and value is not None}
     if len(heads) > 1:
         raise UserError("ViLT has one transformer: give vision_heads or text_heads, not two different numbers")
-    longest = told.get("max_image_len", -1)
-    return assemble(
-        to_ours(flattened(state), TABLE),
+    longest = file_config.get("max_image_len", -1)
+    return build_checkpoint(
+        to_ours(drop_leading_dimensions(state), TABLE),
         path.parent,
-        heads=heads.pop() if heads else told.get("num_heads"),
+        heads=heads.pop() if heads else file_config.get("num_heads"),
         max_patches=longest if longest > 0 else None,
-        dropout=told.get("drop_rate", 0.1),
+        dropout=file_config.get("drop_rate", 0.1),
         activation=architecture.get("activation", "gelu"),
     )
 
 
-def flattened(state: Mapping[str, Tensor]) -> State:
+def drop_leading_dimensions(state: Mapping[str, Tensor]) -> State:
     """The class token and the position embeddings without their leading dimensions of size one, in either format."""
     positions = {key: value.flatten(0, -2) for key, value in state.items() if key in _POSITIONS}
     return {**state, **positions, **{key: value.flatten() for key, value in state.items() if key in _CLASS_TOKEN}}
 
 
-def unflattened(state: Mapping[str, Tensor]) -> State:
+def add_leading_dimensions(state: Mapping[str, Tensor]) -> State:
     positions = {key: value[None] for key, value in state.items() if key in _POSITIONS}
     return {**state, **positions, **{key: value[None, None] for key, value in state.items() if key in _CLASS_TOKEN}}
 
 
-def assemble(
+def build_checkpoint(
     ours: State, folder: Path, *, heads: int | None, max_patches: int | None, dropout: float, activation: str,
     norm_eps: float = 1e-6, text_norm_eps: float = 1e-12,
 ) -> Checkpoint:  # fmt: skip
     """The checkpoint whose tensors, heads' included, are `ours`.  folder: where vocabulary and answers are looked for.
     text_norm_eps: of the text embedder and of masked language modelling's head.
     """
-    model = _model(ours, dropout=dropout, max_patches=max_patches)
+    model = _model_config(ours, dropout=dropout, max_patches=max_patches)
     model["text"]["norm_eps"] = text_norm_eps
     model["fusion"] |= {"heads": heads, "activation": activation, "norm_eps": norm_eps}
     parts = tuple(f"{name}." for name in ("vision", "text", "fusion"))
@@ -102,7 +102,7 @@ def assemble(
     return Checkpoint(
         config={
             "model": model,
-            "objectives": _objectives(ours, folder, activation=activation, norm_eps=text_norm_eps),
+            "objectives": _objective_configs(ours, folder, activation=activation, norm_eps=text_norm_eps),
             "transform": {"eval": transform},
             "tokenizer": {
                 "_target_": "vlp.tokenizers.wordpiece.WordPieceTokenizer",
@@ -115,7 +115,7 @@ def assemble(
     )
 
 
-def _model(ours: State, *, dropout: float, max_patches: int | None) -> dict[str, Any]:
+def _model_config(ours: State, *, dropout: float, max_patches: int | None) -> dict[str, Any]:
     """As far as the shapes tell."""
     vocabulary_size, width = ours["text.embedding.weight"].shape
     patch_size = ours["vision.patches.weight"].shape[-1]
@@ -143,7 +143,7 @@ def _model(ours: State, *, dropout: float, max_patches: int | None) -> dict[str,
             "image_width": width,
             "text_width": width,
             "width": width,
-            "layers": layers(ours, "fusion.blocks."),
+            "layers": count_layers(ours, "fusion.blocks."),
             "mlp_ratio": len(ours["fusion.blocks.0.mlp.fc1.bias"]) / width,
             "images": len(ours["fusion.types.weight"]) - 1,
             "dropout": dropout,
@@ -151,7 +151,7 @@ def _model(ours: State, *, dropout: float, max_patches: int | None) -> dict[str,
     }
 
 
-def _objectives(ours: State, folder: Path, *, activation: str, norm_eps: float) -> dict[str, Any]:
+def _objective_configs(ours: State, folder: Path, *, activation: str, norm_eps: float) -> dict[str, Any]:
     """Of the heads that the file has."""
     vocabulary_size, width = ours["text.embedding.weight"].shape
     known: dict[str, dict[str, Any]] = {
@@ -168,13 +168,13 @@ def _objectives(ours: State, folder: Path, *, activation: str, norm_eps: float) 
         "vqa": {"_target_": "vlp.tasks.vqa.VQA"},
         "nlvr2": {"_target_": "vlp.tasks.nlvr2.NLVR2", "head": "vilt"},
     }
-    found = {name: {**node, "width": width} for name, node in known.items() if layers(ours, f"{name}.")}
+    found = {name: {**node, "width": width} for name, node in known.items() if count_layers(ours, f"{name}.")}
     if "vqa" in found:
-        found["vqa"]["answers"] = answers(folder, len(ours["vqa.classifier.3.bias"]))
+        found["vqa"]["answers"] = read_answers(folder, len(ours["vqa.classifier.3.bias"]))
     return found
 
 
-def answers(folder: Path, count: int) -> list[str]:
+def read_answers(folder: Path, count: int) -> list[str]:
     """Of a JSON beside the checkpoint, a list or {number: answer}, also below `id2label`; where none has `count` of them,
     LABEL_0, LABEL_1, …, as transformers names classes without a name."""
     for file in (folder / name for name in _LABELS):
@@ -187,7 +187,7 @@ def answers(folder: Path, count: int) -> list[str]:
     return [f"LABEL_{number}" for number in range(count)]
 
 
-def second_image(state: Mapping[str, Tensor]) -> State:
+def add_second_image_embedding(state: Mapping[str, Tensor]) -> State:
     """For NLVR2: a type embedding for a second image, which starts as a copy of the first one's (the original's rule)."""
     types = state["fusion.types.weight"]
     return {**state, "fusion.types.weight": types if len(types) == 3 else torch.cat([types, types[1:2]])}
@@ -195,6 +195,6 @@ def second_image(state: Mapping[str, Tensor]) -> State:
 
 def write(checkpoint: Checkpoint, path: Path) -> None:
     """As the original reads it with `load_path`: the `state_dict` of a Lightning dump, bit-equal."""
-    theirs = unflattened(to_theirs({**checkpoint.state, **checkpoint.heads}, TABLE))
+    theirs = add_leading_dimensions(to_theirs({**checkpoint.state, **checkpoint.heads}, TABLE))
     theirs[_POSITION_IDS] = torch.arange(len(theirs["text_embeddings.position_embeddings.weight"]))[None]
     torch.save({"state_dict": theirs}, path)

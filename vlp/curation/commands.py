@@ -1,6 +1,6 @@
 """The commands of `vlp data`: one module each, with `add_arguments(parser)` and `run(options)`.
 
-The modules' top lines are executed by every `vlp --help`, so what is slow to import they import in `run`.
+Every `vlp --help` imports these modules, so what takes long to import they import in `run`.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from vlp.curation.composed_data import compose_config
 from vlp.curation.download import command as download
 
 COMMANDS = {
-    "check": ("find all that is wrong with data, with counts and examples", check),
-    "clean": ("list what stays without near duplicates, bad captions and photos of evaluation data", clean),
-    "download": ("fetch what is public of a data set, in the layout that its reader expects", download),
+    "check": ("list all faults of data, with counts and examples", check),
+    "clean": ("list samples without near duplicates, bad captions and photos of evaluation data", clean),
+    "download": ("download the public files of a data set, in the layout that its reader expects", download),
     "index": ("write the manifest of tar shards of another origin", index),
     "pack": ("write data as tar shards", pack),
 }
@@ -34,6 +34,6 @@ def add_commands(parser: argparse.ArgumentParser) -> tuple[str, ...]:
 
 def run(options: argparse.Namespace) -> int | None:
     """An exit code, where a command has one."""
-    for told in (getattr(options, "overrides", []), *map(shlex.split, getattr(options, "against", []))):
-        compose_config(tuple(told))  # before anything slow is imported
+    for overrides in (getattr(options, "overrides", []), *map(shlex.split, getattr(options, "against", []))):
+        compose_config(tuple(overrides))  # a mistake is reported before anything that takes long is imported
     return COMMANDS[options.data_command][1].run(options)

@@ -1,6 +1,6 @@
-"""The data of a command line such as `data=coco data.root=/data/coco tokenizer=clip`, for the `vlp data` commands.
+"""The data sets of a command line such as `data=coco data.root=/data/coco tokenizer=clip`, for the `vlp data` commands.
 
-Imports nothing slow: `vlp --help` reads it.
+Imports nothing that takes long: `vlp --help` imports it.
 """
 
 from __future__ import annotations
@@ -8,7 +8,6 @@ from __future__ import annotations
 import argparse
 import shlex
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,55 +18,57 @@ if TYPE_CHECKING:
     from vlp.data.datamodule import DataModule
 
 
-def add_overrides(parser: argparse.ArgumentParser) -> None:
+def add_override_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "overrides",
         nargs="*",
         metavar="KEY=VALUE",
-        help="as of `vlp train`: data=coco data.root=FOLDER tokenizer=clip …",
+        help="as for `vlp train`: data=coco data.root=FOLDER tokenizer=clip …",
     )
+
+
+def add_data_set_option(parser: argparse.ArgumentParser, option: str, purpose: str) -> None:
+    """An option for further data sets, each the overrides of one command line in one string."""
+    help = f"{purpose}, as overrides in one string; may be repeated"
+    parser.add_argument(option, action="append", default=[], metavar="'KEY=VALUE …'", help=help)
 
 
 @lru_cache
 def compose_config(overrides: tuple[str, ...]) -> dict[str, Any]:
-    """The config of a run of these overrides.  Raises ConfigError for those that `vlp train` would refuse too."""
+    """The config of a run with these overrides.  Raises ConfigError for those that `vlp train` would refuse too."""
     from vlp.launch.config.compose import Composer, conf_folder
     from vlp.launch.config.resolve import resolve_config
 
     return resolve_config(Composer(conf=conf_folder(), config_name="train").compose(overrides), Path("run"))
 
 
-@dataclass
-class ComposedData:
-    """sources: by name, as a mixture has several; what is drawn when it is first needed is there."""
+def build_sources(overrides: Sequence[str]) -> tuple[dict[str, DataModule], Any]:
+    """The sources by name, as a mixture has several, and the tokenizer; generated data are generated if they do not exist.
 
-    sources: dict[str, DataModule]
-    tokenizer: Any
-    data: Any
-
-    def only(self, verb: str) -> DataModule:
-        """The one source, for what is done to one data set."""
-        if len(self.sources) > 1:
-            raise UserError(f"{verb} one data set at a time: {', '.join(self.sources)} are several")
-        return next(iter(self.sources.values()))
-
-
-def compose_data(overrides: Sequence[str]) -> ComposedData:
-    """Raises ConfigError for overrides that `vlp train` would refuse too."""
+    Raises ConfigError for overrides that `vlp train` would refuse too.
+    """
     from vlp.data.parts import build_data, build_tokenizer
 
     config = compose_config(tuple(overrides))
     tokenizer = build_tokenizer(config)
     data = build_data(config, tokenizer=tokenizer)
     data.prepare_data()
-    return ComposedData(dict(data.sources), tokenizer, data)
+    return dict(data.sources), tokenizer
 
 
-def compose_others(told: Sequence[str]) -> dict[str, DataModule]:
-    """Further data sets, each a command line of its own in one string; a name that occurs twice gets a number."""
-    found: dict[str, DataModule] = {}
-    for line in told:
-        for name, source in compose_data(shlex.split(line)).sources.items():
-            number = sum(1 for other in found if other.split("#")[0] == name) + 1
-            found[name if number == 1 else f"{name}#{number}"] = source
-    return found
+def build_only_source(overrides: Sequence[str], command: str) -> DataModule:
+    """For a command that takes one data set.  Raises UserError for a mixture."""
+    sources, _ = build_sources(overrides)
+    if len(sources) > 1:
+        raise UserError(f"{command} one data set at a time: {', '.join(sources)} are several")
+    return next(iter(sources.values()))
+
+
+def build_sources_of_lines(lines: Sequence[str]) -> dict[str, DataModule]:
+    """lines: each the overrides of one data set; a name that occurs twice gets a number."""
+    built: dict[str, DataModule] = {}
+    for line in lines:
+        for name, source in build_sources(shlex.split(line))[0].items():
+            number = sum(1 for other in built if other.split("#")[0] == name) + 1
+            built[name if number == 1 else f"{name}#{number}"] = source
+    return built

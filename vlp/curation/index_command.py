@@ -1,4 +1,4 @@
-"""`vlp data index ROOT`: reads shards of another origin once and writes the manifest that training on them needs."""
+"""`vlp data index ROOT`: writes the manifest that training needs for shards that `vlp data pack` did not write."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from vlp.system.errors import UserError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.epilog = "For a remote ROOT the manifest is written here (--out) and is to be put beside the shards."
+    parser.epilog = "For a remote ROOT, write the manifest to a local file (--out) and upload it beside the shards."
     parser.add_argument("root", metavar="ROOT", help="folder or address of the shards")
     for split in ("train", "val", "test"):
         parser.add_argument(
-            f"--{split}", nargs="+", default=[], metavar="SHARD", help=f"names or patterns of its {split} shards"
+            f"--{split}", nargs="+", default=[], metavar="SHARD", help=f"names or patterns of the {split} shards"
         )
     parser.add_argument(
         "--out", type=Path, metavar="FILE", help="where to write manifest.json (ROOT, if it is a folder)"
@@ -21,24 +21,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--cache", type=Path, metavar="FOLDER", help="for remote shards ($VLP_CACHE, else ~/.cache/vlp/shards)"
     )
-    parser.add_argument("--cache-bytes", type=int, default=100 << 30, help="of all of them (%(default)s)")
+    parser.add_argument("--cache-bytes", type=int, default=100 << 30, help="largest size of the cache (%(default)s)")
 
 
 def run(options: argparse.Namespace) -> None:
     import sys
 
     from vlp.data.datamodule import SPLITS
-    from vlp.data.shards.manifest import NAME, Manifest, Shard
-    from vlp.data.shards.pack import describe
+    from vlp.data.shards.manifest import MANIFEST_NAME, Shard, ShardManifest
+    from vlp.data.shards.pack import describe_shard
     from vlp.datasets.shards import Shards
     from vlp.system.atomic import atomic_write_text
 
     remote = "://" in options.root
     if not remote and not Path(options.root).is_dir():
         raise FileNotFoundError(f"{options.root}: there is no such folder")
-    out = options.out or (None if remote else Path(options.root) / NAME)
+    out = options.out or (None if remote else Path(options.root) / MANIFEST_NAME)
     if out is None:
-        raise UserError(f"{options.root} is an address: say with --out where the manifest is to be written")
+        raise UserError(f"{options.root} is an address: give with --out the local file to write the manifest to")
     splits = {split: getattr(options, split) for split in SPLITS if getattr(options, split)}
     data = Shards(
         name="shards",
@@ -48,19 +48,19 @@ def run(options: argparse.Namespace) -> None:
         cache_bytes=options.cache_bytes,
         transform={"train": len, "eval": len},
     )
-    if not splits:  # as `vlp data pack` names them, else all of them are training shards
-        named = {split: f"{split}-*.tar" for split in SPLITS if data.store.matching(f"{split}-*.tar")}
+    if not splits:  # the names that `vlp data pack` gives, else all are training shards
+        named = {split: f"{split}-*.tar" for split in SPLITS if data.store.list_matching(f"{split}-*.tar")}
         data.splits = splits = named or {"train": "*.tar"}
-        told = "; ".join(f"{split}: {pattern}" for split, pattern in splits.items())
-        print(f"taken as {told}", file=sys.stderr)
-    found: dict[str, list[Shard]] = {}
+        assigned = "; ".join(f"{split}: {pattern}" for split, pattern in splits.items())
+        print(f"assumed {assigned}", file=sys.stderr)
+    manifest: dict[str, list[Shard]] = {}
     for split in data.splits or {}:
-        listed = data.shards(split)
-        found[split] = []
-        for number, shard in enumerate(listed, 1):
-            described, faults = describe(data.store, shard.name)
-            found[split].append(described)
-            told = "".join(f"; {count} × {kind}" for kind, count in faults.items())
-            print(f"{number}/{len(listed)} {shard.name}: {described.samples} samples{told}", file=sys.stderr)
-    atomic_write_text(out, Manifest(splits=found).text())
+        shards = data.shards(split)
+        manifest[split] = []
+        for number, shard in enumerate(shards, 1):
+            described, faults = describe_shard(data.store, shard.name)
+            manifest[split].append(described)
+            counts = "".join(f"; {count} × {kind}" for kind, count in faults.items())
+            print(f"{number}/{len(shards)} {shard.name}: {described.samples} samples{counts}", file=sys.stderr)
+    atomic_write_text(out, ShardManifest(splits=manifest).to_json())
     print(out)

@@ -1,17 +1,6 @@
-"""The old name of `vlp.data.datamodule`, for data sets of one's own; it goes in version 0.3."""
-
-from __future__ import annotations
-
-import warnings
-from typing import Any
+"""The old name of `vlp.data.datamodule`, for users' own data sets; it will be removed in version 0.3."""
 
 from vlp.data import datamodule
+from vlp.system.renamed import renamed_attributes
 
-
-def __getattr__(name: str) -> Any:
-    if name.startswith("__"):
-        raise AttributeError(name)
-    warnings.warn(
-        f"vlp.data.base was renamed: write from vlp.data.datamodule import {name}", FutureWarning, stacklevel=2
-    )
-    return getattr(datamodule, name)
+__getattr__ = renamed_attributes(__name__, {name: f"vlp.data.datamodule.{name}" for name in vars(datamodule)})

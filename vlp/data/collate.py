@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -12,28 +13,34 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from vlp.data.answers import soft_scores
+from vlp.data.view import VOID_CLASS
 from vlp.structures import Batch, Boxes, Image, Sample, Text
 from vlp.system.errors import UserError
 
-IGNORED = 255  # class of a pixel that has none
 Tokenizer = Callable[..., Text]  # of a list of texts and their kind
 
 
 @dataclass(frozen=True, kw_only=True)
-class Example:
-    """A sample whose image has been decoded and transformed, and the captions chosen for this visit."""
+class LoadedExample:
+    """A sample with its decoded and transformed image, and the captions chosen for this epoch."""
 
     sample: Sample
     seed: int
     pixels: Tensor  # uint8 [3 h w]
     captions: tuple[str, ...]
     also_true: tuple[tuple[int, ...], ...] = ()  # of each of these captions
-    boxes: Boxes | None = None  # what the pixels show of the sample's
+    boxes: Boxes | None = None  # those of the sample that are visible in the pixels
     segmentation: Int[Tensor, "h w"] | None = None  # class of each pixel
 
 
+def train_tokenizer(tokenizer: Any, texts: Iterable[str], stage: str | None) -> None:
+    """For training, if the tokenizer is not trained yet. Each rank does it: the result depends on the texts alone."""
+    if stage in (None, "fit") and tokenizer is not None and not getattr(tokenizer, "trained", True):
+        tokenizer.train(texts)
+
+
 def tokenize_rows(tokenizer: Tokenizer, rows: Sequence[Sequence[str]], *, kind: str = "caption") -> Text | None:
-    """Texts of rows of different lengths as [b k t], rows filled up with empty, masked texts; None without any text."""
+    """Rows of texts as [b k t]; shorter rows are padded with empty, masked texts. None if there is no text at all."""
     flat = [text for row in rows for text in row]
     if not flat:
         return None
@@ -45,18 +52,18 @@ def tokenize_rows(tokenizer: Tokenizer, rows: Sequence[Sequence[str]], *, kind: 
     return Text(ids=ids, mask=mask)
 
 
-def also_true_rows(rows: Sequence[Sequence[Sequence[int]]], captions: int) -> Int[Tensor, "b k m"]:
-    """Ids of the images that each caption of each sample is also true of, filled up with -1."""
+def pad_also_true(rows: Sequence[Sequence[Sequence[int]]], captions: int) -> Int[Tensor, "b k m"]:
+    """Ids of the other images that each caption of each sample describes, padded with -1."""
     longest = max((len(ids) for row in rows for ids in row), default=0)
-    found = torch.full((len(rows), captions, longest), -1)
-    for place, row in zip(found, rows, strict=True):
-        for slot, ids in zip(place, row, strict=False):  # a sample with fewer captions has fewer lists
-            slot[: len(ids)] = torch.tensor(ids, dtype=torch.int64)
-    return found
+    padded = torch.full((len(rows), captions, longest), -1)
+    for sample_ids, row in zip(padded, rows, strict=True):
+        for caption_ids, ids in zip(sample_ids, row, strict=False):  # a sample with fewer captions has fewer lists
+            caption_ids[: len(ids)] = torch.tensor(ids, dtype=torch.int64)
+    return padded
 
 
 def pad_images(pixels: Sequence[Tensor]) -> Image:
-    """Images [3 h w] as one batch; of different sizes, they are padded below and on the right, and `size` tells theirs."""
+    """Images [3 h w] as one batch; different sizes are padded at the bottom and right and kept in `size`."""
     sizes = torch.tensor([image.shape[-2:] for image in pixels])
     height, width = sizes.max(0).values.tolist()
     if bool((sizes == sizes[0]).all()):
@@ -67,64 +74,66 @@ def pad_images(pixels: Sequence[Tensor]) -> Image:
 
 @dataclass(frozen=True, kw_only=True)
 class Collate:
-    """given: the fields that samples of the data set have. They decide which fields its batches have, as the ranks of a step
-    must run the same objectives, also where all samples of one rank lack what others have.
-    classes: how many class names the data set has.  answers: index of each answer of the vocabulary, None = there is
-    none.  Training with one caption a sample gives captions [b t].
+    """available_fields: the fields that samples of the data set have. They decide which fields its batches have, since all
+    ranks of a step must run the same objectives, even if no sample of one rank has a field.
+    classes: how many class names the data set has.  answers: index of each answer of the vocabulary, None = no vocabulary.
+    one_caption: captions are [b t] if each sample of the batch has one.
     """
 
     tokenizer: Tokenizer | None
-    given: frozenset[str]
+    available_fields: frozenset[str]
     classes: int
     training: bool
     one_caption: bool = False
     answers: Mapping[str, int] | None = None
 
-    def _check_given(self, samples: Sequence[Sample]) -> None:
-        """Raises UserError for what the first sample of shards lacks and a later one has."""
+    def _refuse_unavailable_fields(self, samples: Sequence[Sample]) -> None:
+        """Of shards only the first sample was read to find the fields: raises UserError if a later one has others."""
         for field in ("captions", "question", "answers", "label", "also_true", "categories"):
-            if field not in self.given and any(getattr(sample, field) not in (None, ()) for sample in samples):
+            if field not in self.available_fields and any(
+                getattr(sample, field) not in (None, ()) for sample in samples
+            ):
                 raise UserError(
-                    f"a sample has {field}, and the first one of its data set has not: make two data sources of them"
+                    f"a sample has {field}, and the first one of its data set has none: split them into two data sources"
                 )
 
-    def _all_have(self, what: str, field: str, having: int, samples: int) -> bool:
-        """Of what cannot be left empty: all or none of the samples have it."""
-        if having == samples:
+    def _present_in_all(self, description: str, field: str, present: int, samples: int) -> bool:
+        """Whether all samples have the field; raises UserError if only some of the data set's samples have it."""
+        if present == samples:
             return True
-        if having or (self.training and field in self.given):
+        if present or (self.training and field in self.available_fields):
             kind = "training " if self.training else ""
             raise UserError(
-                f"{having} of {samples} samples of a {kind}batch have a {what}, and others of their data set do too or do "
-                "not: make two data sources of them"
+                f"{present} of {samples} samples of a {kind}batch have a {description}, and either all or none of a data set "
+                "must: split them into two data sources"
             )
         return False
 
-    def _text(self, rows: Sequence[Sequence[str]]) -> Text | None:
+    def _tokenize_captions(self, rows: Sequence[Sequence[str]]) -> Text | None:
         if not any(rows):
-            if self.training and "captions" in self.given:
+            if self.training and "captions" in self.available_fields:
                 raise UserError(
-                    f"{len(rows)} training samples of a data set with captions have none: make two data sources of them"
+                    f"{len(rows)} training samples of a data set with captions have none: split them into two data sources"
                 )
             return None
         if self.tokenizer is None:
-            raise UserError("the data have captions and no tokenizer was given to turn them into tokens")
+            raise UserError("the data have captions and no tokenizer is configured: choose one with tokenizer=")
         if self.one_caption and all(len(row) == 1 for row in rows):
             return self.tokenizer([row[0] for row in rows], kind="caption")
         return tokenize_rows(self.tokenizer, rows)
 
-    def _question(self, samples: Sequence[Sample]) -> Text | None:
+    def _tokenize_questions(self, samples: Sequence[Sample]) -> Text | None:
         questions = [sample.question for sample in samples if sample.question is not None]
-        if not self._all_have("question", "question", len(questions), len(samples)) or self.tokenizer is None:
+        if not self._present_in_all("question", "question", len(questions), len(samples)) or self.tokenizer is None:
             return None
         return self.tokenizer(questions, kind="question")
 
-    def _answer(self, samples: Sequence[Sample]) -> tuple[Text | None, Float[Tensor, "b k"] | None]:
-        """Each sample's distinct answers, ended for generation, and the share that each of them has of its weight."""
+    def _answers_and_weights(self, samples: Sequence[Sample]) -> tuple[Text | None, Float[Tensor, "b k"] | None]:
+        """Each sample's distinct answers, ended for generation, and each answer's share of the sample's weight."""
         counts = [Counter(sample.answers) for sample in samples]
-        if not self.training or self.tokenizer is None or "answers" not in self.given:
+        if not self.training or self.tokenizer is None or "answers" not in self.available_fields:
             return None, None
-        if not any(counts):  # of no weight
+        if not any(counts):  # one empty answer of weight 0 for each sample
             return tokenize_rows(self.tokenizer, [[""]] * len(samples), kind="answer"), torch.zeros(len(samples), 1)
         weight = torch.zeros(len(samples), max(map(len, counts)))
         for row, count, sample in zip(weight, counts, samples, strict=True):
@@ -132,8 +141,8 @@ class Collate:
             row[: len(shares)] = torch.tensor(shares)
         return tokenize_rows(self.tokenizer, [list(count) for count in counts], kind="answer"), weight
 
-    def _scores(self, samples: Sequence[Sample]) -> Float[Tensor, "b a"] | None:
-        if self.answers is None or "answers" not in self.given:
+    def _answer_scores(self, samples: Sequence[Sample]) -> Float[Tensor, "b a"] | None:
+        if self.answers is None or "answers" not in self.available_fields:
             return None
         scores = torch.zeros(len(samples), len(self.answers))
         for row, sample in zip(scores, samples, strict=True):
@@ -141,51 +150,53 @@ class Collate:
                 row[answer] = score
         return scores
 
-    def _segmentation(self, maps: Sequence[Tensor | None]) -> Int[Tensor, "b h w"] | None:
-        """Classes [h w] of pixels as one batch, ignored in the padding."""
-        known = [grid for grid in maps if grid is not None]
-        if not self._all_have("segmentation", "panoptic", len(known), len(maps)):
+    def _pad_segmentations(self, maps: Sequence[Tensor | None]) -> Int[Tensor, "b h w"] | None:
+        """Class maps [h w] as one batch, padded with VOID_CLASS."""
+        present = [grid for grid in maps if grid is not None]
+        if not self._present_in_all("segmentation", "panoptic", len(present), len(maps)):
             return None
-        height, width = (max(grid.shape[side] for grid in known) for side in (0, 1))
-        padded = [F.pad(grid, (0, width - grid.shape[1], 0, height - grid.shape[0]), value=IGNORED) for grid in known]
+        height, width = (max(grid.shape[side] for grid in present) for side in (0, 1))
+        padded = [
+            F.pad(grid, (0, width - grid.shape[1], 0, height - grid.shape[0]), value=VOID_CLASS) for grid in present
+        ]
         return torch.stack(padded)
 
-    def __call__(self, examples: Sequence[Example]) -> Batch | None:
-        """None of no example, which a rank without evaluation samples gets."""
+    def __call__(self, examples: Sequence[LoadedExample]) -> Batch | None:
+        """None for no examples, the batch of a rank without evaluation samples."""
         if not examples:
             return None
         samples = [example.sample for example in examples]
-        self._check_given(samples)
+        self._refuse_unavailable_fields(samples)
         choices = [sample.choices for sample in samples]
         labels = [-1 if sample.label is None else sample.label for sample in samples]
         categories = None
-        if self.classes and "label" not in self.given:  # images that show none of them count too
+        if self.classes and "label" not in self.available_fields:  # also for images without any class
             categories = torch.zeros(len(samples), self.classes, dtype=torch.bool)
             for row, sample in zip(categories, samples, strict=True):
                 row[list(sample.categories)] = True
-        answer, answer_weight = self._answer(samples)
+        answer, answer_weight = self._answers_and_weights(samples)
         boxes = [example.boxes for example in examples if example.boxes is not None]
-        self._all_have("list of boxes", "boxes", len(boxes), len(examples))
+        self._present_in_all("list of boxes", "boxes", len(boxes), len(examples))
         captions = [example.captions for example in examples]
         return Batch(
             id=torch.tensor([sample.id for sample in samples]),
             sample=torch.tensor([sample.sample for sample in samples]),
             seed=torch.tensor([example.seed for example in examples]),
             image=pad_images([example.pixels for example in examples]),
-            caption=self._text(captions),
+            caption=self._tokenize_captions(captions),
             also_true=(
-                also_true_rows([example.also_true for example in examples], max(map(len, captions)))
-                if "also_true" in self.given
+                pad_also_true([example.also_true for example in examples], max(map(len, captions)))
+                if "also_true" in self.available_fields
                 else None
             ),
-            question=self._question(samples),
+            question=self._tokenize_questions(samples),
             answer=answer,
             answer_weight=answer_weight,
-            scores=self._scores(samples),
+            scores=self._answer_scores(samples),
             choices=None if not any(choices) or self.tokenizer is None else tokenize_rows(self.tokenizer, choices),
-            label=torch.tensor(labels) if "label" in self.given else None,
+            label=torch.tensor(labels) if "label" in self.available_fields else None,
             categories=categories,
             boxes=boxes or None,
-            segmentation=self._segmentation([example.segmentation for example in examples]),
+            segmentation=self._pad_segmentations([example.segmentation for example in examples]),
             raw=None if self.training else tuple(samples),
         )

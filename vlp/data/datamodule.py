@@ -1,6 +1,6 @@
-"""What all data sets share: a data set writes only `samples(split)`; the rest is here.
+"""The base of all data sets; a data set defines only `samples(split)`.
 
-    class Mine(DataModule):
+    class MyData(DataModule):
         def samples(self, split: str) -> list[Sample]: ...       # split: "train", "val" or "test"
 
 Order, resumption and randomness: vlp/data/sampler.py. Images that cannot be read: vlp/data/example_dataset.py.
@@ -11,24 +11,24 @@ from __future__ import annotations
 import hashlib
 import os
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import lightning as L
 import torch
 
-from vlp.data.annotation_files import Folders, existing, inside
-from vlp.data.collate import Collate
-from vlp.data.example_dataset import Examples, ImageTransform
-from vlp.data.issues import Faults, first_five
-from vlp.data.loader import Loader, prepare_worker
-from vlp.data.packed_samples import PackedSamples, given_fields, without_collection
+from vlp.data.annotation_files import FolderListings, path_below_root, require_path
+from vlp.data.collate import Collate, train_tokenizer
+from vlp.data.example_dataset import ExampleDataset, ImageTransform
+from vlp.data.issues import Faults, join_first_five
+from vlp.data.loader import Loader, discarded_batches, prepare_worker
+from vlp.data.packed_samples import PackedSamples, available_fields, garbage_collection_disabled
 from vlp.data.sampler import EpochOrder, EvalSampler, TrainSampler
-from vlp.data.trainer_progress import unused_batches
 from vlp.random import permutation
 from vlp.structures import Sample
 from vlp.system.errors import UserError
+from vlp.system.renamed import RenamedMethod
 
 SPLITS = ("train", "val", "test")
 
@@ -36,13 +36,13 @@ SPLITS = ("train", "val", "test")
 class DataModule(L.LightningDataModule):
     """name: the source in the names of logged figures.  root: the folder of the data.  transform: callables "train" and
     "eval" from a PIL image to uint8 [3 h w].  batch_size: training samples a step of all processes together;
-    eval_batch_size: of each process.  captions: training captions an image in each epoch, drawn anew ("one", or a
-    number), or "all": each caption is a sample of its own, and no batch holds an image twice.
+    eval_batch_size: of each process.  captions: how many captions of an image are chosen at random in each epoch ("one", or
+    a number), or "all": each caption is a sample of its own, and no batch contains an image twice.
     max_train_samples: a fixed random subset.  timeout: seconds to wait for a worker, 0 = for ever.
     issues_path: see vlp/data/example_dataset.py.
     """
 
-    # known after `setup`, where the data have classes, and where questions have an answer vocabulary
+    # set by `setup` if the data have classes or an answer vocabulary
     class_names: tuple[str, ...] | None = None
     answer_names: tuple[str, ...] | None = None
 
@@ -73,45 +73,50 @@ class DataModule(L.LightningDataModule):
         self.captions: str | int = 1 if captions == "one" else captions
         self.max_train_samples, self.max_bad_fraction = max_train_samples, max_bad_fraction
         self.follow_symlinks, self.timeout = follow_symlinks, timeout
-        self.faults = Faults()  # `vlp data check` puts one here that collects them
-        self._listings = Folders()
+        self.faults = Faults()  # `vlp data check` sets one that collects
+        self._listings = FolderListings()
         self.issues_path: Path | None = None
         self.allow_zero_length_dataloader_with_multiple_devices = True  # fewer evaluation samples than ranks
         self.sampler: TrainSampler | None = None
         self._train_loader: Loader | None = None
         self._splits: dict[str, Sequence[Sample]] = {}
 
-    # -- what a data set writes ------------------------------------------------------------------------------------
+    # -- for a data set to define ----------------------------------------------------------------------------------
 
     def samples(self, split: str) -> Sequence[Sample]:
-        """The raw samples of "train", "val" or "test"; empty where the data set has none."""
+        """The raw samples of "train", "val" or "test"; empty if the data set does not have the split."""
         raise NotImplementedError
 
     def training_order(self) -> Callable[[int], EpochOrder] | None:
-        """The samples of each epoch, for data that are not to be read in any order."""
+        """From an epoch's number to its order, for data that are slow to read in arbitrary order."""
         return None
 
-    def reading_ahead(self) -> Callable[[int, int], None] | None:
-        """Told (epoch, sample) before it is read."""
+    def prefetcher(self) -> Callable[[int, int], None] | None:
+        """Called with (epoch, sample) before the training sample is read."""
         return None
 
-    # -- what it may use -------------------------------------------------------------------------------------------
+    # -- for a data set to use -------------------------------------------------------------------------------------
 
-    def inside(self, folder: Path, relative: object, *, place: str) -> Path:
-        return inside(folder, relative, place=place, follow_symlinks=self.follow_symlinks, folders=self._listings)
+    inside = RenamedMethod("resolve_path")
+    measured = RenamedMethod("sources_with_split")
+
+    def resolve_path(self, folder: Path, relative: object, *, location: str) -> Path:
+        return path_below_root(
+            folder, relative, location=location, follow_symlinks=self.follow_symlinks, folders=self._listings
+        )
 
     @property
     def sources(self) -> dict[str, DataModule]:
-        """Itself, by name, as a mixture has several."""
-        assert self.name is not None  # Lightning's own attribute may be
+        """Itself by its name, as in a mixture."""
+        assert self.name is not None  # Lightning declares it as optional
         return {self.name: self}
 
-    def measured(self, split: str) -> dict[str, DataModule]:
+    def sources_with_split(self, split: str) -> dict[str, DataModule]:
         """The sources that have samples in a split, in the order of its loaders."""
         return self.sources if len(self.split(split)) else {}
 
     def split(self, split: str) -> Sequence[Sample]:
-        """The checked samples of a split; read once."""
+        """The checked samples of a split, read once."""
         if split not in SPLITS:
             raise UserError(f"there is no split {split!r}: choose from {', '.join(SPLITS)}")
         if split not in self._splits:
@@ -119,82 +124,75 @@ class DataModule(L.LightningDataModule):
         return self._splits[split]
 
     def load(self, split: str) -> Sequence[Sample]:
-        """What `samples` lists, checked and packed."""
-        existing(self.root, what=f"the folder of {self.name}", fix="set data.root, or data_root for all data sets")
-        with without_collection():
-            return self._load(split)
+        """The result of `samples`, checked and packed."""
+        require_path(
+            self.root, description=f"the folder of {self.name}", fix="set data.root, or data_root for all data sets"
+        )
+        with garbage_collection_disabled():
+            samples = self.samples(split)
+            if split == "train" and self.max_train_samples is not None:
+                subset = permutation(len(samples), 0)[: self.max_train_samples].sort().values
+                samples = [samples[index] for index in subset.tolist()]
+            self._check_samples(split, samples)  # before packing: each access to a packed sample builds it again
+            return PackedSamples(samples)
 
-    def _load(self, split: str) -> Sequence[Sample]:
-        samples = self.samples(split)
-        if split == "train" and self.max_train_samples is not None:
-            kept = permutation(len(samples), 0)[: self.max_train_samples].sort().values
-            samples = [samples[index] for index in kept.tolist()]
-        self._check(split, samples)  # before they are packed: each look at a packed one makes it anew
-        return PackedSamples(samples)
-
-    def _check(self, split: str, samples: Sequence[Sample]) -> None:
+    def _check_samples(self, split: str, samples: Sequence[Sample]) -> None:
         empty = [sample.image.name for sample in samples if not sample.annotated]
         if empty and split != "train":
             raise UserError(
-                f"{len(empty)} {split} images of {self.name} have no caption, no question and no class: {first_five(empty)}"
+                f"{len(empty)} {split} images of {self.name} have no caption, no question and no class: {join_first_five(empty)}"
             )
         images = dict.fromkeys(str(sample.image) for sample in samples)  # several questions may be about one
         missing = [image for image in images if not self._listings.is_file(image)]
         if not missing:
             return
         message = (
-            f"{len(missing)} of {len(images)} {split} images of {self.name} are not on disk: {first_five(missing)}"
+            f"{len(missing)} of {len(images)} {split} images of {self.name} are not on disk: {join_first_five(missing)}"
         )
         if split != "train" or len(missing) > self.max_bad_fraction * len(images):
             raise FileNotFoundError(f"{message}; complete the data, or correct data.root")
-        warnings.warn(f"{message}; others will take their places", stacklevel=3)
+        warnings.warn(f"{message}; they are replaced by other training images", stacklevel=3)
 
     def fingerprint(self, split: str) -> str:
-        """sha256 over the file names, captions, questions and answers of a split, in order: the same data give the same
-        on any machine."""
-        digest = hashlib.sha256()
-        for sample in self.split(split):
-            name = os.path.relpath(str(sample.image), str(self.root))
-            digest.update("\0".join([name, *told(sample)]).encode() + b"\n")
-        return digest.hexdigest()
+        """sha256 of the file names, captions, questions and answers of a split, in order: equal data have equal ones on any
+        machine."""
+        return _fingerprint(
+            (os.path.relpath(str(sample.image), str(self.root)), sample) for sample in self.split(split)
+        )
 
     def identity(self) -> str:
-        """Of the training data wherever they lie, from samples spread over them: names of files, captions, answers."""
-        train, digest = self.split("train"), hashlib.sha256()
-        for index in range(0, len(train), max(1, len(train) // 256)):
-            sample = train[index]
-            digest.update("\0".join([os.path.basename(str(sample.image)), *told(sample)]).encode() + b"\n")
-        return digest.hexdigest()
+        """sha256 of file names without folders, captions and answers of about 256 evenly spaced training samples."""
+        train = self.split("train")
+        samples = (train[index] for index in range(0, len(train), max(1, len(train) // 256)))
+        return _fingerprint((os.path.basename(str(sample.image)), sample) for sample in samples)
 
     def check_identity(self, state: dict[str, Any]) -> None:
-        """state: of a checkpoint.  Raises UserError where it was trained on other data."""
-        if state.get("identity", own := self.identity()) != own:
+        """state: of a checkpoint.  Raises UserError if it was trained on other data."""
+        if state.get("identity", identity := self.identity()) != identity:
             raise UserError(
                 f"cannot resume within the data: {self.name} below {self.root} holds other files, captions or answers than "
-                "the run was trained on; correct data.root, or start anew"
+                "the run was trained on; correct data.root, or start a new run"
             )
 
     def train_captions(self) -> Iterator[str]:
-        """All that a tokenizer can learn from: captions, questions, and each question's different answers."""
+        """The texts that a tokenizer is trained on: captions, questions, and each question's different answers."""
         for sample in self.split("train"):
-            yield from texts_of(sample)
+            yield from tokenizer_texts(sample)
 
     # -- Lightning -------------------------------------------------------------------------------------------------
 
     def setup(self, stage: str | None = None) -> None:
-        self.read(stage)
-        # every rank trains its own, equal one: it depends on the texts alone
-        if stage in (None, "fit") and self.tokenizer is not None and not getattr(self.tokenizer, "trained", True):
-            self.tokenizer.train(self.train_captions())
+        self.read_splits(stage)
+        train_tokenizer(self.tokenizer, self.train_captions(), stage)
 
-    def read(self, stage: str | None = None) -> None:
-        """`setup` without the tokenizer's training, which a mixture does once for all its sources."""
+    def read_splits(self, stage: str | None = None) -> None:
+        """`setup` without training the tokenizer, which a mixture does once for all its sources."""
         needed = {"fit": ("train", "val"), "validate": ("val",), "test": ("test",)}.get(stage or "", SPLITS)
         for split in needed:
             self.split(split)
         if "train" not in needed:
             return
-        self._train = self._examples("train")
+        self._train = self._make_dataset("train")
         self.sampler = TrainSampler(
             length=len(self._train),
             batch_size=self.batch_size,
@@ -214,9 +212,9 @@ class DataModule(L.LightningDataModule):
     def bad_samples(self) -> int:
         return self._train.bad_samples
 
-    def _examples(self, split: str) -> Examples:
+    def _make_dataset(self, split: str) -> ExampleDataset:
         training = split == "train"
-        return Examples(
+        return ExampleDataset(
             self.split(split),
             name=f"{self.name} {split}",
             transform=self.transform["train" if training else "eval"],
@@ -224,14 +222,14 @@ class DataModule(L.LightningDataModule):
             seed=self.seed,
             captions=self.captions,
             max_bad_fraction=self.max_bad_fraction,
-            expect=self.reading_ahead() if training else None,
+            prefetch=self.prefetcher() if training else None,
         )
 
-    def _loader(self, examples: Examples, sampler: TrainSampler | EvalSampler) -> Loader:
+    def _make_loader(self, examples: ExampleDataset, sampler: TrainSampler | EvalSampler) -> Loader:
         examples.issues_path = self.issues_path
         collate = Collate(
             tokenizer=self.tokenizer,
-            given=given_fields(examples.samples),
+            available_fields=available_fields(examples.samples),
             classes=len(self.class_names or ()),
             training=examples.training,
             one_caption=examples.training and self.captions in (1, "all"),
@@ -246,33 +244,32 @@ class DataModule(L.LightningDataModule):
             persistent_workers=self.num_workers > 0,
             pin_memory=torch.cuda.is_available(),
             timeout=self.timeout if self.num_workers else 0,
-            generator=torch.Generator().manual_seed(0),  # else each new iterator draws from, and shifts, the global one
+            generator=torch.Generator().manual_seed(0),  # else each iterator would advance the global one
         )
 
     def train_dataloader(self) -> Loader:
         assert self.sampler is not None, "Lightning calls setup before it asks for loaders"
-        self._train_loader = self._loader(self._train, self.sampler)
+        self._train_loader = self._make_loader(self._train, self.sampler)
         return self._train_loader
 
-    def _eval_loader(self, split: str) -> Loader | list[Loader]:
-        if not len(self.split(split)):
+    def _make_eval_loader(self, split: str) -> Loader | list[Loader]:
+        if not (length := len(self.split(split))):
             return []
-        return self._loader(
-            self._examples(split), EvalSampler(length=len(self.split(split)), batch_size=self.eval_batch_size)
-        )
+        sampler = EvalSampler(length=length, batch_size=self.eval_batch_size)
+        return self._make_loader(self._make_dataset(split), sampler)
 
     def val_dataloader(self) -> Loader | list[Loader]:
-        return self._eval_loader("val")
+        return self._make_eval_loader("val")
 
     def test_dataloader(self) -> Loader | list[Loader]:
-        return self._eval_loader("test")
+        return self._make_eval_loader("test")
 
     def state_dict(self) -> dict[str, Any]:
-        """The position in the training data, in samples of all processes: what was trained on, not what was loaded."""
+        """The position in the training data, in samples of all processes: those trained on, not those loaded."""
         if self.sampler is None:
             return {}
-        epoch, first = self.sampler.begun
-        used = self._train_loader.delivered - unused_batches(self.trainer) if self._train_loader is not None else 0
+        epoch, first = self.sampler.iteration_start
+        used = self._train_loader.delivered - discarded_batches(self.trainer) if self._train_loader is not None else 0
         position = self.sampler.state_dict(epoch=epoch, consumed=first + used * self.batch_size)
         return {**position, "identity": self.identity()}
 
@@ -283,14 +280,17 @@ class DataModule(L.LightningDataModule):
             self._train_loader = None
 
 
-def told(sample: Sample) -> list[str]:
-    """All that goes with its image."""
-    asked = () if sample.question is None else (sample.question, *sample.answers)
-    parts = () if sample.crop is None else (str(sample.crop),)
-    return [str(sample.label), *sample.captions, *asked, *parts]
+def _fingerprint(named_samples: Iterable[tuple[str, Sample]]) -> str:
+    """sha256 of each image's name with its label, captions, question, answers and crop."""
+    digest = hashlib.sha256()
+    for name, sample in named_samples:
+        question = () if sample.question is None else (sample.question, *sample.answers)
+        crop = () if sample.crop is None else (str(sample.crop),)
+        digest.update("\0".join([name, str(sample.label), *sample.captions, *question, *crop]).encode() + b"\n")
+    return digest.hexdigest()
 
 
-def texts_of(sample: Sample) -> Iterator[str]:
+def tokenizer_texts(sample: Sample) -> Iterator[str]:
     yield from sample.captions
     if sample.question is not None:
         yield sample.question

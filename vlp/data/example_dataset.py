@@ -1,7 +1,7 @@
 """One example at a time: image opened and transformed, captions chosen, all from a seed of (run, epoch, sample).
 
-A training image that cannot be read is replaced by the next one of the split, so that all ranks still make equal steps;
-it is written once to `data_issues.jsonl`, and too many of them end the run. In evaluation it is an error.
+A training image that cannot be read is replaced by the next one of the split, so that all ranks take equally many steps;
+it is recorded once in `data_issues.jsonl`, and too many of them end the run. In evaluation it is an error.
 """
 
 from __future__ import annotations
@@ -20,25 +20,28 @@ import torch
 from torch import Tensor
 
 from vlp import distributed
-from vlp.data.collate import Example
-from vlp.data.images import ImageError, load, open_photo
+from vlp.data.collate import LoadedExample
+from vlp.data.images import ImageError, decode_region, open_photo
 from vlp.data.issues import DataError
-from vlp.data.sampler import Key
+from vlp.data.sampler import SampleKey
 from vlp.data.transforms import Transform
-from vlp.data.view import class_map, in_whole
+from vlp.data.view import read_class_map, to_full_image
 from vlp.random import mix, seeded
 from vlp.structures import Boxes, Sample
 from vlp.system.errors import UserError
 from vlp.system.fault_injection import inject
 
-ImageTransform = Callable[[PIL.Image.Image], Tensor]  # those of vlp also take a file, and decode no more than they need
+ImageTransform = Callable[
+    [PIL.Image.Image], Tensor
+]  # a `Transform` also takes a file and decodes no more than it needs
 
 
-class Examples(torch.utils.data.Dataset[Example]):
-    """Example of a key (epoch, index).
+class ExampleDataset(torch.utils.data.Dataset[LoadedExample]):
+    """Loaded examples by key (epoch, index).
 
-    captions: how many of an image's captions a training example gets, drawn anew in each epoch (an image with fewer
-    gives all it has); "all": each caption is an example of its own, so `index` counts captions.
+    captions: how many of an image's captions a training example has, chosen at random in each epoch (all, if the image
+    has fewer); "all": each caption is an example of its own, so `index` counts captions.
+    issues_path: the `data_issues.jsonl`; None = warn.  prefetch: called with (epoch, sample) before the sample is read.
     """
 
     def __init__(
@@ -52,9 +55,9 @@ class Examples(torch.utils.data.Dataset[Example]):
         captions: int | str = 1,
         max_bad_fraction: int | float = 0.01,
         issues_path: Path | None = None,
-        expect: Callable[[int, int], None] | None = None,
+        prefetch: Callable[[int, int], None] | None = None,
     ) -> None:
-        self.expect = expect
+        self.prefetch = prefetch
         self.samples, self.name, self.transform, self.training = samples, name, transform, training
         self.seed, self.captions = seed, captions
         self.max_bad_fraction, self.issues_path = max_bad_fraction, issues_path
@@ -62,102 +65,105 @@ class Examples(torch.utils.data.Dataset[Example]):
         if training and captions == "all":
             counts = torch.tensor([max(1, len(sample.captions)) for sample in samples])
             self.owner = torch.repeat_interleave(torch.arange(len(samples)), counts)
-            self.first = counts.cumsum(0) - counts
-        self._bad = torch.zeros(len(samples), dtype=torch.uint8).share_memory_()  # seen by all workers of this process
+            self.first_caption = counts.cumsum(0) - counts
+        self._unreadable = torch.zeros(len(samples), dtype=torch.uint8).share_memory_()  # by all workers
 
     def __len__(self) -> int:
         return len(self.samples) if self.owner is None else len(self.owner)
 
     @property
     def bad_samples(self) -> int:
-        """How many different images could not be read so far, by this process and its workers."""
-        return int(self._bad.sum())
+        """The number of images that this process and its workers could not read so far."""
+        return int(self._unreadable.sum())
 
-    def __getitem__(self, key: Key) -> Example:
+    def __getitem__(self, key: SampleKey) -> LoadedExample:
         epoch, index = key
         if self.training:
             inject("loading")
         position = index if self.owner is None else int(self.owner[index])
         seed = mix(self.seed, epoch, index)
-        if self.expect is not None:
-            self.expect(epoch, position)
-        for place in range(position, position + len(self.samples)):
+        if self.prefetch is not None:
+            self.prefetch(epoch, position)
+        for candidate in range(position, position + len(self.samples)):
             try:
-                sample = self.samples[place % len(self.samples)]
-                seen = self._look(sample, seed)
+                sample = self.samples[candidate % len(self.samples)]
+                image_fields = self._load_image(sample, seed)
             except ImageError as error:
-                self._report(place % len(self.samples), error)
+                self._report_unreadable(candidate % len(self.samples), error)
                 continue
-            turn = None if self.owner is None else index - int(self.first[position])
-            chosen = self._choose(len(sample.captions), turn, random.Random(seed))
-            return Example(
+            caption_number = None if self.owner is None else index - int(self.first_caption[position])
+            chosen = self._choose_captions(len(sample.captions), caption_number, random.Random(seed))
+            return LoadedExample(
                 sample=sample,
                 seed=seed,
-                captions=tuple(sample.captions[place] for place in chosen),
-                also_true=tuple(sample.also_true[place] for place in chosen) if sample.also_true else (),
-                **seen,
+                captions=tuple(sample.captions[number] for number in chosen),
+                also_true=tuple(sample.also_true[number] for number in chosen) if sample.also_true else (),
+                **image_fields,
             )
-        raise UserError(f"no image of {self.name} can be read; the first is {self._place(position)}")
+        raise UserError(f"no image of {self.name} can be read; the first is {self._image_name(position)}")
 
-    def _look(self, sample: Sample, seed: int) -> dict[str, Any]:
-        """The pixels, and what the data know of places in them.  Raises ImageError."""
+    def _load_image(self, sample: Sample, seed: int) -> dict[str, Any]:
+        """The LoadedExample's `pixels`, `boxes` and `segmentation`.  Raises ImageError."""
         photo = open_photo(sample.image)
         if sample.crop is not None:
-            photo = photo.within(sample.crop)
-        placed = sample.boxes is not None or sample.panoptic is not None
+            photo = photo.crop_to(sample.crop)
+        has_regions = sample.boxes is not None or sample.panoptic is not None
         if not isinstance(self.transform, Transform):  # any function of a decoded image
-            if placed:
-                raise UserError(f"{self.name} has boxes or segments, which {self.transform} does not move")
+            if has_regions:
+                raise UserError(
+                    f"{self.name} has boxes or segments, which {self.transform} cannot map: set data.boxes=false and "
+                    "data.panoptic=false, or use a transform of vlp.data.transforms"
+                )
             with seeded(seed):
-                return {"pixels": self.transform(load(photo))}
-        if placed and self.transform.shears:
+                return {"pixels": self.transform(decode_region(photo))}
+        if has_regions and self.transform.moves_pixels:
             raise UserError(
-                f"{self.name} has boxes or segments, and RandAugment shears and turns photos without them: set "
+                f"{self.name} has boxes or segments, and RandAugment shears and rotates photos without them: set "
                 "transform.train.rand_augment=null"
             )
         try:
-            pixels, view = self.transform.look(photo, seed)
-        except ImageError as error:  # of a transform, which knows no path
-            if str(error).startswith(photo.place):
-                raise
-            raise ImageError(f"{photo.place}: {str(error).replace(': ', ', ')}") from error
-        seen: dict[str, Any] = {"pixels": pixels}
-        view = in_whole(photo, view)
+            pixels, view = self.transform.render(photo, seed)
+        except ImageError as error:
+            if str(error).startswith(photo.source):
+                raise  # else it is a transform's, which does not know the path
+            raise ImageError(f"{photo.source}: {str(error).replace(': ', ', ')}") from error
+        image_fields: dict[str, Any] = {"pixels": pixels}
+        view = to_full_image(photo, view)
         if sample.boxes is not None:
-            corners, kept = view.boxes(sample.boxes)
-            labels = [sample.box_labels[i] for i in kept] if sample.box_labels else [-1] * len(kept)
-            seen["boxes"] = Boxes(xyxy=corners, label=torch.tensor(labels, dtype=torch.int64))
+            corners, visible = view.project_boxes(sample.boxes)
+            labels = [sample.box_labels[i] for i in visible] if sample.box_labels else [-1] * len(visible)
+            image_fields["boxes"] = Boxes(xyxy=corners, label=torch.tensor(labels, dtype=torch.int64))
         if sample.panoptic is not None:
             try:
-                classes = class_map(sample, photo.whole)
+                classes = read_class_map(sample, photo.full_size)
             except DataError as error:
                 raise ImageError(str(error)) from error
-            seen["segmentation"] = view.classes(torch.from_numpy(classes.astype(np.int64)))
-        return seen
+            image_fields["segmentation"] = view.resample_classes(torch.from_numpy(classes.astype(np.int64)))
+        return image_fields
 
-    def _place(self, position: int) -> str:
+    def _image_name(self, position: int) -> str:
         try:
             return str(self.samples[position].image)
         except ImageError as error:
             return str(error)
 
-    def _choose(self, count: int, turn: int | None, draws: random.Random) -> list[int]:
-        """Which of so many captions."""
+    def _choose_captions(self, count: int, caption_number: int | None, rng: random.Random) -> list[int]:
+        """Indices of the chosen captions.  count: how many the image has.  caption_number: this one alone, if not None."""
         if not self.training or not count:
             return list(range(count))
-        if turn is not None:
-            return [turn % count]  # the remainder only matters for the stand-in of a bad image
-        return draws.sample(range(count), min(int(self.captions), count))
+        if caption_number is not None:
+            return [caption_number % count]  # the image that replaces an unreadable one may have fewer captions
+        return rng.sample(range(count), min(int(self.captions), count))
 
-    def _report(self, index: int, error: ImageError) -> None:
-        """Notes a bad training image, once; raises in evaluation and when there are too many."""
+    def _report_unreadable(self, index: int, error: ImageError) -> None:
+        """Records a training image, once; raises in evaluation and if there are too many."""
         if not self.training:
             raise ImageError(
                 f"{self.name} data: skipping an image would change the metric; repair or remove {error}"
             ) from error
-        if self._bad[index]:
+        if self._unreadable[index]:
             return
-        self._bad[index] = 1
+        self._unreadable[index] = 1
         line = {
             "split": "train",
             "source": self.name,
@@ -168,7 +174,7 @@ class Examples(torch.utils.data.Dataset[Example]):
         if self.issues_path is None:
             warnings.warn(f"skipped a training image of {self.name}: {error}", stacklevel=2)
         else:
-            # one write to a file opened for appending is not torn apart by other workers
+            # one write to a file opened for appending is not mixed with those of other workers
             handle = os.open(self.issues_path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
             os.write(handle, (json.dumps(line) + "\n").encode())
             os.close(handle)

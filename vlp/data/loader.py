@@ -1,4 +1,4 @@
-"""A DataLoader whose workers stay out of OpenMP, that counts what it has handed out, and that does not wait for ever."""
+"""A DataLoader that counts its batches and reports workers that died or hang; and the setup of its worker processes."""
 
 from __future__ import annotations
 
@@ -12,9 +12,11 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import lightning as L
 import torch
 from torch.utils.data import DataLoader
 
+from vlp.data.sampler import SampleKey
 from vlp.system.compat.stdlib import on_unsendable_item
 from vlp.system.compat.torch import (
     data_loader_timed_out,
@@ -27,9 +29,8 @@ from vlp.system.errors import is_user_error
 
 
 @contextmanager
-def held_back() -> Iterator[None]:
-    """Workers are started with the signals blocked that are not theirs (see `prepare_worker`), from their first instruction
-    on."""
+def block_worker_signals() -> Iterator[None]:
+    """Worker processes that are started inside begin with SIGTERM and SIGINT blocked, until `prepare_worker` handles them."""
     if not hasattr(signal, "pthread_sigmask"):
         yield
         return
@@ -41,40 +42,49 @@ def held_back() -> Iterator[None]:
 
 
 def prepare_worker(worker: int) -> None:
-    # a process forked from one that used OpenMP hangs in its first parallel region, so it must never enter one
+    # a process forked from one that used OpenMP hangs in its first parallel region; one thread never enters one
     torch.set_num_threads(1)
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
-    on_unsendable_item(_end)
-    # what is sent to a whole process group, by Ctrl-C or a cluster, is for training to decide: it still needs its batches
+    on_unsendable_item(_exit_on_unsendable_batch)
+    # Ctrl-C and clusters signal the entire process group; the training process decides, and still needs batches
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if hasattr(signal, "sigwaitinfo"):
-        threading.Thread(target=_end_when_told, args=(os.getppid(),), daemon=True).start()
+        threading.Thread(target=_exit_on_sigterm_of_parent, args=(os.getppid(),), daemon=True).start()
 
 
-def _end_when_told(parent: int) -> None:
+def _exit_on_sigterm_of_parent(parent: int) -> None:
     while signal.sigwaitinfo({signal.SIGTERM}).si_pid != parent:
         pass
     os._exit(0)
 
 
-def _end(error: Exception, batch: Any) -> None:
-    """Of a worker that cannot hand a batch over: Python prints the error and goes on, and training waits for ever."""
+def _exit_on_unsendable_batch(error: Exception, batch: Any) -> None:
+    """Called when a worker cannot send a batch: Python alone would only print the error, and training would wait for ever."""
     traceback.print_exception(error)
     os._exit(errno.ENOSPC if shared_memory_full(error) else 1)
 
 
-class LostWorker(RuntimeError):
-    """A data worker died or hangs. Nothing is wrong with settings or data: started again, the run goes on."""
+def discarded_batches(trainer: L.Trainer | None) -> int:
+    """1 after an exception in the middle of a step, whose batch was delivered but not trained on; else 0."""
+    if trainer is None:
+        return 0
+    # not the position itself: Lightning's counts are one too low after a second resumption
+    progress = trainer.fit_loop.epoch_loop.batch_progress.current
+    return progress.ready - progress.processed  # type: ignore[attr-defined]
+
+
+class DataWorkerLost(RuntimeError):
+    """A data worker died or hangs. Config and data are not the cause: a restart continues the run."""
 
 
 class Loader(DataLoader[Any]):
-    """A DataLoader that counts what it has handed out, and whose timeout says what to do."""
+    """Raises DataWorkerLost with the cause and the fix when a worker died or timed out."""
 
-    delivered = 0  # batches of the latest iteration
+    delivered = 0  # batches returned in the latest iteration
 
     def __iter__(self) -> Any:
         self.delivered = 0
-        with held_back():
+        with block_worker_signals():
             iterator = super().__iter__()
         while True:
             try:
@@ -85,29 +95,31 @@ class Loader(DataLoader[Any]):
                 return
             except Exception as error:
                 if is_user_error(error) and (sentence := worker_error_message(error)) is not None:
-                    raise type(error)(sentence) from error  # torch made the worker's traceback its text
+                    raise type(error)(
+                        sentence
+                    ) from error  # without the worker's traceback, which torch puts in the text
                 if data_worker_died(error):
-                    raise LostWorker(self._lost(error, worker_exit_codes(iterator))) from error
+                    raise DataWorkerLost(self._describe_worker_death(error, worker_exit_codes(iterator))) from error
                 if not data_loader_timed_out(error):
                     raise
                 message = (
                     f"no batch came from {self.num_workers} data workers within data.timeout={self.timeout:g} seconds"
                 )
-                raise LostWorker(f"{message}: look at the disk, or raise it (0 waits for ever)") from error
+                raise DataWorkerLost(f"{message}: check the disk, or raise it (0 waits for ever)") from error
 
-    def _lost(self, error: Exception, exit_codes: Sequence[int | None]) -> str:
-        """Which batch was waited for; the process that died had it, or one soon after it."""
+    def _describe_worker_death(self, error: Exception, exit_codes: Sequence[int | None]) -> str:
+        """The message names the batch that training waited for; the worker that died had it, or one soon after it."""
         batches: Any = self.batch_sampler
-        awaited: list[tuple[int, int]] = next(itertools.islice(iter(batches), self.delivered, None), [])
+        awaited: list[SampleKey] = next(itertools.islice(iter(batches), self.delivered, None), [])
         samples = ", ".join(str(index) for _, index in awaited)
-        why = " ".join(str(error).split())
+        reason = " ".join(str(error).split())
         full = errno.ENOSPC in exit_codes or shared_memory_full(error, exit_codes)
-        cause = (
-            "batches go from workers to training through /dev/shm: enlarge it (docker run --shm-size=8g), or set data.num_workers=0"
+        fix = (
+            "workers send batches through /dev/shm, which is full: enlarge it (docker run --shm-size=8g), or set data.num_workers=0"
             if full
-            else "the system kills what takes too much memory: set data.num_workers to fewer, or 0"
+            else "the system ends processes that need too much memory: set data.num_workers to fewer, or 0"
         )
         return (
-            f"a data worker died ({why}) while batch {self.delivered}, samples {samples}, was waited for; {cause}; the run goes "
-            "on from its checkpoint with resume=, and by itself with --max-restarts"
+            f"a data worker died ({reason}) while training waited for batch {self.delivered}, samples {samples}; {fix}; resume "
+            "the run from its checkpoint with resume=, or let it restart automatically with --max-restarts"
         )

@@ -1,7 +1,7 @@
-"""Several data sources trained on together: every step has a batch of each, {source: Batch}.
+"""Training on several data sources: every step has a batch of each, {source: Batch}.
 
-A source's position is a function of the mixture's step alone: at step s it has given s batches, so it is in epoch s // n
-of its own, n being the steps of that epoch, and a short source begins its next epoch while a long one is in its first.
+A source's position is a function of the mixture's step alone: before step s it has given s batches, so it is in its epoch
+s // n, where n is its number of steps an epoch; a short source begins its next epoch while a long one is in its first.
 Nothing depends on workers, on the number of processes or on where the run was interrupted.
 """
 
@@ -15,75 +15,76 @@ from typing import Any
 import lightning as L
 from torch.utils.data import ConcatDataset
 
+from vlp.data.collate import train_tokenizer
 from vlp.data.datamodule import DataModule
 from vlp.data.example_dataset import ImageTransform
-from vlp.data.loader import Loader
+from vlp.data.loader import Loader, discarded_batches
 from vlp.data.sampler import TrainSampler
-from vlp.data.trainer_progress import unused_batches
 from vlp.structures import Batch, Sample
 from vlp.system.errors import UserError
 from vlp.system.suggest import nearest_option
 
 
 class MixtureLoader:
-    """An iteration is one epoch of the mixture; the sources go on from one to the next."""
+    """An iteration is one epoch of the mixture; the next one continues each source where this one ended."""
 
     def __init__(
-        self, loaders: Mapping[str, Loader], samplers: Mapping[str, TrainSampler], *, steps_per_epoch: int
+        self, as_loader_list: Mapping[str, Loader], samplers: Mapping[str, TrainSampler], *, steps_per_epoch: int
     ) -> None:
-        self.loaders, self.samplers, self.steps_per_epoch = dict(loaders), dict(samplers), steps_per_epoch
+        self.loaders, self.samplers, self.steps_per_epoch = dict(as_loader_list), dict(samplers), steps_per_epoch
         self.epoch = 0
-        self._resume = self.begun = (0, 0)  # begun: epoch and first step of the latest iteration
+        self._resume_position = self.iteration_start = (0, 0)  # epoch and first step of the latest iteration
         self.delivered = 0  # steps of it
         self._streams: dict[str, Iterator[Batch]] = {}
-        self._next_step = -1  # the step of the whole run that the streams give next
+        self._next_step = -1  # the step of the run that the streams give next
 
     @property
     def sampler(self) -> MixtureLoader:
-        """Lightning looks for `set_epoch` here."""
+        """Lightning calls `set_epoch` on a loader's `sampler`."""
         return self
 
     def set_epoch(self, epoch: int) -> None:
-        self.epoch = max(epoch, self._resume[0])  # Lightning may still count an epoch that a checkpoint has finished
+        # after a resume, Lightning may give the epoch that the checkpoint has completed
+        self.epoch = max(epoch, self._resume_position[0])
 
-    def start(self, epoch: int, step: int) -> None:
-        """The point from which every iteration of this epoch begins."""
-        self._resume = self.begun = (epoch, step) if step < self.steps_per_epoch else (epoch + 1, 0)
-        self.epoch, self.delivered = self._resume[0], 0
+    def resume_at(self, epoch: int, step: int) -> None:
+        """Lets every iteration of this epoch begin at `step`."""
+        self._resume_position = self.iteration_start = (epoch, step) if step < self.steps_per_epoch else (epoch + 1, 0)
+        self.epoch, self.delivered = self._resume_position[0], 0
 
     def __len__(self) -> int:
         return self.steps_per_epoch
 
     def __iter__(self) -> Iterator[dict[str, Batch]]:
-        self.begun = (self.epoch, self._resume[1] if self.epoch == self._resume[0] else 0)
+        self.iteration_start = (self.epoch, self._resume_position[1] if self.epoch == self._resume_position[0] else 0)
         self.delivered = 0
-        first = self.begun[0] * self.steps_per_epoch + self.begun[1]
-        if first != self._next_step:  # else the streams go on, with what their workers have loaded already
-            self._streams = {name: self._stream(name, first) for name in self.loaders}
+        first = self.iteration_start[0] * self.steps_per_epoch + self.iteration_start[1]
+        if first != self._next_step:  # else the streams continue, with batches that their workers have loaded
+            self._streams = {name: self._endless_batches(name, first) for name in self.loaders}
         self._next_step = first
-        for _ in range(self.begun[1], self.steps_per_epoch):
-            self._next_step = -1  # a source that fails leaves the streams at different steps
+        for _ in range(self.iteration_start[1], self.steps_per_epoch):
+            self._next_step = -1  # if a source fails, the streams are at different steps
             batch = {name: next(stream) for name, stream in self._streams.items()}
             self.delivered += 1
             self._next_step = first + self.delivered
             yield batch
 
-    def _stream(self, name: str, step: int) -> Iterator[Batch]:
-        """The batches of a source without end, from a step of the whole run on."""
+    def _endless_batches(self, name: str, step: int) -> Iterator[Batch]:
+        """The batches of a source, epoch after epoch, from a step of the run on."""
         sampler = self.samplers[name]
         epoch, step = divmod(step, sampler.steps_per_epoch)
         while True:
-            sampler.start(epoch, step * sampler.batch_size)
+            sampler.resume_at(epoch, step * sampler.batch_size)
             yield from self.loaders[name]
             epoch, step = epoch + 1, 0
 
 
 class Mixture(L.LightningDataModule):
-    """sources: makes each source's data module, by its name; None leaves one out. What all of them share (tokenizer,
-    transform, seed) is added here; a source may have a transform of its own.
+    """sources: from each source's name to a function that builds its data module; None removes one. Tokenizer, transform and
+    seed are passed to all of them; a source may have its own transform.
 
     epoch: the source whose epoch is the mixture's, or a number of steps; None = the first source.  batch_size, ratios:
-    training samples a step of all sources and processes together, and each source's share; None = their own sizes.
+    training samples a step of all sources and processes together, and each source's share; None = each source's batch_size.
     """
 
     def __init__(
@@ -99,26 +100,32 @@ class Mixture(L.LightningDataModule):
         ratios: Mapping[str, int | float] | None = None,
     ) -> None:
         super().__init__()
-        makers = {key: make for key, make in sources.items() if make is not None}
-        if not makers:
+        factories = {key: factory for key, factory in sources.items() if factory is not None}
+        if not factories:
             raise UserError("data.sources is empty: give at least one source")
-        unknown = next((key for key, make in makers.items() if not callable(make)), None)
-        if unknown is not None:
-            near = nearest_option(unknown, [key for key, make in makers.items() if callable(make)], count=1)
-            hint = f":{near}" if near else ", which a source needs"
-            raise UserError(f"data.sources.{unknown} has settings and names no data set{hint}")
-        self.epoch = next(iter(makers)) if epoch is None else epoch
-        if self.epoch not in makers if isinstance(self.epoch, str) else self.epoch < 1:
-            raise UserError(
-                f"data.epoch={self.epoch}: give a source ({', '.join(makers)}) or a number of steps above 0"
+        not_callable = next((key for key, factory in factories.items() if not callable(factory)), None)
+        if not_callable is not None:
+            suggestion = nearest_option(
+                not_callable, [key for key, factory in factories.items() if callable(factory)], count=1
             )
-        sizes: dict[str, dict[str, int]] = {key: {} for key in makers}
+            hint = f":{suggestion}" if suggestion else f"; add data.sources.{not_callable}._target_"
+            raise UserError(f"data.sources.{not_callable} has settings but no data set{hint}")
+        self.epoch = next(iter(factories)) if epoch is None else epoch
+        if self.epoch not in factories if isinstance(self.epoch, str) else self.epoch < 1:
+            raise UserError(
+                f"data.epoch={self.epoch}: give a source ({', '.join(factories)}) or a number of steps above 0"
+            )
+        sizes: dict[str, dict[str, int]] = {key: {} for key in factories}
         if ratios is not None or batch_size is not None:
-            sizes = {key: {"batch_size": size} for key, size in shares(batch_size, ratios, list(makers)).items()}
+            sizes = {
+                key: {"batch_size": size}
+                for key, size in source_batch_sizes(batch_size, ratios, list(factories)).items()
+            }
         self.name, self.tokenizer = name, tokenizer
-        common = {"tokenizer": tokenizer, "transform": transform, "seed": seed}
+        shared_settings = {"tokenizer": tokenizer, "transform": transform, "seed": seed}
         self.sources = {
-            key: make(name=key, **_unless_given(common, make), **sizes[key]) for key, make in makers.items()
+            key: factory(name=key, **_without_own_settings(shared_settings, factory), **sizes[key])
+            for key, factory in factories.items()
         }
         self.allow_zero_length_dataloader_with_multiple_devices = True
         self._loader: MixtureLoader | None = None
@@ -136,27 +143,29 @@ class Mixture(L.LightningDataModule):
 
     @property
     def class_names(self) -> tuple[str, ...] | None:
-        return self._same("class_names")
+        return self._agreed_names("class_names")
 
     @property
     def answer_names(self) -> tuple[str, ...] | None:
-        return self._same("answer_names")
+        return self._agreed_names("answer_names")
 
-    def _same(self, what: str) -> tuple[str, ...] | None:
-        """What the sources that have it agree on; known after `setup`."""
-        found = {name: value for name, source in self.sources.items() if (value := getattr(source, what)) is not None}
-        for one, other in combinations(found, 2):
-            if found[one] != found[other]:
+    def _agreed_names(self, attribute: str) -> tuple[str, ...] | None:
+        """The names that all sources have that have any; known after `setup`.  Raises UserError if they differ."""
+        names_by_source = {
+            name: value for name, source in self.sources.items() if (value := getattr(source, attribute)) is not None
+        }
+        for one, other in combinations(names_by_source, 2):
+            if names_by_source[one] != names_by_source[other]:
                 raise UserError(
-                    f"{one} and {other} differ in their {what.replace('_', ' ')}: give them the same, or one of them none"
+                    f"{one} and {other} differ in their {attribute.replace('_', ' ')}: use the same for both, or none for one"
                 )
-        return next(iter(found.values()), None)
+        return next(iter(names_by_source.values()), None)
 
     @property
     def bad_samples(self) -> int:
         return sum(source.bad_samples for source in self.sources.values())
 
-    def measured(self, split: str) -> dict[str, DataModule]:
+    def sources_with_split(self, split: str) -> dict[str, DataModule]:
         """The sources that have samples in a split, in the order of its loaders."""
         return {name: source for name, source in self.sources.items() if len(source.split(split))}
 
@@ -176,12 +185,10 @@ class Mixture(L.LightningDataModule):
     def setup(self, stage: str | None = None) -> None:
         for name, source in self.sources.items():
             try:
-                source.read(stage)
+                source.read_splits(stage)
             except ValueError as error:
                 raise UserError(f"data.sources.{name}: {error}") from error
-        # one tokenizer for all: every rank trains its own, equal one
-        if stage in (None, "fit") and self.tokenizer is not None and not getattr(self.tokenizer, "trained", True):
-            self.tokenizer.train(self.train_captions())
+        train_tokenizer(self.tokenizer, self.train_captions(), stage)
 
     @property
     def steps_per_epoch(self) -> int:
@@ -189,9 +196,9 @@ class Mixture(L.LightningDataModule):
         return self.epoch if isinstance(self.epoch, int) else self.sources[self.epoch].steps_per_epoch
 
     def _make_loader(self) -> MixtureLoader:
-        loaders = {name: source.train_dataloader() for name, source in self.sources.items()}
+        as_loader_list = {name: source.train_dataloader() for name, source in self.sources.items()}
         samplers = {name: source.sampler for name, source in self.sources.items() if source.sampler is not None}
-        return MixtureLoader(loaders, samplers, steps_per_epoch=self.steps_per_epoch)
+        return MixtureLoader(as_loader_list, samplers, steps_per_epoch=self.steps_per_epoch)
 
     def train_dataloader(self) -> MixtureLoader:
         if self._loader is None:
@@ -199,64 +206,74 @@ class Mixture(L.LightningDataModule):
         return self._loader
 
     def val_dataloader(self) -> list[Loader]:
-        return [loader for source in self.measured("val").values() for loader in loaders(source.val_dataloader())]
+        return [
+            loader
+            for source in self.sources_with_split("val").values()
+            for loader in as_loader_list(source.val_dataloader())
+        ]
 
     def test_dataloader(self) -> list[Loader]:
-        return [loader for source in self.measured("test").values() for loader in loaders(source.test_dataloader())]
+        return [
+            loader
+            for source in self.sources_with_split("test").values()
+            for loader in as_loader_list(source.test_dataloader())
+        ]
 
     def state_dict(self) -> dict[str, Any]:
-        """The step of the mixture up to which was trained, and with it the position in every source."""
+        """The mixture's next step, and the position in every source that follows from it."""
         if self._loader is None:
             return {}
-        epoch, first = self._loader.begun
-        step = first + self._loader.delivered - unused_batches(self.trainer)
+        epoch, first = self._loader.iteration_start
+        step = first + self._loader.delivered - discarded_batches(self.trainer)
         trained = epoch * self.steps_per_epoch + step
         positions = {}
         for name, sampler in self._loader.samplers.items():
-            own, consumed = divmod(trained, sampler.steps_per_epoch)
-            position = sampler.state_dict(epoch=own, consumed=consumed * sampler.batch_size)
+            source_epoch, consumed = divmod(trained, sampler.steps_per_epoch)
+            position = sampler.state_dict(epoch=source_epoch, consumed=consumed * sampler.batch_size)
             positions[name] = {**position, "identity": self.sources[name].identity()}
         return {"epoch": epoch, "step": step, "steps_per_epoch": self.steps_per_epoch, "sources": positions}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         if any(source.sampler is None for source in self.sources.values()):  # not set up for training
             return
-        then, now = list(state_dict["sources"]), list(self.sources)
-        if then != now or state_dict["steps_per_epoch"] != self.steps_per_epoch:
+        earlier_sources, present_sources = list(state_dict["sources"]), list(self.sources)
+        if earlier_sources != present_sources or state_dict["steps_per_epoch"] != self.steps_per_epoch:
             raise UserError(
-                f"cannot resume within the data: the run mixed {', '.join(then)} in epochs of "
-                f"{state_dict['steps_per_epoch']} steps, this one mixes {', '.join(now)} in epochs of "
-                f"{self.steps_per_epoch}; use the run's own settings, or start anew"
+                f"cannot resume within the data: the run mixed {', '.join(earlier_sources)} in epochs of "
+                f"{state_dict['steps_per_epoch']} steps, this one mixes {', '.join(present_sources)} in epochs of "
+                f"{self.steps_per_epoch}; use the settings of the interrupted run, or start a new one"
             )
         self._loader = self._make_loader()
         for name, sampler in self._loader.samplers.items():
             self.sources[name].check_identity(state_dict["sources"][name])
             sampler.load_state_dict(state_dict["sources"][name])
-        self._loader.start(state_dict["epoch"], state_dict["step"])
+        self._loader.resume_at(state_dict["epoch"], state_dict["step"])
 
 
-def _unless_given(common: Mapping[str, Any], make: Callable[..., DataModule]) -> dict[str, Any]:
-    """What a source does not bring itself: `data.sources.NAME.transform` is its own way to look at photos."""
-    own = getattr(make, "keywords", {})
-    return {key: value for key, value in common.items() if own.get(key) is None}
+def _without_own_settings(shared_settings: Mapping[str, Any], factory: Callable[..., DataModule]) -> dict[str, Any]:
+    """The shared settings, except those that the source has itself, such as `data.sources.NAME.transform`."""
+    source_settings = getattr(factory, "keywords", {})
+    return {key: value for key, value in shared_settings.items() if source_settings.get(key) is None}
 
 
-def loaders(made: Loader | list[Loader]) -> list[Loader]:
-    return made if isinstance(made, list) else [made]
+def as_loader_list(loader_or_loaders: Loader | list[Loader]) -> list[Loader]:
+    return loader_or_loaders if isinstance(loader_or_loaders, list) else [loader_or_loaders]
 
 
-def shares(batch_size: int | None, ratios: Mapping[str, int | float] | None, names: list[str]) -> dict[str, int]:
-    """batch_size · ratio / sum of ratios samples of each source, which must be whole numbers above 0."""
+def source_batch_sizes(
+    batch_size: int | None, ratios: Mapping[str, int | float] | None, names: list[str]
+) -> dict[str, int]:
+    """batch_size · ratio / sum of ratios for each source.  Raises UserError unless they are integers above 0."""
     if batch_size is None or ratios is None or set(ratios) != set(names):
         raise UserError(
-            f"data.batch_size={batch_size} and data.ratios={ratios} share out a step among {', '.join(names)}: "
-            "give a size and a ratio for each of them, or neither"
+            f"data.batch_size={batch_size} and data.ratios={ratios} must divide a step among {', '.join(names)}: set both, "
+            "with a ratio for each source, or neither"
         )
     exact = {name: batch_size * ratios[name] / sum(ratios.values()) for name in names}
-    whole = {name: round(size) for name, size in exact.items()}
-    if any(abs(whole[name] - exact[name]) > 1e-6 or whole[name] < 1 for name in names):
-        told = ", ".join(f"{name} {size:.3g}" for name, size in exact.items())
+    rounded = {name: round(size) for name, size in exact.items()}
+    if any(abs(rounded[name] - exact[name]) > 1e-6 or rounded[name] < 1 for name in names):
+        sizes = ", ".join(f"{name} {size:.3g}" for name, size in exact.items())
         raise UserError(
-            f"data.batch_size={batch_size} by data.ratios is no whole number of samples for each source ({told})"
+            f"data.batch_size={batch_size} divided by data.ratios must give integers for each source, not {sizes}"
         )
-    return whole
+    return rounded

@@ -1,5 +1,5 @@
-"""Samples in one array of bytes: data workers share its memory, where a list of objects would be copied page by page, as
-Python counts references in each of them."""
+"""Samples in one array of bytes, whose memory data workers share. Of a list of objects each worker would get its own copy,
+since Python writes reference counts into the objects' memory pages."""
 
 from __future__ import annotations
 
@@ -20,89 +20,88 @@ from vlp.structures import Sample
 
 _NAMES = [field.name for field in dataclasses.fields(Sample) if field.name != "image"]
 _DEFAULTS = [field.default for field in dataclasses.fields(Sample) if field.name != "image"]
-_values = operator.attrgetter(*_NAMES)
+_get_values = operator.attrgetter(*_NAMES)
 _PLAIN, _PICKLED = b"\0", b"\1"
-BLOCK = 1 << 24  # bytes that are collected before they are joined
+BLOCK_BYTES = 1 << 24  # of serialized samples that are collected before they are joined
 
 
 class PackedSamples(Sequence[Sample]):
-    """A sample of two captions takes some 150 bytes, and is made anew at each access, in about 10 µs."""
+    """A sample of two captions needs about 150 bytes; each access builds it again, in about 10 µs.
+
+    available_fields: the fields that at least one of the samples has.
+    """
 
     def __init__(self, samples: Iterable[Sample]) -> None:
         ends, blocks, block = [0], [], bytearray()
-        done, fields = 0, set[str]()
+        joined_bytes, fields = 0, set[str]()
         for sample in samples:
-            told = _told(sample)
-            fields |= told.keys()
-            block += _packed(told)
-            ends.append(done + len(block))
-            if len(block) > BLOCK:
+            values = _non_default_fields(sample)
+            fields |= values.keys()
+            block += _serialize(values)
+            ends.append(joined_bytes + len(block))
+            if len(block) > BLOCK_BYTES:
                 blocks.append(bytes(block))
-                done += len(block)
+                joined_bytes += len(block)
                 block = bytearray()
         self._bytes = np.frombuffer(b"".join([*blocks, block]), dtype=np.uint8)
         self._ends = np.array(ends)
-        self.fields = frozenset(fields)  # that any of the samples has
+        self.available_fields = frozenset(fields)
 
     @property
-    def size(self) -> int:
-        """Bytes."""
+    def nbytes(self) -> int:
         return self._bytes.nbytes + self._ends.nbytes
 
     def __len__(self) -> int:
         return len(self._ends) - 1
 
     def __getitem__(self, index: int) -> Sample:  # type: ignore[override]
-        if not 0 <= index < len(self):  # iteration ends by it
+        if not 0 <= index < len(self):  # also ends an iteration
             raise IndexError(index)
-        return _unpacked(self._bytes[self._ends[index] : self._ends[index + 1]].data)
-
-    def __iter__(self) -> Iterator[Sample]:
-        return (self[index] for index in range(len(self)))
+        return _deserialize(self._bytes[self._ends[index] : self._ends[index + 1]].data)
 
 
-def _told(sample: Sample) -> dict[str, Any]:
-    """What differs from the fields' defaults."""
-    told: dict[str, Any] = {
+def _non_default_fields(sample: Sample) -> dict[str, Any]:
+    """The sample's fields that differ from their defaults, and its image."""
+    values: dict[str, Any] = {
         name: value
-        for name, value, default in zip(_NAMES, _values(sample), _DEFAULTS, strict=True)
+        for name, value, default in zip(_NAMES, _get_values(sample), _DEFAULTS, strict=True)
         if value is not default and value != default
     }
     image = sample.image
-    told["image"] = str(image) if isinstance(image, Path) else image
-    return told
+    values["image"] = str(image) if isinstance(image, Path) else image
+    return values
 
 
-def given_fields(samples: Sequence[Sample]) -> frozenset[str]:
-    """The fields that a data set's samples have: those of any where they are packed, else of the first that can be read."""
+def available_fields(samples: Sequence[Sample]) -> frozenset[str]:
+    """The fields that a data set's samples have: of any sample if they are packed, else of the first that can be read."""
     if isinstance(samples, PackedSamples):
-        return samples.fields
+        return samples.available_fields
     for index in range(len(samples)):
         try:
-            return frozenset(_told(samples[index]))
-        except ImageError:  # it is reported when its turn comes
+            return frozenset(_non_default_fields(samples[index]))
+        except ImageError:  # it is reported when the sample is loaded
             continue
     return frozenset()
 
 
-def _packed(told: dict[str, Any]) -> bytes:
-    """marshal writes plain values in a fifth of pickle's time."""
+def _serialize(values: dict[str, Any]) -> bytes:
+    """By marshal if all values are plain, which takes a fifth of pickle's time."""
     try:
-        return _PLAIN + marshal.dumps(told)
+        return _PLAIN + marshal.dumps(values)
     except ValueError:  # records within the sample
-        return _PICKLED + pickle.dumps(told, protocol=pickle.HIGHEST_PROTOCOL)
+        return _PICKLED + pickle.dumps(values, protocol=pickle.HIGHEST_PROTOCOL)
 
 
-def _unpacked(data: memoryview) -> Sample:
-    told = marshal.loads(data[1:]) if data[:1] == _PLAIN else pickle.loads(data[1:])
-    if isinstance(told["image"], str):
-        told["image"] = Path(told["image"])
-    return Sample(**told)
+def _deserialize(data: memoryview) -> Sample:
+    values = marshal.loads(data[1:]) if data[:1] == _PLAIN else pickle.loads(data[1:])
+    if isinstance(values["image"], str):
+        values["image"] = Path(values["image"])
+    return Sample(**values)
 
 
 @contextmanager
-def without_collection() -> Iterator[None]:
-    """Millions of objects that live on make Python look through all of them again and again for cycles that they lack."""
+def garbage_collection_disabled() -> Iterator[None]:
+    """While millions of permanent objects are created, the collector would search all of them again and again."""
     enabled = gc.isenabled()
     gc.disable()
     try:

@@ -31,17 +31,17 @@ def build_data(
     )
 
 
-def measured_splits(data: DataModule | Mixture) -> dict[str, Any]:
-    """For each measured split (of several sources: <split>/<source>) its images, its captions and questions, and the sha256
-    of its file names and texts."""
+def eval_split_statistics(data: DataModule | Mixture) -> dict[str, Any]:
+    """For each val and test split (of several sources: <split>/<source>) the numbers of its images, captions and questions, and
+    the sha256 of its file names and texts."""
     values: dict[str, Any] = {}
     for split in ("val", "test"):
-        for name, source in data.measured(split).items():
+        for name, source in data.sources_with_split(split).items():
             samples = source.split(split)
-            place = split if list(data.sources) == [data.name] else f"{split}/{name}"
-            values[f"{place}/images"] = len({sample.id for sample in samples})
-            values[f"{place}/captions"] = sum(len(sample.captions) for sample in samples)
+            prefix = split if list(data.sources) == [data.name] else f"{split}/{name}"
+            values[f"{prefix}/images"] = len({sample.id for sample in samples})
+            values[f"{prefix}/captions"] = sum(len(sample.captions) for sample in samples)
             if questions := sum(sample.question is not None for sample in samples):
-                values[f"{place}/questions"] = questions
-            values[f"{place}/sha256"] = source.fingerprint(split)
+                values[f"{prefix}/questions"] = questions
+            values[f"{prefix}/sha256"] = source.fingerprint(split)
     return values

@@ -10,9 +10,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from vlp.data.annotation_files import MissingFile, existing, read_json
+from vlp.data.annotation_files import MissingFile, read_json, require_path
 from vlp.data.datamodule import SPLITS, DataModule
-from vlp.data.issues import DataError, LeftOut, first_five
+from vlp.data.issues import DataError, SkippedRecords, join_first_five
 from vlp.datasets.common.splits import hold_out
 from vlp.structures import Sample
 from vlp.system.errors import UserError
@@ -42,7 +42,7 @@ class ClassFolders(DataModule):
         self._read: dict[str, list[Sample]] = {}
 
     def _folders(self, split: str) -> list[str]:
-        place = existing(self.root / str(self.splits[split]), what=f"the {split} folder of {self.name}")
+        place = require_path(self.root / str(self.splits[split]), description=f"the {split} folder of {self.name}")
         return sorted(entry.name for entry in os.scandir(place) if entry.is_dir() and not entry.name.startswith("."))
 
     def _classes(self) -> list[str]:
@@ -51,31 +51,31 @@ class ClassFolders(DataModule):
             found: set[str] = set()
             for split in SPLITS:
                 if self.splits[split]:
-                    with self.faults.each():
+                    with self.faults.catch_errors():
                         found |= set(self._folders(split))
             folders = sorted(found)
-            with self.faults.each():
+            with self.faults.catch_errors():
                 if not folders:
                     raise MissingFile(
                         f"{self.root} holds no class folders; expected <split>/<class>/<image>, see data.splits"
                     )
             names = {folder: folder.replace("_", " ") for folder in folders}
             if self.class_names_file is not None:
-                with self.faults.each():
+                with self.faults.catch_errors():
                     names |= self._names(self.root / self.class_names_file, folders)
             self.class_names = tuple(names[folder] for folder in folders)
             self._folders_of_classes = folders
         return self._folders_of_classes
 
     def _names(self, path: Path, folders: list[str]) -> dict[str, str]:
-        told = read_json(path, what="the file of class names")
-        if not isinstance(told, dict):
+        listed = read_json(path, description="the file of class names")
+        if not isinstance(listed, dict):
             raise DataError("unexpected structure", f"{path}: expected an object {{folder: name}}")
-        lacking = [folder for folder in folders if not isinstance(told.get(folder), str)]
+        lacking = [folder for folder in folders if not isinstance(listed.get(folder), str)]
         if lacking:
-            message = f"{path} names no class for the folders {first_five(lacking)}"
+            message = f"{path} names no class for the folders {join_first_five(lacking)}"
             self.faults.error("class without a name", message, count=len(lacking))
-        return {folder: told[folder] for folder in folders if folder not in lacking}
+        return {folder: listed[folder] for folder in folders if folder not in lacking}
 
     def samples(self, split: str) -> list[Sample]:
         held_out = split == "val" and self.held_out > 0
@@ -93,14 +93,14 @@ class ClassFolders(DataModule):
     def _from(self, split: str, classes: list[str]) -> list[Sample]:
         place = self.root / str(self.splits[split])
         found: list[tuple[Path, int]] = []
-        with LeftOut(self.faults, place) as left_out:
+        with SkippedRecords(self.faults, place) as left_out:
             for label, folder in enumerate(classes):
                 before = len(found)
                 for file in sorted(Path(place, folder).rglob("*")):
                     if file.suffix.lower() in SUFFIXES:
-                        with self.faults.each():
+                        with self.faults.catch_errors():
                             relative = file.relative_to(self.root).as_posix()
-                            found.append((self.inside(self.root, relative, place=str(place)), label))
+                            found.append((self.resolve_path(self.root, relative, location=str(place)), label))
                 if len(found) == before and self.faults.collect:  # a class may be in other splits alone
                     left_out.add("class without images", folder)
         first_id = SPLITS.index(split) << 40  # ids must differ between splits

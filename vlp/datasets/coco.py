@@ -14,15 +14,15 @@ from collections import defaultdict
 from dataclasses import replace
 from typing import Any
 
-from vlp.data.annotation_files import clean_captions, existing, read_json, records
+from vlp.data.annotation_files import clean_captions, objects_under_key, read_json, require_path
 from vlp.data.boxes import Size, photo_size
 from vlp.data.datamodule import DataModule
 from vlp.data.images import ImageError
-from vlp.data.issues import DataError, LeftOut
-from vlp.data.view import class_map
-from vlp.datasets.common.coco_instances import Instances, by_id, of_known_images, read_instances
+from vlp.data.issues import DataError, SkippedRecords
+from vlp.data.view import read_class_map
+from vlp.datasets.common.coco_instances import Instances, annotations_of_known_images, index_by_id, read_instances
 from vlp.datasets.common.coco_panoptic import Panoptic, read_panoptic
-from vlp.datasets.common.splits import apart, hold_out
+from vlp.datasets.common.splits import drop_overlap, hold_out
 from vlp.structures import Sample
 
 
@@ -54,7 +54,7 @@ class COCO(DataModule):
         official = self.official[split]
         if official not in self._read:
             read = self._official(official, training=split != "test")
-            self._read[official] = apart(read, official, self._read, name=self.name, faults=self.faults)
+            self._read[official] = drop_overlap(read, official, self._read, name=self.name, faults=self.faults)
         samples = self._read[official]
         if split == "test":
             return samples
@@ -64,31 +64,39 @@ class COCO(DataModule):
         path, folder = self.root / "annotations" / f"captions_{official}.json", self.root / official
         images: dict[int, dict[str, Any]] = {}
         captions: dict[int, list[object]] = defaultdict(list)
-        with self.faults.each():
-            content = read_json(path, what=f"the captions of {self.name}")
-            images = by_id(records(content, "images", place=path), "image", place=path, faults=self.faults)
-            every = by_id(records(content, "annotations", place=path), "annotation", place=path, faults=self.faults)
-            for image, annotation in of_known_images(every, images, "captions", place=path, faults=self.faults):
+        with self.faults.catch_errors():
+            content = read_json(path, description=f"the captions of {self.name}")
+            images = index_by_id(
+                objects_under_key(content, "images", location=path), "image", place=path, faults=self.faults
+            )
+            every = index_by_id(
+                objects_under_key(content, "annotations", location=path), "annotation", place=path, faults=self.faults
+            )
+            for image, annotation in annotations_of_known_images(
+                every, images, "captions", place=path, faults=self.faults
+            ):
                 captions[image].append(annotation.get("caption"))
-        with self.faults.each():
-            existing(folder, what=f"the images of {self.name}")
-        instances, panoptic = self._described(official, {image: photo_size(images[image]) for image in images})
+        with self.faults.catch_errors():
+            require_path(folder, description=f"the images of {self.name}")
+        instances, panoptic = self._read_instances_and_segments(
+            official, {image: photo_size(images[image]) for image in images}
+        )
         samples: list[Sample] = []
-        with LeftOut(self.faults, path) as left_out:
+        with SkippedRecords(self.faults, path) as left_out:
             for image, record in images.items():
-                with self.faults.each():
+                with self.faults.catch_errors():
                     place = f"{path}: image {image}"
-                    texts = clean_captions(captions[image], place=place, training=training, left_out=left_out)
-                    seen = tuple(sorted(instances.shown.get(image, ())))
+                    texts = clean_captions(captions[image], location=place, training=training, skipped=left_out)
+                    seen = tuple(sorted(instances.category_indices.get(image, ())))
                     # in evaluation an image may be there for its categories alone
-                    if not texts and (training or not seen) and left_out.without_caption(place, training=training):
+                    if not texts and (training or not seen) and left_out.skip_without_caption(place, training=training):
                         continue
-                    file = self.inside(folder, record.get("file_name"), place=place)
+                    file = self.resolve_path(folder, record.get("file_name"), location=place)
                     sample = Sample(id=image, sample=len(samples), image=file, captions=texts, categories=seen)
                     samples.append(self._with_places(sample, instances, panoptic, place=place))
         return samples
 
-    def _described(self, official: str, sizes: dict[int, Size | None]) -> tuple[Instances, Panoptic]:
+    def _read_instances_and_segments(self, official: str, sizes: dict[int, Size | None]) -> tuple[Instances, Panoptic]:
         annotations = self.root / "annotations"
         path, instances, panoptic = annotations / f"instances_{official}.json", Instances(), Panoptic()
         if path.exists() or self.boxes:  # without the file there are no categories
@@ -109,13 +117,14 @@ class COCO(DataModule):
             return sample
         if sample.id not in panoptic.files:
             raise DataError("image without segmentation", f"{place} has no panoptic segmentation")
-        picture = existing(
-            self.inside(self._folder, panoptic.files[sample.id], place=place), what=f"the segmentation of {place}"
+        picture = require_path(
+            self.resolve_path(self._folder, panoptic.files[sample.id], location=place),
+            description=f"the segmentation of {place}",
         )
         sample = replace(sample, panoptic=picture, segments=panoptic.segments[sample.id])
         if self.faults.collect:  # a run decodes it when it needs it
             try:
-                class_map(sample, self._sizes[sample.id])
+                read_class_map(sample, self._sizes[sample.id])
             except ImageError as error:
                 raise DataError("segmentation cannot be read", str(error)) from error
         return sample

@@ -3,7 +3,7 @@
     1000268201_693b08cb0e.jpg#0<tab>A child in a pink dress is climbing up a set of stairs .
     1000268201_693b08cb0e.jpg,A child in a pink dress is climbing up a set of stairs .      (the comma variant)
 
-Split lists hold a file name a line, or a bare id as those of Flickr30k Entities do (29,783 / 1,000 / 1,000). Captions of
+Split lists hold a file name a line, or an id alone as those of Flickr30k Entities do (29,783 / 1,000 / 1,000). Captions of
 images in no list are left out: Flickr8k's own file has five of an image that does not exist.
 Hodosh et al., JAIR 2013; Young et al., TACL 2014; Plummer et al., ICCV 2015.
 """
@@ -16,10 +16,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from vlp.data.annotation_files import clean_captions, existing, read_lines
+from vlp.data.annotation_files import clean_captions, read_lines, require_path
 from vlp.data.datamodule import SPLITS, DataModule
-from vlp.data.image_ids import flickr_photo
-from vlp.data.issues import DataError, Faults, LeftOut, first_five
+from vlp.data.image_ids import flickr_image_id
+from vlp.data.issues import DataError, Faults, SkippedRecords, join_first_five
 from vlp.structures import Sample
 
 
@@ -38,39 +38,39 @@ class Flickr(DataModule):
         listed = self._listed()[split]
         unknown = [file for file in listed if file not in self._captions]
         if unknown:
-            message = f"{path}: no caption for {len(unknown)} images of the {split} list: {first_five(unknown)}"
+            message = f"{path}: no caption for {len(unknown)} images of the {split} list: {join_first_five(unknown)}"
             self.faults.error("image without caption", message, count=len(unknown))
         found: list[Sample] = []
-        with LeftOut(self.faults, path) as left_out:
+        with SkippedRecords(self.faults, path) as left_out:
             for file in listed:
                 if file not in self._captions:
                     continue
-                with self.faults.each():
+                with self.faults.catch_errors():
                     place = f"{path}: {file}"
-                    captions = clean_captions(self._captions[file], place=place, training=training, left_out=left_out)
-                    if not captions and left_out.without_caption(place, training=training):
+                    captions = clean_captions(self._captions[file], location=place, training=training, skipped=left_out)
+                    if not captions and left_out.skip_without_caption(place, training=training):
                         continue
-                    image = self.inside(folder, file, place=place)
-                    found.append(Sample(id=flickr_photo(file), sample=len(found), image=image, captions=captions))
+                    image = self.resolve_path(folder, file, location=place)
+                    found.append(Sample(id=flickr_image_id(file), sample=len(found), image=image, captions=captions))
         return found
 
     def _listed(self) -> dict[str, list[str]]:
         """The file names of each split, each once; the captions are read with them."""
         if self._lists is None:
             lists: dict[str, list[str]] = {split: [] for split in self.splits}
-            with self.faults.each():
-                existing(self.root / self.images, what=f"the images of {self.name}")
-            with self.faults.each():
+            with self.faults.catch_errors():
+                require_path(self.root / self.images, description=f"the images of {self.name}")
+            with self.faults.catch_errors():
                 self._captions = read_captions(self.root / self.captions_file, faults=self.faults)
             for split, file in self.splits.items():
-                with self.faults.each():
-                    lines = read_lines(self.root / file, what=f"the {split} list of {self.name}")
+                with self.faults.catch_errors():
+                    lines = read_lines(self.root / file, description=f"the {split} list of {self.name}")
                     names = (line.strip() for _, line in lines)
                     lists[split] = [name if Path(name).suffix else f"{name}.jpg" for name in names]
-            self._lists = self._apart(lists)
+            self._lists = self._drop_repeated(lists)
         return self._lists
 
-    def _apart(self, lists: dict[str, list[str]]) -> dict[str, list[str]]:
+    def _drop_repeated(self, lists: dict[str, list[str]]) -> dict[str, list[str]]:
         """Each file where it is listed first."""
         first: dict[str, str] = {}
         kept: dict[str, list[str]] = {split: [] for split in lists}
@@ -84,7 +84,7 @@ class Flickr(DataModule):
                     kept[split].append(name)
         for kind, names in again.items():
             if names:
-                message = f"images of {self.name} listed more than once in its splits: {first_five(names)}"
+                message = f"images of {self.name} listed more than once in its splits: {join_first_five(names)}"
                 self.faults.error(kind, message, count=len(names))
         unlisted = [file for file in self._captions if file not in first]
         if (
@@ -93,7 +93,7 @@ class Flickr(DataModule):
             message = (
                 f"{self.root / self.captions_file}: captions of {len(unlisted)} images are in no split, and left out"
             )
-            self.faults.dropped("image in no split", f"{message}: {first_five(unlisted)}", count=len(unlisted))
+            self.faults.warn("image in no split", f"{message}: {join_first_five(unlisted)}", count=len(unlisted))
         return kept
 
 
@@ -101,15 +101,15 @@ def read_captions(path: Path, faults: Faults | None = None) -> dict[str, list[st
     """The captions of each file name, in the order of the file."""
     faults = faults or Faults()
     captions: dict[str, list[str]] = {}
-    for number, line in read_lines(path, what="the caption file"):
-        with faults.each():
-            file, caption = _divided(line, place=f"{path}, line {number}")
+    for number, line in read_lines(path, description="the caption file"):
+        with faults.catch_errors():
+            file, caption = _split_line(line, place=f"{path}, line {number}")
             if number > 1 or file != "image":
                 captions.setdefault(re.sub(r"#\d+$", "", file.strip()), []).append(caption)
     return captions
 
 
-def _divided(line: str, *, place: str) -> tuple[str, str]:
+def _split_line(line: str, *, place: str) -> tuple[str, str]:
     """File name and caption."""
     if "\t" in line:
         file, caption = line.split("\t", 1)

@@ -12,10 +12,10 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from vlp.data.annotation_files import clean_captions, existing, read_json, records, whole
+from vlp.data.annotation_files import clean_captions, objects_under_key, parse_id, read_json, require_path
 from vlp.data.datamodule import SPLITS, DataModule
-from vlp.data.image_ids import flickr_photo
-from vlp.data.issues import DataError, LeftOut
+from vlp.data.image_ids import flickr_image_id
+from vlp.data.issues import DataError, SkippedRecords
 from vlp.structures import Sample
 
 
@@ -30,52 +30,52 @@ class Karpathy(DataModule):
 
     def _records(self) -> list[tuple[str, dict[str, Any]]]:
         if self._listed is None:
-            told: list[dict[str, Any]] = []
+            entries: list[dict[str, Any]] = []
             kept: list[tuple[str, dict[str, Any]]] = []
             path = self.root / self.annotations
-            with self.faults.each():
-                existing(self.root / self.images, what=f"the images of {self.name}")
-            with self.faults.each():
-                content = read_json(path, what=f"the annotations of {self.name}")
-                told = records(content, "images", place=path)
+            with self.faults.catch_errors():
+                require_path(self.root / self.images, description=f"the images of {self.name}")
+            with self.faults.catch_errors():
+                content = read_json(path, description=f"the annotations of {self.name}")
+                entries = objects_under_key(content, "images", location=path)
                 self._of_flickr = str(content.get("dataset")).startswith("flickr")
-            with LeftOut(self.faults, path) as left_out:
-                for number, record in enumerate(told):
-                    with self.faults.each():
+            with SkippedRecords(self.faults, path) as left_out:
+                for number, record in enumerate(entries):
+                    with self.faults.catch_errors():
                         self._check_record(record, f"{path}: images[{number}]", left_out)
                         kept.append((f"images[{number}]", record))
             for kind, what, key in (("duplicate image id", "id", _id_of), ("file listed twice", "file", _file_of)):
                 message = f"{path}: image {what} listed more than once, so splits may overlap"
-                kept = self.faults.distinct(kept, key, kind=kind, message=message)
+                kept = self.faults.drop_duplicates(kept, key, kind=kind, message=message)
             self._listed = kept
         return self._listed
 
-    def _check_record(self, record: dict[str, Any], place: str, left_out: LeftOut) -> None:
+    def _check_record(self, record: dict[str, Any], place: str, left_out: SkippedRecords) -> None:
         missing = [key for key in ("split", "filename", "sentences") if key not in record]
         if missing or not ("cocoid" in record or "imgid" in record):
             raise DataError("missing key", f"{place} lacks {', '.join(missing) or 'cocoid or imgid'}")
         if not isinstance(record["filename"], str):
             raise DataError("not a file name", f"{place}: {str(record['filename'])[:80]!r} is no file name")
-        whole(image_id(record), what="cocoid or imgid", place=place)
+        parse_id(image_id(record), id_name="cocoid or imgid", location=place)
         if record["split"] not in (*SPLITS, "restval"):
             left_out.add("unknown split", place)
 
     def samples(self, split: str) -> list[Sample]:
         path, folder, training = self.root / self.annotations, self.root / self.images, split == "train"
-        wanted = ("train", "restval") if training and self.restval else (split,)
+        source_splits = ("train", "restval") if training and self.restval else (split,)
         found: list[Sample] = []
-        with LeftOut(self.faults, path) as left_out:
+        with SkippedRecords(self.faults, path) as left_out:
             for where, record in self._records():
-                if record["split"] not in wanted:
+                if record["split"] not in source_splits:
                     continue
-                with self.faults.each():
+                with self.faults.catch_errors():
                     place = f"{path}: {where}"
-                    raw = (sentence.get("raw") for sentence in records(record, "sentences", place=place))
-                    captions = clean_captions(raw, place=place, training=training, left_out=left_out)
-                    if not captions and left_out.without_caption(place, training=training):
+                    raw = (sentence.get("raw") for sentence in objects_under_key(record, "sentences", location=place))
+                    captions = clean_captions(raw, location=place, training=training, skipped=left_out)
+                    if not captions and left_out.skip_without_caption(place, training=training):
                         continue
-                    image = self.inside(folder, relative_path(record), place=place)
-                    number = flickr_photo(record["filename"]) if self._of_flickr else int(image_id(record))
+                    image = self.resolve_path(folder, relative_path(record), location=place)
+                    number = flickr_image_id(record["filename"]) if self._of_flickr else int(image_id(record))
                     found.append(Sample(id=number, sample=len(found), image=image, captions=captions))
         return found
 

@@ -16,13 +16,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from vlp.data.annotation_files import clean_captions, whole
-from vlp.data.answers import read_answers
+from vlp.data.annotation_files import clean_captions, parse_id
+from vlp.data.answers import read_answer_vocabulary
 from vlp.data.datamodule import SPLITS, DataModule
-from vlp.data.image_ids import genome_photos, photo_of_file
-from vlp.data.issues import DataError, LeftOut
+from vlp.data.image_ids import image_id_from_path, read_shared_genome_ids
+from vlp.data.issues import DataError, SkippedRecords
 from vlp.datasets.common.salesforce_rows import flat_rows, is_false, row_captions, row_choices, row_image, row_question
-from vlp.datasets.common.splits import apart, hold_out
+from vlp.datasets.common.splits import drop_overlap, hold_out
 from vlp.structures import Sample
 from vlp.system.errors import UserError
 
@@ -65,11 +65,13 @@ class SalesforceJson(DataModule):
 
     def samples(self, split: str) -> list[Sample]:
         if self.answer_vocabulary is not None and self.answer_names is None:
-            with self.faults.each():
-                self.answer_names = read_answers(self.root / self.answer_vocabulary)
+            with self.faults.catch_errors():
+                self.answer_names = read_answer_vocabulary(self.root / self.answer_vocabulary)
         source = "train" if self.held_out and split == "val" else split
         if source not in self._read:
-            self._read[source] = apart(self._from(source), source, self._read, name=self.name, faults=self.faults)
+            self._read[source] = drop_overlap(
+                self._from(source), source, self._read, name=self.name, faults=self.faults
+            )
             self._placed.clear()
         samples = self._read[source]
         if not self.held_out or source != "train":
@@ -79,18 +81,18 @@ class SalesforceJson(DataModule):
     def _photo(self, path: str) -> int:
         """The id of a photo, which is the same wherever it is listed."""
         if self._known_as is None:
-            self._known_as = {} if self.image_data is None else genome_photos(self.root / self.image_data)
-        number = photo_of_file(path)
+            self._known_as = {} if self.image_data is None else read_shared_genome_ids(self.root / self.image_data)
+        number = image_id_from_path(path)
         return self._known_as.get(number, number)
 
     def _from(self, split: str) -> list[Sample]:
         captions: dict[Path, tuple[int, list[str]]] = {}  # by image, with the photo's number
         questions: list[Sample] = []
         for name in self.files[split]:
-            with self.faults.each(), LeftOut(self.faults, self.root / name) as left_out:
+            with self.faults.catch_errors(), SkippedRecords(self.faults, self.root / name) as left_out:
                 rows = flat_rows(self.root / name, what=f"the list of {self.name}", faults=self.faults)
                 for number, (place, row) in enumerate(rows):
-                    with self.faults.each():
+                    with self.faults.catch_errors():
                         if "question" in row:
                             questions.append(self._question(row, number, place=place))
                         else:
@@ -106,7 +108,7 @@ class SalesforceJson(DataModule):
 
     def _distinct(self, questions: list[Sample], split: str) -> list[Sample]:
         message = f"{split} questions of {self.name}: question_ids that are not unique"
-        return self.faults.distinct(questions, lambda s: s.sample, kind="duplicate question id", message=message)
+        return self.faults.drop_duplicates(questions, lambda s: s.sample, kind="duplicate question id", message=message)
 
     def _image(self, row: dict[str, Any], *, place: str) -> tuple[str, Path]:
         """The path as the file tells it, prefix replaced, and where it lies."""
@@ -116,9 +118,9 @@ class SalesforceJson(DataModule):
         return self._placed[told_path, data_set]
 
     def _place_image(self, path: str, row: dict[str, Any], *, place: str) -> tuple[str, Path]:
-        for told, meant in self.prefixes.items():
-            if path.startswith(told):
-                path = meant + path.removeprefix(told)
+        for written, meant in self.prefixes.items():
+            if path.startswith(written):
+                path = meant + path.removeprefix(written)
                 break
         folder = self.images
         if not isinstance(folder, str):
@@ -130,34 +132,38 @@ class SalesforceJson(DataModule):
         if path.startswith("/"):
             message = f"{place}: {path!r} is a path of another machine: map its beginning with data.prefixes"
             raise DataError("path outside the root", message)
-        return path, self.inside(self.root / folder, path, place=place)
+        return path, self.resolve_path(self.root / folder, path, location=place)
 
     def _add_captions(
         self,
         found: dict[Path, tuple[int, list[str]]],
         row: dict[str, Any],
-        left_out: LeftOut,
+        left_out: SkippedRecords,
         *,
         place: str,
         training: bool,
     ) -> None:
-        told = row_captions(row)
-        if told is None:
+        written = row_captions(row)
+        if written is None:
             raise DataError("neither caption nor question", f"{place}: neither caption nor question in it")
         if is_false(row):
             return left_out.add("caption false of its image", place)
-        texts = clean_captions(told, place=place, training=training, left_out=left_out)
+        texts = clean_captions(written, location=place, training=training, skipped=left_out)
         path, file = self._image(row, place=place)
         if file in found:
             found[file][1].extend(texts)
-        elif texts or (not told and not left_out.without_caption(place, training=training)):
+        elif texts or (not written and not left_out.skip_without_caption(place, training=training)):
             found[file] = self._photo(path), list(texts)
 
     def _question(self, row: dict[str, Any], number: int, *, place: str) -> Sample:
         question, answers = row_question(row, place=place)
         choices, right = row_choices(row, place=place)
         # A-OKVQA's ids are letters
-        asked = number if "choices" in row else whole(row.get("question_id", number), what="question_id", place=place)
+        asked = (
+            number
+            if "choices" in row
+            else parse_id(row.get("question_id", number), id_name="question_id", location=place)
+        )
         path, file = self._image(row, place=place)
         return Sample(
             id=self._photo(path),

@@ -30,7 +30,7 @@ def scene_folder(root: Path, *, images: Mapping[str, int], size: int, scene_seed
     return root / f"{numbers}-{size}px-seed{scene_seed}"
 
 
-def draw(folder: Path, *, images: Mapping[str, int], size: int, scene_seed: int) -> None:
+def draw_scenes(folder: Path, *, images: Mapping[str, int], size: int, scene_seed: int) -> None:
     if not folder.exists():
         print(f"drawing {sum(images.values()):,} scenes into {folder}", file=sys.stderr)
     generate(folder, images=images, size=size, seed=scene_seed)
@@ -47,7 +47,7 @@ class Scenes(Karpathy):
         self.root = scene_folder(self.root, **self.drawn)
 
     def prepare_data(self) -> None:
-        draw(self.root, **self.drawn)
+        draw_scenes(self.root, **self.drawn)
 
     def samples(self, split: str) -> list[Sample]:
         also_true = self._beside("also_true", split, what="what captions are also true of")
@@ -58,10 +58,10 @@ class Scenes(Karpathy):
             cloze = self._beside("cloze", split, what="the words that pictures decide")
         found = []
         for sample in super().samples(split):
-            with self.faults.each():
+            with self.faults.catch_errors():
                 name = sample.image.name
                 if name not in also_true or (split != "train" and not (name in exchanged and name in cloze)):
-                    message = f"{self.root} lacks what else is told of {name}; delete it to draw it anew"
+                    message = f"{self.root} lacks the other annotations of {name}; delete the folder and it is drawn again"
                     raise DataError("missing key", message)
                 sample = replace(sample, also_true=tuple(map(tuple, also_true[name])))
                 if split != "train":
@@ -73,8 +73,8 @@ class Scenes(Karpathy):
 
     def _beside(self, folder: str, name: str, *, what: str) -> dict[str, Any]:
         path = self.root / folder / f"{name}.json"
-        with self.faults.each():
-            content = read_json(path, what=what)
+        with self.faults.catch_errors():
+            content = read_json(path, description=what)
             if not isinstance(content, dict):
                 raise DataError("unexpected structure", f"{path}: expected an object with an entry for each image")
             return content
@@ -97,7 +97,7 @@ class SceneQuestions(VQAv2):
         self.root = scene_folder(self.root, **self.drawn)
 
     def prepare_data(self) -> None:
-        draw(self.root, **self.drawn)
+        draw_scenes(self.root, **self.drawn)
 
 
 class SceneGenome(VisualGenome):
@@ -109,7 +109,7 @@ class SceneGenome(VisualGenome):
         self.root = scene_folder(self.root, **self.drawn)
 
     def prepare_data(self) -> None:
-        draw(self.root, **self.drawn)
+        draw_scenes(self.root, **self.drawn)
 
     def samples(self, split: str) -> list[Sample]:
-        return [sample for sample in self.listed() if Path(str(sample.image)).parent.name in PARTS[split]]
+        return [sample for sample in self.all_samples() if Path(str(sample.image)).parent.name in PARTS[split]]

@@ -20,12 +20,19 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from vlp.data.datamodule import DataModule, texts_of
+from vlp.data.datamodule import DataModule, tokenizer_texts
 from vlp.data.images import ImageError
-from vlp.data.issues import DataError, first_five
-from vlp.data.shards.index import cached_index
-from vlp.data.shards.manifest import NAME, Manifest, Shard, check_name, expand, parse_manifest
-from vlp.data.shards.order import BlockOrders
+from vlp.data.issues import DataError, join_first_five
+from vlp.data.shards.index import load_or_make_index
+from vlp.data.shards.manifest import (
+    MANIFEST_NAME,
+    Shard,
+    ShardManifest,
+    check_shard_name,
+    expand_shard_patterns,
+    parse_shard_manifest,
+)
+from vlp.data.shards.order import EpochBlockOrders
 from vlp.data.shards.prefetch import ShardPrefetcher
 from vlp.data.shards.samples import ShardSamples
 from vlp.data.shards.store import ShardStore
@@ -64,14 +71,18 @@ class Shards(DataModule):
         self.splits, self.block = splits, block
         folder = Path(cache or os.environ.get("VLP_CACHE") or CACHE)
         self.store = ShardStore(str(root), cache=folder, cache_bytes=cache_bytes, follow_symlinks=self.follow_symlinks)
-        self._manifest: Manifest | None = None
+        self._manifest: ShardManifest | None = None
         self._known: dict[str, list[Shard]] = {}
 
-    def manifest(self) -> Manifest:
+    def manifest(self) -> ShardManifest:
         """That of the root; an empty one where there is none. Read once."""
         if self._manifest is None:
-            text = self.store.read_text(NAME)
-            self._manifest = Manifest(splits={}) if text is None else parse_manifest(text, place=self.store.where(NAME))
+            text = self.store.read_text(MANIFEST_NAME)
+            self._manifest = (
+                ShardManifest(splits={})
+                if text is None
+                else parse_shard_manifest(text, location=self.store.address(MANIFEST_NAME))
+            )
             self.class_names, self.answer_names = self._manifest.class_names, self._manifest.answer_names
         return self._manifest
 
@@ -84,24 +95,26 @@ class Shards(DataModule):
         listed = self._by_name()
         if self.splits is None:
             if not listed:
-                told = f"there is no {self.store.where(NAME)} and data.splits is not given"
+                problem = f"there is no {self.store.address(MANIFEST_NAME)} and data.splits is not given"
                 raise DataError(
                     "no shard",
-                    f"{told}; if `vlp data pack` was interrupted run it again, for shards of another origin run `vlp data "
+                    f"{problem}; if `vlp data pack` was interrupted run it again, for shards of another origin run `vlp data "
                     "index`, or name them, for example data.splits.train='{00000..00099}.tar'",
                 )
             return list(self.manifest().splits.get(split, ()))
         found: list[Shard] = []
-        for name in expand(self.splits.get(split) or []):
-            names = self.store.matching(name) if set(name) & set("*?[") else [name]
+        for name in expand_shard_patterns(self.splits.get(split) or []):
+            names = self.store.list_matching(name) if set(name) & set("*?[") else [name]
             if not names:
-                raise DataError("no shard", f"no shard is called {self.store.where(name)}; correct data.splits.{split}")
+                raise DataError(
+                    "no shard", f"no shard is called {self.store.address(name)}; correct data.splits.{split}"
+                )
             for name in names:
-                check_name(name, place=f"data.splits.{split}")
+                check_shard_name(name, location=f"data.splits.{split}")
                 found.append(listed.get(name, Shard(name=name)))
         twice = [name for name, count in Counter(shard.name for shard in found).items() if count > 1]
         if twice:
-            raise DataError("file listed twice", f"shards of {split} given more than once: {first_five(twice)}")
+            raise DataError("file listed twice", f"shards of {split} given more than once: {join_first_five(twice)}")
         return found
 
     # -- instead of a list of samples --------------------------------------------------------------------------------
@@ -120,10 +133,10 @@ class Shards(DataModule):
         assert isinstance(samples, ShardSamples)
         return samples
 
-    def training_order(self) -> BlockOrders:
-        return BlockOrders(self._train_samples().counts, block=self.block, seed=self.seed)
+    def training_order(self) -> EpochBlockOrders:
+        return EpochBlockOrders(self._train_samples().counts, block=self.block, seed=self.seed)
 
-    def reading_ahead(self) -> ShardPrefetcher | None:
+    def prefetcher(self) -> ShardPrefetcher | None:
         return ShardPrefetcher(self._train_samples(), self.training_order()) if self.store.remote else None
 
     def _counted(self, split: str) -> list[Shard]:
@@ -133,36 +146,36 @@ class Shards(DataModule):
         return self._known[split]
 
     def _look_up(self, split: str) -> list[Shard]:
-        shards = self._there(self.shards(split), split)
+        shards = self._existing_shards(self.shards(split), split)
         expected = self._all(self._expected, shards)
         listed = self._by_name()
         counted, lost = [], Counter[str]()
         for shard, samples in zip(shards, expected, strict=True):
-            told = listed[shard.name].bytes if shard.name in listed else None
-            shorter = told is not None and shard.bytes is not None and shard.bytes < told and not self.store.remote
-            if told not in (None, shard.bytes) and not shorter:
+            problem = listed[shard.name].bytes if shard.name in listed else None
+            shorter = problem is not None and shard.bytes is not None and shard.bytes < problem and not self.store.remote
+            if problem not in (None, shard.bytes) and not shorter:
                 raise DataError(
                     "shard changed",
-                    f"{self.store.where(shard.name)}: {shard.bytes} bytes, the manifest says {told}; put the right "
-                    "file there, or write its manifest anew with `vlp data index`",
+                    f"{self.store.address(shard.name)}: {shard.bytes} bytes, the manifest says {problem}; put the right "
+                    "file there, or write its manifest again with `vlp data index`",
                 )
             if samples is None or shorter:
                 found = self._count(shard, split)
                 lost[shard.name] = max(0, (samples or 0) - found)
                 samples = found if samples is None else min(found, samples)
             counted.append(replace(shard, samples=samples))
-        self._tell_lost(+lost, sum(number or 0 for number in expected), split)
+        self._report_lost_shards(+lost, sum(number or 0 for number in expected), split)
         return counted
 
-    def _there(self, shards: list[Shard], split: str) -> list[Shard]:
+    def _existing_shards(self, shards: list[Shard], split: str) -> list[Shard]:
         """Those that are there, with their sizes as they are."""
-        sizes = self._all(lambda shard: self.store.size(shard.name), shards)
+        sizes = self._all(lambda shard: self.store.file_size(shard.name), shards)
         missing = [shard.name for shard, size in zip(shards, sizes, strict=True) if size is None]
         empty = [shard.name for shard, size in zip(shards, sizes, strict=True) if size == 0]
-        for kind, told, names in (("missing shard", "are not there", missing), ("empty shard", "have 0 bytes", empty)):
+        for kind, problem, names in (("missing shard", "are not there", missing), ("empty shard", "have 0 bytes", empty)):
             if names:
-                where = first_five(map(self.store.where, names))
-                message = f"{len(names)} of {len(shards)} {split} shards of {self.name} {told}: {where}"
+                where = join_first_five(map(self.store.address, names))
+                message = f"{len(names)} of {len(shards)} {split} shards of {self.name} {problem}: {where}"
                 self.faults.error(kind, f"{message}; complete the data, or correct data.root", count=len(names))
         return [replace(shard, bytes=size) for shard, size in zip(shards, sizes, strict=True) if size]
 
@@ -180,40 +193,40 @@ class Shards(DataModule):
             try:
                 return int(json.loads(statistics)["successes"])
             except (ValueError, KeyError, TypeError) as error:
-                place = self.store.where(name)
+                place = self.store.address(name)
                 raise DataError(
                     "no statistics", f"{place}: expected img2dataset's file with successes in it"
                 ) from error
         if self.store.remote:
-            told = f"how many samples {self.store.where(shard.name)} has is written nowhere"
-            raise DataError("no manifest", f"{told}; `vlp data index` reads the shards once and writes manifest.json")
+            problem = f"how many samples {self.store.address(shard.name)} has is written nowhere"
+            raise DataError("no manifest", f"{problem}; `vlp data index` reads the shards once and writes manifest.json")
         return None
 
     def _count(self, shard: Shard, split: str) -> int:
-        path = self.store.local(shard)
-        index = cached_index(path, self.store.index_file(shard), self.store.stamp(path))
+        path = self.store.local_path(shard)
+        index = load_or_make_index(path, self.store.index_path(shard), self.store.stamp(path))
         for kind, count in index.faults.items():
-            told = f"{count} × {kind}: {first_five(index.examples[kind])}"
+            problem = f"{count} × {kind}: {join_first_five(index.examples[kind])}"
             if split == "train":
-                self.faults.dropped(kind, told, count=count)
+                self.faults.warn(kind, problem, count=count)
             else:
-                message = f"{told}; leaving them out of {split} would change the metric: pack the data again"
+                message = f"{problem}; leaving them out of {split} would change the metric: pack the data again"
                 self.faults.error(kind, message, count=count)
         return len(index)
 
-    def _tell_lost(self, lost: Counter[str], of_all: int, split: str) -> None:
+    def _report_lost_shards(self, lost: Counter[str], of_all: int, split: str) -> None:
         """Shards that are shorter than the manifest says: named, and too much for a run above the accepted share."""
         if not lost:
             return
         count = lost.total()
-        told = (
+        problem = (
             f"{count} of {of_all} {split} samples of {self.name} are lost, as shards are cut off: "
-            f"{first_five(map(self.store.where, lost))}"
+            f"{join_first_five(map(self.store.address, lost))}"
         )
         if split != "train" or count > self.max_bad_fraction * of_all:
-            self.faults.error("samples lost", f"{told}; put the right files there", count=count)
+            self.faults.error("samples lost", f"{problem}; put the right files there", count=count)
         else:
-            self.faults.dropped("samples lost", told, count=count)
+            self.faults.warn("samples lost", problem, count=count)
 
     def _some(self, shards: list[Shard], count: int) -> list[Shard]:
         """Shards drawn once and for all until they have so many samples, the last of them not used whole."""
@@ -240,4 +253,4 @@ class Shards(DataModule):
         samples = self.split("train")
         for number in range(len(samples)):
             with suppress(ImageError):  # which training replaces and counts
-                yield from texts_of(samples[number])
+                yield from tokenizer_texts(samples[number])

@@ -16,9 +16,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from vlp.data.annotation_files import clean_captions, json_lines, read_text
+from vlp.data.annotation_files import clean_captions, read_json_lines, read_text
 from vlp.data.datamodule import SPLITS, DataModule
-from vlp.data.issues import DataError, Faults, LeftOut, first_five
+from vlp.data.issues import DataError, Faults, SkippedRecords, join_first_five
 from vlp.structures import Sample
 
 
@@ -58,14 +58,14 @@ class Table(DataModule):
         entries: dict[str, dict[str, _Entry]] = {split: {} for split in SPLITS}
         for split, file in files:
             needed = [c for role, c in self.columns.items() if c is not None and (role != "split" or split is None)]
-            with self.faults.each():
-                for place, row in rows(self.root / file, self.faults) if file else ():
-                    with self.faults.each():
+            with self.faults.catch_errors():
+                for place, row in table_rows(self.root / file, self.faults) if file else ():
+                    with self.faults.catch_errors():
                         self._add(entries, row, needed, split, place)
         for first, second in (("train", "val"), ("train", "test"), ("val", "test")):
             both = [image for image in entries[first] if image in entries[second]]
             if both:
-                message = f"{self.root}: {len(both)} images are in {first} and in {second}: {first_five(both)}"
+                message = f"{self.root}: {len(both)} images are in {first} and in {second}: {join_first_five(both)}"
                 self.faults.error("image in two splits", message, count=len(both))
             for image in both:
                 del entries[second][image]
@@ -113,14 +113,14 @@ class Table(DataModule):
         training = split == "train"
         first_id = SPLITS.index(split) << 40  # ids must differ between splits
         folder = self.root / self.images
-        with LeftOut(self.faults, self.root) as left_out:
+        with SkippedRecords(self.faults, self.root) as left_out:
             for number, (file, entry) in enumerate(self._entries[split].items()):
-                with self.faults.each():
-                    captions = clean_captions(entry.captions, place=entry.place, training=training, left_out=left_out)
-                    bare = not captions and entry.label is None
-                    if bare and left_out.without_caption(entry.place, training=training):
+                with self.faults.catch_errors():
+                    captions = clean_captions(entry.captions, location=entry.place, training=training, skipped=left_out)
+                    unlabelled = not captions and entry.label is None
+                    if unlabelled and left_out.skip_without_caption(entry.place, training=training):
                         continue
-                    image = self.inside(folder, file, place=entry.place)
+                    image = self.resolve_path(folder, file, location=entry.place)
                     label = None if entry.label is None else labels.index(entry.label)
                     found.append(
                         Sample(id=first_id + number, sample=number, image=image, captions=captions, label=label)
@@ -128,13 +128,13 @@ class Table(DataModule):
         return found
 
 
-def rows(path: Path, faults: Faults | None = None) -> Iterator[tuple[str, dict[str, Any]]]:
+def table_rows(path: Path, faults: Faults | None = None) -> Iterator[tuple[str, dict[str, Any]]]:
     """Each row with "file, line n"."""
     kind = path.suffix.lower()
     if kind in (".csv", ".tsv"):
         yield from _csv_rows(path, faults or Faults(), delimiter="," if kind == ".csv" else "\t")
     elif kind in (".jsonl", ".ndjson"):
-        yield from json_lines(path, what="the table", faults=faults or Faults())
+        yield from read_json_lines(path, description="the table", faults=faults or Faults())
     else:
         raise DataError("not a table", f"{path}: a table is a .csv, .tsv or .jsonl file")
 
@@ -142,7 +142,7 @@ def rows(path: Path, faults: Faults | None = None) -> Iterator[tuple[str, dict[s
 def _csv_rows(path: Path, faults: Faults, delimiter: str) -> Iterator[tuple[str, dict[str, Any]]]:
     # not splitlines(): captions may hold characters such as U+2028 that it takes for line ends
     reader = csv.DictReader(
-        io.StringIO(read_text(path, what="the table"), newline=""), strict=True, delimiter=delimiter
+        io.StringIO(read_text(path, description="the table"), newline=""), strict=True, delimiter=delimiter
     )
     while True:
         row: dict[str, Any] | None = None

@@ -19,14 +19,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from vlp.data.annotation_files import clean_captions, existing, listed, read_json
-from vlp.data.answers import read_answers
-from vlp.data.boxes import BOX_FAULTS, Corners, Size, cut, photo_size
+from vlp.data.annotation_files import clean_captions, objects_in_list, read_json, require_path
+from vlp.data.answers import read_answer_vocabulary
+from vlp.data.boxes import BOX_FAULTS, Corners, Size, clip_box, photo_size
 from vlp.data.datamodule import DataModule
-from vlp.data.image_ids import genome_photo, listed_photos
-from vlp.data.issues import DataError, LeftOut, first_five
+from vlp.data.image_ids import read_image_id_list, visual_genome_id
+from vlp.data.issues import DataError, SkippedRecords, join_first_five
 from vlp.datasets.common.splits import hold_out
-from vlp.datasets.common.visual_genome_phrases import PHRASES, Phrases, numbered, plain_answer
+from vlp.datasets.common.visual_genome_phrases import PHRASES, Phrases, annotation_number, plain_answer
 from vlp.structures import Sample
 from vlp.system.errors import UserError
 
@@ -83,20 +83,20 @@ class VisualGenome(DataModule):
     def samples(self, split: str) -> list[Sample]:
         if split == "test" or (split == "val" and not self.held_out):
             return []
-        samples = self.listed()
+        samples = self.all_samples()
         if not self.held_out:
             return samples
         return hold_out(samples, self.held_out, split, name=self.name, faults=self.faults)
 
-    def listed(self) -> list[Sample]:
+    def all_samples(self) -> list[Sample]:
         """All samples; read once."""
         if self._listed is None:
             if self.answer_vocabulary is not None:
-                with self.faults.each():
-                    self.answer_names = read_answers(self.root / self.answer_vocabulary)
+                with self.faults.catch_errors():
+                    self.answer_names = read_answer_vocabulary(self.root / self.answer_vocabulary)
             file, key = FILES[self.content]
             path = self.root / self.annotations / file
-            with LeftOut(self.faults, path) as left_out:
+            with SkippedRecords(self.faults, path) as left_out:
                 self._listed = list(self._read(path, key, left_out))
             if self.crop or self.content == "questions":
                 self._listed = self._distinct(self._listed, path)
@@ -106,39 +106,39 @@ class VisualGenome(DataModule):
         if self.content in ("objects", "attributes"):  # an object may be there with several attributes
             return samples
         message = f"{path}: ids that are not unique"
-        return self.faults.distinct(samples, lambda s: s.sample, kind="duplicate annotation id", message=message)
+        return self.faults.drop_duplicates(samples, lambda s: s.sample, kind="duplicate annotation id", message=message)
 
-    def _read(self, path: Path, key: str, left_out: LeftOut) -> Iterator[Sample]:
+    def _read(self, path: Path, key: str, left_out: SkippedRecords) -> Iterator[Sample]:
         photos, excluded = self._photos()
         entries: list[dict[str, Any]] = []
-        with self.faults.each():
-            entries = listed(read_json(path, what="Visual Genome's file"), place=path)
+        with self.faults.catch_errors():
+            entries = objects_in_list(read_json(path, description="Visual Genome's file"), location=path)
         unknown: list[object] = []
         seen: set[int] = set()
         for number, record in enumerate(entries):
-            image, place = numbered(record, "image_id", "id"), f"{path}: [{number}]"
+            image, place = annotation_number(record, "image_id", "id"), f"{path}: [{number}]"
             if image in excluded:
                 continue
             if image is None or image not in photos:
                 unknown.append(image)
                 continue
             found: list[Sample] = []
-            with self.faults.each():
+            with self.faults.catch_errors():
                 if image in seen:
                     raise DataError("duplicate image id", f"{place}: image_id {image} is listed more than once")
                 seen.add(image)
-                told = record.get(key)
-                if not isinstance(told, list) or not all(isinstance(item, dict) for item in told):
+                records = record.get(key)
+                if not isinstance(records, list) or not all(isinstance(item, dict) for item in records):
                     message = f"{place}: expected a list of objects under {key!r}"
                     raise DataError("unexpected structure", message)
-                if not told:
+                if not records:
                     left_out.add(f"image without {self.content}", place)
                 of_photo = self._questions if self.content == "questions" else self._phrases
-                found = list(of_photo(photos[image], told, left_out, place=f"{place}.{key}"))
+                found = list(of_photo(photos[image], records, left_out, place=f"{place}.{key}"))
             yield from found
         if unknown:
-            message = f"{path}: annotations of {len(unknown)} unknown images are left out: {first_five(unknown)}"
-            self.faults.dropped("annotation of an unknown image", message, count=len(unknown))
+            message = f"{path}: annotations of {len(unknown)} unknown images are left out: {join_first_five(unknown)}"
+            self.faults.warn("annotation of an unknown image", message, count=len(unknown))
 
     def _photos(self) -> tuple[dict[int, _Photo], set[int]]:
         """Those to use, by image_id; and the image_ids of those that are excluded."""
@@ -147,36 +147,42 @@ class VisualGenome(DataModule):
         left_out: set[int] = set()
         numbers: dict[str, set[int]] = {}
         entries: list[dict[str, Any]] = []
-        with self.faults.each():
-            existing(folder, what=f"the images of {self.name}")
-        with self.faults.each():
-            numbers = {key: listed_photos(self.root / file) for key, file in self.exclude.items() if file is not None}
-        with self.faults.each():
-            entries = listed(read_json(path, what="Visual Genome's file"), place=path)
+        with self.faults.catch_errors():
+            require_path(folder, description=f"the images of {self.name}")
+        with self.faults.catch_errors():
+            numbers = {
+                key: read_image_id_list(self.root / file) for key, file in self.exclude.items() if file is not None
+            }
+        with self.faults.catch_errors():
+            entries = objects_in_list(read_json(path, description="Visual Genome's file"), location=path)
         for number, record in enumerate(entries):
-            with self.faults.each():
-                image, place = numbered(record, "image_id", "id"), f"{path}: [{number}]"
+            with self.faults.catch_errors():
+                image, place = annotation_number(record, "image_id", "id"), f"{path}: [{number}]"
                 if image is None or not isinstance(record.get("url"), str):
                     raise DataError("missing key", f"{place}: expected a whole number image_id and a url")
                 if image in photos or image in left_out:
                     raise DataError("duplicate image id", f"{path}: image_id {image} is listed more than once")
-                if any(numbered(record, key) in excluded for key, excluded in numbers.items()):
+                if any(annotation_number(record, key) in excluded for key, excluded in numbers.items()):
                     left_out.add(image)
                     continue
                 # …/VG_100K_2/1.jpg
-                file = self.inside(folder, "/".join(record["url"].split("/")[-2:]), place=place)
-                known_as = genome_photo(image, numbered(record, "coco_id"), numbered(record, "flickr_id"))
+                file = self.resolve_path(folder, "/".join(record["url"].split("/")[-2:]), location=place)
+                known_as = visual_genome_id(
+                    image, annotation_number(record, "coco_id"), annotation_number(record, "flickr_id")
+                )
                 photos[image] = _Photo(Sample(id=known_as, sample=image, image=file), photo_size(record))
         return photos, left_out
 
-    def _phrases(self, photo: _Photo, told: list[dict[str, Any]], left_out: LeftOut, *, place: str) -> Iterable[Sample]:
+    def _phrases(
+        self, photo: _Photo, records: list[dict[str, Any]], left_out: SkippedRecords, *, place: str
+    ) -> Iterable[Sample]:
         crops: list[Sample] = []
         boxes: dict[str, Corners | None] = {}  # of the photo's different phrases, the first of each
-        for number, item in enumerate(told):
+        for number, item in enumerate(records):
             where = f"{place}[{number}]"
-            with self.faults.each():
-                phrases, box = self._placed(item, photo, left_out, place=where)
-                texts = clean_captions(phrases.texts, place=where, training=True, left_out=left_out)
+            with self.faults.catch_errors():
+                phrases, box = self._phrases_and_box(item, photo, left_out, place=where)
+                texts = clean_captions(phrases.texts, location=where, training=True, skipped=left_out)
                 if not texts:
                     continue
                 if (self.crop or self.boxes) and (photo.size is None or box is None):
@@ -196,13 +202,13 @@ class VisualGenome(DataModule):
         kept = tuple(box for box in boxes.values() if box is not None) if self.boxes else None
         return [replace(photo.sample, captions=tuple(boxes), boxes=kept)]
 
-    def _placed(
-        self, item: dict[str, Any], photo: _Photo, left_out: LeftOut, *, place: str
+    def _phrases_and_box(
+        self, item: dict[str, Any], photo: _Photo, left_out: SkippedRecords, *, place: str
     ) -> tuple[Phrases, Corners | None]:
         """The phrases of an annotation, and its box within the photo; without texts where the box is faulty."""
         try:
             phrases = PHRASES[self.content](item)
-            box = phrases.box if phrases.box is None or photo.size is None else cut(phrases.box, photo.size)
+            box = phrases.box if phrases.box is None or photo.size is None else clip_box(phrases.box, photo.size)
             return phrases, box
         except DataError as error:
             if error.kind not in BOX_FAULTS:
@@ -211,13 +217,13 @@ class VisualGenome(DataModule):
             return Phrases(texts=(), number=None, box=None), None
 
     def _questions(
-        self, photo: _Photo, told: list[dict[str, Any]], left_out: LeftOut, *, place: str
+        self, photo: _Photo, records: list[dict[str, Any]], left_out: SkippedRecords, *, place: str
     ) -> Iterator[Sample]:
-        for number, pair in enumerate(told):
-            question, answer, asked = pair.get("question"), pair.get("answer"), numbered(pair, "qa_id")
+        for number, pair in enumerate(records):
+            question, answer, asked = pair.get("question"), pair.get("answer"), annotation_number(pair, "qa_id")
             where = f"{place}[{number}]"
             found: Sample | None = None
-            with self.faults.each():
+            with self.faults.catch_errors():
                 if not isinstance(question, str) or not isinstance(answer, str) or asked is None:
                     message = f"{where}: expected a whole number qa_id, and texts question and answer"
                     raise DataError("missing key", message)

@@ -15,10 +15,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from vlp.data.annotation_files import is_id, read_json, records, with_gzip
-from vlp.data.answers import frequent_answers, normalise_answer, read_answers
+from vlp.data.annotation_files import is_id, objects_under_key, path_or_gzip, read_json
+from vlp.data.answers import frequent_answers, normalise_answer, read_answer_vocabulary
 from vlp.data.datamodule import SPLITS, DataModule
-from vlp.data.issues import DataError, LeftOut, first_five
+from vlp.data.issues import DataError, SkippedRecords, join_first_five
 from vlp.datasets.common.splits import hold_out
 from vlp.structures import Sample
 from vlp.system.errors import UserError
@@ -78,8 +78,8 @@ class VQAv2(DataModule):
         if self._vocabulary_sought:
             return
         if self.answer_vocabulary is not None:
-            with self.faults.each():
-                self.answer_names = read_answers(self.root / self.answer_vocabulary)
+            with self.faults.catch_errors():
+                self.answer_names = read_answer_vocabulary(self.root / self.answer_vocabulary)
         elif self.min_answer_count is not None:
             files = [self._file(self.annotations, official) for official in self.official["train"]]
             if files and all(file.exists() for file in files):  # test data alone have scores only with a label map
@@ -92,7 +92,7 @@ class VQAv2(DataModule):
         self._vocabulary_sought = True
 
     def _file(self, template: str, official: str) -> Path:
-        return with_gzip(self.root / template.format(split=official))
+        return path_or_gzip(self.root / template.format(split=official))
 
     def _from(self, split: str) -> list[Sample]:
         if split not in self._read:
@@ -101,24 +101,28 @@ class VQAv2(DataModule):
                 f"{split} questions of {self.name}: question_ids that are not unique",
                 "duplicate question id",
             )
-            self._read[split] = self.faults.distinct(every, lambda sample: sample.sample, kind=kind, message=message)
+            self._read[split] = self.faults.drop_duplicates(
+                every, lambda sample: sample.sample, kind=kind, message=message
+            )
         return self._read[split]
 
     def _official(self, official: str, split: str) -> list[Sample]:
         path = self._file(self.questions, official)
         questions: list[dict[str, Any]] = []
         annotated: dict[int, dict[str, Any]] | None = {}
-        with self.faults.each():
-            questions = records(read_json(path, what=f"the questions of {self.name}"), "questions", place=path)
+        with self.faults.catch_errors():
+            questions = objects_under_key(
+                read_json(path, description=f"the questions of {self.name}"), "questions", location=path
+            )
             asked = (record.get("question_id") for record in questions)
             annotated = self._annotated(official, split, {key for key in asked if isinstance(key, int)})
         found = []
-        with LeftOut(self.faults, path) as left_out:
+        with SkippedRecords(self.faults, path) as left_out:
             for number, record in enumerate(questions):
                 question = record.get("question_id")
                 if annotated is not None and isinstance(question, int) and question not in annotated:
-                    continue  # told with all others that lack answers
-                with self.faults.each():
+                    continue  # reported with all others that lack answers
+                with self.faults.catch_errors():
                     place = f"{path}: questions[{number}]"
                     sample = self._sample(record, annotated, place=place, official=official)
                     if sample.question:
@@ -135,9 +139,11 @@ class VQAv2(DataModule):
         path = self._file(self.annotations, official)
         if split == "test" and not path.exists():
             message = f"{self.name}: there is no {path}, so test questions can be answered, not measured"
-            self.faults.dropped("no public answers", message, count=len(known))
+            self.faults.warn("no public answers", message, count=len(known))
             return None
-        listed = records(read_json(path, what=f"the answers of {self.name}"), "annotations", place=path)
+        listed = objects_under_key(
+            read_json(path, description=f"the answers of {self.name}"), "annotations", location=path
+        )
         annotated: dict[int, dict[str, Any]] = {}
         twice = 0
         for record in listed:
@@ -148,18 +154,18 @@ class VQAv2(DataModule):
             self.faults.error("duplicate annotation id", message, count=twice)
         lacking = [question for question in known if question not in annotated]
         if lacking:
-            message = f"{path}: {len(lacking)} questions have no answers there: {first_five(lacking)}"
+            message = f"{path}: {len(lacking)} questions have no answers there: {join_first_five(lacking)}"
             self.faults.error("question without answers", message, count=len(lacking))
         unknown = [question for question in annotated if question not in known]
         if unknown:
-            message = f"{path}: answers to {len(unknown)} unknown questions are left out: {first_five(unknown)}"
-            self.faults.dropped("annotation of an unknown question", message, count=len(unknown))
+            message = f"{path}: answers to {len(unknown)} unknown questions are left out: {join_first_five(unknown)}"
+            self.faults.warn("annotation of an unknown question", message, count=len(unknown))
         if split == "train" and self.answer_vocabulary is None and self.min_answer_count is not None:
             chosen = [record.get("multiple_choice_answer") for record in listed]
-            bare = sum(not isinstance(answer, str) for answer in chosen)
-            if bare:
+            without_text = sum(not isinstance(answer, str) for answer in chosen)
+            if without_text:
                 message = f"{path}: annotations without multiple_choice_answer; give data.answer_vocabulary"
-                self.faults.error("missing key", message, count=bare)
+                self.faults.error("missing key", message, count=without_text)
             self._training_answers += [answer for answer in chosen if isinstance(answer, str)]
         return annotated
 
@@ -171,25 +177,25 @@ class VQAv2(DataModule):
             message = f"{place}: expected whole numbers question_id and image_id, and a text question"
             raise DataError("missing key", message)
         file = self.images.format(split=official.replace("test-dev", "test"), id=image)
-        told = {} if annotated is None else annotated[question]
-        listed = told.get("answers")
+        annotation_record = {} if annotated is None else annotated[question]
+        listed = annotation_record.get("answers")
         listed = listed if isinstance(listed, list) else []
-        answers = texts(item.get("answer") if isinstance(item, dict) else None for item in listed)
+        answers = texts_or_none(item.get("answer") if isinstance(item, dict) else None for item in listed)
         if answers is None or (annotated is not None and not answers):
             message = f"{place}: the annotation of question {question} needs answers [{{answer: text}}, …]"
             raise DataError("question without answers", message)
         return Sample(
             id=image,
             sample=question,
-            image=self.inside(self.root, file, place=place),
+            image=self.resolve_path(self.root, file, location=place),
             question=" ".join(text.split()),
             answers=tuple(answers),
-            question_type=kind if isinstance(kind := told.get("question_type"), str) else None,
-            answer_type=kind if isinstance(kind := told.get("answer_type"), str) else None,
+            question_type=kind if isinstance(kind := annotation_record.get("question_type"), str) else None,
+            answer_type=kind if isinstance(kind := annotation_record.get("answer_type"), str) else None,
         )
 
 
-def texts(values: Iterable[object]) -> list[str] | None:
+def texts_or_none(values: Iterable[object]) -> list[str] | None:
     """The values if each of them is a text, else None."""
     found = list(values)
     return [value for value in found if isinstance(value, str)] if all(isinstance(v, str) for v in found) else None

@@ -10,8 +10,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from vlp.curation.download.catalogue import offered
-from vlp.doctor.finding import Finding, error, fine, warning
+from vlp.curation.download.catalogue import list_catalogues
+from vlp.doctor.finding import Finding, error, fine_finding, warning
 from vlp.launch.config.layout import batch_sizes, monitored_source, sources
 
 TRAIN, EVALUATION = 512, 256  # images of a stand-in at most, but four batches
@@ -19,20 +19,20 @@ LONG_SHARE = 0.05  # of texts that may be cut without a warning
 TEXTS, MISSING = "text longer than the context", "missing file"
 
 
-def look(config: dict[str, Any], scale: dict[str, float]) -> dict[str, Any]:
+def inspect_data(config: dict[str, Any], scale: dict[str, float]) -> dict[str, Any]:
     """Facts: of every split its numbers, its faults and the lengths of its texts; of shards how many there are.
 
     scale: by split, how many times as many samples the run will have.
     Imports torch, so the doctor has it done by its probe.
     """
-    from vlp.curation.check.check import check
+    from vlp.curation.check.check import check_data
     from vlp.data.parts import build_data, build_tokenizer
     from vlp.datasets.shards import Shards
 
     tokenizer = build_tokenizer(config)
     data = build_data(config, tokenizer=tokenizer)
     data.prepare_data()
-    report = check(data.sources, tokenizer, pixels=False, overlaps=False)
+    report = check_data(data.sources, tokenizer, decode_images=False, compare_images=False)
     splits = {}
     for name, split in report.splits.items():
         lengths = split.lengths
@@ -59,55 +59,55 @@ def quantile(histogram: dict[int, int], share: float) -> int:
     return 0
 
 
-def against_images(facts: dict[str, Any], overrides: Sequence[str]) -> Iterator[Finding]:
+def check_images(facts: dict[str, Any], overrides: Sequence[str]) -> Iterator[Finding]:
     check = shlex.join(["vlp", "data", "check", *overrides])
-    download = fetched(overrides)
+    download = download_command(overrides)
     for name, split in facts["splits"].items():
         for finding in split["findings"]:
             if finding["kind"] == TEXTS:
                 continue
-            told = f"{name}: {finding['count']} × {finding['kind']}: {finding['examples'][0]}"
+            message = f"{name}: {finding['count']} × {finding['kind']}: {finding['examples'][0]}"
             fix = f"{download}    # or: {check}" if download and finding["kind"] == MISSING else check
-            yield (error if finding["fatal"] else warning)("data.annotations", told, fix)
+            yield (error if finding["fatal"] else warning)("data.annotations", message, fix)
         if not split["findings"] and split["samples"]:
-            yield fine(
+            yield fine_finding(
                 "data.annotations", f"{name}: {split['samples']:,} samples, {split['images']:,} images, all there"
             )
 
 
-def fetched(overrides: Sequence[str]) -> str:
+def download_command(overrides: Sequence[str]) -> str:
     """The command that fetches the data that is chosen, if it is one that vlp knows where to find."""
     chosen = [value for name, _, value in (line.partition("=") for line in overrides) if name == "data"]
-    return f"vlp data download {chosen[-1]}" if chosen and chosen[-1] in offered() else ""
+    return f"vlp data download {chosen[-1]}" if chosen and chosen[-1] in list_catalogues() else ""
 
 
-def text_lengths(facts: dict[str, Any], truncate: bool) -> Iterator[Finding]:
+def check_text_lengths(facts: dict[str, Any], truncate: bool) -> Iterator[Finding]:
     """truncate: whether the tokenizer cuts texts that are too long; else they end the run."""
     for name, split in facts["splits"].items():
         if not (lengths := split["lengths"]) or not lengths["count"]:
             continue
         share = lengths["cut"] / lengths["count"]
-        told = (
+        message = (
             f"{name}: {share:.1%} of {lengths['count']:,} texts are longer than {lengths['context']} tokens "
             f"(half have up to {lengths['p50']}, 99 % up to {lengths['p99']}, the longest {lengths['longest']})"
         )
         fix = f"vlp train tokenizer.context_length={lengths['p99']}"
         if lengths["cut"] and not truncate:
-            yield error("data.text_lengths", told, "vlp train tokenizer.truncate=true")
+            yield error("data.text_lengths", message, "vlp train tokenizer.truncate=true")
         elif share > LONG_SHARE:
-            yield warning("data.text_lengths", told, fix)
+            yield warning("data.text_lengths", message, fix)
         else:
-            yield fine("data.text_lengths", told)
+            yield fine_finding("data.text_lengths", message)
 
 
-def context(config: dict[str, Any]) -> Finding:
+def check_context_length(config: dict[str, Any]) -> Finding:
     """The text tower must take what the tokenizer gives."""
     given = (config.get("tokenizer") or {}).get("context_length")
     taken = ((config.get("model") or {}).get("text") or {}).get("context_length")
     if isinstance(given, int) and isinstance(taken, int) and given > taken:
-        told = f"the tokenizer gives up to {given} tokens, the text tower takes {taken}"
-        return error("data.context", told, f"vlp train tokenizer.context_length={taken}")
-    return fine("data.context", f"texts of up to {given} tokens")
+        message = f"the tokenizer gives up to {given} tokens, the text tower takes {taken}"
+        return error("data.context", message, f"vlp train tokenizer.context_length={taken}")
+    return fine_finding("data.context", f"texts of up to {given} tokens")
 
 
 def splits(facts: dict[str, Any], config: dict[str, Any]) -> Iterator[Finding]:
@@ -124,17 +124,17 @@ def splits(facts: dict[str, Any], config: dict[str, Any]) -> Iterator[Finding]:
     if not by_kind["train"]:
         yield error("data.splits", "there are no training samples", "vlp data check    # tells what was read")
     elif watched in count and not count[watched]:
-        told = f"{watched} is empty, and monitor={config['monitor']} is measured on it"
+        message = f"{watched} is empty, and monitor={config['monitor']} is measured on it"
         other = next((name for name, n in count.items() if name.endswith("/val") and n), None)
         metric = str(config["monitor"]).split("/", 2)[-1]
         fix = f"vlp train monitor=val/{other.split('/')[0]}/{metric}" if other else ""
-        yield error("data.splits", told, fix or "vlp train data.splits.val=FILE    # give the data a validation split")
+        yield error("data.splits", message, fix or "vlp train data.splits.val=FILE    # give the data a validation split")
     elif not by_kind["test"]:
         yield warning(
             "data.splits", "there is no test split: no final figures", "vlp evaluate checkpoint=RUN data=…    # later"
         )
     else:
-        yield fine("data.splits", ", ".join(f"{kind} {number:,}" for kind, number in by_kind.items()))
+        yield fine_finding("data.splits", ", ".join(f"{kind} {number:,}" for kind, number in by_kind.items()))
 
 
 @dataclass(frozen=True)
@@ -145,7 +145,7 @@ class StandIn:
     scale: dict[str, float]
 
 
-def stand_in(config: dict[str, Any], folder: Path) -> StandIn:
+def draw_stand_in(config: dict[str, Any], folder: Path) -> StandIn:
     """Generated scenes that are not drawn yet: the doctor draws a part of them into its temporary folder, and scales what it
     sees there. It writes nothing where the run would, and ten thousand pictures would take longer than its time."""
     from vlp.datasets.scenes import scene_folder

@@ -15,20 +15,20 @@ from pathlib import Path
 from typing import Any
 
 from vlp.doctor import batch_checks, data_checks, logging_checks, machine_checks, memory_estimate, package_checks
-from vlp.doctor.finding import Finding, error, fine, warning
-from vlp.doctor.memory_estimate import Memory
+from vlp.doctor.finding import Finding, error, fine_finding, warning
+from vlp.doctor.memory_estimate import MemoryEstimate
 from vlp.launch.config.compose import Composer, conf_folder
 from vlp.launch.config.errors import ConfigError
 from vlp.launch.config.layout import accelerator, batch_sizes, local_processes, processes, source_key, total_steps
 from vlp.launch.config.resolve import resolve_config
-from vlp.launch.process import process, shown
+from vlp.launch.process import redact_overrides, training_process
 from vlp.launch.runs.folder import freeze, parent_folder
 
 STAGES = ("torch", "data", "model", "fit", "validation")
-GRACE = 3.0  # seconds beyond the limit until the probe is ended
+PROBE_GRACE_S = 3.0  # seconds beyond the limit until the probe is ended
 
 
-def examine(overrides: Sequence[str], *, seconds: float = 30.0) -> list[Finding]:
+def examine_command(overrides: Sequence[str], *, seconds: float = 30.0) -> list[Finding]:
     """Everything that is found about `vlp train OVERRIDES`. Leaves no run folder and no change of this process."""
     begin, environment = time.monotonic(), dict(os.environ)
     try:
@@ -38,38 +38,38 @@ def examine(overrides: Sequence[str], *, seconds: float = 30.0) -> list[Finding]
                 config = resolve_config(composer.compose(list(overrides)), Path(folder))
             except ConfigError as problem:
                 return [error("config.composes", str(problem), "vlp train --help")]
-            found = [fine("config.composes", "the overrides are understood"), *at_once(config)]
+            found = [fine_finding("config.composes", "the overrides are understood"), *config_only_findings(config)]
             left = max(1.0, seconds - (time.monotonic() - begin))
-            facts, ended = probe(config, Path(folder), left)
-            found += measured(config, facts, overrides)
-            found += unfinished(config, facts, ended, seconds)
+            facts, ended = run_probe(config, Path(folder), left)
+            found += findings_of_stages(config, facts, overrides)
+            found += findings_of_failed_stages(config, facts, ended, seconds)
     finally:
         os.environ.clear()
         os.environ.update(environment)
-    return [Finding(f.check, f.severity, f.what, complete(f.fix, overrides)) for f in found]
+    return [Finding(f.check, f.severity, f.what, complete_command(f.fix, overrides)) for f in found]
 
 
-def at_once(config: dict[str, Any]) -> Iterator[Finding]:
+def config_only_findings(config: dict[str, Any]) -> Iterator[Finding]:
     """What needs neither torch nor data."""
-    python, required = package_checks.bounds()
-    yield package_checks.python(python)
-    yield from package_checks.versions(required)
-    yield from package_checks.optional(config)
-    yield machine_checks.run_folder(parent_folder(config))
-    yield data_checks.context(config)
+    python, required = package_checks.version_bounds()
+    yield package_checks.check_python(python)
+    yield from package_checks.check_versions(required)
+    yield from package_checks.check_optional_packages(config)
+    yield machine_checks.check_run_folder(parent_folder(config))
+    yield data_checks.check_context_length(config)
 
 
-def probe(config: dict[str, Any], folder: Path, seconds: float) -> tuple[dict[str, Any], str]:
+def run_probe(config: dict[str, Any], folder: Path, seconds: float) -> tuple[dict[str, Any], str]:
     """Facts by stage, and how the probe ended: its last words, or "" after a good end."""
     file, out, words = freeze(folder, config, "vlp doctor"), folder / "facts.jsonl", folder / "stderr.txt"
-    arguments, environment = process("train", file)
+    arguments, environment = training_process("train", file)
     command = [arguments[0], "-m", "vlp.doctor.probe", str(file), str(out), str(seconds)]
     with words.open("wb") as stream:
         child = subprocess.Popen(
             command, env=environment, stdin=subprocess.DEVNULL, stdout=stream, stderr=stream, start_new_session=True
         )
         try:
-            code: int | None = child.wait(seconds + GRACE)
+            code: int | None = child.wait(seconds + PROBE_GRACE_S)
         except subprocess.TimeoutExpired:
             code = None
         finally:
@@ -82,92 +82,98 @@ def probe(config: dict[str, Any], folder: Path, seconds: float) -> tuple[dict[st
     return {line.pop("stage"): line for line in lines}, ended
 
 
-def measured(config: dict[str, Any], facts: dict[str, Any], overrides: Sequence[str]) -> Iterator[Finding]:
+def findings_of_stages(config: dict[str, Any], facts: dict[str, Any], overrides: Sequence[str]) -> Iterator[Finding]:
     """Findings from the stages that gave facts."""
-    if not _good(facts, "torch"):
+    if not _has_facts(facts, "torch"):
         return
     gpus, cores = facts["torch"]["gpus"], machine_checks.cores()
     world = processes(config, gpus)
-    yield machine_checks.devices(config, gpus, cores)
-    yield machine_checks.backend(config, gpus, facts["torch"]["backends"])
-    yield machine_checks.open_files(config, gpus)
-    yield machine_checks.threads(config, gpus, cores, facts["torch"]["threads"])
-    yield logging_checks.wandb(config, facts["torch"]["wandb_key"])
+    yield machine_checks.check_devices(config, gpus, cores)
+    yield machine_checks.check_backend(config, gpus, facts["torch"]["backends"])
+    yield machine_checks.check_open_files(config, gpus)
+    yield machine_checks.check_threads(config, gpus, cores, facts["torch"]["threads"])
+    yield logging_checks.check_wandb(config, facts["torch"]["wandb_key"])
     samples: dict[str, int] = {}
-    in_batch = facts["model"]["in_batch"] if _good(facts, "model") else []
-    if _good(facts, "data"):
-        yield from data_checks.against_images(facts["data"], overrides)
-        yield from data_checks.text_lengths(facts["data"], bool(config["tokenizer"].get("truncate", True)))
+    in_batch = facts["model"]["in_batch"] if _has_facts(facts, "model") else []
+    if _has_facts(facts, "data"):
+        yield from data_checks.check_images(facts["data"], overrides)
+        yield from data_checks.check_text_lengths(facts["data"], bool(config["tokenizer"].get("truncate", True)))
         yield from data_checks.splits(facts["data"], config)
         splits = facts["data"]["splits"]
         samples = {name.rpartition("/")[0]: s["samples"] for name, s in splits.items() if name.endswith("/train")}
         counts = {name: (count, samples[name]) for name, count in facts["data"]["shards"].items()}
-        yield from batch_checks.shards(config, world, counts)
-    yield from batch_checks.batch(config, world, samples, in_batch)
-    yield from batch_checks.queue(config, samples)
-    yield batch_checks.accumulation(config, in_batch)
+        yield from batch_checks.check_shards(config, world, counts)
+    yield from batch_checks.check_batch(config, world, samples, in_batch)
+    yield from batch_checks.check_queue(config, samples)
+    yield batch_checks.check_accumulation(config, in_batch)
     if samples:
         total = total_steps(config, _per_epoch(config, facts, samples))
-        yield batch_checks.warmup(config, total)
-        yield batch_checks.log_interval(config, total)
-    yield logging_checks.monitor(config, facts["validation"]["figures"] if _good(facts, "validation") else None)
-    yield from of_the_model(config, facts, gpus)
+        yield batch_checks.check_warmup(config, total)
+        yield batch_checks.check_log_interval(config, total)
+    yield logging_checks.check_monitor(
+        config, facts["validation"]["figures"] if _has_facts(facts, "validation") else None
+    )
+    yield from findings_of_model(config, facts, gpus)
 
 
-def of_the_model(config: dict[str, Any], facts: dict[str, Any], gpus: int) -> Iterator[Finding]:
+def findings_of_model(config: dict[str, Any], facts: dict[str, Any], gpus: int) -> Iterator[Finding]:
     """Storage, memory and time, which depend on how large the model is and on real steps."""
-    if not _good(facts, "model"):
+    if not _has_facts(facts, "model"):
         return
-    taken = facts["fit"] if _good(facts, "fit") else {"memory": facts["model"]["memory"], "rows": 1}
-    needed = Memory(**taken["memory"])
+    taken = facts["fit"] if _has_facts(facts, "fit") else {"memory": facts["model"]["memory"], "rows": 1}
+    needed = MemoryEstimate(**taken["memory"])
     checkpoint = needed.parameters + needed.optimizer + needed.copies
-    yield machine_checks.disk(parent_folder(config), checkpoint)
-    yield machine_checks.temporary(parent_folder(config))
+    yield machine_checks.check_disk(parent_folder(config), checkpoint)
+    yield machine_checks.check_temporary_folder(parent_folder(config))
     local, free = local_processes(config, gpus), facts["torch"]["free"]
     device = "the GPU" if gpus and accelerator(config, gpus) == "gpu" else "memory"
     sharing = 1 if device == "the GPU" else local
     setting = source_key(config, next(iter(batch_sizes(config))), "batch_size")
     contrast = bool(facts["model"]["in_batch"])
-    fix = memory_estimate.smaller(config, taken, free, sharing, contrast, setting, processes(config, gpus))
-    yield memory_estimate.estimate(taken, free, sharing, device, fix)
+    fix = memory_estimate.smaller_batch_command(
+        config, taken, free, sharing, contrast, setting, processes(config, gpus)
+    )
+    yield memory_estimate.check_memory(taken, free, sharing, device, fix)
     if taken.get("seconds"):
-        yield machine_checks.shared_memory(config, gpus, taken["batch_bytes"])
-        yield memory_estimate.step(needed, taken["peak"])
-        timed = facts["validation"] if _good(facts, "validation") else {}
-        yield batch_checks.finish(config, taken | timed)
+        yield machine_checks.check_shared_memory(config, gpus, taken["batch_bytes"])
+        yield memory_estimate.check_step_peak(needed, taken["peak"])
+        timed = facts["validation"] if _has_facts(facts, "validation") else {}
+        yield batch_checks.estimate_duration(config, taken | timed)
 
 
-def unfinished(config: dict[str, Any], facts: dict[str, Any], ended: str, seconds: float) -> Iterator[Finding]:
+def findings_of_failed_stages(
+    config: dict[str, Any], facts: dict[str, Any], ended: str, seconds: float
+) -> Iterator[Finding]:
     """Stages that failed, and the one at which the probe stopped."""
     for name, found in facts.items():
         if "problem" in found:
             yield error(f"step.{name}", found["problem"], "vlp train trainer.fast_dev_run=true    # shows it in full")
     if ended == "time" and any(name not in facts for name in STAGES):
         first = next(name for name in STAGES if name not in facts)
-        told = f"{first} was not finished within {seconds:g} seconds, what comes after it was not looked at"
-        yield warning("step.taken", told, f"vlp doctor --seconds {seconds * 4:g}")
+        message = f"{first} was not finished within {seconds:g} seconds, what comes after it was not looked at"
+        yield warning("step.taken", message, f"vlp doctor --seconds {seconds * 4:g}")
     elif ended == "killed":
-        told = "the process that took a step was killed, as happens when the memory is used up"
+        message = "the process that took a step was killed, as happens when the memory is used up"
         yield error(
-            "step.taken", told, f"vlp train {source_key(config, next(iter(batch_sizes(config))), 'batch_size')}=16"
+            "step.taken", message, f"vlp train {source_key(config, next(iter(batch_sizes(config))), 'batch_size')}=16"
         )
     elif ended and ended != "time":
         yield error("step.taken", f"the trial step failed: {ended}", "vlp train trainer.fast_dev_run=true")
-    elif _good(facts, "fit") and facts["fit"]["seconds"]:
-        yield fine("step.taken", f"{len(facts['fit']['seconds'])} full steps on the config's own data")
+    elif _has_facts(facts, "fit") and facts["fit"]["seconds"]:
+        yield fine_finding("step.taken", f"{len(facts['fit']['seconds'])} full steps on the config's own data")
     elif not any("problem" in found for found in facts.values()):
         yield warning(
-            "step.taken", "no full step was taken, because of what is told above", "vlp doctor    # again, later"
+            "step.taken", "no full step was taken, for the reason above", "vlp doctor    # again, later"
         )
 
 
-def _good(facts: dict[str, Any], stage: str) -> bool:
+def _has_facts(facts: dict[str, Any], stage: str) -> bool:
     return stage in facts and "problem" not in facts[stage]
 
 
 def _per_epoch(config: dict[str, Any], facts: dict[str, Any], samples: dict[str, int]) -> int:
     """From the sampler where a step was taken, else by division."""
-    if _good(facts, "fit"):
+    if _has_facts(facts, "fit"):
         return int(facts["fit"]["per_epoch"])
     epoch = config["data"].get("epoch")
     if isinstance(epoch, int):
@@ -176,9 +182,9 @@ def _per_epoch(config: dict[str, Any], facts: dict[str, Any], samples: dict[str,
     return samples[name] // max(1, batch_sizes(config)[name])
 
 
-def complete(fix: str, overrides: Sequence[str]) -> str:
+def complete_command(fix: str, overrides: Sequence[str]) -> str:
     """`vlp train key=value` with the other overrides of the command line, so that it can be pasted."""
-    overrides = shown(overrides)
+    overrides = redact_overrides(overrides)
     if fix.startswith("vlp train") and "--help" not in fix:
         command, _, comment = fix.removeprefix("vlp train").partition("    #")
         new = command.split()

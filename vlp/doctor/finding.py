@@ -18,7 +18,7 @@ class Finding:
     fix: str = ""
 
 
-def fine(check: str, what: str) -> Finding:
+def fine_finding(check: str, what: str) -> Finding:
     return Finding(check, "fine", what)
 
 

@@ -32,16 +32,16 @@ def main(config_file: Path, out: Path, seconds: float) -> None:
             stream.write(json.dumps({"stage": name, **facts[name]}) + "\n")
         return "problem" not in facts[name]
 
-    from vlp.doctor.data_checks import look, stand_in
-    from vlp.training.assemble import quiet, read_config
+    from vlp.doctor.data_checks import draw_stand_in, inspect_data
+    from vlp.training.assemble import read_config, silence_known_warnings
 
     given, _ = read_config(config_file)
-    instead = stand_in(given | {"resume": None}, config_file.parent)
+    instead = draw_stand_in(given | {"resume": None}, config_file.parent)
     config, scale = instead.config, instead.scale
-    quiet()
+    silence_known_warnings()
     if not stage("torch", torch_facts):
         return
-    data = stage("data", lambda: look(config, scale)) and not facts["data"]["fatal"]
+    data = stage("data", lambda: inspect_data(config, scale)) and not facts["data"]["fatal"]
     model = stage("model", lambda: count_model(config))
     from vlp.launch.config.layout import local_processes, processes
 
@@ -49,14 +49,17 @@ def main(config_file: Path, out: Path, seconds: float) -> None:
     room = facts["torch"]["free"] / local_processes(config, gpus)
     fits = model and facts["model"]["fixed"] < room
     if data and fits:
-        stage("steps", lambda: steps(config, config_file.parent, processes(config, gpus), deadline, room, stage, scale))
+        stage(
+            "steps",
+            lambda: measure_steps(config, config_file.parent, processes(config, gpus), deadline, room, stage, scale),
+        )
 
 
 def torch_facts() -> dict[str, Any]:
     import torch
     import torch.distributed as distributed
 
-    from vlp.doctor.machine_checks import free_memory
+    from vlp.doctor.machine_checks import available_memory
     from vlp.training.loggers import has_wandb_key
 
     gpus = torch.cuda.device_count()
@@ -67,7 +70,7 @@ def torch_facts() -> dict[str, Any]:
         "names": [torch.cuda.get_device_name(index) for index in range(gpus)],
         "backends": [name for name, available in names.items() if available()],
         "threads": torch.get_num_threads(),
-        "free": min(torch.cuda.mem_get_info(index)[0] for index in range(gpus)) if gpus else free_memory(),
+        "free": min(torch.cuda.mem_get_info(index)[0] for index in range(gpus)) if gpus else available_memory(),
         "wandb_key": has_wandb_key(),
     }
 
@@ -79,21 +82,21 @@ def count_model(config: dict[str, Any]) -> dict[str, Any]:
 
     import torch
 
-    from vlp.doctor.memory_estimate import count
+    from vlp.doctor.memory_estimate import count_memory
     from vlp.training.assemble import assemble
 
-    bare = {**copy.deepcopy(config), "checkpoint": None, "compile": False}
+    without_weights = {**copy.deepcopy(config), "checkpoint": None, "compile": False}
     try:
         with torch.device("meta"):
-            module = assemble(copy.deepcopy(bare), Path("unused")).module
+            module = assemble(copy.deepcopy(without_weights), Path("unused")).module
     except (RuntimeError, NotImplementedError, TypeError):
-        module = assemble(bare, Path("unused")).module
-    counted = count(module, config)
+        module = assemble(without_weights, Path("unused")).module
+    counted = count_memory(module, config)
     in_batch = [name for name, objective in module.trained.items() if objective.in_batch]
     return {"memory": counted.__dict__, "fixed": counted.fixed, "in_batch": in_batch}
 
 
-def steps(
+def measure_steps(
     config: dict[str, Any],
     folder: Path,
     world: int,
@@ -105,16 +108,16 @@ def steps(
     import lightning as L
 
     from vlp.build import build
-    from vlp.doctor.memory_estimate import count
-    from vlp.doctor.step_profiler import Measuring
+    from vlp.doctor.memory_estimate import count_memory
+    from vlp.doctor.step_profiler import MeasureSteps
     from vlp.training.assemble import assemble
 
     L.seed_everything(config["seed"], workers=True, verbose=False)
     now = time.monotonic()
     until = now + SHARE_OF_TIME * max(1.0, deadline - now)
-    measuring = Measuring(world=world, counted=_nothing(), until=until, allowed=lambda needed: needed.total < room)
+    measuring = MeasureSteps(world=world, counted=_nothing(), until=until, allowed=lambda needed: needed.total < room)
     parts = assemble(config, folder)
-    measuring.counted = count(parts.module, config)
+    measuring.counted = count_memory(parts.module, config)
     average = (config.get("callbacks") or {}).get("ema")
     settings = config["trainer"] | {"devices": 1, "num_nodes": 1, "strategy": "auto"}
     settings |= {
@@ -137,14 +140,14 @@ def steps(
     per_epoch = round(parts.data.steps_per_epoch * scale["train"])
     facts = measuring.facts() | {"per_epoch": per_epoch, "val_batches": 0, "val_seconds": 0.0}
     stage("fit", lambda: facts)
-    sources = parts.data.measured("val")
+    sources = parts.data.sources_with_split("val")
     if not measuring.seconds or not sources:
         return {}
-    stage("validation", lambda: validate(parts, settings, common, sources, scale["val"]))
+    stage("validation", lambda: measure_validation(parts, settings, common, sources, scale["val"]))
     return {}
 
 
-def validate(
+def measure_validation(
     parts: Any, settings: dict[str, Any], common: dict[str, Any], sources: dict[str, Any], scale: float
 ) -> dict[str, Any]:
     """A few batches of each source; the figures themselves mean nothing, their names do."""
@@ -160,9 +163,9 @@ def validate(
 
 
 def _nothing() -> Any:
-    from vlp.doctor.memory_estimate import Memory
+    from vlp.doctor.memory_estimate import MemoryEstimate
 
-    return Memory(parameters=0, gradients=0, optimizer=0, copies=0)
+    return MemoryEstimate(parameters=0, gradients=0, optimizer=0, copies=0)
 
 
 if __name__ == "__main__":

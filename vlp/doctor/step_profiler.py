@@ -16,23 +16,23 @@ import lightning as L
 import torch
 from torch.autograd.graph import saved_tensors_hooks
 
-from vlp.doctor.memory_estimate import Memory, scaled
+from vlp.doctor.memory_estimate import MemoryEstimate, scale_activations
 
 SMALL = 16  # samples of the larger of the two small steps
 STEPS = 20  # full steps at most
 
 
-def cut(rows: int, share: float) -> int:
+def scale_batch(rows: int, share: float) -> int:
     """At least two samples: a batch norm needs them."""
     return min(rows, max(2, math.ceil(rows * share)))
 
 
-class FirstSmall:
+class SmallBatchesFirst:
     """A batch sampler that gives the first rows of its first two batches, then those of one process of `world`."""
 
     def __init__(self, sampler: Any, *, world: int, shares: tuple[float, float]) -> None:
         self.sampler, self.rows = sampler, max(1, sampler.batch_size // world)
-        self.sizes = [cut(self.rows, share) for share in shares]
+        self.sizes = [scale_batch(self.rows, share) for share in shares]
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.__dict__["sampler"], name)
@@ -46,10 +46,13 @@ class FirstSmall:
             yield batch[:size]
 
 
-class Measuring(L.Callback):
-    """until: time.monotonic() at which no further step begins.  allowed: whether a full step of this Memory may be taken."""
+class MeasureSteps(L.Callback):
+    """until: time.monotonic() at which no further step begins.  allowed: whether a full step of this
+    estimate may be taken."""
 
-    def __init__(self, *, world: int, counted: Memory, until: float, allowed: Callable[[Memory], bool]) -> None:
+    def __init__(
+        self, *, world: int, counted: MemoryEstimate, until: float, allowed: Callable[[MemoryEstimate], bool]
+    ) -> None:
         self.world, self.counted, self.until, self.allowed = world, counted, until, allowed
         self.points: list[tuple[int, int]] = []  # samples of a small step, and the bytes that autograd kept
         self.seconds: list[float] = []
@@ -60,13 +63,13 @@ class Measuring(L.Callback):
         self._before = 0  # bytes of the process without the model, after its data were read
 
     def setup(self, trainer: L.Trainer, pl_module: Any, stage: str) -> None:
-        self._before = max(0, resident() - self.counted.parameters - self.counted.copies)
+        self._before = max(0, resident_bytes() - self.counted.parameters - self.counted.copies)
         self.memory = self.counted
         sources = trainer.datamodule.sources  # type: ignore[attr-defined]
-        whole = max(max(1, source.sampler.batch_size // self.world) for source in sources.values())
-        shares = (min(0.5, SMALL / 2 / whole), min(1.0, SMALL / whole))
+        full_batch = max(max(1, source.sampler.batch_size // self.world) for source in sources.values())
+        shares = (min(0.5, SMALL / 2 / full_batch), min(1.0, SMALL / full_batch))
         for source in sources.values():
-            source.sampler = FirstSmall(source.sampler, world=self.world, shares=shares)
+            source.sampler = SmallBatchesFirst(source.sampler, world=self.world, shares=shares)
         self.rows = sum(source.sampler.rows for source in sources.values())
         self.in_batch = [name for name, objective in pl_module.trained.items() if objective.in_batch]
         self._watch(pl_module)
@@ -107,14 +110,14 @@ class Measuring(L.Callback):
         else:
             self.seconds.append(now - self._start)
             self.batch_bytes = sum(tensor_bytes(part) for part in parts)
-            self.peak = max(self.peak, peak() - self._before)
+            self.peak = max(self.peak, peak_bytes() - self._before)
         if (self.seconds and now > self.until) or len(self.seconds) >= STEPS:
             trainer.should_stop = True
 
     def _decide(self, trainer: L.Trainer) -> None:
-        kept = scaled(self.points, self.rows, bool(self.in_batch))
-        small = self.counted.fixed + scaled(self.points, self.points[-1][0], False)
-        beyond = max(0, peak() - self._before - small)
+        kept = scale_activations(self.points, self.rows, bool(self.in_batch))
+        small = self.counted.fixed + scale_activations(self.points, self.points[-1][0], False)
+        beyond = max(0, peak_bytes() - self._before - small)
         self.memory = replace(self.counted, activations=kept, libraries=beyond)
         if not self.allowed(self.memory):
             trainer.should_stop = True
@@ -141,12 +144,12 @@ def tensor_bytes(record: Any) -> int:
     return sum(map(tensor_bytes, vars(record).values())) if hasattr(record, "__dataclass_fields__") else 0
 
 
-def resident() -> int:
+def resident_bytes() -> int:
     """Bytes in use by this process now: of the GPU where there is one, else of the machine."""
     return int(torch.cuda.memory_allocated()) if torch.cuda.is_available() else _status("VmRSS")
 
 
-def peak() -> int:
+def peak_bytes() -> int:
     """The most bytes in use since `restart_peak`."""
     return int(torch.cuda.max_memory_allocated()) if torch.cuda.is_available() else _status("VmHWM")
 

@@ -14,14 +14,14 @@ from pathlib import Path
 from omegaconf import DictConfig, OmegaConf
 
 from vlp.launch import torchrun
-from vlp.launch.config.changes import equal
+from vlp.launch.config.changes import same_settings
 from vlp.launch.config.compose import Composer, conf_folder
 from vlp.launch.config.errors import ConfigError
 from vlp.launch.config.resolve import resolve_config
-from vlp.launch.process import command_line, process, supervise
-from vlp.launch.resume import again, go_where_it_began
-from vlp.launch.runs.folder import create, freeze, parent_folder, read
-from vlp.launch.runs.provenance import of_checkpoint
+from vlp.launch.process import command_line, run_with_restarts, training_process
+from vlp.launch.resume import apply_overrides_to_run, change_to_start_folder
+from vlp.launch.runs.folder import create_run_folder, freeze, parent_folder, read_frozen_config
+from vlp.launch.runs.provenance import parts_of_checkpoint
 from vlp.system import exit_codes
 from vlp.system.compat.hydra import argument_parser
 from vlp.system.ranks import torchrun_rank
@@ -73,7 +73,7 @@ def _main(command: str, arguments: list[str], multirun: Multirun, conf: Path | N
         conf=Path(options.config_path) if options.config_path else conf or conf_folder(),
         extra=[Path(options.config_dir)] if options.config_dir else [],
         config_name=options.config_name or command,
-        of_checkpoint=of_checkpoint,
+        of_checkpoint=parts_of_checkpoint,
     )
     if options.hydra_help:
         composer.hydra.hydra_help(config_name=composer.config_name, args_parser=parser, args=options)
@@ -91,17 +91,17 @@ def _main(command: str, arguments: list[str], multirun: Multirun, conf: Path | N
     elif options.multirun:
         return multirun(command, composer, options.overrides)
     else:
-        return run(command, composer, options.overrides, restarts=options.max_restarts)
+        return freeze_and_run(command, composer, options.overrides, restarts=options.max_restarts)
     return 0
 
 
-def run(command: str, composer: Composer, overrides: list[str], restarts: int = 0) -> int:
+def freeze_and_run(command: str, composer: Composer, overrides: list[str], restarts: int = 0) -> int:
     """Freeze the config in a new run folder, or in that of `resume`, and become the run."""
-    folder = named_folder(composer, overrides)
+    folder = folder_to_resume(composer, overrides)
     if folder is not None:
-        go_where_it_began(folder)
+        change_to_start_folder(folder)
     rank = torchrun_rank()
-    if rank is not None and (rank or torchrun.restarted()):
+    if rank is not None and (rank or torchrun.is_restart()):
         parent = parent_folder(resolve_config(composer.compose(overrides), Path("run")))
         folder = folder or torchrun.wait_for_run_folder(parent)
     elif folder is None:
@@ -109,39 +109,39 @@ def run(command: str, composer: Composer, overrides: list[str], restarts: int = 
         container = resolve_config(config, Path("run"))  # everything is checked before a folder appears
         parent = parent_folder(container)
         if container.get("resume") == "auto":
-            folder = unfinished(config, parent)
+            folder = newest_unfinished_run(config, parent)
             config.resume = None
-            told = (
-                f"going on in {folder}"
+            message = (
+                f"resuming in {folder}"
                 if folder
                 else f"no unfinished run of this config in {parent}; starting a new one"
             )
-            print(f"resume=auto: {told}", file=sys.stderr)
+            print(f"resume=auto: {message}", file=sys.stderr)
         if folder is None:
-            folder = create(parent)
+            folder = create_run_folder(parent)
             freeze(folder, resolve_config(config, folder), command_line(command, overrides))
         if rank is not None:
             torchrun.publish_run_folder(parent, folder)
     else:
-        again(folder, composer, [line for line in overrides if not line.startswith("resume=")])
+        apply_overrides_to_run(folder, composer, [line for line in overrides if not line.startswith("resume=")])
         if (folder / "results.json").is_file():
             print(
                 f"{folder}: this run was finished; what its config leaves to train is trained, and the end is measured again",
                 file=sys.stderr,
             )
-    return start(command, folder / "config.yaml", restarts)
+    return execute_or_supervise(command, folder / "config.yaml", restarts)
 
 
-def start(command: str, file: Path, restarts: int = 0) -> int:
-    arguments, environment = process(command, file)
+def execute_or_supervise(command: str, file: Path, restarts: int = 0) -> int:
+    arguments, environment = training_process(command, file)
     sys.stdout.flush()
     sys.stderr.flush()
     if restarts:
-        return supervise(arguments, environment, restarts)
+        return run_with_restarts(arguments, environment, restarts)
     os.execve(arguments[0], arguments, environment)
 
 
-def named_folder(composer: Composer, overrides: list[str]) -> Path | None:
+def folder_to_resume(composer: Composer, overrides: list[str]) -> Path | None:
     """The run folder that resume=FOLDER names."""
     for override in composer.parse(overrides):
         if override.key_or_group == "resume" and isinstance(override.value(), str):
@@ -153,13 +153,13 @@ def named_folder(composer: Composer, overrides: list[str]) -> Path | None:
     return None
 
 
-def unfinished(config: DictConfig, parent: Path) -> Path | None:
+def newest_unfinished_run(config: DictConfig, parent: Path) -> Path | None:
     """The newest run of the same config that has a checkpoint and no results."""
     for file in sorted(parent.glob("*/config.yaml"), key=lambda file: file.stat().st_mtime, reverse=True):
         folder = file.parent
         if (folder / "results.json").exists() or not any((folder / "checkpoints").glob("*.ckpt")):
             continue
-        here, there = resolve_config(config, folder), OmegaConf.to_container(read(file), resolve=False)
-        if equal(there, here):  # type: ignore[arg-type]
+        here, there = resolve_config(config, folder), OmegaConf.to_container(read_frozen_config(file), resolve=False)
+        if same_settings(there, here):  # type: ignore[arg-type]
             return folder
     return None

@@ -19,16 +19,16 @@ MODULES = {"train": "vlp.training.run", "evaluate": "vlp.training.evaluate"}
 
 
 def command_line(command: str, overrides: Sequence[str]) -> str:
-    return shlex.join(["vlp", command, *shown(overrides)])
+    return shlex.join(["vlp", command, *redact_overrides(overrides)])
 
 
-def shown(overrides: Sequence[str]) -> list[str]:
+def redact_overrides(overrides: Sequence[str]) -> list[str]:
     """Overrides as text that may be stored: values of keys that look secret are hidden."""
     secrets = secrets_in_overrides(overrides)
     return [key + equals + redact(value, secrets) for key, equals, value in (line.partition("=") for line in overrides)]
 
 
-def process(command: str, file: Path) -> tuple[list[str], dict[str, str]]:
+def training_process(command: str, file: Path) -> tuple[list[str], dict[str, str]]:
     """Arguments and environment of the process that runs a frozen config."""
     environment = dict(os.environ)
     if not (PACKAGE / "conf").is_dir():  # a checkout: the package need not be installed
@@ -37,7 +37,7 @@ def process(command: str, file: Path) -> tuple[list[str], dict[str, str]]:
     return [sys.executable, "-m", MODULES[command], str(file)], environment
 
 
-def supervise(arguments: list[str], environment: dict[str, str], restarts: int) -> int:
+def run_with_restarts(arguments: list[str], environment: dict[str, str], restarts: int) -> int:
     """--max-restarts N: a run whose process was lost (killed, out of memory, a broken connection) is started again, in its
     folder, and continues from its last checkpoint; exit codes in FINAL are not, as it would end in the same way, or was
     meant to end. Returns the exit code of the last start. Signals are passed on to the run."""

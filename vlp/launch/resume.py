@@ -13,51 +13,51 @@ from vlp.launch.config.changes import changes
 from vlp.launch.config.compose import Composer
 from vlp.launch.config.errors import ConfigError
 from vlp.launch.config.resolve import resolve_values
-from vlp.launch.config.schema import Known, lookup
-from vlp.launch.process import shown
-from vlp.launch.runs.folder import freeze, header, origin, read
-from vlp.launch.runs.lock import locked
+from vlp.launch.config.schema import ConfigSchema, find_key
+from vlp.launch.process import redact_overrides
+from vlp.launch.runs.folder import freeze, header_comments, origin_of_header, read_frozen_config
+from vlp.launch.runs.lock import run_folder_lock
 
 
-def go_where_it_began(folder: Path) -> None:
+def change_to_start_folder(folder: Path) -> None:
     """The folder from which a run was started, which its paths are meant from, becomes this process's, where it exists."""
-    cwd = origin(header(folder))[1]
+    cwd = origin_of_header(header_comments(folder))[1]
     if cwd is not None and cwd.is_dir():
         os.chdir(cwd)
 
 
-def again(folder: Path, composer: Composer, overrides: list[str]) -> None:
+def apply_overrides_to_run(folder: Path, composer: Composer, overrides: list[str]) -> None:
     """Changes FOLDER/config.yaml and keeps the one before beside it.  Raises ConfigError."""
     if not os.access(folder, os.W_OK):
         raise ConfigError(f"resume={folder}: it cannot be written to")
-    with locked(folder):
-        _again(folder, composer, overrides)
+    with run_folder_lock(folder):
+        _apply_overrides(folder, composer, overrides)
 
 
-def _again(folder: Path, composer: Composer, overrides: list[str]) -> None:
+def _apply_overrides(folder: Path, composer: Composer, overrides: list[str]) -> None:
     file = folder / "config.yaml"
-    then: Any = OmegaConf.to_container(read(file), resolve=False)
-    told = header(folder)
-    here: Any = _moved(then, folder, *origin(told))
-    now = here | ({"force": False} if here.get("force") else {})  # asked for anew each time
+    then: Any = OmegaConf.to_container(read_frozen_config(file), resolve=False)
+    comments = header_comments(folder)
+    here: Any = _config_at_new_path(then, folder, *origin_of_header(comments))
+    now = here | ({"force": False} if here.get("force") else {})  # has to be repeated each time
     for override in composer.parse(overrides):
         key = override.key_or_group
         if override.is_sweep_override() or override.is_add() or override.is_delete() or override.is_force_add():
-            raise ConfigError(f"{override.input_line}: resume=FOLDER goes on with one config and the keys that it has")
+            raise ConfigError(f"{override.input_line}: resume=FOLDER continues with one config and the keys that it has")
         if key == "force":
             now["force"] = bool(override.value())
             continue
         if key in composer.groups:
             raise ConfigError(
-                f"{override.input_line}: {folder} goes on with its own parts; to exchange one start a new run, from its weights "
+                f"{override.input_line}: {folder} continues with its own parts; to exchange one start a new run, from its weights "
                 f"with checkpoint={folder / 'checkpoints' / 'last.ckpt'}"
             )
-        if not lookup(now, key)[0]:
+        if not find_key(now, key)[0]:
             raise ConfigError(
-                f"{override.input_line}: {folder} goes on with its own config, which has no {key}: set one of its values, "
+                f"{override.input_line}: {folder} continues with its own config, which has no {key}: set one of its values, "
                 "such as trainer.devices=2"
             )
-        text = Known(now, composer.groups, lambda key: str(file)).check_override(override)
+        text = ConfigSchema(now, composer.groups, lambda key: str(file)).check_override(override)
         changed = OmegaConf.create(now)
         OmegaConf.update(changed, key, override.value() if text is None else text, force_add=True)
         now = OmegaConf.to_container(changed, resolve=False)
@@ -70,11 +70,11 @@ def _again(folder: Path, composer: Composer, overrides: list[str]) -> None:
     if then != now:
         count = next(n for n in range(1, 10_000) if not (folder / f"config.{n}.yaml").exists())
         shutil.copyfile(file, folder / f"config.{count}.yaml")
-        told = [line for line in told if not line.startswith("gone on with: ")]
-        freeze(folder, now, "\n".join([*told, f"gone on with: {' '.join(shown(overrides))}"]))
+        comments = [line for line in comments if not line.startswith(("resumed with: ", "gone on with: "))]
+        freeze(folder, now, "\n".join([*comments, f"resumed with: {' '.join(redact_overrides(overrides))}"]))
 
 
-def _moved(config: Any, folder: Path, named: str | None, cwd: Path | None) -> Any:
+def _config_at_new_path(config: Any, folder: Path, named: str | None, cwd: Path | None) -> Any:
     """The config with the folder's present name, where it was moved."""
     if named is None or cwd is None or (cwd / named).resolve() == folder:
         return config
@@ -84,10 +84,10 @@ def _moved(config: Any, folder: Path, named: str | None, cwd: Path | None) -> An
             return {key: renamed(inner) for key, inner in value.items()}
         if isinstance(value, list):
             return [renamed(inner) for inner in value]
-        return str(folder) + value[len(named) :] if isinstance(value, str) and _below(value, named) else value
+        return str(folder) + value[len(named) :] if isinstance(value, str) and _is_below(value, named) else value
 
     return renamed(config)
 
 
-def _below(path: str, folder: str) -> bool:
+def _is_below(path: str, folder: str) -> bool:
     return path == folder or path.startswith(folder + os.sep)

@@ -1,10 +1,10 @@
-"""Recall@K of retrieval in both directions: many captions an image, exact, in chunks, sharded over ranks.
+"""Recall@K of retrieval in both directions, with several captions for each image: exact, in chunks, sharded over ranks.
 
 Tie rule: a query's credit is its expected hit if tied candidates came in random order. With G candidates above its
-best right one, T tied with that (itself included) and P right ones among those, credit = 1 − C(T−P, m) / C(T, m),
-m = clamp(K−G, 0, T). So constant embeddings score exactly chance.
-Embeddings are rounded to multiples of 2⁻²⁶ (finer than float32's own error in a dot product), so that sums in
-float64 are exact integers: neither chunks, ranks, threads nor the device can change a comparison or break a tie.
+best correct one, T tied with that (itself included) and P correct ones among those, credit = 1 − C(T−P, m) / C(T, m),
+m = clamp(K−G, 0, T). So constant embeddings have exactly the recall of chance.
+Embeddings are rounded to multiples of 2⁻²⁶ (finer than the error of a float32 dot product), so that sums in float64
+are exact integers: neither chunks, ranks, threads nor the device can change a comparison or break a tie.
 """
 
 from __future__ import annotations
@@ -22,45 +22,61 @@ from vlp.system.errors import UserError
 KS = (1, 5, 10)
 
 
-def count_ties(scores: Float[Tensor, "q c"], right: Bool[Tensor, "q c"]) -> Int[Tensor, "q 3"]:
+def count_ties(scores: Float[Tensor, "q c"], correct: Bool[Tensor, "q c"]) -> Int[Tensor, "q 3"]:
     """G, T, P of each query (see above)."""
-    if not bool(right.any(1).all()):
-        lost = int((~right.any(1)).sum())
-        raise UserError(f"{lost} queries have no right candidate: every image needs a text, and every text its image")
-    best = scores.masked_fill(~right, -math.inf).amax(1, keepdim=True)
+    if not bool(correct.any(1).all()):
+        missing = int((~correct.any(1)).sum())
+        raise UserError(
+            f"{missing} queries have no correct candidate: give every image a text and every text its image"
+        )
+    best = scores.masked_fill(~correct, -math.inf).amax(1, keepdim=True)
     tied = scores == best
-    return torch.stack([(scores > best).sum(1), tied.sum(1), (tied & right).sum(1)], 1)
+    return torch.stack([(scores > best).sum(1), tied.sum(1), (tied & correct).sum(1)], 1)
+
+
+def update_ties(
+    scores: Float[Tensor, "q k"], correct: Bool[Tensor, "q k"], before: Int[Tensor, "q 3"] | None
+) -> Int[Tensor, "q 3"]:
+    """G, T, P of each query by the second stage's scores; as `before` where no correct candidate was scored."""
+    if scores.isnan().any():
+        raise UserError("the second stage's scores contain NaN: the model has diverged; use an earlier checkpoint")
+    if before is None:  # every candidate was scored
+        return count_ties(scores, correct)
+    hit = correct.any(1)
+    ties = before.clone()
+    ties[hit] = count_ties(scores[hit], correct[hit])
+    return ties
 
 
 def expected_hit(ties: Int[Tensor, "q 3"], k: int) -> Float[Tensor, " q"]:
-    """In [0, 1]: the probability that a right candidate is among the first k."""
-    above, tied, right = ties.double().unbind(1)
+    """In [0, 1]: the probability that a correct candidate is among the first k."""
+    above, tied, correct = ties.double().unbind(1)
     drawn = (k - above).clamp(min=0).minimum(tied)
     miss = torch.ones_like(above)
     for step in range(k):
-        wrong_left = (tied - right - step).clamp(min=0) / (tied - step).clamp(min=1)
-        miss = torch.where(step < drawn, miss * wrong_left, miss)
+        wrong_share = (tied - correct - step).clamp(min=0) / (tied - step).clamp(min=1)
+        miss = torch.where(step < drawn, miss * wrong_share, miss)
     return 1 - miss
 
 
 def expected_rank(ties: Int[Tensor, "q 3"]) -> Float[Tensor, " q"]:
-    """From 1: where the first right candidate is expected."""
-    above, tied, right = ties.double().unbind(1)
-    return above + (tied + 1) / (right + 1)
+    """At least 1: the expected rank of the first correct candidate."""
+    above, tied, correct = ties.double().unbind(1)
+    return above + (tied + 1) / (correct + 1)
 
 
 def rank_candidates(
     query: Float[Tensor, "q e"], candidate: Float[Tensor, "c e"],
     query_id: Int[Tensor, " q"], candidate_id: Int[Tensor, " c"], chunk: int | None = None,
 ) -> Int[Tensor, "q 3"]:  # fmt: skip
-    """G, T, P of every query, where candidates with its id are right; each rank scores its share of the queries.
+    """G, T, P of every query, where candidates with its id are correct; each rank scores its share of the queries.
 
     All ranks pass the same embeddings and get the same counts. chunk: queries scored at a time; None = about 8 million
-    scores. float64 is needed, so Apple's MPS device will not do.
+    scores. Not on Apple's MPS device, which has no float64.
     """
     if query.numel() and candidate.numel() and not (query.isfinite().all() and candidate.isfinite().all()):
-        raise UserError("embeddings hold NaN or infinity: the model has diverged")
-    query, candidate = exact(query, candidate)
+        raise UserError("embeddings contain NaN or infinity: the model has diverged; use an earlier checkpoint")
+    query, candidate = to_exact_integers(query, candidate)
     world, rank = distributed.world_size(), distributed.rank()
     share = slice(len(query) * rank // world, len(query) * (rank + 1) // world)
     rows = chunk or max(1, 2**23 // max(1, len(candidate)))
@@ -72,46 +88,39 @@ def rank_candidates(
     return distributed.gather(torch.cat(parts) if parts else query_id.new_zeros(0, 3))
 
 
-def recall_at_k(
-    image_embed: Float[Tensor, "n e"], text_embed: Float[Tensor, "m e"],
-    image_id: Int[Tensor, " n"], text_image_id: Int[Tensor, " m"],
-    ks: Sequence[int] = KS, chunk: int | None = None,
-) -> dict[str, float]:  # fmt: skip
-    """Percent, and median ranks. A text's right answer is any image of its id, an image's any text with its id."""
-    to_text = rank_candidates(image_embed, text_embed, image_id, text_image_id, chunk)
-    to_image = rank_candidates(text_embed, image_embed, text_image_id, image_id, chunk)
-    return summarise(to_text, to_image, ks)
-
-
 def recall_from_scores(
     scores: Float[Tensor, "n m"], image_id: Int[Tensor, " n"], text_image_id: Int[Tensor, " m"],
     ks: Sequence[int] = KS, text_scores: Float[Tensor, "m n"] | None = None,
 ) -> dict[str, float]:  # fmt: skip
-    """As `recall_at_k`, from scores; text_scores: the other direction's own, where a second stage made them differ."""
-    right = image_id[:, None] == text_image_id
+    """Percent, and median ranks, from the scores of all pairs. Correct for a text is any image of its id, for an image any
+    text of its id.  text_scores: of text queries, where a second stage made them differ."""
+    correct = image_id[:, None] == text_image_id
     text_scores = scores.T if text_scores is None else text_scores
-    return summarise(count_ties(scores, right), count_ties(text_scores, right.T), ks)
+    return summarise_recall(count_ties(scores, correct), count_ties(text_scores, correct.T), ks)
 
 
 def chance_recall(
     image_id: Int[Tensor, " n"], text_image_id: Int[Tensor, " m"], ks: Sequence[int] = KS
 ) -> dict[str, float]:
-    """What random scores reach on average: every candidate tied."""
+    """The expected recall of random scores: every candidate is tied."""
 
     def all_tied(query: Tensor, candidate: Tensor) -> Tensor:
         ids, count = candidate.unique(return_counts=True)
-        place = torch.searchsorted(ids, query).clamp(max=len(ids) - 1)
-        right = torch.where(ids[place] == query, count[place], 0)
-        return torch.stack([torch.zeros_like(right), torch.full_like(right, len(candidate)), right], 1)
+        index = torch.searchsorted(ids, query).clamp(max=len(ids) - 1)
+        correct = torch.where(ids[index] == query, count[index], 0)
+        return torch.stack([torch.zeros_like(correct), torch.full_like(correct, len(candidate)), correct], 1)
 
-    return summarise(all_tied(image_id, text_image_id), all_tied(text_image_id, image_id), ks)
+    return summarise_recall(all_tied(image_id, text_image_id), all_tied(text_image_id, image_id), ks)
 
 
-def summarise(to_text: Int[Tensor, "n 3"], to_image: Int[Tensor, "m 3"], ks: Sequence[int] = KS) -> dict[str, float]:
+def summarise_recall(
+    to_text: Int[Tensor, "n 3"], to_image: Int[Tensor, "m 3"], ks: Sequence[int] = KS
+) -> dict[str, float]:
+    """Percent, median ranks and `rsum`, the sum of the recalls of both directions."""
     figures: dict[str, float] = {}
     for name, ties in (("image_to_text", to_text), ("text_to_image", to_image)):
         if not len(ties):
-            raise UserError("nothing to rank: no image with a caption was seen")
+            raise UserError("retrieval: no image has a caption; leave the task out of task=[…]")
         ties = ties.cpu()
         figures |= {f"{name}_r{k}": 100 * float(expected_hit(ties, k).mean()) for k in ks}
         figures[f"{name}_median_rank"] = float(expected_rank(ties).quantile(0.5))
@@ -120,13 +129,15 @@ def summarise(to_text: Int[Tensor, "n 3"], to_image: Int[Tensor, "m 3"], ks: Seq
 
 
 def exact_cosines(a: Float[Tensor, "q e"], b: Float[Tensor, "c e"]) -> Float[Tensor, "q c"]:
-    """Of rows of unit length, in float64: equal rows of `b` have equal cosines with each row of `a`."""
-    a, b = exact(a, b)
+    """For rows of unit length, in float64: equal rows of `b` have equal cosines with each row of `a`."""
+    a, b = to_exact_integers(a, b)
     return a @ b.T * 2.0**-52  # a power of two, which changes no comparison
 
 
-def exact(a: Float[Tensor, "q e"], b: Float[Tensor, "c e"]) -> tuple[Float[Tensor, "q e"], Float[Tensor, "c e"]]:
-    """Integers in float64 with norms up to 2²⁶: every partial sum of a product stays below 2⁵³, so it is exact."""
+def to_exact_integers(
+    a: Float[Tensor, "q e"], b: Float[Tensor, "c e"]
+) -> tuple[Float[Tensor, "q e"], Float[Tensor, "c e"]]:
+    """As integers in float64 with norms up to 2²⁶: every partial sum of a dot product is below 2⁵³, so it is exact."""
     a, b = a.double(), b.double()
 
     def scaled(x: Tensor) -> Tensor:

@@ -21,13 +21,13 @@ from torch.utils.checkpoint import checkpoint
 
 from vlp.models.momentum import MomentumCopy
 from vlp.models.vlm import VisionLanguageModel
-from vlp.structures import Batch, Features, Image, Memory, Momentum, Text, Tokens
+from vlp.structures import Batch, CrossAttentionCache, Features, Image, Momentum, Text, Tokens
 from vlp.system.errors import UserError
 
 CHUNKABLE = frozenset({"image_embed", "text_embed"})
 
 
-def in_chunks(
+def embed_in_chunks(
     embed: Callable[[Any], Float[Tensor, "_ e"]], inputs: Image | Text, length: int, chunk: int
 ) -> Float[Tensor, "b e"]:
     """`embed` over consecutive chunks of rows, keeping no activations between forward and backward."""
@@ -68,17 +68,17 @@ def compute_features(
     chunk: rows per chunk of the gradient cache; None = plain. The cache keeps no token states, so it serves
     objectives that use embeddings alone.
     """
-    slow = {name.removeprefix("momentum.") for name in fields if name.startswith("momentum.")}
+    momentum_features = {name.removeprefix("momentum.") for name in fields if name.startswith("momentum.")}
     fields = {name for name in fields if not name.startswith("momentum")}
-    if chunk is not None and not CHUNKABLE.issuperset(fields | slow):
-        rest = ", ".join(sorted((fields | slow) - CHUNKABLE))
+    if chunk is not None and not CHUNKABLE.issuperset(fields | momentum_features):
+        rest = ", ".join(sorted((fields | momentum_features) - CHUNKABLE))
         raise UserError(f"gradient_cache serves objectives that use embeddings alone, but one here uses {rest}")
     copied = None
     if momentum is not None:
         with torch.no_grad():
-            copied = Momentum(twin=momentum.twin, **_both_towers(momentum.model, batch, slow, chunk))
+            copied = Momentum(copy_of=momentum.copy_of, **_both_towers(momentum.model, batch, momentum_features, chunk))
     values = _both_towers(model, batch, fields, chunk)
-    if batch.caption is not None and not {"text", "text_embed"}.isdisjoint(fields | slow):
+    if batch.caption is not None and not {"text", "text_embed"}.isdisjoint(fields | momentum_features):
         values["owner"] = caption_rows(batch)[1]
     return Features(**values, step=step, momentum=copied)
 
@@ -91,7 +91,9 @@ def caption_rows(batch: Batch) -> tuple[Text, Int[Tensor, " r"]]:
     return batch.caption, torch.arange(len(batch), device=batch.id.device)
 
 
-def of_texts(memory: Memory | Tokens, batch: Batch, owner: Int[Tensor, " r"]) -> Memory | Tokens:
+def image_memory_per_text(
+    memory: CrossAttentionCache | Tokens, batch: Batch, owner: Int[Tensor, " r"]
+) -> CrossAttentionCache | Tokens:
     """The memory of each text's own image."""
     one_each = batch.caption is not None and batch.caption.ids.ndim == 2
     return memory if one_each else memory.select(owner)
@@ -102,11 +104,11 @@ def _both_towers(
 ) -> dict[str, Any]:
     values: dict[str, Any] = {}
     if batch.image is not None:
-        wanted = {*fields, "image"} if "memory" in fields else fields
+        required = {*fields, "image"} if "memory" in fields else fields
         image, rows = batch.image, len(batch.image.pixels)
-        values |= _tower_features("image", image, rows, model.encode_image, model.embed_image, wanted, chunk)
+        values |= _tower_features("image", image, rows, model.encode_image, model.embed_image, required, chunk)
         if "memory" in fields:
-            values["memory"] = model.remember(values["image"])
+            values["memory"] = model.project_memory(values["image"])
     if batch.caption is not None and not {"text", "text_embed"}.isdisjoint(fields):
         caption = caption_rows(batch)[0]
         rows = len(caption.ids)
@@ -133,4 +135,4 @@ def _tower_features(
     def embed(part: Image | Text) -> Float[Tensor, "_ e"]:
         return project(encode(part, pooled_only=True))
 
-    return {f"{name}_embed": embed(inputs) if chunk is None else in_chunks(embed, inputs, rows, chunk)}
+    return {f"{name}_embed": embed(inputs) if chunk is None else embed_in_chunks(embed, inputs, rows, chunk)}

@@ -74,7 +74,7 @@ class FrozenLevels(nn.Module):
             raise UserError("tokens=true: an image's places are not those of its mirror image; set mirror=false")
         self.levels, self.tokens, self.cells = list(levels), tokens, cells
         self.mirror, self.keep, self.folder, self.bf16 = mirror, keep, folder, bf16
-        self._memory, self._kept = _Memory(), torch.half if bf16 else torch.float
+        self._memory, self._kept = _RamCache(), torch.half if bf16 else torch.float
         if hasattr(tower, "image_size"):
             self.image_size: int = image_size or tower.image_size
         else:
@@ -95,7 +95,7 @@ class FrozenLevels(nn.Module):
 
     def forward(self, inputs: Image | Text) -> Tokens:
         """Without `tokens` the pooled feature is also the one token."""
-        rows = self._remembered(inputs) if self.keep else self._run(inputs)
+        rows = self._cached_features(inputs) if self.keep else self._run(inputs)
         pooled = torch.stack([row[0] for row in rows])
         if not self.tokens:
             return Tokens(states=pooled.unsqueeze(1), pooled=pooled)
@@ -105,14 +105,14 @@ class FrozenLevels(nn.Module):
             return Tokens(states=states, pooled=pooled, mask=inputs.mask[:, :width], ids=inputs.ids[:, :width])
         return Tokens(states=states, pooled=pooled, grid=None if self.cells is None else (self.cells, self.cells))
 
-    def _remembered(self, inputs: Image | Text) -> list[Float[Tensor, "_ d"]]:
+    def _cached_features(self, inputs: Image | Text) -> list[Float[Tensor, "_ d"]]:
         keys = [self._name + key for key in content_keys(inputs)]
         where = {key: index for index, key in enumerate(keys) if key not in self._memory}  # each input once
         if where:
-            self._memory.update(self._stored(lambda store: store.read(where)))
+            self._memory.update(self._open_store(lambda store: store.read(where)))
         missing = [(key, index) for key, index in where.items() if key not in self._memory]
         device = next(self.tower.parameters()).device
-        rows = _rows_at_a_time(inputs, device, len(missing))
+        rows = _chunk_rows(inputs, device, len(missing))
         for start in range(0, len(missing), rows):
             some = missing[start : start + rows]
             # copied, for a slice would keep all rows of its batch alive
@@ -120,13 +120,13 @@ class FrozenLevels(nn.Module):
                 row.to("cpu", self._kept, copy=True) for row in self._run(inputs.select([index for _, index in some]))
             ]
             fresh = dict(zip((key for key, _ in some), found, strict=True))
-            self._memory.update(fresh | self._stored(functools.partial(FeatureStore.write, features=fresh)))
+            self._memory.update(fresh | self._open_store(functools.partial(FeatureStore.write, features=fresh)))
         features = [self._memory[key].to(device).float() for key in keys]
         for key in list(self._memory)[: max(0, len(self._memory) - self.keep)]:
             del self._memory[key]
         return features
 
-    def _stored(self, use: Callable[[FeatureStore], _Rows]) -> _Rows:
+    def _open_store(self, use: Callable[[FeatureStore], _Rows]) -> _Rows:
         if self.folder is None:
             return {}
         store = FeatureStore(self.folder, self._name.hex(), width=self.width, dtype=self._kept)
@@ -214,7 +214,7 @@ class FrozenLevels(nn.Module):
         }
 
 
-def _rows_at_a_time(inputs: Image | Text, device: torch.device, missing: int) -> int:
+def _chunk_rows(inputs: Image | Text, device: torch.device, missing: int) -> int:
     if torch.are_deterministic_algorithms_enabled():
         return 1
     if device.type != "cpu":
@@ -223,10 +223,10 @@ def _rows_at_a_time(inputs: Image | Text, device: torch.device, missing: int) ->
     return 8 if isinstance(inputs, Image) else 64
 
 
-class _Memory(dict[bytes, Tensor]):
+class _RamCache(dict[bytes, Tensor]):
     """Shared by copies of the model, such as a moving average of the weights; its keys name the tower's weights too."""
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> _Memory:
+    def __deepcopy__(self, memo: dict[int, Any]) -> _RamCache:
         return self
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from vlp import distributed
 from vlp.models.equal_inputs import EmbeddingStore
 from vlp.models.features import caption_rows
-from vlp.models.reranking import Packed
+from vlp.models.reranking import PackedTokens
 from vlp.models.vlm import VisionLanguageModel
 from vlp.structures import Batch, Features, Tokens
 
@@ -40,8 +40,8 @@ class Gallery:
         if self.tokens:
             assert features.image is not None
             assert features.text is not None
-            self._image_tokens.append(_on_cpu(features.image))
-            self._text_tokens.append(_on_cpu(features.text))
+            self._image_tokens.append(_to_cpu(features.image))
+            self._text_tokens.append(_to_cpu(features.text))
         self._id.append(batch.id.cpu())
         self._text_id.append(batch.id[features.owner].cpu())
 
@@ -53,9 +53,9 @@ class Gallery:
         """Of all ranks' images and texts."""
         return self._image.joined(device), self._text.joined(device)
 
-    def packed(self, device: torch.device) -> tuple[Packed, Packed]:
+    def packed(self, device: torch.device) -> tuple[PackedTokens, PackedTokens]:
         """States of this rank's images, and of all ranks' texts."""
-        return Packed.of(self._image_tokens), _everywhere(Packed.of(self._text_tokens), device)
+        return PackedTokens.of(self._image_tokens), _gather_packed(PackedTokens.of(self._text_tokens), device)
 
     def distinct(self, pairs: Int[Tensor, "p 2"]) -> tuple[Int[Tensor, "q 2"], Int[Tensor, " p"]]:
         """The different pairs of inputs among (image, text) pairs, sorted by image, and for each pair which of them it is."""
@@ -66,7 +66,7 @@ class Gallery:
         """Those of (image, text) pairs, sorted by image, that are of this rank's images, counted from its first one. What
         the ranks make of their shares stands in the order of the pairs when it is gathered."""
         own = sum(map(len, self._id))
-        start = distributed.offset(torch.zeros(own, device=device))
+        start = distributed.row_offset(torch.zeros(own, device=device))
         mine = (pairs[:, 0] >= start) & (pairs[:, 0] < start + own)
         return pairs[mine] - torch.tensor([start, 0])
 
@@ -76,11 +76,11 @@ def scoring_device(model: VisionLanguageModel) -> torch.device:
     return next((p.device for p in model.parameters() if p.device.type != "mps"), torch.device("cpu"))
 
 
-def _on_cpu(tokens: Tokens) -> Tokens:
+def _to_cpu(tokens: Tokens) -> Tokens:
     return dataclasses.replace(tokens, states=tokens.states.detach(), pooled=tokens.pooled.detach()).to("cpu")
 
 
-def _everywhere(text: Packed, device: torch.device) -> Packed:
+def _gather_packed(text: PackedTokens, device: torch.device) -> PackedTokens:
     """All ranks' rows on every rank."""
     lengths = distributed.gather(text.lengths().to(device)).cpu()
     width = int(distributed.gather(torch.tensor([text.states.shape[1]], device=device)).max())
@@ -89,7 +89,7 @@ def _everywhere(text: Packed, device: torch.device) -> Packed:
     kind = KINDS[int(distributed.gather(torch.tensor([own], device=device)).max())]
     states = text.states if len(text) else torch.zeros(0, width, dtype=kind)
     ids = text.ids if text.ids is not None else torch.zeros(0, dtype=torch.int64)
-    return Packed(
+    return PackedTokens(
         states=distributed.gather(states.to(device)).cpu(),
         ends=lengths.cumsum(0),
         ids=distributed.gather(ids.to(device)).cpu() if known else None,

@@ -22,7 +22,7 @@ Step = Callable[[Any, Any], tuple[Any, Any]]  # (ids [r n], cache) → (logits o
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Rules:
+class GenerationRules:
     """max_length, min_length: of a text in tokens, prompt included; it ends at end_id and is filled up with pad_id.
 
     repetition_penalty: by what the scores of tokens that are there already are made worse (Keskar et al.,
@@ -52,13 +52,19 @@ class Rules:
             )
 
 
-def greedy(step: Step, cache: Any, prompt: Int[Tensor, "b n"], rules: Rules) -> Int[Tensor, "b t"]:
+def greedy(step: Step, cache: Any, prompt: Int[Tensor, "b n"], rules: GenerationRules) -> Int[Tensor, "b t"]:
     """The most probable token each time; the prompt stands at the start of the result."""
-    return _one_by_one(step, cache, prompt, rules, lambda scores, _: scores.argmax(1))
+    return _generate_token_by_token(step, cache, prompt, rules, lambda scores, _: scores.argmax(1))
 
 
 def nucleus(
-    step: Step, cache: Any, prompt: Int[Tensor, "b n"], rules: Rules, *, top_p: float, seeds: Int[Tensor, " b"]
+    step: Step,
+    cache: Any,
+    prompt: Int[Tensor, "b n"],
+    rules: GenerationRules,
+    *,
+    top_p: float,
+    seeds: Int[Tensor, " b"],
 ) -> Int[Tensor, "b t"]:
     """Each token drawn from the most probable ones that together have probability `top_p`: a function of the row's seed
     and the place in the text alone.
@@ -71,14 +77,14 @@ def nucleus(
         point = uniform(mix_rows(seeds, place), 1).to(share) * share[:, -1:]
         return order.gather(1, torch.searchsorted(share, point, right=True).clamp(max=share.shape[1] - 1))[:, 0]
 
-    return _one_by_one(step, cache, prompt, rules, draw)
+    return _generate_token_by_token(step, cache, prompt, rules, draw)
 
 
-def _one_by_one(
+def _generate_token_by_token(
     step: Step,
     cache: Any,
     prompt: Int[Tensor, "b n"],
-    rules: Rules,
+    rules: GenerationRules,
     choose: Callable[[Float[Tensor, "b v"], int], Int[Tensor, " b"]],
 ) -> Int[Tensor, "b t"]:
     rules.check(prompt)
@@ -94,20 +100,26 @@ def _one_by_one(
 
 
 @dataclasses.dataclass(frozen=True)
-class _Ended:
+class _FinishedTexts:
     """The best ended texts of each row, k at most; score -inf = none yet."""
 
     score: Float[Tensor, "b k"]
     ids: Int[Tensor, "b k t"]
 
-    def add(self, score: Float[Tensor, "b n"], ids: Int[Tensor, "b n t"]) -> _Ended:
+    def add(self, score: Float[Tensor, "b n"], ids: Int[Tensor, "b n t"]) -> _FinishedTexts:
         both, texts = torch.cat([self.score, score], dim=1), torch.cat([self.ids, ids], dim=1)
         best, place = both.topk(self.score.shape[1])
-        return _Ended(best, _take(texts, place))
+        return _FinishedTexts(best, _take_beams(texts, place))
 
 
 def beam_search(
-    step: Step, cache: Any, prompt: Int[Tensor, "b n"], rules: Rules, *, beams: int, length_penalty: float = 1.0
+    step: Step,
+    cache: Any,
+    prompt: Int[Tensor, "b n"],
+    rules: GenerationRules,
+    *,
+    beams: int,
+    length_penalty: float = 1.0,
 ) -> Int[Tensor, "b t"]:
     """The best text of each row among those that `beams` unfinished ones lead to; the prompt stands at its start.
 
@@ -121,7 +133,7 @@ def beam_search(
     total = torch.full((batch, beams), -1e9, device=device)  # float32, whatever the model's precision is
     total[:, 0] = 0.0  # all beams are still the same text: only one of them counts
     texts = prompt.new_full((batch, beams, rules.max_length), rules.pad_id)
-    ended = _Ended(torch.full_like(total, -torch.inf), texts)
+    ended = _FinishedTexts(torch.full_like(total, -torch.inf), texts)
     done = torch.zeros(batch, dtype=torch.bool, device=device)
     while True:
         scores = rules.apply(logits.float().log_softmax(1), ids) + total.view(-1, 1)
@@ -129,8 +141,8 @@ def beam_search(
         parent, token = place // scores.shape[1], place % scores.shape[1]
         length = ids.shape[1]
         ends = token == rules.end_id
-        ended, done = _collect(ended, done, best, ends, parent, ids, rules, length**length_penalty)
-        alive = ends.to(torch.int8).argsort(dim=1, stable=True)[:, :beams]  # the best that go on
+        ended, done = _collect_finished(ended, done, best, ends, parent, ids, rules, length**length_penalty)
+        alive = ends.to(torch.int8).argsort(dim=1, stable=True)[:, :beams]  # the best that continue
         total, token = best.gather(1, alive), token.gather(1, alive)
         rows = (parent.gather(1, alive) + beams * torch.arange(batch, device=device)[:, None]).flatten()
         ids = torch.cat([ids[rows], token.view(-1, 1)], dim=1)
@@ -138,35 +150,35 @@ def beam_search(
             break
         logits, cache = step(token.view(-1, 1), cache.select(rows))
     unfinished = (total / ids.shape[1] ** length_penalty).masked_fill(done[:, None], -torch.inf)
-    result = ended.add(unfinished, _filled(ids, beams, rules)).ids[:, 0]
+    result = ended.add(unfinished, _pad_beams(ids, beams, rules)).ids[:, 0]
     used = (result != rules.pad_id).any(0).nonzero()
     return result[:, : int(used[-1]) + 1]
 
 
-def _collect(
-    ended: _Ended,
+def _collect_finished(
+    ended: _FinishedTexts,
     done: Bool[Tensor, " b"],
     best: Float[Tensor, "b two_k"],
     ends: Bool[Tensor, "b two_k"],
     parent: Int[Tensor, "b two_k"],
     ids: Int[Tensor, "r n"],
-    rules: Rules,
+    rules: GenerationRules,
     norm: float,
-) -> tuple[_Ended, Bool[Tensor, " b"]]:
+) -> tuple[_FinishedTexts, Bool[Tensor, " b"]]:
     """Texts that end now, where they are among the first k; and rows in which no unfinished one can do better."""
     beams = ended.score.shape[1]
     score = (best[:, :beams] / norm).masked_fill(~ends[:, :beams] | done[:, None], -torch.inf)
-    texts = _take(_filled(ids, beams, rules), parent[:, :beams])
+    texts = _take_beams(_pad_beams(ids, beams, rules), parent[:, :beams])
     texts[..., ids.shape[1]] = rules.end_id
     ended = ended.add(score, texts)
     return ended, done | (ended.score[:, -1] >= best[:, 0] / norm)
 
 
-def _filled(ids: Int[Tensor, "r n"], beams: int, rules: Rules) -> Int[Tensor, "b k t"]:
+def _pad_beams(ids: Int[Tensor, "r n"], beams: int, rules: GenerationRules) -> Int[Tensor, "b k t"]:
     full = ids.new_full((len(ids), rules.max_length), rules.pad_id)
     full[:, : ids.shape[1]] = ids
     return full.view(-1, beams, rules.max_length)
 
 
-def _take(texts: Int[Tensor, "b n t"], place: Int[Tensor, "b k"]) -> Int[Tensor, "b k t"]:
+def _take_beams(texts: Int[Tensor, "b n t"], place: Int[Tensor, "b k"]) -> Int[Tensor, "b k t"]:
     return texts.gather(1, place[..., None].expand(-1, -1, texts.shape[2]))

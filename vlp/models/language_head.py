@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from vlp.models.layers import activation as make_activation
-from vlp.models.post_norm import initialise
+from vlp.models.post_norm import init_bert_weights
 
 
 class LanguageHead(nn.Module):
@@ -30,7 +30,7 @@ class LanguageHead(nn.Module):
         self.norm = nn.LayerNorm(width, eps=norm_eps)
         self.decoder = None if tied else nn.Linear(width, vocabulary_size, bias=False)
         self.bias = nn.Parameter(torch.zeros(vocabulary_size))
-        initialise(self, width)
+        init_bert_weights(self, width)
 
     def forward(
         self, states: Float[Tensor, "*b d"], embedding: Float[Tensor, "v d"] | None = None

@@ -141,10 +141,10 @@ def attend(
         mask = score.new_ones(score.shape[-2:], dtype=torch.bool).tril()
     if mask is not None:
         score = score.masked_fill(~mask, torch.finfo(score.dtype).min)
-    return torch.matmul(drop(score.softmax(-1), dropout), v)
+    return torch.matmul(apply_dropout(score.softmax(-1), dropout), v)
 
 
-class Past:
+class PastKeyValues:
     """Keys and values of one layer's self-attention for the tokens so far, kept while a text is generated."""
 
     def __init__(self, both: Float[Tensor, "b two h n k"]) -> None:
@@ -172,7 +172,7 @@ class Attention(nn.Module):
         layout: Layout,
         mask: Bool[Tensor, "#b 1 #n n"] | None,
         causal: bool,
-        past: Past | None = None,
+        past: PastKeyValues | None = None,
     ) -> Float[Tensor, "r d"]:
         """past: of the tokens before these, to which these are added."""
         q, k, v = rearrange(layout.unpack(self.qkv(x)), "b n (three h d) -> three b h n d", three=3, h=self.heads)
@@ -182,7 +182,7 @@ class Attention(nn.Module):
         x = attend(q, k, v, mask, causal=causal, dropout=dropout)
         return self.out(layout.pack(rearrange(x, "b h n d -> b n (h d)")))
 
-    def of_rows(self, x: Float[Tensor, "r d"], layout: Layout, keep: Int[Tensor, " b"]) -> Float[Tensor, "b d"]:
+    def forward_at_rows(self, x: Float[Tensor, "r d"], layout: Layout, keep: Int[Tensor, " b"]) -> Float[Tensor, "b d"]:
         """The output at one row of each sample, which sees all rows of its sample."""
         width = x.shape[1]
         q = linear(x[keep], self.qkv.weight[:width], self.qkv.bias[:width])
@@ -224,11 +224,11 @@ class Block(nn.Module):
         if keep is None:
             x = x + self.attention(self.norm1(x), layout, mask, causal)
         else:
-            x = x[keep] + self.attention.of_rows(self.norm1(x), layout, keep)
+            x = x[keep] + self.attention.forward_at_rows(self.norm1(x), layout, keep)
         return x + self.mlp(self.norm2(x))
 
 
-def blocks(
+def build_blocks(
     *, layers: int, width: int, heads: int, mlp_ratio: float, activation_name: str, norm_eps: float
 ) -> nn.ModuleList:
     """A stack with CLIP's initialisation: the maps that write to the residual stream shrink with its depth."""
@@ -246,14 +246,14 @@ def blocks(
     return nn.ModuleList(stack)
 
 
-def attention_heads(width: int, heads: int | None, name: str) -> int:
+def num_heads(width: int, heads: int | None, name: str) -> int:
     """`heads`, or CLIP's rule of one head for every 64 of width."""
     if heads is None and width % 64:
         raise UserError(f"a width of {width} does not tell the number of attention heads (width / 64): give {name}")
     return width // 64 if heads is None else heads
 
 
-def drop(x: Float[Tensor, "*b d"], probability: float) -> Float[Tensor, "*b d"]:
+def apply_dropout(x: Float[Tensor, "*b d"], probability: float) -> Float[Tensor, "*b d"]:
     """Zero with that probability, else x / (1 - probability): dropout of a module in training.
 
     torch's own, but on a CPU, where torch 2.15 draws one number at a time: 18 to 21 ns an element at ½ (AMX Xeon). Here a draw
@@ -271,7 +271,7 @@ def drop(x: Float[Tensor, "*b d"], probability: float) -> Float[Tensor, "*b d"]:
 
 class Dropout(nn.Dropout):
     def forward(self, x: Float[Tensor, "*b d"]) -> Float[Tensor, "*b d"]:
-        return drop(x, self.p) if self.training else x
+        return apply_dropout(x, self.p) if self.training else x
 
 
 def masked_mean(states: Float[Tensor, "b n d"], mask: Bool[Tensor, "b n"] | None) -> Float[Tensor, "b d"]:

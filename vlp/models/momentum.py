@@ -27,7 +27,7 @@ class MomentumCopy(nn.Module):
         if not 0 <= decay <= 1:
             raise UserError(f"momentum={decay}: the share that is kept at each step lies between 0 and 1")
         self.decay = decay
-        heads = nn.ModuleDict({name: _heads(objective) for name, objective in objectives.items()})
+        heads = nn.ModuleDict({name: _copied_heads(objective) for name, objective in objectives.items()})
         self._originals = [(model, heads)]  # in a list, so that they are not this module's own
         self.model = deepcopy(model).requires_grad_(False)
         self.objectives = deepcopy(heads).requires_grad_(False)
@@ -36,7 +36,7 @@ class MomentumCopy(nn.Module):
         ((model, heads),) = self._originals
         return [(model, self.model), (heads, self.objectives)]
 
-    def twin(self, module: nn.Module) -> Any:
+    def copy_of(self, module: nn.Module) -> Any:
         for original, copy in self._pairs():
             for name, part in original.named_modules():
                 if part is module:
@@ -58,11 +58,11 @@ class MomentumCopy(nn.Module):
                     own.mul_(self.decay).add_(parameter, alpha=1 - self.decay)
                 else:  # the average of equal numbers is not quite equal
                     own.copy_(parameter)
-            for kept, buffer in zip(copy.buffers(), original.buffers(), strict=True):
-                kept.copy_(buffer)
+            for saved, buffer in zip(copy.buffers(), original.buffers(), strict=True):
+                saved.copy_(buffer)
 
 
-def _heads(objective: nn.Module) -> nn.ModuleDict:
+def _copied_heads(objective: nn.Module) -> nn.ModuleDict:
     return nn.ModuleDict(
         {name: part for name, part in objective.named_children() if any(True for _ in part.parameters())}
     )

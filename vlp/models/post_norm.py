@@ -11,7 +11,7 @@ from einops import rearrange
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from vlp.models.layers import Attention, Dropout, Layout, Linear, Mlp, Past, attend
+from vlp.models.layers import Attention, Dropout, Layout, Linear, Mlp, PastKeyValues, attend
 
 
 class CrossAttention(nn.Module):
@@ -24,7 +24,7 @@ class CrossAttention(nn.Module):
         self.key_value = nn.Linear(memory_width, 2 * width)
         self.out = Linear(width, width)
 
-    def remember(self, states: Float[Tensor, "b m e"]) -> Float[Tensor, "b two h m k"]:
+    def project_memory(self, states: Float[Tensor, "b m e"]) -> Float[Tensor, "b two h m k"]:
         """Keys and values, which do not depend on who looks: computed once for every image."""
         return rearrange(self.key_value(states), "b m (two h d) -> b two h m d", two=2, h=self.heads)
 
@@ -79,7 +79,7 @@ class PostNormBlock(nn.Module):
         memory: Float[Tensor, "c two h m k"] | None = None,
         memory_mask: Bool[Tensor, "c 1 1 m"] | None = None,
         memory_layout: Layout | None = None,
-        past: Past | None = None,
+        past: PastKeyValues | None = None,
     ) -> Float[Tensor, "r d"]:
         """memory: None = the cross-attention, if there is one, is passed over.  memory_layout: which rows look at which
         row of the memory, None = as in `layout`.
@@ -91,7 +91,7 @@ class PostNormBlock(nn.Module):
         return self.norm2(x + self.dropout(self.mlp(x)))
 
 
-def blocks(
+def build_post_norm_blocks(
     *,
     layers: int,
     width: int,
@@ -117,7 +117,7 @@ def blocks(
     )
 
 
-def initialise(module: nn.Module, width: int) -> None:
+def init_bert_weights(module: nn.Module, width: int) -> None:
     """Linear maps and embeddings of `module` and all below it: normal, of deviation 0.02 at BERT's width of 768. Narrower
     ones get more, as width^-0.5, or their signals would fade: at a width of 128 cross-attention would begin by adding 5 %.
     Biases are zero.

@@ -1,7 +1,7 @@
 """Scores of image-text pairs by a fusion: the second stage of retrieval, exact and without doing anything twice.
 
 ALBEF (salesforce/ALBEF Retrieval.py) fuses one image with its k texts, or one text with its k images, at a time and projects
-the image's keys and values anew for every pair. Here pairs are grouped by image: its keys and values are computed once and
+the image's keys and values again for every pair. Here pairs are grouped by image: its keys and values are computed once and
 not copied either, as the tokens of all its texts are one long query; texts of like length stand together, and a pair that
 both directions ask for is scored once.
 """
@@ -18,14 +18,14 @@ from torch import Tensor
 
 from vlp.models.tokens import real_mask
 from vlp.models.vlm import VisionLanguageModel
-from vlp.structures import Memory, Tokens
+from vlp.structures import CrossAttentionCache, Tokens
 
-Score = Callable[[VisionLanguageModel, Tokens, "Memory | Tokens"], Tensor]
+Score = Callable[[VisionLanguageModel, Tokens, "CrossAttentionCache | Tokens"], Tensor]
 TOKENS = 4096  # of texts that are fused with one image at a time
 
 
 @dataclass(frozen=True)
-class Packed:
+class PackedTokens:
     """Token states of many rows without their padding, on the CPU: row i is states[ends[i - 1] : ends[i]]."""
 
     states: Float[Tensor, "r d"]
@@ -33,7 +33,7 @@ class Packed:
     ids: Int[Tensor, " r"] | None = None
 
     @classmethod
-    def of(cls, parts: list[Tokens]) -> Packed:
+    def of(cls, parts: list[Tokens]) -> PackedTokens:
         if not parts:  # a rank without samples
             return cls(states=torch.zeros(0, 0), ends=torch.zeros(0, dtype=torch.int64))
         lengths, states, ids = [], [], []
@@ -72,26 +72,26 @@ class Packed:
 def score_pairs(
     model: VisionLanguageModel,
     score: Score,
-    image: Packed,
-    text: Packed,
+    image: PackedTokens,
+    text: PackedTokens,
     pairs: Int[Tensor, "p 2"],
     *,
     device: torch.device,
     report: Callable[[int, int, float], None] | None = None,
 ) -> Float[Tensor, " p"]:
     """score: an objective's, of texts with one image.  pairs: (image, text), in any order, each once.
-    report: is told the pairs done, all pairs and seconds, after each image.
+    report: called after each image with the pairs done, all pairs and seconds.
     """
     result = torch.empty(len(pairs))
     lengths = text.lengths()
     start, done = time.perf_counter(), 0
-    for picture, places in _by_image(pairs, lengths):
-        memory = model.remember(image.rows(torch.tensor([picture]), device))
-        for chunk in _within(lengths[pairs[places, 1]], TOKENS):
+    for picture, places in _pairs_by_image(pairs, lengths):
+        memory = model.project_memory(image.rows(torch.tensor([picture]), device))
+        for chunk in _length_slices(lengths[pairs[places, 1]], TOKENS):
             words = text.rows(pairs[places[chunk], 1], device)
             seen = (
                 memory
-                if isinstance(memory, Memory)
+                if isinstance(memory, CrossAttentionCache)
                 else memory.select(torch.zeros(len(words.states), dtype=torch.int64))
             )
             result[places[chunk]] = score(model, words, seen).float().cpu()
@@ -101,7 +101,7 @@ def score_pairs(
     return result
 
 
-def _by_image(pairs: Int[Tensor, "p 2"], lengths: Int[Tensor, " n"]) -> Iterator[tuple[int, Int[Tensor, " k"]]]:
+def _pairs_by_image(pairs: Int[Tensor, "p 2"], lengths: Int[Tensor, " n"]) -> Iterator[tuple[int, Int[Tensor, " k"]]]:
     """Each image with the places of its pairs, those of short texts first."""
     by_length = lengths[pairs[:, 1]].argsort(stable=True)
     order = by_length[pairs[by_length, 0].argsort(stable=True)]
@@ -109,7 +109,7 @@ def _by_image(pairs: Int[Tensor, "p 2"], lengths: Int[Tensor, " n"]) -> Iterator
     yield from zip(pictures.tolist(), order.split(counts.tolist()), strict=True)
 
 
-def _within(lengths: Int[Tensor, " k"], most: int) -> Iterator[slice]:
+def _length_slices(lengths: Int[Tensor, " k"], most: int) -> Iterator[slice]:
     """Consecutive texts whose padded tokens are at most `most`; lengths never fall."""
     first = 0
     for place, length in enumerate(lengths.tolist()):
@@ -120,7 +120,9 @@ def _within(lengths: Int[Tensor, " k"], most: int) -> Iterator[slice]:
         yield slice(first, len(lengths))
 
 
-def _first(similarity: Float[Tensor, "b m"], count: int, order: Int[Tensor, " m"] | None) -> Int[Tensor, "b _"]:
+def _top_candidates(
+    similarity: Float[Tensor, "b m"], count: int, order: Int[Tensor, " m"] | None
+) -> Int[Tensor, "b _"]:
     """Which are the most similar. All are sorted only in rows with ties at the border of `count`."""
     order = torch.arange(similarity.shape[1]) if order is None else order
     order = order.to(similarity.device)
@@ -130,13 +132,13 @@ def _first(similarity: Float[Tensor, "b m"], count: int, order: Int[Tensor, " m"
     return best
 
 
-def places(pairs: Int[Tensor, "p 2"], wanted: Int[Tensor, "w 2"], columns: int) -> Int[Tensor, " w"]:
-    """Where the wanted (image, text) pairs stand among sorted ones; columns: how many texts there are."""
+def places(pairs: Int[Tensor, "p 2"], selected: Int[Tensor, "w 2"], columns: int) -> Int[Tensor, " w"]:
+    """Where the selected (image, text) pairs stand among sorted ones; columns: how many texts there are."""
     keys = pairs[:, 0] * columns + pairs[:, 1]
-    return torch.searchsorted(keys, wanted[:, 0] * columns + wanted[:, 1])
+    return torch.searchsorted(keys, selected[:, 0] * columns + selected[:, 1])
 
 
-def candidates(
+def candidate_pairs(
     similarity: Callable[[int, int], Float[Tensor, "_ m"]],
     queries: int,
     count: int,
@@ -148,7 +150,7 @@ def candidates(
     """
     parts = []
     for start in range(0, queries, rows):
-        best = _first(similarity(start, min(start + rows, queries)), count, order)
+        best = _top_candidates(similarity(start, min(start + rows, queries)), count, order)
         owner = torch.arange(start, start + len(best), device=best.device)
         parts.append(torch.stack([owner.repeat_interleave(count), best.flatten()], 1).cpu())
     return torch.cat(parts)

@@ -13,8 +13,12 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from vlp.structures import Image, Memory, Text, Tokens
+from vlp.structures import CrossAttentionCache, Image, Text, Tokens
 from vlp.system.errors import UserError
+from vlp.system.renamed import RenamedMethod
+
+# methods of a part that the model calls where they exist; a part of one's own with the old name would be passed over silently
+_RENAMED_HOOKS = {"remember": "project_memory", "constrain": "clamp_parameters", "share": "share_embeddings"}
 
 
 class VisionLanguageModel(nn.Module):
@@ -51,10 +55,13 @@ class VisionLanguageModel(nn.Module):
         if decoder is not None and not isinstance(decoder, nn.Module):
             decoder = decoder(memory_width=states_width(self.part("vision" if fusion is None else "fusion")))
         self.decoder = decoder
-        parts: list[Any] = [fusion, decoder]
+        parts: list[Any] = [self.projection, fusion, decoder]
         for part in parts:
-            if hasattr(part, "share"):  # BLIP's are made of the text tower's own layers
-                part.share(text)
+            for old, new in _RENAMED_HOOKS.items():
+                if hasattr(part, old):
+                    raise UserError(f"{type(part).__name__}.{old} was renamed: name the method {new}")
+            if hasattr(part, "share_embeddings"):  # BLIP's are made of the text tower's own layers
+                part.share_embeddings(text)
 
     def part(self, name: str) -> Any:
         module = getattr(self, name)
@@ -79,11 +86,13 @@ class VisionLanguageModel(nn.Module):
         """Logits: the cosine with temperature and bias."""
         return self.part("projection").logits(image_embed, text_embed)
 
-    def remember(self, image: Tokens) -> Memory | Tokens:
+    def project_memory(self, image: Tokens) -> CrossAttentionCache | Tokens:
         """What the fusion needs of an image, computed once however many texts are fused with it."""
-        return self.part("fusion").remember(image)
+        return self.part("fusion").project_memory(image)
 
-    def fuse(self, text: Tokens, *images: Tokens | Memory) -> Tokens:
+    remember = RenamedMethod("project_memory")
+
+    def fuse(self, text: Tokens, *images: Tokens | CrossAttentionCache) -> Tokens:
         """Text and image states → multimodal states, the text's first; row i of the text meets row i of each image."""
         return self.part("fusion")(text, *images)
 
@@ -91,12 +100,14 @@ class VisionLanguageModel(nn.Module):
         """Logits of the token after each token of the text, which sees row i of the memory."""
         return self.part("decoder")(text, memory)
 
-    def constrain(self) -> None:
+    def clamp_parameters(self) -> None:
         """Puts parameters back into their allowed range; called before training and after each optimiser step."""
         parts: list[Any] = [self.projection, self.fusion]
         for part in parts:
-            if hasattr(part, "constrain"):
-                part.constrain()
+            if hasattr(part, "clamp_parameters"):
+                part.clamp_parameters()
+
+    constrain = RenamedMethod("clamp_parameters")
 
 
 def states_width(part: Any) -> int:

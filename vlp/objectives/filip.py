@@ -1,8 +1,8 @@
 """Fine-grained contrast: InfoNCE as in `itc`, over the fusion's own score of every pair of the batch.
 
-FILIP, Yao et al., arXiv:2111.07783, equations 1 and 5. It wants a fusion that scores all pairs at once (model/fusion=late),
-and its score is the second stage of retrieval (`tasks.retrieval.head=filip`). There the original contrasts with its own
-rank's batch; here with that of all ranks.
+FILIP, Yao et al., arXiv:2111.07783, equations 1 and 5. It needs a fusion that scores all pairs at once (model/fusion=late),
+and its score can be the second stage of retrieval (`tasks.retrieval.head=filip`). The original contrasts within the batch
+of one rank; here the batch is that of all ranks.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from vlp.distributed import gather, joint_mean
+from vlp.distributed import gather
 from vlp.models.tokens import fetch_tokens
 from vlp.models.vlm import VisionLanguageModel
 from vlp.objectives.base import Objective
-from vlp.objectives.itc import info_nce
-from vlp.structures import Batch, Features, Loss, Memory, Tokens
+from vlp.objectives.itc import info_nce, mean_of_directions
+from vlp.structures import Batch, CrossAttentionCache, Features, Loss, Tokens, require
 from vlp.system.errors import UserError
 
 
@@ -31,33 +31,31 @@ class FILIP(Objective):
     in_batch = True
 
     def prepare(self, model: VisionLanguageModel, tokenizer: Any, data: Any) -> None:
-        if not hasattr(model.part("fusion"), "all_pairs"):
-            raise UserError(
-                "objectives.filip contrasts all pairs by a fusion that scores them at once: model/fusion=late"
-            )
+        if not hasattr(model.part("fusion"), "score_all_pairs"):
+            raise UserError("objectives.filip needs a fusion that scores all pairs at once: set model/fusion=late")
 
     def forward(self, model: VisionLanguageModel, batch: Batch, features: Features) -> Loss:
-        text, image, owner = features.text, features.memory, features.owner
-        assert text is not None
+        text, image, owner = require(features.text), features.memory, require(features.owner)
         assert isinstance(image, Tokens)
-        assert owner is not None
         text_id, fusion = batch.id[owner], model.part("fusion")
-        every_id = {"image": gather(batch.id), "text": gather(text_id)}
-        images, texts = _of_all(image, len(every_id["image"])), _of_all(text, len(every_id["text"]))
-        to_image = fusion.all_pairs(text, images)
-        to_text = to_image.T if images is image else fusion.all_pairs(texts, image).T
-        by_image = info_nce(to_text, batch.id[:, None] == every_id["text"][None, :])
-        by_text = info_nce(to_image, text_id[:, None] == every_id["image"][None, :])
-        value = (joint_mean(by_image.sum(), len(by_image)) + joint_mean(by_text.sum(), len(by_text))) / 2
+        all_image_ids, all_text_ids = gather(batch.id), gather(text_id)
+        images, texts = _gather_tokens(image, len(all_image_ids)), _gather_tokens(text, len(all_text_ids))
+        text_to_images = fusion.score_all_pairs(text, images)
+        image_to_texts = text_to_images.T if images is image else fusion.score_all_pairs(texts, image).T
+        image_losses = info_nce(image_to_texts, batch.id[:, None] == all_text_ids[None, :])
+        text_losses = info_nce(text_to_images, text_id[:, None] == all_image_ids[None, :])
+        value = mean_of_directions(image_losses, text_losses)
         return Loss(value=value, logs={"logit_scale": fusion.scale(), "sharpness": fusion.sharpness()})
 
-    def score(self, model: VisionLanguageModel, text: Tokens, memory: Memory | Tokens) -> Float[Tensor, " r"]:
-        """Of row i of the texts with row i of the images, or with the one image that there is; higher fits better."""
+    def score(
+        self, model: VisionLanguageModel, text: Tokens, memory: CrossAttentionCache | Tokens
+    ) -> Float[Tensor, " r"]:
+        """Of text i with image i, or with the only image; higher = better match."""
         return model.part("fusion").score(text, memory)
 
 
-def _of_all(tokens: Tokens, count: int) -> Tokens:
-    """Every rank's rows."""
-    if count == len(tokens.states):
+def _gather_tokens(tokens: Tokens, all_rows: int) -> Tokens:
+    """The rows of all ranks, `all_rows` of them."""
+    if all_rows == len(tokens.states):
         return tokens
-    return fetch_tokens(tokens, torch.arange(count, device=tokens.states.device))
+    return fetch_tokens(tokens, torch.arange(all_rows, device=tokens.states.device))

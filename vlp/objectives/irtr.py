@@ -1,8 +1,8 @@
-"""ViLT's fine-tuning for retrieval: each image's own text against texts of other images, one score a pair.
+"""ViLT's fine-tuning for retrieval: each image's own text against texts of other images, one score for each pair.
 
 Kim et al., arXiv:2102.03334, §4.2; dandelin/ViLT vilt/modules/objectives.py `compute_irtr`: cross-entropy over the own text
-and 15 others. The original draws these from the whole data set, where a caption of the same image may be among them; here
-they are texts of other images of the batch of all ranks, by the text's seed alone.
+and 15 negatives. The original samples these from the entire data set, where a caption of the same image may be among them;
+here they are texts of other images in the batch of all ranks, chosen by the text's seed alone.
 """
 
 from __future__ import annotations
@@ -10,17 +10,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from vlp.distributed import gather, joint_mean
-from vlp.models.features import of_texts
+from vlp.distributed import gather
+from vlp.models.features import image_memory_per_text
 from vlp.models.tokens import fetch_tokens
 from vlp.models.vlm import VisionLanguageModel
-from vlp.objectives.base import Objective, turns
+from vlp.objectives.base import Objective, classification_loss, position_within_image
 from vlp.random import mix_rows, uniform
-from vlp.structures import Batch, Features, Loss, Memory, Tokens
+from vlp.structures import Batch, CrossAttentionCache, Features, Loss, Tokens, require
 from vlp.system.errors import UserError
 
 
@@ -42,41 +41,40 @@ class IRTR(Objective):
     ) -> None:
         super().__init__(weight=weight, sources=sources)
         if negatives < 1:
-            raise UserError(f"objectives.irtr.negatives={negatives}: a text needs others to be ranked against")
+            raise UserError(f"objectives.irtr.negatives={negatives}: give at least 1 negative text for each text")
         self.negatives = negatives
         self.head = nn.Linear(width, 1)
         nn.init.normal_(self.head.weight, std=0.02)
         nn.init.zeros_(self.head.bias)
 
-    def score(self, model: VisionLanguageModel, text: Tokens, memory: Memory | Tokens) -> Float[Tensor, " r"]:
-        """Logit of row i of the texts for row i of the images; higher fits better."""
+    def score(
+        self, model: VisionLanguageModel, text: Tokens, memory: CrossAttentionCache | Tokens
+    ) -> Float[Tensor, " r"]:
+        """Logit of text i for image i; higher = better match."""
         return self.head(model.fuse(text, memory).pooled)[:, 0]
 
     def forward(self, model: VisionLanguageModel, batch: Batch, features: Features) -> Loss:
-        text, memory, owner = features.text, features.memory, features.owner
-        assert text is not None
+        text, memory, owner = require(features.text), features.memory, require(features.owner)
         assert memory is not None
-        assert owner is not None
-        index, allowed = self._others(batch, owner)
-        wanted = min(self.negatives, index.shape[1])
-        images = of_texts(memory, batch, owner)
-        columns = [self.score(model, text, images)]
-        columns += [self.score(model, fetch_tokens(text, index[:, turn]), images) for turn in range(wanted)]
-        return self.loss(torch.stack(columns, dim=1), allowed[:, :wanted])
+        index, allowed = self._shuffle_negatives(batch, owner)
+        count = min(self.negatives, index.shape[1])
+        images = image_memory_per_text(memory, batch, owner)
+        scores = [self.score(model, text, images)]
+        scores += [self.score(model, fetch_tokens(text, index[:, column]), images) for column in range(count)]
+        return self.loss(torch.stack(scores, dim=1), allowed[:, :count])
 
     def loss(self, scores: Float[Tensor, "r k"], allowed: Bool[Tensor, "r _"]) -> Loss:
-        """scores: of the own text, then of others, of which those that are not `allowed` do not count."""
+        """scores: of the own text, then of negatives; those that are not `allowed` are ignored."""
         scores = torch.cat([scores[:, :1], scores[:, 1:].masked_fill(~allowed, -torch.inf)], dim=1)
-        label = torch.zeros(len(scores), dtype=torch.int64, device=scores.device)
-        value = F.cross_entropy(scores, label, reduction="sum")
-        first = (scores.detach().argmax(1) == 0).to(value.dtype).sum()
-        return Loss(value=joint_mean(value, len(label)), logs={"accuracy": 100 * joint_mean(first, len(label))})
+        return classification_loss(scores, torch.zeros(len(scores), dtype=torch.int64, device=scores.device))
 
     @torch.no_grad()
-    def _others(self, batch: Batch, owner: Int[Tensor, " r"]) -> tuple[Int[Tensor, "r m"], Bool[Tensor, "r m"]]:
-        """All ranks' texts in a random order of each row's own, those of other images first; and which are of others."""
-        own = batch.id[owner]
-        other = own[:, None] != gather(own)[None, :]
-        order = uniform(mix_rows(batch.seed[owner], 3, turns(owner)), other.shape[1]).masked_fill(~other, 2.0)
-        index = order.argsort(dim=1)
-        return index, other.gather(1, index)
+    def _shuffle_negatives(
+        self, batch: Batch, owner: Int[Tensor, " r"]
+    ) -> tuple[Int[Tensor, "r m"], Bool[Tensor, "r m"]]:
+        """For each text the indices of all ranks' texts, shuffled, those of other images first; and which those are."""
+        image_id = batch.id[owner]
+        negative = image_id[:, None] != gather(image_id)[None, :]
+        seeds = mix_rows(batch.seed[owner], 3, position_within_image(owner))
+        index = uniform(seeds, negative.shape[1]).masked_fill(~negative, 2.0).argsort(dim=1)
+        return index, negative.gather(1, index)

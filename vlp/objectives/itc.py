@@ -1,18 +1,18 @@
 """Image-text contrast: symmetric InfoNCE with a learned temperature, over the batch of all ranks or with a momentum queue.
 
-Plain (Radford et al., arXiv:2103.00020, figure 3): where a batch holds several captions of one image, each is a positive of
-its own and never a negative of another: for image i with positives P(i) and negatives N(i) (other image ids)
+Plain (Radford et al., arXiv:2103.00020, figure 3): where a batch holds several captions of one image, each is a separate
+positive and never a negative of another: for image i with positives P(i) and negatives N(i) (other image ids)
 
     L_i = -1/|P(i)| Σ_{j ∈ P(i)} log( e^{z_ij} / (e^{z_ij} + Σ_{k ∈ N(i)} e^{z_ik}) )
 
 which is CLIP's loss when all images differ. With a queue or soft targets (Li et al., arXiv:2107.07651, equations 1 and 6;
-salesforce/ALBEF models/model_pretrain.py, model_retrieval.py) the candidates are the momentum copy's features of this
-batch and of the batches before, and
+salesforce/ALBEF models/model_pretrain.py, model_retrieval.py) the candidates are the momentum model's features of this
+batch and of earlier batches, and
 
     L_i = -Σ_j y_ij log softmax_j(z_ij),   y_i = (1 - α) 1[j ∈ P(i)] / |P(i)| + α softmax(z̄_i)
 
-with z̄ the momentum copy's own similarities. ALBEF contrasts with its own rank's batch; here with that of all ranks, so the
-loss does not depend on how many there are.
+with z̄ the similarities of the momentum model. ALBEF contrasts within the batch of one rank; here the batch is that of all
+ranks, so the loss does not depend on their number.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from vlp.distributed import gather, joint_mean
+from vlp.distributed import gather, mean_over_ranks
 from vlp.models.vlm import VisionLanguageModel
-from vlp.objectives.base import Objective, ramp
-from vlp.structures import Batch, Features, Loss
+from vlp.objectives.base import Objective, linear_warmup
+from vlp.structures import Batch, Features, Loss, require
 from vlp.system.errors import UserError
 
 
@@ -41,18 +41,24 @@ def info_nce(logits: Float[Tensor, "n m"], positive: Bool[Tensor, "n m"]) -> Flo
 
 
 def soft_cross_entropy(
-    logits: Float[Tensor, "n m"], slow: Float[Tensor, "n m"], positive: Bool[Tensor, "n m"], alpha: float
+    logits: Float[Tensor, "n m"], momentum_logits: Float[Tensor, "n m"], positive: Bool[Tensor, "n m"], alpha: float
 ) -> Float[Tensor, " n"]:
-    """L_i of each row with soft targets (0 for a row without any positive), of which `slow` are the momentum copy's logits."""
+    """L_i of each row with a share `alpha` of soft targets, softmax(momentum_logits); 0 for a row without any positive."""
     count = positive.sum(1, keepdim=True)
-    target = (1 - alpha) * positive / count.clamp(min=1) + alpha * slow.softmax(1)
+    target = (1 - alpha) * positive / count.clamp(min=1) + alpha * momentum_logits.softmax(1)
     return -(logits.log_softmax(1) * target).sum(1) * (count[:, 0] > 0)
 
 
-class Queue(nn.Module):
-    """A ring of the last features with the ids of their images (-1 = unknown), equal on all ranks.
+def mean_of_directions(image_losses: Float[Tensor, " b"], text_losses: Float[Tensor, " r"]) -> Float[Tensor, ""]:
+    """The mean of the mean loss of all ranks' images and that of all ranks' texts."""
+    by_image = mean_over_ranks(image_losses.sum(), len(image_losses))
+    return (by_image + mean_over_ranks(text_losses.sum(), len(text_losses))) / 2
 
-    size: how many; it need not be a multiple of anything.  width: of the joint space.
+
+class Queue(nn.Module):
+    """A ring buffer of the latest features and the ids of their images (-1 = unknown), equal on all ranks.
+
+    size: number of features; it need not be a multiple of the batch size.  width: of the joint space.
     """
 
     embed: Tensor
@@ -65,18 +71,18 @@ class Queue(nn.Module):
         self.size = size
         self.register_buffer("embed", torch.zeros(size, width))
         self.register_buffer("id", torch.full((size,), -1))
-        self.register_buffer("pointer", torch.zeros((), dtype=torch.int64))  # where the next feature goes
-        self.register_buffer("count", torch.zeros((), dtype=torch.int64))  # how many were ever put in, up to size
+        self.register_buffer("pointer", torch.zeros((), dtype=torch.int64))  # position of the next feature
+        self.register_buffer("count", torch.zeros((), dtype=torch.int64))  # features in the queue, at most size
 
     def contents(self) -> tuple[Float[Tensor, "k e"], Int[Tensor, " k"]]:
         count = int(self.count)
         return self.embed[:count], self.id[:count]
 
     @torch.no_grad()
-    def put(self, embed: Float[Tensor, "n e"], image_id: Int[Tensor, " n"]) -> None:
+    def enqueue(self, embed: Float[Tensor, "n e"], image_id: Int[Tensor, " n"]) -> None:
         embed, image_id = embed[-self.size :], image_id[-self.size :]
-        place = (self.pointer + torch.arange(len(embed), device=embed.device)) % self.size
-        self.embed[place], self.id[place] = embed.to(self.embed), image_id
+        positions = (self.pointer + torch.arange(len(embed), device=embed.device)) % self.size
+        self.embed[positions], self.id[positions] = embed.to(self.embed), image_id
         self.pointer.add_(len(embed)).remainder_(self.size)
         self.count.add_(len(embed)).clamp_(max=self.size)
 
@@ -86,7 +92,7 @@ class ITC(Objective):
 
     queue_size: features of past batches that serve as further candidates; 0 = none.  width: of the joint space, needed for a
     queue.  distillation: α of the soft targets, reached linearly over the first `distillation_warmup` steps.
-    Both need the momentum copy of the model.
+    Queue and distillation need the momentum model.
     """
 
     requires = ("image", "caption")
@@ -106,8 +112,8 @@ class ITC(Objective):
         super().__init__(weight=weight, sources=sources)
         self.uses: tuple[str, ...] = ("image_embed", "text_embed")
         self.distillation, self.distillation_warmup = distillation, distillation_warmup
-        self.slow = queue_size > 0 or distillation > 0
-        if self.slow:
+        self.uses_momentum = queue_size > 0 or distillation > 0
+        if self.uses_momentum:
             self.uses += ("momentum.image_embed", "momentum.text_embed")
         if queue_size and width is None:
             raise UserError("objectives.itc.queue_size needs objectives.itc.width, the width of the joint space")
@@ -116,67 +122,59 @@ class ITC(Objective):
         )
 
     def prepare(self, model: VisionLanguageModel, tokenizer: Any, data: Any) -> None:
-        joint = getattr(model.projection, "width", None)
-        if self.image_queue is not None and joint is not None and self.image_queue.embed.shape[1] != joint:
+        joint_width = getattr(model.projection, "width", None)
+        if self.image_queue is not None and joint_width not in (None, self.image_queue.embed.shape[1]):
             raise UserError(
-                f"objectives.itc.width={self.image_queue.embed.shape[1]} is not the joint space's: set objectives.itc.width={joint}"
+                f"objectives.itc.width={self.image_queue.embed.shape[1]} differs from the width of the joint space: set "
+                f"objectives.itc.width={joint_width}"
             )
 
     def forward(self, model: VisionLanguageModel, batch: Batch, features: Features) -> Loss:
-        image, text, owner = features.image_embed, features.text_embed, features.owner
-        assert image is not None
-        assert text is not None
-        assert owner is not None
-        text_id = batch.id[owner]
+        image, text = require(features.image_embed), require(features.text_embed)
+        text_id = batch.id[require(features.owner)]
         logs = {"logit_scale": model.part("projection").scale()}
-        if self.slow:
-            to_text, to_image = self._with_momentum(model, features, batch.id, text_id)
+        if self.uses_momentum:
+            image_losses, text_losses = self._momentum_losses(model, features, batch.id, text_id)
         else:
             images, texts = gather(image), gather(text)
-            to_text = info_nce(model.similarity(image, texts), batch.id[:, None] == gather(text_id)[None, :])
-            to_image = info_nce(model.similarity(images, text).T, text_id[:, None] == gather(batch.id)[None, :])
-        value = (joint_mean(to_text.sum(), len(to_text)) + joint_mean(to_image.sum(), len(to_image))) / 2
-        return Loss(value=value, logs=logs)
+            image_losses = info_nce(model.similarity(image, texts), batch.id[:, None] == gather(text_id)[None, :])
+            text_losses = info_nce(model.similarity(images, text).T, text_id[:, None] == gather(batch.id)[None, :])
+        return Loss(value=mean_of_directions(image_losses, text_losses), logs=logs)
 
-    def _with_momentum(
+    def _momentum_losses(
         self, model: VisionLanguageModel, features: Features, image_id: Int[Tensor, " b"], text_id: Int[Tensor, " r"]
     ) -> tuple[Float[Tensor, " b"], Float[Tensor, " r"]]:
-        image, text, slow = features.image_embed, features.text_embed, features.momentum
-        assert image is not None
-        assert text is not None
-        assert slow is not None
-        assert slow.image_embed is not None
-        assert slow.text_embed is not None
-        fresh = {
-            "image": (gather(slow.image_embed), gather(image_id)),
-            "text": (gather(slow.text_embed), gather(text_id)),
-        }
-        images, image_ids = _joined(fresh["image"], self.image_queue)
-        texts, text_ids = _joined(fresh["text"], self.text_queue)
-        alpha = ramp(self.distillation, features.step, self.distillation_warmup)
+        """L_i of each image and of each text, against the momentum model's features of this batch and the queues."""
+        image, text, momentum = require(features.image_embed), require(features.text_embed), require(features.momentum)
+        momentum_image, momentum_text = require(momentum.image_embed), require(momentum.text_embed)
+        image_keys = gather(momentum_image), gather(image_id)
+        text_keys = gather(momentum_text), gather(text_id)
+        images, image_ids = _append_queue(*image_keys, self.image_queue)
+        texts, text_ids = _append_queue(*text_keys, self.text_queue)
+        alpha = linear_warmup(self.distillation, features.step, self.distillation_warmup)
         with torch.no_grad():
-            slow_to_text = model.similarity(slow.image_embed, texts)
-            slow_to_image = model.similarity(images, slow.text_embed).T
-        to_text = soft_cross_entropy(
-            model.similarity(image, texts), slow_to_text, image_id[:, None] == text_ids[None, :], alpha
+            momentum_to_texts = model.similarity(momentum_image, texts)
+            momentum_to_images = model.similarity(images, momentum_text).T
+        image_losses = soft_cross_entropy(
+            model.similarity(image, texts), momentum_to_texts, image_id[:, None] == text_ids[None, :], alpha
         )
-        to_image = soft_cross_entropy(
-            model.similarity(images, text).T, slow_to_image, text_id[:, None] == image_ids[None, :], alpha
+        text_losses = soft_cross_entropy(
+            model.similarity(images, text).T, momentum_to_images, text_id[:, None] == image_ids[None, :], alpha
         )
         if self.training and self.image_queue is not None and self.text_queue is not None:
-            self.image_queue.put(*fresh["image"])
-            self.text_queue.put(*fresh["text"])
-        return to_text, to_image
+            self.image_queue.enqueue(*image_keys)
+            self.text_queue.enqueue(*text_keys)
+        return image_losses, text_losses
 
 
-def _joined(
-    fresh: tuple[Float[Tensor, "n e"], Int[Tensor, " n"]], queue: Queue | None
+def _append_queue(
+    embed: Float[Tensor, "n e"], image_id: Int[Tensor, " n"], queue: Queue | None
 ) -> tuple[Float[Tensor, "m e"], Int[Tensor, " m"]]:
-    """This batch's features and the queue's.
+    """This batch's features and ids, then the queue's.
 
-    A copy, as the queue changes before the backward pass. Ids of this batch are never -1, so what is unknown matches nothing.
+    A copy, as the queue changes before the backward pass. Ids of this batch are never -1, so an unknown id matches nothing.
     """
     if queue is None:
-        return fresh
-    embed, image_id = queue.contents()
-    return torch.cat([fresh[0], embed.to(fresh[0])]), torch.cat([fresh[1], image_id])
+        return embed, image_id
+    old_embed, old_id = queue.contents()
+    return torch.cat([embed, old_embed.to(embed)]), torch.cat([image_id, old_id])

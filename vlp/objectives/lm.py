@@ -1,8 +1,8 @@
-"""Captioning loss: each token of a caption out of the image and the tokens before it.
+"""Captioning loss: each token of a caption is predicted from the image and the tokens before it.
 
 Li et al., arXiv:2201.12086, §3.2 (BLIP, label smoothing 0.1); salesforce/BLIP models/blip.py, models/med.py. Smoothing is
-that of torch since 1.11; torch 1.10, which BLIP used, smoothed the ignored positions as well, a thousandth more or less.
-Distillation from the momentum copy is that of ALBEF's answers (arXiv:2107.07651, §3.4).
+that of torch since 1.11; torch 1.10, which BLIP used, also smoothed the ignored positions, which changes the loss by about
+0.1 %. Distillation from the momentum model is that of ALBEF's answers (arXiv:2107.07651, §3.4).
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from vlp.distributed import joint_mean
+from vlp.distributed import mean_over_ranks
 from vlp.models.vlm import VisionLanguageModel
-from vlp.objectives.base import Objective, ramp
-from vlp.structures import Batch, Features, Loss, Text
+from vlp.objectives.base import Objective, linear_warmup
+from vlp.structures import Batch, Features, Loss, Text, require
 from vlp.tokenizers.base import Tokenizer
 
 
@@ -28,41 +28,41 @@ def token_losses(
     *,
     label_smoothing: float = 0.0,
     prompt: int = 0,
-    slow: Float[Tensor, "b t v"] | None = None,
+    momentum_logits: Float[Tensor, "b t v"] | None = None,
     alpha: float = 0.0,
 ) -> Float[Tensor, "b t"]:
     """At each token the loss of predicting it, 0 at the start token, at padding and at the `prompt` tokens after the start.
 
-    slow: logits of the momentum copy, to whose softmax a share `alpha` of the loss goes.
+    A share `alpha` of the loss is the cross-entropy with the soft targets softmax(momentum_logits).
     """
-    counted = text.mask.clone()
-    counted[:, : 1 + prompt] = False
-    before = F.pad(counted[:, 1:], (0, 1))  # the places whose logits speak of a token that counts
-    chosen = logits[before]
-    loss = F.cross_entropy(chosen, text.ids[counted], label_smoothing=label_smoothing, reduction="none")
-    if slow is not None:
-        loss = (1 - alpha) * loss - alpha * (chosen.log_softmax(1) * slow[before].softmax(1)).sum(1)
-    return torch.zeros_like(text.mask, dtype=loss.dtype).masked_scatter(counted, loss)
+    is_target = text.mask.clone()
+    is_target[:, : 1 + prompt] = False
+    predicts_target = F.pad(is_target[:, 1:], (0, 1))  # the logits at one position predict the token at the next
+    target_logits = logits[predicts_target]
+    loss = F.cross_entropy(target_logits, text.ids[is_target], label_smoothing=label_smoothing, reduction="none")
+    if momentum_logits is not None:
+        soft_targets = momentum_logits[predicts_target].softmax(1)
+        loss = (1 - alpha) * loss - alpha * (target_logits.log_softmax(1) * soft_targets).sum(1)
+    return torch.zeros_like(text.mask, dtype=loss.dtype).masked_scatter(is_target, loss)
 
 
-def completed(text: Text, prompt: Int[Tensor, " p"], end_id: int) -> Text:
+def add_prompt_and_end(text: Text, prompt: Int[Tensor, " p"], end_id: int) -> Text:
     """[b t] or [b k t] texts as rows: the prompt after the start token, and an end token where a text has none."""
     ids, mask = text.ids.flatten(0, -2), text.mask.flatten(0, -2)
-    real = mask.any(1, keepdim=True)
+    nonempty = mask.any(1, keepdim=True)
     prompts = prompt.to(ids).expand(len(ids), -1)
     ids = torch.cat([ids[:, :1], prompts, ids[:, 1:], ids[:, :1]], dim=1)
-    mask = torch.cat([mask[:, :1], real.expand(-1, len(prompt)), mask[:, 1:], torch.zeros_like(real)], dim=1)
-    place = mask.sum(1, keepdim=True)  # just behind the last token
-    bare = real & (ids.gather(1, (place - 1).clamp(min=0)) != end_id)
-    ids = torch.where(bare, ids.scatter(1, place.clamp(max=ids.shape[1] - 1), end_id), ids)
-    return Text(ids=ids, mask=mask | (bare & (torch.arange(ids.shape[1], device=ids.device) == place))).select(
-        slice(None)
-    )
+    mask = torch.cat([mask[:, :1], nonempty.expand(-1, len(prompt)), mask[:, 1:], torch.zeros_like(nonempty)], dim=1)
+    length = mask.sum(1, keepdim=True)  # also the position of an end token that is added
+    missing_end = nonempty & (ids.gather(1, (length - 1).clamp(min=0)) != end_id)
+    ids = torch.where(missing_end, ids.scatter(1, length.clamp(max=ids.shape[1] - 1), end_id), ids)
+    added = missing_end & (torch.arange(ids.shape[1], device=ids.device) == length)
+    return Text(ids=ids, mask=mask | added).select(slice(None))
 
 
 class LM(Objective):
-    """prompt: words that stand before every caption and are not learned (BLIP's captioner: "a picture of ").
-    distillation: α of the momentum copy's soft targets, reached linearly over the first `distillation_warmup` steps.
+    """prompt: text put before every caption and left out of the loss (BLIP's captioner: "a picture of ").
+    distillation: α of the momentum model's soft targets, reached linearly over the first `distillation_warmup` steps.
     """
 
     requires = ("image", "caption")
@@ -88,28 +88,25 @@ class LM(Objective):
         self._end_id = tokenizer.end_id
 
     def forward(self, model: VisionLanguageModel, batch: Batch, features: Features) -> Loss:
-        assert features.image is not None
-        assert batch.caption is not None
-        text = completed(batch.caption, self._prompt_ids, self._end_id)
-        logits, slow = model.decode(text, features.image), None
+        text = add_prompt_and_end(require(batch.caption), self._prompt_ids, self._end_id)
+        logits, momentum_logits = model.decode(text, require(features.image)), None
         if self.distillation:
-            assert features.momentum is not None
-            assert features.momentum.image is not None
+            momentum = require(features.momentum)
             with torch.no_grad():
-                slow = features.momentum.twin(model).decode(text, features.momentum.image)
+                momentum_logits = momentum.copy_of(model).decode(text, require(momentum.image))
         prompt = len(self._prompt_ids)
         losses = token_losses(
             logits,
             text,
             label_smoothing=self.label_smoothing,
             prompt=prompt,
-            slow=slow,
-            alpha=ramp(self.distillation, features.step, self.distillation_warmup),
+            momentum_logits=momentum_logits,
+            alpha=linear_warmup(self.distillation, features.step, self.distillation_warmup),
         )
-        counted = text.mask[:, 1 + prompt :]
-        right = (logits.detach()[:, prompt:-1].argmax(-1) == text.ids[:, 1 + prompt :]) & counted
-        count = counted.sum()
+        is_target = text.mask[:, 1 + prompt :]
+        correct = (logits.detach()[:, prompt:-1].argmax(-1) == text.ids[:, 1 + prompt :]) & is_target
+        count = is_target.sum()
         return Loss(
-            value=joint_mean(losses.sum(), count),
-            logs={"accuracy": 100 * joint_mean(right.sum().to(losses.dtype), count)},
+            value=mean_over_ranks(losses.sum(), count),
+            logs={"accuracy": 100 * mean_over_ranks(correct.sum().to(losses.dtype), count)},
         )

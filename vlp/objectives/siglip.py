@@ -1,4 +1,4 @@
-"""Sigmoid loss over all pairs of the batch of all ranks: every pair is a yes-or-no question of its own.
+"""Sigmoid loss over all pairs of the batch of all ranks: every pair is a binary classification.
 
 Zhai et al., arXiv:2303.15343, equation 1: L = -1/|B| Σ_i Σ_j log σ(z_ij (t x_i·y_j + b)), z = 1 for a caption of the
 image and -1 otherwise; |B| counts images. Several captions of one image in the batch are all positives.
@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import torch.nn.functional as F
 
-from vlp.distributed import gather, joint_mean
+from vlp.distributed import gather, mean_over_ranks
 from vlp.models.vlm import VisionLanguageModel
 from vlp.objectives.base import Objective
-from vlp.structures import Batch, Features, Loss
+from vlp.structures import Batch, Features, Loss, require
 from vlp.system.errors import UserError
 
 
@@ -24,14 +24,12 @@ class SigLIP(Objective):
     in_batch = True
 
     def forward(self, model: VisionLanguageModel, batch: Batch, features: Features) -> Loss:
-        assert features.image_embed is not None
-        assert features.text_embed is not None
-        assert features.owner is not None
+        image, text = require(features.image_embed), require(features.text_embed)
         projection = model.part("projection")
         if projection.logit_bias is None:
             raise UserError("siglip needs a learned bias: set model.projection.logit_bias=-10")
-        logits = model.similarity(features.image_embed, gather(features.text_embed))
-        same = batch.id[:, None] == gather(batch.id[features.owner])[None, :]
+        logits = model.similarity(image, gather(text))
+        same = batch.id[:, None] == gather(batch.id[require(features.owner)])[None, :]
         total = -F.logsigmoid(logits * same.to(logits.dtype).mul(2).sub(1)).sum()
         logs = {"logit_scale": projection.scale(), "logit_bias": projection.logit_bias.detach()}
-        return Loss(value=joint_mean(total, len(batch)), logs=logs)
+        return Loss(value=mean_over_ranks(total, len(batch)), logs=logs)

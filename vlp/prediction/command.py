@@ -55,13 +55,13 @@ def run(options: argparse.Namespace) -> None:
         raise FileNotFoundError(f"{options.checkpoint}: there is no such checkpoint")
     inputs = read_inputs(options.inputs, question=options.question, captions=options.caption, choices=options.choice)
     check_images(inputs)
-    from vlp.prediction.tasks import chosen_task, lines
+    from vlp.prediction.tasks import prediction_lines, prepare_task
     from vlp.predictor import load
     from vlp.system.atomic import atomic_write_text
 
     predictor = load(options.checkpoint, tokenizer=options.tokenizer)
-    task = chosen_task(predictor, options.task, labels=options.label, answers=options.answer)
-    found = lines(predictor, task, options.task, inputs, batch_size=options.batch_size)
+    task = prepare_task(predictor, options.task, labels=options.label, answers=options.answer)
+    found = prediction_lines(predictor, task, options.task, inputs, batch_size=options.batch_size)
     if options.out is None:
         for line in found:
             print(line, end="", flush=True)

@@ -34,7 +34,7 @@ def read_inputs(
     found: list[Input] = []
     for path in paths:
         if path.suffix.lower() in LISTS:
-            found += _rows(path)
+            found += _read_jsonl(path)
         elif path.is_dir():
             raise UserError(f"{path}: is a folder; name its images, or a JSONL file that lists them")
         else:
@@ -56,7 +56,7 @@ def check_images(inputs: Sequence[Input]) -> None:
         open_image(path)
 
 
-def _rows(path: Path) -> list[Input]:
+def _read_jsonl(path: Path) -> list[Input]:
     found = []
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
         if line.strip():

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 import yaml
 
-from vlp.data.collate import Collate, Example, pad_images
+from vlp.data.collate import Collate, LoadedExample, pad_images
 from vlp.data.images import open_image
 from vlp.launch.config.choices import options
 from vlp.prediction.inputs import Input
@@ -31,7 +31,7 @@ POSITIONS = ("id", "sample", "image_id", "question_id")
 
 
 @dataclass(frozen=True)
-class Given:
+class DataNames:
     """What a task takes of a data set in `prepare`."""
 
     class_names: tuple[str, ...]
@@ -39,17 +39,17 @@ class Given:
     name: str = "inputs"
 
 
-def chosen_task(predictor: Predictor, name: str, *, labels: Sequence[str] = (), answers: Sequence[str] = ()) -> Task:
+def prepare_task(predictor: Predictor, name: str, *, labels: Sequence[str] = (), answers: Sequence[str] = ()) -> Task:
     """Ready to predict.  labels, answers: names of classes and candidate answers.  Raises ValueError where the checkpoint
     cannot do it, or nobody can."""
     tasks = options("task")
     if name not in tasks:
-        raise UserError(f"there is no task {name}:{nearest_option(name, tasks)} {_possible(predictor)}")
-    task = _task(predictor, name)
+        raise UserError(f"there is no task {name}:{nearest_option(name, tasks)} {_list_possible_tasks(predictor)}")
+    task = _find_task(predictor, name)
     if isinstance(task, str):
-        raise UserError(f"{name} is not possible with this checkpoint: {task}. {_possible(predictor)}")
+        raise UserError(f"{name} is not possible with this checkpoint: {task}. {_list_possible_tasks(predictor)}")
     own = tuple(getattr(task, "answers", ()))
-    given = Given(class_names=tuple(labels), answer_names=own or tuple(answers) or None)
+    given = DataNames(class_names=tuple(labels), answer_names=own or tuple(answers) or None)
     if own and answers:
         raise UserError(f"--answer: this checkpoint has an answer vocabulary of its own, of {len(own)} answers")
     if len(set(labels)) < len(labels):
@@ -61,13 +61,13 @@ def chosen_task(predictor: Predictor, name: str, *, labels: Sequence[str] = (), 
     return task
 
 
-def lines(
+def prediction_lines(
     predictor: Predictor, task: Task, name: str, inputs: Sequence[Input], *, batch_size: int = 32
 ) -> Iterator[str]:
     """One JSON object a line for each input, in order: image (or images), the texts that it was asked about, and what
     `Task.predict` says. Raises ValueError for an input that lacks what the task requires, before the first line."""
     for one in inputs:
-        _check(task, name, one)
+        _check_input(task, name, one)
     for start in range(0, len(inputs), batch_size):
         part = inputs[start : start + batch_size]
         batch = _batch(predictor, task, part, start).to(predictor.device)
@@ -77,20 +77,20 @@ def lines(
             images = [str(path) for path in one.images]
             answer = {key: value for key, value in record.items() if key not in POSITIONS}
             line: dict[str, Any] = {"image": images[0]} if len(images) == 1 else {"images": images}
-            yield json.dumps(line | _asked(task, one) | answer, ensure_ascii=False) + "\n"
+            yield json.dumps(line | _task_texts(task, one) | answer, ensure_ascii=False) + "\n"
 
 
-def _asked(task: Task, one: Input) -> dict[str, Any]:
+def _task_texts(task: Task, one: Input) -> dict[str, Any]:
     """The texts of an input that the task is about, under the names of `Sample`."""
     given = {"question": one.question, "captions": one.captions, "choices": one.choices}
     return {key: value for key, value in given.items() if {key, key.removesuffix("s")} & set(task.requires)}
 
 
-def _check(task: Task, name: str, one: Input) -> None:
+def _check_input(task: Task, name: str, one: Input) -> None:
     if len(one.images) != task.images:
         want = "one image" if task.images == 1 else 'two images, as "images": [left, right] of a JSONL file'
         raise UserError(f"{one.place}: {name} is about {want}")
-    for key, value in _asked(task, one).items():
+    for key, value in _task_texts(task, one).items():
         if not value:
             raise UserError(f"{one.place}: {name} needs {OPTIONS[key]} TEXT, or {key} in a JSONL file")
 
@@ -104,16 +104,16 @@ def _batch(predictor: Predictor, task: Task, inputs: Sequence[Input], start: int
             id=start + place,
             sample=start + place,
             image=one.images[0],
-            **_asked(task, one),
+            **_task_texts(task, one),
         )
         for place, one in enumerate(inputs)
     ]
     examples = [
-        Example(sample=sample, seed=sample.id, pixels=row[0], captions=sample.captions)
+        LoadedExample(sample=sample, seed=sample.id, pixels=row[0], captions=sample.captions)
         for sample, row in zip(samples, pixels, strict=True)
     ]
     given = frozenset(("captions", "question", "choices"))
-    batch = Collate(tokenizer=predictor.require_tokenizer(), given=given, classes=0, training=False)(examples)
+    batch = Collate(tokenizer=predictor.require_tokenizer(), available_fields=given, classes=0, training=False)(examples)
     assert batch is not None
     return batch if len(pixels[0]) == 1 else _with_pairs(batch, pixels)
 
@@ -125,8 +125,8 @@ def _with_pairs(batch: Batch, pixels: Sequence[Sequence[torch.Tensor]]) -> Batch
     return Batch(id=batch.id, sample=batch.sample, seed=batch.seed, image=image, question=batch.question, raw=batch.raw)
 
 
-def _task(predictor: Predictor, name: str) -> Task | str:
-    """The checkpoint's own task, or one without parameters; else the sentence why there is none."""
+def _find_task(predictor: Predictor, name: str) -> Task | str:
+    """The checkpoint's own task, or one without parameters; else a sentence that says why neither exists."""
     target = str(yaml.safe_load(options("task")[name].read_text(encoding="utf-8"))["_target_"])
     module, _, word = target.rpartition(".")
     kind = getattr(importlib.import_module(module), word)
@@ -150,6 +150,6 @@ def _task(predictor: Predictor, name: str) -> Task | str:
     return task
 
 
-def _possible(predictor: Predictor) -> str:
-    found = [name for name in options("task") if not isinstance(_task(predictor, name), str)]
+def _list_possible_tasks(predictor: Predictor) -> str:
+    found = [name for name in options("task") if not isinstance(_find_task(predictor, name), str)]
     return f"This checkpoint can do {', '.join(found)}" if found else "This checkpoint can do none of the tasks"

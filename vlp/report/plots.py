@@ -1,7 +1,7 @@
-"""Pictures of a run: loss curves, a similarity matrix, retrieved images and captions, right (green) and wrong (red).
+"""Pictures of a run: loss curves, a similarity matrix, retrieved images and captions, correct (green) and wrong (red).
 
-Functions take plain data and the path of the PNG. They draw on their own figure, never through pyplot, so they need no
-display and leak nothing in a long run. Captions are drawn as they are: `$` starts no formula.
+Functions take plain data and the path of the PNG. Each draws on a new figure without pyplot, so they need no display and
+figures do not accumulate in a long run. `$` in a caption does not start a formula.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import textwrap
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from matplotlib.axes import Axes
@@ -21,12 +22,12 @@ from matplotlib.figure import Figure
 from vlp.data.images import open_image, to_rgb
 from vlp.system.errors import UserError
 
-RIGHT, WRONG, INK, SOFT = "#1a9850", "#d73027", "#222222", "#8a8a8a"
+CORRECT_COLOUR, WRONG_COLOUR, TEXT_COLOUR, FRAME_COLOUR = "#1a9850", "#d73027", "#222222", "#8a8a8a"
 COLOURS = ("#3366cc", "#e6872e", "#1a9850", "#c2185b", "#7b52ab", "#8c6d31", "#17a2b8", "#555555")
 
 
 def read_curves(metrics: Path) -> dict[str, list[tuple[int, float]]]:
-    """Every finite figure of a metrics.jsonl by name, as (step, value); a last line cut off by a crash is left out."""
+    """Every finite figure of a metrics.jsonl by name, as (step, value); an incomplete last line (a crash) is ignored."""
     curves: dict[str, list[tuple[int, float]]] = defaultdict(list)
     lines = metrics.read_text(encoding="utf-8").splitlines()
     for number, line in enumerate(lines, start=1):
@@ -35,21 +36,21 @@ def read_curves(metrics: Path) -> dict[str, list[tuple[int, float]]]:
         except json.JSONDecodeError as error:
             if number == len(lines):
                 break
-            raise UserError(f"{metrics}, line {number}: not JSON ({error.msg})") from error
+            raise UserError(f"{metrics}, line {number}: not JSON ({error.msg}); delete the line") from error
         for name, value in row.items():
             if name != "step" and isinstance(value, (int, float)) and math.isfinite(value):
                 curves[name].append((int(row["step"]), float(value)))
     return dict(curves)
 
 
-def loss_curves(curves: Mapping[str, Sequence[tuple[int, float]]], path: Path) -> None:
-    """The curves whose name holds `loss` on the left; on the right recalls and accuracies, in percent."""
+def plot_loss_curves(curves: Mapping[str, Sequence[tuple[int, float]]], path: Path) -> None:
+    """On the left the curves with `loss` in their name; on the right recalls and accuracies, in percent."""
     losses = {name: points for name, points in curves.items() if "loss" in name}
-    ends = ("_r1", "_r5", "_r10", "/top1", "/top5", "/accuracy", "/mean_average_precision")
-    percents = {name: points for name, points in curves.items() if name.endswith(ends)}
+    suffixes = ("_r1", "_r5", "_r10", "/top1", "/top5", "/accuracy", "/mean_average_precision")
+    percents = {name: points for name, points in curves.items() if name.endswith(suffixes)}
     panels = [(title, group) for title, group in (("loss", losses), ("percent", percents)) if group]
     if not panels:
-        raise UserError(f"there is no loss to draw for {path}: no figure's name holds 'loss'")
+        raise UserError(f"no curve to draw in {path}: no name contains 'loss' or is that of a recall or an accuracy")
     figure = Figure(figsize=(6.4 * len(panels), 4), layout="constrained")
     for axes, (title, group) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
         for index, (name, points) in enumerate(sorted(group.items())):
@@ -57,9 +58,9 @@ def loss_curves(curves: Mapping[str, Sequence[tuple[int, float]]], path: Path) -
             colour = COLOURS[index % len(COLOURS)]
             many = len(points) > 60
             axes.plot(steps, values, color=colour, alpha=0.3 if many else 1, lw=1.6, marker="" if many else "o", ms=3,
-                      label=None if many else _plain(name))  # fmt: skip
-            if many:  # the running mean tells the trend, the pale line the noise
-                axes.plot(steps, _smooth(values), color=colour, lw=1.8, label=_plain(name))
+                      label=None if many else _without_formulas(name))  # fmt: skip
+            if many:  # the running mean shows the trend, the pale line the noise
+                axes.plot(steps, _running_mean(values), color=colour, lw=1.8, label=_without_formulas(name))
         axes.set(xlabel="step", title=title)
         axes.grid(alpha=0.25)
         axes.spines[["top", "right"]].set_visible(False)
@@ -67,10 +68,10 @@ def loss_curves(curves: Mapping[str, Sequence[tuple[int, float]]], path: Path) -
     _save(figure, path)
 
 
-def similarity_matrix(
+def plot_similarity_matrix(
     images: Sequence[Path | str], captions: Sequence[str], scores: Sequence[Sequence[float]], path: Path
 ) -> None:
-    """Cosine of each caption (rows) with each image (columns); scores[image][caption], right pairs on the diagonal."""
+    """Cosine of each caption (rows) with each image (columns); scores[image][caption], true pairs on the diagonal."""
     rows, columns = len(captions), len(images)
     figure = Figure(figsize=(4.2 + 0.8 * columns, 1.4 + 0.8 * rows))
     left, top = 3.6 / (4.2 + 0.8 * columns), 1 - 1.0 / (1.4 + 0.8 * rows)
@@ -84,7 +85,7 @@ def similarity_matrix(
             colour = "black" if value > low + 0.6 * (high - low) else "white"
             weight = "bold" if row == column else "normal"
             axes.text(column, row, f"{value:.2f}", ha="center", va="center", fontsize=8, color=colour, weight=weight)
-    axes.set_yticks(range(rows), [_plain(_short(caption, 40, 2)) for caption in captions], fontsize=8)
+    axes.set_yticks(range(rows), [_wrap(caption, 40, 2) for caption in captions], fontsize=8)
     axes.set_xticks([])
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
@@ -92,31 +93,31 @@ def similarity_matrix(
     for column, image in enumerate(images):
         width = box.width / columns
         above = figure.add_axes((box.x0 + column * width + 0.04 * width, box.y1 + 0.01, 0.92 * width, 0.97 - box.y1))
-        _show(above, image)
+        _draw_image(above, image)
     _save(figure, path)
 
 
-def retrieved_captions(examples: Sequence[Mapping[str, Any]], path: Path) -> None:
+def plot_retrieved_captions(examples: Sequence[Mapping[str, Any]], path: Path) -> None:
     """Each query image with its best captions. Examples are those of `Retrieval.figures()["image_to_text"]`."""
     figure = Figure(figsize=(9, 1.9 * len(examples)), layout="constrained")
     grid = figure.subplots(len(examples), 2, squeeze=False, width_ratios=(1, 4))
     for (left, right), example in zip(grid, examples, strict=True):
-        _show(left, example["query"])
-        _frame(left, SOFT, 1.0)
+        _draw_image(left, example["query"])
+        _draw_frame(left, FRAME_COLOUR, 1.0)
         right.set_axis_off()
         lines = len(example["results"])
-        for place, (caption, score, correct) in enumerate(example["results"]):
-            height = 1 - (place + 0.5) / lines
-            colour = RIGHT if correct else WRONG
+        for line, (caption, score, correct) in enumerate(example["results"]):
+            height = 1 - (line + 0.5) / lines
+            colour = CORRECT_COLOUR if correct else WRONG_COLOUR
             mark = "✓" if correct else "✗"
             right.text(0, height, f"{mark}  {score:.2f}", color=colour, va="center", fontsize=9, weight="bold",
                        transform=right.transAxes)  # fmt: skip
-            right.text(0.12, height, _plain(_short(caption, 84, 2)), color=colour, va="center", fontsize=8.5,
+            right.text(0.12, height, _wrap(caption, 84, 2), color=colour, va="center", fontsize=8.5,
                        linespacing=0.95, transform=right.transAxes)  # fmt: skip
     _save(figure, path)
 
 
-def retrieved_images(examples: Sequence[Mapping[str, Any]], path: Path) -> None:
+def plot_retrieved_images(examples: Sequence[Mapping[str, Any]], path: Path) -> None:
     """Each query caption with its best images. Examples are those of `Retrieval.figures()["text_to_image"]`."""
     columns = max(len(example["results"]) for example in examples)
     figure = Figure(figsize=(3 + 1.5 * columns, 1.8 * len(examples)), layout="constrained")
@@ -124,43 +125,43 @@ def retrieved_images(examples: Sequence[Mapping[str, Any]], path: Path) -> None:
     for cells, example in zip(grid, examples, strict=True):
         for cell in cells:
             cell.set_axis_off()
-        cells[0].text(0, 0.5, _plain(_short(example["query"], 34, 5)), va="center", fontsize=9, color=INK,
+        cells[0].text(0, 0.5, _wrap(example["query"], 34, 5), va="center", fontsize=9, color=TEXT_COLOUR,
                       transform=cells[0].transAxes)  # fmt: skip
         for cell, (image, score, correct) in zip(cells[1:], example["results"], strict=False):
-            _show(cell, image)
-            _frame(cell, RIGHT if correct else WRONG, 4.0)
-            cell.set_title(f"{score:.2f}", fontsize=8, color=RIGHT if correct else WRONG, pad=3)
+            colour = CORRECT_COLOUR if correct else WRONG_COLOUR
+            _draw_image(cell, image)
+            _draw_frame(cell, colour, 4.0)
+            cell.set_title(f"{score:.2f}", fontsize=8, color=colour, pad=3)
     _save(figure, path)
 
 
-def _plain(text: str) -> str:
+def _without_formulas(text: str) -> str:
     return text.replace("$", r"\$")
 
 
-def _short(text: str, width: int, lines: int) -> str:
-    wrapped = textwrap.wrap(" ".join(text.split()), width) or ["(empty)"]
-    if len(wrapped) > lines:
-        wrapped = [*wrapped[: lines - 1], wrapped[lines - 1][: width - 1] + "…"]
-    return "\n".join(wrapped)
+def _wrap(text: str, width: int, max_lines: int) -> str:
+    """Lines of at most `width` characters for matplotlib, with "…" where there are more than `max_lines`."""
+    lines = textwrap.wrap(" ".join(text.split()), width) or ["(empty)"]
+    if len(lines) > max_lines:
+        lines = [*lines[: max_lines - 1], lines[max_lines - 1][: width - 1] + "…"]
+    return _without_formulas("\n".join(lines))
 
 
-def _smooth(values: Sequence[float]) -> list[float]:
+def _running_mean(values: Sequence[float]) -> list[float]:
+    """Over a thirtieth of the values before and after each."""
     window = max(1, len(values) // 30)
-    return [
-        sum(part) / len(part)
-        for part in (values[max(0, i - window) : i + window + 1] for i in range(len(values)))
-    ]  # fmt: skip
+    return [fmean(values[max(0, i - window) : i + window + 1]) for i in range(len(values))]
 
 
-def _show(axes: Axes, image: Path | str) -> None:
-    picture = to_rgb(open_image(image, decode_side=256))  # of a file, or of a member of a tar by its text form
+def _draw_image(axes: Axes, image: Path | str) -> None:
+    picture = to_rgb(open_image(image, decode_side=256))  # a file, or a member of a tar as "archive.tar!member"
     picture.thumbnail((256, 256))
     axes.imshow(picture)
     axes.set_xticks([])
     axes.set_yticks([])
 
 
-def _frame(axes: Axes, colour: str, width: float) -> None:
+def _draw_frame(axes: Axes, colour: str, width: float) -> None:
     axes.set_axis_on()
     for spine in axes.spines.values():
         spine.set(color=colour, linewidth=width)

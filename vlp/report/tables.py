@@ -1,4 +1,4 @@
-"""What a run prints at its end: the retrieval table of the model, what it is compared with, and chance; and other figures."""
+"""What a run prints at its end: the retrieval table of the model, the baselines and chance; and the other figures."""
 
 from __future__ import annotations
 
@@ -10,41 +10,42 @@ from rich.table import Table
 from rich.text import Text
 
 from vlp.system.progress import on_terminal
-from vlp.system.tables import PLAIN_WIDTH, show, table
+from vlp.system.tables import PLAIN_WIDTH, build_table, print_table
 
 DIRECTIONS = (("image_to_text", "image → text"), ("text_to_image", "text → image"))
 
 
 def print_results(results: dict[str, Any], folder: Path) -> None:
-    """The retrieval figures beside the baseline's and chance, any other task's figures, and where the rest lies."""
-    split = "test" if any(key.startswith("test/") and of_a_task(key) for key in results) else "val"
+    """Prints the retrieval figures with the baseline's and chance, the other tasks' figures, and the folder of the rest."""
+    split = "test" if any(key.startswith("test/") and is_task_figure(key) for key in results) else "val"
     measured = [(key.split("/"), value) for key, value in results.items() if key.startswith(f"{split}/")]
     figures = [(*parts[1:], value) for parts, value in measured if len(parts) == 4]
     for source in dict.fromkeys(source for source, *_ in figures):
-        _print_source(source, split, {(task, metric): v for name, task, metric, v in figures if name == source})
+        _print_source_figures(source, split, {(task, metric): v for name, task, metric, v in figures if name == source})
     pictures = " and pictures" if (folder / "plots").is_dir() else ""
-    print(f"{durations(results)}; results{pictures}: {folder}", flush=True)
+    print(f"{describe_durations(results)}; results{pictures}: {folder}", flush=True)
 
 
-def durations(results: dict[str, Any]) -> str:
-    """What each duration counts. `train_seconds` is training in all processes of the run, from its first start on;
-    `this_process_train_seconds` the part of it in the last process; `seconds` all that this process did."""
-    here = f"{results['seconds']:.0f} s in all"
+def describe_durations(results: dict[str, Any]) -> str:
+    """`train_seconds` is the training time of all processes of the run since its first start, `this_process_train_seconds`
+    the part of the last process, and `seconds` the total time of this process."""
+    total = f"{results['seconds']:.0f} s in all"
     if "train_seconds" not in results:
-        return here
-    trained, trained_here = results["train_seconds"], results.get("this_process_train_seconds")
-    if trained_here is None or trained - trained_here < 1:
-        return f"trained {trained:.0f} s, {here}"
-    return f"trained {trained:.0f} s since the run's first start; this process: trained {trained_here:.0f} s, {here}"
+        return total
+    run, process = results["train_seconds"], results.get("this_process_train_seconds")
+    if process is None or run - process < 1:
+        return f"trained {run:.0f} s, {total}"
+    return f"trained {run:.0f} s since the run's first start; this process: trained {process:.0f} s, {total}"
 
 
-def of_a_task(name: str) -> bool:
-    """Whether this names a figure: val|test/<source>/<task>/<metric>."""
+def is_task_figure(name: str) -> bool:
+    """Whether the name has the form val|test/<source>/<task>/<metric>."""
     return name.count("/") == 3
 
 
-def _print_source(source: str, split: str, figures: dict[tuple[str, str], float]) -> None:
-    rows: dict[str, dict[str, float]] = {"model": {}}
+def _print_source_figures(source: str, split: str, figures: dict[tuple[str, str], float]) -> None:
+    """figures: by task and metric."""
+    rows: dict[str, dict[str, float]] = {"model": {}}  # of the table of recalls
     others: list[tuple[str, str]] = []
     for (task, metric), value in figures.items():
         row = "model" if task == "retrieval" else task.replace("_", " ")
@@ -57,7 +58,7 @@ def _print_source(source: str, split: str, figures: dict[tuple[str, str], float]
     if rows["model"]:
         rows["chance"] = rows.pop("chance")  # the last row
         width = None if on_terminal(stderr=False) else PLAIN_WIDTH
-        show(retrieval_table(rows, title=f"{source}, {split} split, percent"), width=width)
+        print_table(retrieval_table(rows, title=f"{source}, {split} split, percent"), width=width)
     for line in (line for row, line in others if row not in rows):
         print(line)
 
@@ -65,14 +66,14 @@ def _print_source(source: str, split: str, figures: dict[tuple[str, str], float]
 def retrieval_table(
     rows: Mapping[str, Mapping[str, float]], *, title: str = "retrieval", ks: tuple[int, ...] = (1, 5, 10)
 ) -> Table:
-    """rows: name of the row → figures such as `image_to_text_r1`, in percent; a figure that a row lacks is a dash.
+    """rows: name of the row → figures such as `image_to_text_r1`, in percent; a missing figure is shown as a dash.
 
     The highest figure of each column is bold, the row `chance` is dim.
     """
     names = [f"{key}_r{k}" for key, _ in DIRECTIONS for k in ks]
     best = {name: max((row[name] for row in rows.values() if name in row), default=0.0) for name in names}
     columns = [
-        f"{direction}\nR@{k}" if index == 0 else f"\nR@{k}" for _, direction in DIRECTIONS for index, k in enumerate(ks)
+        f"{heading}\nR@{k}" if index == 0 else f"\nR@{k}" for _, heading in DIRECTIONS for index, k in enumerate(ks)
     ]
 
     def cell(label: str, row: Mapping[str, float], name: str) -> Text:
@@ -85,4 +86,4 @@ def retrieval_table(
         [Text(label, style="dim" if label == "chance" else ""), *(cell(label, row, name) for name in names)]
         for label, row in rows.items()
     ]
-    return table(["", *columns], lines, title=title, numbers=columns)
+    return build_table(["", *columns], lines, title=title, numbers=columns)

@@ -21,7 +21,7 @@ _OTHERS = {"size": {"texture", "colour"}, "texture": {"size", "colour"}}  # whic
 
 
 @dataclass(frozen=True, kw_only=True)
-class Blank:
+class SceneBlank:
     """caption[start:end] is the word; `words` are all that would be right, itself included."""
 
     start: int
@@ -30,7 +30,7 @@ class Blank:
     words: tuple[str, ...]
 
 
-def blanks(scene: Scene, caption: Caption) -> list[Blank]:
+def find_blanks(scene: Scene, caption: Caption) -> list[SceneBlank]:
     found, start = [], 0
     for literal, slot, _, _ in string.Formatter().parse(caption.template):
         start += len(literal)
@@ -40,18 +40,18 @@ def blanks(scene: Scene, caption: Caption) -> list[Blank]:
         mention = caption.mentions[int(name)]
         text = str(getattr(mention, part)) if part else str(mention)
         kinds = {"noun": ("shape",), "colour": ("colour",), "": ("number", *KINDS)}.get(part, ())
-        found += [_blank(mention, kind, text, start) for kind in kinds if _decided(scene, mention, kind)]
+        found += [_blank(mention, kind, text, start) for kind in kinds if _is_decided(scene, mention, kind)]
         start += len(text)
     return found
 
 
-def _blank(mention: Mention, kind: str, text: str, start: int) -> Blank:
-    word = _said(mention, kind)
-    place = start + _find(text, word)
-    return Blank(start=place, end=place + len(word), kind=kind, words=tuple(_right(mention, kind)))
+def _blank(mention: Mention, kind: str, text: str, start: int) -> SceneBlank:
+    word = _word_of(mention, kind)
+    place = start + _find_word(text, word)
+    return SceneBlank(start=place, end=place + len(word), kind=kind, words=tuple(_correct_words(mention, kind)))
 
 
-def _said(mention: Mention, kind: str) -> str:
+def _word_of(mention: Mention, kind: str) -> str:
     if kind == "number":
         return NUMBERS[mention.number]
     if kind == "shape":
@@ -59,12 +59,12 @@ def _said(mention: Mention, kind: str) -> str:
     return mention.words.get(kind) or mention.ending.split()[-1]
 
 
-def _find(text: str, word: str) -> int:
+def _find_word(text: str, word: str) -> int:
     """Of a whole word; each stands once in a mention."""
     return f" {text} ".index(f" {word} ")
 
 
-def _right(mention: Mention, kind: str) -> Iterator[str]:
+def _correct_words(mention: Mention, kind: str) -> Iterator[str]:
     if kind == "number":
         yield NUMBERS[mention.number]
         return
@@ -75,7 +75,7 @@ def _right(mention: Mention, kind: str) -> Iterator[str]:
         yield word if kind != "shape" or mention.number == 1 else PLURALS.get(word, word + "s")
 
 
-def _decided(scene: Scene, mention: Mention, kind: str) -> bool:
+def _is_decided(scene: Scene, mention: Mention, kind: str) -> bool:
     if kind == "number":
         return mention.number > 1  # "a" and "an" are no numbers; how many things there are of a sort is in the picture
     if kind not in mention.attributes:

@@ -20,13 +20,13 @@ SHADING = 10.0  # how many levels the background may gain or lose towards a bord
 Points = list[tuple[float, float]]
 
 
-def polar(radii: list[float], start: float = -90.0) -> Points:
+def polar_points(radii: list[float], start: float = -90.0) -> Points:
     """Points at these radii, at equal angles, clockwise on the screen from `start` degrees (-90 is up)."""
     turns = [math.radians(start + 360 * i / len(radii)) for i in range(len(radii))]
     return [(r * math.cos(t), r * math.sin(t)) for r, t in zip(radii, turns, strict=True)]
 
 
-def crescent() -> Points:
+def crescent_outline() -> Points:
     """A disc without a second one, moved to the right: the left arc of the first, then that of the second back."""
     outer = [math.radians(a) for a in range(40, 321, 10)]
     inner = [math.radians(a) for a in range(300, 59, -10)]
@@ -39,7 +39,7 @@ def crescent() -> Points:
     ]
 
 
-def heart() -> Points:
+def heart_outline() -> Points:
     turns = [2 * math.pi * i / 40 for i in range(40)]
     return [
         (
@@ -57,17 +57,17 @@ def outline(shape: str) -> tuple[Points, Points]:
     cross = [(arm, -0.94), (arm, -arm), (0.94, -arm), (0.94, arm), (arm, arm), (arm, 0.94)]
     arrow = [(head, -0.75), (0.95, 0.0), (head, 0.75), (head, 0.28), (-0.95, 0.28), (-0.95, -0.28), (head, -0.28)]
     borders = {
-        "circle": polar([0.95] * 48),
-        "square": polar([1.0] * 4, start=-45.0),
-        "triangle": polar([1.0] * 3),
-        "star": polar([1.0, 0.42] * 5),
+        "circle": polar_points([0.95] * 48),
+        "square": polar_points([1.0] * 4, start=-45.0),
+        "triangle": polar_points([1.0] * 3),
+        "star": polar_points([1.0, 0.42] * 5),
         "cross": cross + [(-x, -y) for x, y in cross],
-        "ring": polar([1.0] * 48),
-        "heart": heart(),
-        "crescent": crescent(),
+        "ring": polar_points([1.0] * 48),
+        "heart": heart_outline(),
+        "crescent": crescent_outline(),
         "arrow": arrow,
     }
-    return borders[shape], polar([0.55] * 36) if shape == "ring" else []
+    return borders[shape], polar_points([0.55] * 36) if shape == "ring" else []
 
 
 def coverage(thing: Thing, size: int) -> tuple[np.ndarray, int, int]:
@@ -90,7 +90,7 @@ def coverage(thing: Thing, size: int) -> tuple[np.ndarray, int, int]:
 
 
 @cache
-def texture(name: str, side: int, step: int) -> np.ndarray:
+def texture_mask(name: str, side: int, step: int) -> np.ndarray:
     """Where the ink of a texture goes, [side, side], made of cells of `step` pixels."""
     rows, columns = (cells // step for cells in np.indices((side, side)))
     if name == "striped":
@@ -118,7 +118,7 @@ def draw_scene(scene: Scene, size: int) -> tuple[np.ndarray, list[np.ndarray]]:
         window = window[: size - top, : size - left]
         rows, columns = slice(top, top + window.shape[0]), slice(left, left + window.shape[1])
         paint = np.broadcast_to(np.asarray(thing.rgb, dtype=np.float32), (*window.shape, 3))
-        inked = texture(thing.texture, max(window.shape), step)[: window.shape[0], : window.shape[1]]
+        inked = texture_mask(thing.texture, max(window.shape), step)[: window.shape[0], : window.shape[1]]
         paint = np.where(inked[:, :, None], (paint + ink) / 2, paint)
         opacity = window[:, :, None] / np.float32(255)
         canvas[rows, columns] += opacity * (paint - canvas[rows, columns])
@@ -134,7 +134,7 @@ def bounding_box(mask: np.ndarray) -> list[int]:
     return [int(columns[0]), int(rows[0]), int(columns[-1] - columns[0] + 1), int(rows[-1] - rows[0] + 1)]
 
 
-def run_lengths(mask: np.ndarray) -> dict[str, Any]:
+def encode_mask_rle(mask: np.ndarray) -> dict[str, Any]:
     """COCO's uncompressed run-length code: lengths of runs down the columns, starting with one of zeros."""
     flat = np.concatenate([[False], mask.ravel(order="F")])
     edges = np.flatnonzero(flat[1:] != flat[:-1])

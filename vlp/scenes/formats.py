@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from itertools import chain, combinations
 from typing import Any
 
-from vlp.scenes.blanks import Blank
+from vlp.scenes.blanks import SceneBlank
 from vlp.scenes.grammar import Caption, Mention
 from vlp.scenes.questions import Question
 from vlp.scenes.scene import SHAPES, Scene, Thing, relations
@@ -28,7 +28,7 @@ CATEGORIES = [{"supercategory": "shape", "id": index + 1, "name": shape} for ind
 
 
 @dataclass(frozen=True, kw_only=True)
-class Record:
+class ImageRecord:
     """Everything written about one image. Ids of annotations are image id × 100 + position, so unique in all splits."""
 
     id: int
@@ -41,18 +41,18 @@ class Record:
     areas: tuple[int, ...]
     captions: tuple[Caption, ...]
     swapped: Caption
-    blanks: tuple[tuple[Blank, ...], ...]  # of each caption
+    blanks: tuple[tuple[SceneBlank, ...], ...]  # of each caption
     questions: tuple[Question, ...]
 
 
-def info(what: str) -> dict[str, Any]:
+def dataset_info(what: str) -> dict[str, Any]:
     return {
         "description": f"vlp scenes: {what}", "url": "", "version": VERSION, "year": 2026, "contributor": "vlp",
         "date_created": "2026/01/01",
     }  # fmt: skip
 
 
-def coco_images(records: Sequence[Record]) -> list[dict[str, Any]]:
+def coco_images(records: Sequence[ImageRecord]) -> list[dict[str, Any]]:
     return [
         {
             "license": 1, "file_name": r.file, "coco_url": f"{r.split}/{r.file}", "height": r.size, "width": r.size,
@@ -62,16 +62,21 @@ def coco_images(records: Sequence[Record]) -> list[dict[str, Any]]:
     ]  # fmt: skip
 
 
-def coco_captions(records: Sequence[Record]) -> dict[str, Any]:
+def coco_captions(records: Sequence[ImageRecord]) -> dict[str, Any]:
     annotations = [
         {"image_id": r.id, "id": r.id * 100 + i, "caption": str(text)}
         for r in records
         for i, text in enumerate(r.captions)
     ]
-    return {"info": info("captions"), "licenses": [LICENCE], "images": coco_images(records), "annotations": annotations}
+    return {
+        "info": dataset_info("captions"),
+        "licenses": [LICENCE],
+        "images": coco_images(records),
+        "annotations": annotations,
+    }
 
 
-def coco_instances(records: Sequence[Record]) -> dict[str, Any]:
+def coco_instances(records: Sequence[ImageRecord]) -> dict[str, Any]:
     annotations = [
         {
             "segmentation": r.masks[i], "area": float(r.areas[i]), "iscrowd": 0, "image_id": r.id,
@@ -80,11 +85,11 @@ def coco_instances(records: Sequence[Record]) -> dict[str, Any]:
         for r in records
         for i, thing in enumerate(r.scene.things)
     ]  # fmt: skip
-    head = {"info": info("instances"), "licenses": [LICENCE], "images": coco_images(records)}
+    head = {"info": dataset_info("instances"), "licenses": [LICENCE], "images": coco_images(records)}
     return head | {"annotations": annotations, "categories": CATEGORIES}
 
 
-def karpathy(records: Sequence[Record]) -> dict[str, Any]:
+def karpathy(records: Sequence[ImageRecord]) -> dict[str, Any]:
     images = []
     for imgid, r in enumerate(records):
         sentences = [
@@ -96,7 +101,7 @@ def karpathy(records: Sequence[Record]) -> dict[str, Any]:
     return {"images": images, "dataset": "coco"}
 
 
-def vqa(records: Sequence[Record], split: str) -> tuple[dict[str, Any], dict[str, Any]]:
+def vqa(records: Sequence[ImageRecord], split: str) -> tuple[dict[str, Any], dict[str, Any]]:
     """VQA v2's questions file and annotations file. All ten annotators agree, for every answer is certain."""
     questions, annotations = [], []
     for r in records:
@@ -110,13 +115,13 @@ def vqa(records: Sequence[Record], split: str) -> tuple[dict[str, Any], dict[str
                 | {"answer_type": question.answer_type}
             )
     head = {
-        "info": info("questions"), "license": {key: LICENCE[key] for key in ("url", "name")}, "data_type": "mscoco",
+        "info": dataset_info("questions"), "license": {key: LICENCE[key] for key in ("url", "name")}, "data_type": "mscoco",
         "data_subtype": split,
     }  # fmt: skip
     return head | {"task_type": "Open-Ended", "questions": questions}, head | {"annotations": annotations}
 
 
-def visual_genome(records: Sequence[Record]) -> dict[str, list[Any]]:
+def visual_genome(records: Sequence[ImageRecord]) -> dict[str, list[Any]]:
     """The six files of Visual Genome v1.2, by name."""
     return {
         "image_data": [
@@ -146,13 +151,13 @@ def visual_genome(records: Sequence[Record]) -> dict[str, list[Any]]:
     }
 
 
-def genome_object(r: Record, thing: Thing) -> dict[str, Any]:
+def genome_object(r: ImageRecord, thing: Thing) -> dict[str, Any]:
     index = r.scene.things.index(thing)
     x, y, w, h = r.boxes[index]
     return {"synsets": [], "h": h, "object_id": r.id * 100 + index, "names": [thing.shape], "w": w, "y": y, "x": x}
 
 
-def genome_relationships(r: Record) -> list[dict[str, Any]]:
+def genome_relationships(r: ImageRecord) -> list[dict[str, Any]]:
     """Every relation that holds between two things, both ways."""
     found: list[dict[str, Any]] = []
     for first in r.scene.things:
@@ -173,7 +178,7 @@ def genome_relationships(r: Record) -> list[dict[str, Any]]:
     return found
 
 
-def genome_regions(r: Record) -> list[dict[str, Any]]:
+def genome_regions(r: ImageRecord) -> list[dict[str, Any]]:
     """One region for each thing, and one for each relation of its first thing."""
     regions = []
     phrases = [(full_name(thing), r.boxes[i]) for i, thing in enumerate(r.scene.things)]
@@ -199,11 +204,11 @@ def genome_regions(r: Record) -> list[dict[str, Any]]:
 
 
 def full_name(thing: Thing) -> str:
-    said = {name: getattr(thing, name) for name in ("size", "texture", "colour", "shape")}
-    return str(Mention(number=1, attributes=said, words=said))
+    wordings = {name: getattr(thing, name) for name in ("size", "texture", "colour", "shape")}
+    return str(Mention(number=1, attributes=wordings, words=wordings))
 
 
-def genome_questions(r: Record) -> list[dict[str, Any]]:
+def genome_questions(r: ImageRecord) -> list[dict[str, Any]]:
     """Answers as Visual Genome writes them: a capital and a full stop. It has no yes/no questions."""
     return [
         {
@@ -215,7 +220,7 @@ def genome_questions(r: Record) -> list[dict[str, Any]]:
     ]  # fmt: skip
 
 
-def flickr(records: Sequence[Record]) -> dict[str, str]:
+def flickr(records: Sequence[ImageRecord]) -> dict[str, str]:
     """Flickr8k's caption file and its lists; restval is listed as training, as it has no list of its own."""
     lines = [f"{r.split}/{r.file}#{i}\t{text}\n" for r in records for i, text in enumerate(r.captions)]
     files = {"Flickr8k.token.txt": "".join(lines)}
@@ -226,7 +231,7 @@ def flickr(records: Sequence[Record]) -> dict[str, str]:
     return files
 
 
-def sugarcrepe(records: Sequence[Record]) -> dict[str, dict[str, str]]:
+def sugarcrepe(records: Sequence[ImageRecord]) -> dict[str, dict[str, str]]:
     """Each image's first caption beside the same with the colours of two things exchanged, which is false."""
     return {
         str(i): {"filename": r.file, "caption": str(r.captions[0]), "negative_caption": str(r.swapped)}
@@ -234,12 +239,12 @@ def sugarcrepe(records: Sequence[Record]) -> dict[str, dict[str, str]]:
     }
 
 
-def cloze(records: Sequence[Record]) -> dict[str, list[list[dict[str, Any]]]]:
+def cloze(records: Sequence[ImageRecord]) -> dict[str, list[list[dict[str, Any]]]]:
     """By file name, for each caption the words that the picture decides. A layout of our own, as no data set has such."""
     return {r.file: [[vars(blank) for blank in of_caption] for of_caption in r.blanks] for r in records}
 
 
-def also_true(records: Sequence[Record]) -> dict[str, list[list[int]]]:
+def also_true(records: Sequence[ImageRecord]) -> dict[str, list[list[int]]]:
     """By file name, for each caption the ids of the other pictures among these that it is true of: no negatives for it."""
     showing: dict[tuple[tuple[tuple[str, str], ...], int], set[int]] = defaultdict(
         set

@@ -25,11 +25,11 @@ import numpy as np
 from PIL import Image
 
 from vlp.scenes import formats
-from vlp.scenes.blanks import blanks
-from vlp.scenes.draw import bounding_box, draw_scene, run_lengths
-from vlp.scenes.formats import SPLITS, Record
-from vlp.scenes.grammar import captions, swapped
-from vlp.scenes.questions import questions
+from vlp.scenes.blanks import find_blanks
+from vlp.scenes.draw import bounding_box, draw_scene, encode_mask_rle
+from vlp.scenes.formats import SPLITS, ImageRecord
+from vlp.scenes.grammar import swap_colours, write_captions
+from vlp.scenes.questions import write_questions
 from vlp.scenes.scene import sample_scene
 from vlp.system.errors import UserError
 
@@ -53,12 +53,12 @@ def generate(out: Path, *, images: int | Mapping[str, int], size: int = 64, seed
         )
     if is_complete(out, images=counts, size=size, seed=seed):
         return
-    refuse_other(out)
+    refuse_other_files(out)
     out.parent.mkdir(parents=True, exist_ok=True)
     part = out.with_name(f".{out.name}.{os.getpid()}.part")
     shutil.rmtree(part, ignore_errors=True)
     try:
-        write(part, counts=counts, size=size, seed=seed)
+        write_scenes(part, counts=counts, size=size, seed=seed)
         if out.is_dir() and not any(out.iterdir()):
             out.rmdir()
         try:
@@ -96,7 +96,7 @@ def split_counts(images: int | Mapping[str, int]) -> dict[str, int]:
     return {split: images[split] for split in SPLITS if split in images}
 
 
-def refuse_other(out: Path) -> None:
+def refuse_other_files(out: Path) -> None:
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise FileExistsError(
             f"{out} holds something other than the wanted scenes (another size, seed, number or version, or files "
@@ -104,7 +104,7 @@ def refuse_other(out: Path) -> None:
         )
 
 
-def write(root: Path, *, counts: Mapping[str, int], size: int, seed: int) -> None:
+def write_scenes(root: Path, *, counts: Mapping[str, int], size: int, seed: int) -> None:
     digests: dict[str, str] = {}
 
     def save(name: str, content: Any) -> None:
@@ -114,13 +114,13 @@ def write(root: Path, *, counts: Mapping[str, int], size: int, seed: int) -> Non
         path.write_text(text, encoding="utf-8")
         digests[name] = hashlib.sha256(text.encode()).hexdigest()
 
-    records: list[Record] = []
+    records: list[ImageRecord] = []
     pixels = hashlib.sha256()
     for split, count in counts.items():
         (root / split).mkdir(parents=True)
         drawn = []
         for index in range(count):
-            record, image = describe(seed=seed, split=split, index=index, size=size)
+            record, image = describe_scene(seed=seed, split=split, index=index, size=size)
             pixels.update(image.tobytes())
             Image.fromarray(image).save(root / split / record.file, compress_level=1)
             drawn.append(record)
@@ -152,20 +152,20 @@ def write(root: Path, *, counts: Mapping[str, int], size: int, seed: int) -> Non
     (root / "manifest.json").write_text(json.dumps(manifest, indent=1))
 
 
-def describe(*, seed: int, split: str, index: int, size: int) -> tuple[Record, np.ndarray]:
+def describe_scene(*, seed: int, split: str, index: int, size: int) -> tuple[ImageRecord, np.ndarray]:
     """One scene with all that is said about it, and its pixels uint8 [size, size, 3]."""
     scene = sample_scene(seed=seed, split=split, index=index)
     image, masks = draw_scene(scene, size)
     rng = random.Random(f"{seed}/{split}/{index}/words")
-    texts = captions(rng, scene)
-    negative = swapped(scene, texts[0])
+    texts = write_captions(rng, scene)
+    negative = swap_colours(scene, texts[0])
     assert negative is not None, "the first two groups differ in colour and in shape, so exchanging colours is false"
     number = SPLITS.index(split) * 10_000_000 + index + 1
-    record = Record(
+    record = ImageRecord(
         id=number, split=split, file=f"COCO_{split}_{number:012d}.png", size=size, scene=scene,
-        boxes=tuple(bounding_box(mask) for mask in masks), masks=tuple(run_lengths(mask) for mask in masks),
+        boxes=tuple(bounding_box(mask) for mask in masks), masks=tuple(encode_mask_rle(mask) for mask in masks),
         areas=tuple(int(mask.sum()) for mask in masks), captions=tuple(texts), swapped=negative,
-        blanks=tuple(tuple(blanks(scene, text)) for text in texts),
-        questions=tuple(questions(rng, scene)),
+        blanks=tuple(tuple(find_blanks(scene, text)) for text in texts),
+        questions=tuple(write_questions(rng, scene)),
     )  # fmt: skip
     return record, image

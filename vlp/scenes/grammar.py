@@ -10,7 +10,7 @@ import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from vlp.scenes.scene import NUMBERS, Scene, relations, side
+from vlp.scenes.scene import NUMBERS, Scene, relations, side_of
 
 PLURALS = {"cross": "crosses", "box": "boxes"}
 SYNONYMS = {
@@ -68,9 +68,9 @@ class Mention:
         return "s" if self.number == 1 else ""
 
     def __str__(self) -> str:
-        said = [self.words[name] for name in ("size", "texture", "colour") if name in self.words] + [self.noun]
-        article = "an" if said[0][0] in "aeiou" else "a"
-        return " ".join([article if self.number == 1 else NUMBERS[self.number], *said]) + self.ending
+        named = [self.words[name] for name in ("size", "texture", "colour") if name in self.words] + [self.noun]
+        article = "an" if named[0][0] in "aeiou" else "a"
+        return " ".join([article if self.number == 1 else NUMBERS[self.number], *named]) + self.ending
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,23 +102,23 @@ class Caption:
             return False
         if self.form.relation and self.form.relation not in relations(groups[0], groups[1]):
             return False
-        return all(said in ("", found) for said, found in zip(self.form.place, side(groups[0]), strict=True))
+        return all(named in ("", found) for named, found in zip(self.form.place, side_of(groups[0]), strict=True))
 
 
 def mention(rng: random.Random, scene: Scene, group: int, *, colour: bool | None = None) -> Mention:
     """Some of a group's attributes in words of its own choice; `colour` is said where the rest would be ambiguous."""
     things = scene.groups[group]
     thing = things[0]
-    said = {"shape"}
+    named = {"shape"}
     if colour or (colour is None and rng.random() < 0.9):
-        said.add("colour")
+        named.add("colour")
     if rng.random() < (0.2 if thing.texture == "plain" else 0.5):
-        said.add("texture")
+        named.add("texture")
     if rng.random() < 0.45:
-        said.add("size")
-    if len(scene.matching(**{name: getattr(thing, name) for name in said})) > len(things):
-        said.add("colour")
-    attributes = {name: getattr(thing, name) for name in sorted(said)}
+        named.add("size")
+    if len(scene.matching(**{name: getattr(thing, name) for name in named})) > len(things):
+        named.add("colour")
+    attributes = {name: getattr(thing, name) for name in sorted(named)}
     words = {name: rng.choice(SYNONYMS.get(word, (word,))) for name, word in attributes.items()}
     ending = ""
     if attributes.get("texture", "plain") != "plain" and rng.random() < 0.4:
@@ -127,7 +127,7 @@ def mention(rng: random.Random, scene: Scene, group: int, *, colour: bool | None
     return Mention(number=len(things), attributes=attributes, words=words, ending=ending)
 
 
-def spatial(rng: random.Random, scene: Scene, groups: Sequence[int]) -> Form:
+def spatial_form(rng: random.Random, scene: Scene, groups: Sequence[int]) -> Form:
     names = relations(scene.groups[groups[0]], scene.groups[groups[1]])
     if not names:
         return Form(template="")
@@ -142,14 +142,14 @@ def spatial(rng: random.Random, scene: Scene, groups: Sequence[int]) -> Form:
     return Form(template=rng.choice(forms), relation=relation)
 
 
-def listing(rng: random.Random, scene: Scene, groups: Sequence[int]) -> Form:
+def listing_form(rng: random.Random, scene: Scene, groups: Sequence[int]) -> Form:
     slots = [f"{{{index}}}" for index in range(len(groups))]
     names = f"{', '.join(slots[:-1])} and {slots[-1]}"
     opening = rng.choice(("there {0.be} ", "a picture of ", "an image with ", "we see "))
     return Form(template=opening + names)
 
 
-def counting(rng: random.Random, scene: Scene, groups: Sequence[int]) -> Form:
+def counting_form(rng: random.Random, scene: Scene, groups: Sequence[int]) -> Form:
     total = len(scene.things)
     link = "," if len(groups) == len(scene.groups) == 2 else rng.choice((", including", ", among them"))
     forms = (
@@ -159,8 +159,8 @@ def counting(rng: random.Random, scene: Scene, groups: Sequence[int]) -> Form:
     return Form(template=rng.choice(forms), total=total)
 
 
-def placing(rng: random.Random, scene: Scene, groups: Sequence[int]) -> Form:
-    place = side(scene.groups[groups[0]])
+def placing_form(rng: random.Random, scene: Scene, groups: Sequence[int]) -> Form:
+    place = side_of(scene.groups[groups[0]])
     where = [word for word in place if word]
     if not where:
         return Form(template="")
@@ -169,7 +169,7 @@ def placing(rng: random.Random, scene: Scene, groups: Sequence[int]) -> Form:
     return Form(template=rng.choice(forms), place=place)
 
 
-def telling(rng: random.Random, scene: Scene, groups: Sequence[int]) -> Form:
+def telling_form(rng: random.Random, scene: Scene, groups: Sequence[int]) -> Form:
     """As in "the circle is red", where no other group has the same shape."""
     if any(len(scene.matching(shape=scene.groups[group][0].shape)) > len(scene.groups[group]) for group in groups[:2]):
         return Form(template="")
@@ -178,19 +178,19 @@ def telling(rng: random.Random, scene: Scene, groups: Sequence[int]) -> Form:
 
 
 Write = Callable[[random.Random, Scene, Sequence[int]], Form]
-FORMS: tuple[Write, ...] = (spatial, listing, counting, placing, telling)
+FORMS: tuple[Write, ...] = (spatial_form, listing_form, counting_form, placing_form, telling_form)
 
 
-def caption(rng: random.Random, scene: Scene, *, form: Write, groups: list[int], colours: bool) -> Caption:
+def write_caption(rng: random.Random, scene: Scene, *, form: Write, groups: list[int], colours: bool) -> Caption:
     """One caption about these groups; where the form does not fit the scene, a list of them."""
     written = form(rng, scene, groups)
-    written = written if written.template else listing(rng, scene, groups)
+    written = written if written.template else listing_form(rng, scene, groups)
     template = written.template
-    if form is telling and template.startswith("the"):
+    if form is telling_form and template.startswith("the"):
         colours = True
     mentions = tuple(mention(rng, scene, group, colour=True if colours else None) for group in groups)
-    if form is telling and template.startswith("the {"):  # which says nothing else of them
-        mentions = tuple(told(one) for one in mentions)
+    if form is telling_form and template.startswith("the {"):  # which says nothing else of them
+        mentions = tuple(mention_colour_and_shape(one) for one in mentions)
     text = Caption(template=template, mentions=mentions, form=written)
     if rng.random() < 0.25 or len(str(text).split()) < 7:
         ground = rng.choice(GROUNDS).format(scene.background)
@@ -200,17 +200,17 @@ def caption(rng: random.Random, scene: Scene, *, form: Write, groups: list[int],
     return text
 
 
-def told(one: Mention) -> Mention:
-    said = ("colour", "shape")
+def mention_colour_and_shape(one: Mention) -> Mention:
+    named = ("colour", "shape")
     return replace(
         one,
-        attributes={name: one.attributes[name] for name in said},
-        words={name: one.words[name] for name in said},
+        attributes={name: one.attributes[name] for name in named},
+        words={name: one.words[name] for name in named},
         ending="",
     )
 
 
-def captions(rng: random.Random, scene: Scene, count: int = 5) -> list[Caption]:
+def write_captions(rng: random.Random, scene: Scene, count: int = 5) -> list[Caption]:
     """The first one names the colours of the first two groups, which differ, so that it can be made false by a swap."""
     forms = list(FORMS) * (count // len(FORMS) + 1)
     rng.shuffle(forms)
@@ -220,12 +220,12 @@ def captions(rng: random.Random, scene: Scene, count: int = 5) -> list[Caption]:
         if not written:
             groups = rng.sample((0, 1), 2)
         else:
-            groups = rng.sample(range(len(scene.groups)), len(scene.groups) if form is listing else 2)
-        written.append(caption(rng, scene, form=form, groups=groups, colours=not written))
+            groups = rng.sample(range(len(scene.groups)), len(scene.groups) if form is listing_form else 2)
+        written.append(write_caption(rng, scene, form=form, groups=groups, colours=not written))
     return written
 
 
-def swapped(scene: Scene, text: Caption) -> Caption | None:
+def swap_colours(scene: Scene, text: Caption) -> Caption | None:
     """The caption with the colours of its first two mentions exchanged, if that is certainly false of the scene.
 
     It is when one of the two is then said to exist in a number in which it does not.

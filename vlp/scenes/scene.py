@@ -95,7 +95,7 @@ def relations(first: Iterable[Thing], second: Iterable[Thing]) -> list[str]:
     return [name for name in RELATIONS if min(gaps[name]) > 0]
 
 
-def side(things: Sequence[Thing]) -> tuple[str, str]:
+def side_of(things: Sequence[Thing]) -> tuple[str, str]:
     """Where all of them are: ("top" | "bottom" | "", "left" | "right" | ""), empty when not clearly on one side."""
     vertical = "top" if max(t.y for t in things) < 0.44 else "bottom" if min(t.y for t in things) > 0.56 else ""
     horizontal = "left" if max(t.x for t in things) < 0.44 else "right" if min(t.x for t in things) > 0.56 else ""
@@ -108,36 +108,36 @@ def sample_colour(rng: random.Random, ranges: Ranges) -> Colour:
     return round(255 * red), round(255 * green), round(255 * blue)
 
 
-def draw(rng: random.Random, shares: Mapping[str, float]) -> str:
+def sample_word(rng: random.Random, shares: Mapping[str, float]) -> str:
     return rng.choices(list(shares), list(shares.values()))[0]
 
 
-def draw_two(rng: random.Random, shares: Mapping[str, float]) -> tuple[str, str]:
+def sample_two_words(rng: random.Random, shares: Mapping[str, float]) -> tuple[str, str]:
     """Two different ones."""
-    first = second = draw(rng, shares)
+    first = second = sample_word(rng, shares)
     while second == first:
-        second = draw(rng, shares)
+        second = sample_word(rng, shares)
     return first, second
 
 
 def sample_kinds(rng: random.Random) -> list[tuple[str, str, str, str, int]]:
     """Shape, colour, texture, size and count of two or three groups; the first two differ in shape and in colour."""
-    looks = list(zip(draw_two(rng, SHAPES), draw_two(rng, COLOUR_SHARE), strict=True))
+    looks = list(zip(sample_two_words(rng, SHAPES), sample_two_words(rng, COLOUR_SHARE), strict=True))
     if rng.random() < 0.25:
         third = looks[0]
         while third in looks:
-            third = (draw(rng, SHAPES), draw(rng, COLOUR_SHARE))
+            third = (sample_word(rng, SHAPES), sample_word(rng, COLOUR_SHARE))
         looks.append(third)
     counts = [rng.choices((1, 2, 3), (0.86, 0.1, 0.04))[0] for _ in looks]
     while sum(counts) > 4:
         counts[counts.index(max(counts))] -= 1
     return [
-        (shape, colour, draw(rng, TEXTURES), rng.choice(list(SIZES)), count)
+        (shape, colour, sample_word(rng, TEXTURES), rng.choice(list(SIZES)), count)
         for (shape, colour), count in zip(looks, counts, strict=True)
     ]
 
 
-def place(rng: random.Random, radii: Sequence[float]) -> list[tuple[float, float]] | None:
+def place_centres(rng: random.Random, radii: Sequence[float]) -> list[tuple[float, float]] | None:
     """A centre for each radius such that no two squares touch; None when they did not fit."""
     placed: list[tuple[float, float, float]] = []
     for radius in radii:
@@ -159,7 +159,7 @@ def sample_scene(*, seed: int, split: str, index: int) -> Scene:
     while centres is None:
         kinds = sample_kinds(rng)
         radii = [rng.uniform(*SIZES[size]) for *_, size, count in kinds for _ in range(count)]
-        centres = place(rng, radii)
+        centres = place_centres(rng, radii)
     spots = iter(zip(centres, radii, strict=True))
     things = []
     for group, (shape, colour, texture, size, count) in enumerate(kinds):

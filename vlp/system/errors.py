@@ -1,4 +1,4 @@
-"""Errors that are somebody's to correct, told from defects by their type.
+"""Errors that are somebody's to correct, distinguished from defects by their type.
 
 Entry points print a UserError as one sentence and exit with 2; so they do with an OSError, whose own text says which file or
 device failed (not a lost connection, which may pass). Every other exception is a defect and keeps its traceback.

@@ -32,7 +32,7 @@ _visits: Counter[str] = Counter()
 
 
 @cache
-def planned(text: str) -> tuple[dict[str, str], ...]:
+def planned_faults(text: str) -> tuple[dict[str, str], ...]:
     """The faults of VLP_FAULTS.  Raises UserError on what it does not know."""
     faults = []
     for part in filter(None, text.split(";")):
@@ -54,21 +54,21 @@ def inject(site: str, *, step: int | None = None, rank: int | None = None) -> bo
     _visits[site] += 1
     rank = local_rank() if rank is None else rank
     here = {"step": step, "rank": rank, "count": _visits[site]}
-    for fault in planned(text):
-        wanted = {key: int(fault[key]) for key in here if key in fault}
-        if fault["site"] != site or any(here[key] != value for key, value in wanted.items()):
+    for fault in planned_faults(text):
+        conditions = {key: int(fault[key]) for key in here if key in fault}
+        if fault["site"] != site or any(here[key] != value for key, value in conditions.items()):
             continue
         if "once" in fault:
             try:
                 Path(fault["once"]).open("x").close()
             except FileExistsError:
                 continue
-        if _strike(fault["kind"]):
+        if _inject_fault(fault["kind"]):
             return True
     return False
 
 
-def _strike(kind: str) -> bool:
+def _inject_fault(kind: str) -> bool:
     if kind.startswith("sig"):
         os.kill(os.getpid(), getattr(signal, kind.upper()))
     elif kind == "raise":

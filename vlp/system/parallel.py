@@ -32,8 +32,8 @@ def parallel_map(function: Callable[[A], B], items: Sequence[A], *, workers: int
         return
     chunks = [items[start : start + CHUNK] for start in range(0, len(items), CHUNK)]
     with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
-        yield from chain.from_iterable(pool.map(partial(_each, function), chunks))
+        yield from chain.from_iterable(pool.map(partial(_apply_to_each, function), chunks))
 
 
-def _each(function: Callable[[A], B], items: Sequence[A]) -> list[B]:
+def _apply_to_each(function: Callable[[A], B], items: Sequence[A]) -> list[B]:
     return [function(item) for item in items]

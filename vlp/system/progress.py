@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, ProgressColumn, TaskID, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bars
 
-LINE_EVERY = 10.0  # seconds
+SECONDS_BETWEEN_LINES = 10.0  # seconds
 
 
 def on_terminal(*, stderr: bool = True) -> bool:
@@ -18,7 +18,7 @@ def on_terminal(*, stderr: bool = True) -> bool:
     return Console(stderr=stderr).is_terminal
 
 
-def bars(*columns: ProgressColumn, console: Console | None = None) -> Bars:
+def progress_bars(*columns: ProgressColumn, console: Console | None = None) -> Bars:
     """Bars on stderr: what, the bar, the given columns, the time left. Finished bars leave no line behind."""
     what = TextColumn("{task.description}", markup=False)
     return Bars(
@@ -36,10 +36,10 @@ class Progress:
     as on the ranks of a job but the first.
     """
 
-    def __init__(self, unit: str, *, line_every: float = LINE_EVERY, show: bool = True) -> None:
+    def __init__(self, unit: str, *, line_every: float = SECONDS_BETWEEN_LINES, show: bool = True) -> None:
         self.unit, self.line_every, self.visible = unit, line_every, show
         columns = MofNCompleteColumn(), TextColumn(unit, markup=False)
-        self._bars = bars(*columns) if show and on_terminal() else None
+        self._bars = progress_bars(*columns) if show and on_terminal() else None
         self._tasks: dict[str, TaskID] = {}
         self._last = self._began = time.monotonic()
 

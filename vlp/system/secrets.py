@@ -24,17 +24,17 @@ SECRET_VARIABLE = re.compile(r"\boc\.env:[^}]*(token|key|secret|password)", re.I
 _NAME = re.compile(r"token|key|secret|passw(or)?d|credential", re.I)
 _REFERENCE = re.compile(r"\boc\.env:\s*([\w.]+)")
 _WITHIN = re.compile(r"""[\w']*?(\w+)["']?\s*:\s*("[^"]*"|'[^']*'|[^,{}\[\]\s]+)""")
-SHORTEST = 6  # characters; a shorter value (a flag, a number) stands in too many texts that are no secret
+MIN_SECRET_LENGTH = 6  # characters; a shorter value (a flag, a number) stands in too many texts that are no secret
 
 
-def values(config: Path) -> list[str]:
+def known_secrets(config: Path) -> list[str]:
     """The secrets that this process knows, the longest first, as one may hold another."""
     try:
         named = set(_REFERENCE.findall(config.read_text(encoding="utf-8")))
     except OSError:
         named = set()
     found = {value for name, value in os.environ.items() if _NAME.search(name) or name in named}
-    return sorted((value for value in found if len(value) >= SHORTEST), key=len, reverse=True)
+    return sorted((value for value in found if len(value) >= MIN_SECRET_LENGTH), key=len, reverse=True)
 
 
 def secrets_in_overrides(lines: Iterable[str]) -> list[str]:

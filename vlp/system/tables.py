@@ -11,7 +11,7 @@ from rich.text import Text
 PLAIN_WIDTH = 110  # columns, for tables whose lines must not wrap where there is no terminal
 
 
-def table(
+def build_table(
     columns: Sequence[str],
     rows: Iterable[Sequence[str | Text]],
     *,
@@ -32,7 +32,7 @@ def table(
     return made
 
 
-def show(*tables: Table, width: int | None = None) -> None:
+def print_table(*tables: Table, width: int | None = None) -> None:
     """Print on stdout.  width: in columns; None = of the terminal."""
     console = Console(width=width)
     for one in tables:

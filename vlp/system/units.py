@@ -23,5 +23,5 @@ def readable_duration(seconds: int | float) -> str:
 def printable(text: str, width: int | None = None) -> str:
     r"""What could move the cursor, colour the screen or turn the writing direction is shown as \x1b, \u202e, …; cut to a
     width in characters."""
-    shown = "".join(c if c.isprintable() or c in _JOINERS else ascii(c)[1:-1] for c in text)
-    return shown if width is None or len(shown) <= width else shown[: width - 1] + "…"
+    escaped = "".join(c if c.isprintable() or c in _JOINERS else ascii(c)[1:-1] for c in text)
+    return escaped if width is None or len(escaped) <= width else escaped[: width - 1] + "…"

@@ -1,41 +1,50 @@
-"""What a task is: an objective that can also be measured, over one source of evaluation data at a time."""
+"""What a task is: an objective that can also be measured, on one source of evaluation data at a time."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from vlp import distributed
 from vlp.models.vlm import VisionLanguageModel
-from vlp.objectives.base import Objective
-from vlp.structures import Batch, Features
+from vlp.objectives.base import Objective, classification_loss, linear_warmup
+from vlp.structures import Batch, Features, Loss, Momentum, require
+from vlp.system.errors import UserError
 
 
 class Task(Objective):
-    """`reset` and `prepare` with the model in evaluation mode, `update` on every batch of this rank's share, then `compute` on
-    all ranks together.
+    """To measure: `reset` and `prepare` with the model in evaluation mode, `update` on every batch of this rank's share, then
+    `compute` on all ranks together.
 
     weight 0 (the default) = only measured.
     """
 
-    split = "val"  # or "test": of what is measured, known in `prepare`
-    images = 1  # of a sample that `predict` is asked about
+    split = "val"  # or "test": what is measured, set before `prepare`
+    images = 1  # of a sample that `predict` takes
     predict_heads: tuple[str, ...] = ()  # other objectives whose heads `predict` uses, found in `linked`
 
     def __init__(self, *, weight: float | list[list[float]] = 0.0, sources: Sequence[str] | None = None) -> None:
         super().__init__(weight=weight, sources=sources)
+        self._figures: dict[str, object] = {}  # set by `compute`
 
     def reset(self) -> None:
-        """Forgets everything; called before each source."""
+        """Clears the state of the measurement; called before each source."""
 
     def update(self, model: VisionLanguageModel, batch: Batch, features: Features) -> None:
         raise NotImplementedError
 
     def compute(self, model: VisionLanguageModel) -> dict[str, float]:
-        """Final figures by name, the same on every rank. Recalls and accuracies are in percent."""
+        """Figures by name, the same on every rank. Recalls and accuracies are in percent."""
         raise NotImplementedError
 
     def lacking(self, data: Any) -> str | None:
-        """What `predict` needs that neither the task nor the data has, as options of `vlp predict`; None = nothing."""
+        """What `predict` still needs, as options of `vlp predict` to type; None = nothing."""
         return None
 
     def predict(self, model: VisionLanguageModel, batch: Batch) -> list[dict[str, object]]:
@@ -43,5 +52,66 @@ class Task(Objective):
         raise NotImplementedError
 
     def figures(self) -> dict[str, object]:
-        """Material for pictures after `compute` (embeddings, rankings), on the CPU; empty where there is none."""
-        return {}
+        """Data for pictures after `compute` (embeddings, rankings), on the CPU; empty for a task without pictures."""
+        return self._figures
+
+
+def write_results(path: Path | None, records: Sequence[dict[str, object]]) -> None:
+    """The records as one JSON list, written by rank 0; None = no file."""
+    if path is not None and distributed.rank() == 0:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(records))
+
+
+class ClassificationTask(Task):
+    """One class for each image (or pair of images) and sentence, which is the batch's `question`, so that no objective takes it
+    for a caption. Subclasses set the attributes below and define `head_logits`. A label of -1 is unknown and ignored.
+    distillation: α of the momentum model's soft targets, reached linearly over the first `distillation_warmup` steps.
+    """
+
+    requires = ("image", "question", "label")
+    needs = ("vision", "text", "fusion")
+    head: nn.Sequential
+    num_classes: int
+    distillation: float
+    distillation_warmup: int
+
+    def head_logits(
+        self, model: VisionLanguageModel, head: nn.Sequential, batch: Batch, features: Features | Momentum | None
+    ) -> Float[Tensor, "b c"]:
+        """Of the given model and head, trained or momentum; `features` are that model's."""
+        raise NotImplementedError
+
+    def logits(
+        self, model: VisionLanguageModel, batch: Batch, features: Features | None = None
+    ) -> Float[Tensor, "b c"]:
+        return self.head_logits(model, self.head, batch, features)
+
+    def forward(self, model: VisionLanguageModel, batch: Batch, features: Features) -> Loss:
+        label, soft_targets = require(batch.label), None
+        known = label >= 0
+        if self.distillation:
+            momentum = require(features.momentum)
+            with torch.no_grad():
+                momentum_logits = self.head_logits(
+                    momentum.copy_of(model), momentum.copy_of(self.head), batch, momentum
+                )
+                soft_targets = momentum_logits.softmax(1)[known]
+        alpha = linear_warmup(self.distillation, features.step, self.distillation_warmup)
+        return classification_loss(self.logits(model, batch, features)[known], label[known], soft_targets, alpha)
+
+    def reset(self) -> None:
+        self._correct, self._count = 0, 0
+
+    @torch.no_grad()
+    def update(self, model: VisionLanguageModel, batch: Batch, features: Features) -> None:
+        label = require(batch.label)
+        self._correct += int((self.logits(model, batch, features).argmax(1) == label).sum())  # never -1
+        self._count += int((label >= 0).sum())
+
+    def compute(self, model: VisionLanguageModel) -> dict[str, float]:
+        device = next(self.parameters()).device
+        correct, count = distributed.sum_over_ranks(torch.tensor([self._correct, self._count], device=device)).tolist()
+        if not count:
+            raise UserError(f"{type(self).__name__}: no sample has a known label; leave the task out of task=[…]")
+        return {"accuracy": 100 * correct / count, "chance": 100 / self.num_classes}

@@ -1,7 +1,7 @@
-"""Compositional choice (SugarCrepe, Hsieh et al. 2023, arXiv 2306.14610): does the right text beat its hard negatives?
+"""Compositional choice (SugarCrepe, Hsieh et al. 2023, arXiv 2306.14610): does the true text beat its hard negatives?
 
-The share of samples whose right text has the highest cosine with the image among its choices; n texts that tie for the
-highest place share the credit, so a model that cannot tell them apart scores chance.
+The share of samples whose true text has the highest cosine with the image among its choices; n texts that tie for the
+highest cosine share the credit, so a model that gives all of them one score has the accuracy of chance.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from vlp import distributed
-from vlp.metrics.recall import count_ties, exact, expected_hit
+from vlp.metrics.recall import count_ties, expected_hit, to_exact_integers
 from vlp.models.equal_inputs import EmbeddingStore, content_keys, first_equal
 from vlp.models.gallery import scoring_device
 from vlp.models.vlm import VisionLanguageModel
-from vlp.structures import Batch, Features
+from vlp.structures import Batch, Features, require
 from vlp.system.errors import UserError
 from vlp.tasks.base import Task
 
@@ -38,14 +38,13 @@ class Compositionality(Task):
     def update(self, model: VisionLanguageModel, batch: Batch, features: Features) -> None:
         if features.image_embed is None or batch.choices is None or batch.label is None:
             raise UserError("compositionality needs image_embed in the features, and choices and label in the batch")
-        assert batch.image is not None
         real = batch.choices.mask.any(-1)
         known, positions = batch.label >= 0, torch.arange(real.shape[1], device=real.device)
-        right = positions == batch.label[:, None]
-        if bool((right & ~real)[known].any()) or bool((batch.label >= real.shape[1]).any()):
-            raise UserError("the label of a sample points past its choices; see its row in the data set's annotations")
+        labelled = positions == batch.label[:, None]
+        if bool((labelled & ~real)[known].any()) or bool((batch.label >= real.shape[1]).any()):
+            raise UserError("a sample's label is beyond its last choice: correct its row in the annotations")
         texts = batch.choices.real_rows()[0]
-        self._images.add(features.image_embed, batch.image)
+        self._images.add(features.image_embed, require(batch.image))
         self._texts.add(model.embed_text(model.encode_text(texts)), texts)
         self._counts.append(real.sum(1).cpu())
         self._label.append(batch.label.cpu())
@@ -60,7 +59,7 @@ class Compositionality(Task):
         real = torch.arange(int(counts.max()) if len(counts) else 0) < counts[:, None]
         known = label >= 0
         if not bool(known.any()):
-            raise UserError("compositionality saw no sample with a known right choice")
+            raise UserError("compositionality: no sample has a known label; leave the task out of task=[…]")
         scores = choice_scores(images, texts, real.to(device)).cpu()[known]
         ties = count_ties(scores, F.one_hot(label[known], scores.shape[1]).bool())
         return {
@@ -78,19 +77,19 @@ class Compositionality(Task):
         text_embed = model.embed_text(model.encode_text(texts))[first_equal(content_keys(texts))]
         scores = choice_scores(model.embed_image(model.encode_image(batch.image)), text_embed, real)
         return [
-            {"sample": sample, "scores": row[kept].tolist(), "choice": int(row.argmax())}
-            for sample, row, kept in zip(batch.sample.tolist(), scores, real, strict=True)
+            {"sample": sample, "scores": row[is_real].tolist(), "choice": int(row.argmax())}
+            for sample, row, is_real in zip(batch.sample.tolist(), scores, real, strict=True)
         ]
 
 
 def choice_scores(
     image_embed: Float[Tensor, "b e"], text_embed: Float[Tensor, "r e"], real: Bool[Tensor, "b k"]
 ) -> Float[Tensor, "b k"]:
-    """Cosines of each image with its own choices, in float64; −∞ where there is no choice.
+    """Cosines of each image with its own choices, in float64; −∞ where `real` is false.
 
-    text_embed: of the real choices, one image's after another's; of unit length, as the images'.
+    text_embed: of the real choices, ordered by image. All embeddings have unit length.
     """
-    image, text = exact(image_embed, text_embed)
+    image, text = to_exact_integers(image_embed, text_embed)
     scores = torch.full(real.shape, -math.inf, dtype=torch.float64, device=text.device)
     scores[real] = reduce(image[real.nonzero()[:, 0]] * text, "r e -> r", "sum") * 2.0**-52
     return scores

@@ -1,11 +1,10 @@
-"""Image-text matching on the negatives that are hardest for the contrastive space: is a text told from the most similar
-image that it does not belong to, and an image from the most similar text?
+"""Image-text matching accuracy on true pairs and on hard negatives, which are the most similar pairs in the joint space.
 
-For each text of the split the hardest image, and for each image the hardest text, is the most similar one of another image,
-out of the whole split. Where the data know what else a caption is true of (generated scenes), such pairs are no negatives.
-`accuracy` is balanced: the mean of the shares of right pairs and of hardest negatives that are recognised, in percent. A
-model without a contrastive space gets negatives at random (`random_accuracy` is given in any case). `swapped_accuracy`:
-the first of the choices (the right caption) against the others (false ones), where samples have them.
+For each text of the split the hardest negative is the most similar image that is not its own, for each image the most
+similar text of another image. Pairs that the data set marks as true too (generated scenes) are not negatives. `accuracy` is
+balanced: the mean of the share of true pairs that are accepted and the share of hard negatives that are rejected, in
+percent. A model without a joint space gets random negatives (`random_accuracy` is always measured). `swapped_accuracy`: the
+same with each sample's choices, the labelled one against the false ones.
 """
 
 from __future__ import annotations
@@ -23,15 +22,15 @@ from vlp.models.features import caption_rows
 from vlp.models.gallery import Gallery, scoring_device
 from vlp.models.reranking import places, score_pairs
 from vlp.models.vlm import VisionLanguageModel
-from vlp.objectives.base import turns
+from vlp.objectives.base import position_within_image
 from vlp.random import mix_rows
-from vlp.structures import Batch, Features, Tokens
+from vlp.structures import Batch, Features, Tokens, require
 from vlp.system.errors import UserError
 from vlp.tasks.base import Task
 
 
 class Matching(Task):
-    """Uses the head of `itm`.  contrastive: False for models without a contrastive space (ViLT)."""
+    """Uses the head of `itm`.  contrastive: False for models without a joint space (ViLT)."""
 
     requires = ("image", "caption")
     heads = ("itm",)
@@ -47,31 +46,28 @@ class Matching(Task):
 
     def reset(self) -> None:
         self._gallery = Gallery(tokens=True)
-        self._also: list[tuple[int, ...]] = []  # for each text
-        self._choices = torch.zeros(2, 2, dtype=torch.int64)  # recognised and asked, of right and of false choices
+        self._also_true: list[tuple[int, ...]] = []  # for each text, ids of other images that it is true of
+        self._choice_counts = torch.zeros(
+            2, 2, dtype=torch.int64
+        )  # (correct, all) of the true and of the false choices
 
     def update(self, model: VisionLanguageModel, batch: Batch, features: Features) -> None:
-        owner = features.owner
-        assert owner is not None
-        assert features.image is not None
+        owner = require(features.owner)
         self._gallery.add(batch, features)
         counts = owner.bincount(minlength=len(batch)).tolist()
         for sample, count in zip(batch.raw or (), counts, strict=bool(batch.raw)):
-            self._also += (*sample.also_true, *((),) * count)[:count]
+            self._also_true += (*sample.also_true, *((),) * count)[:count]
         if batch.choices is not None and batch.label is not None:
-            self._update_choices(model, batch, features.image)
+            self._count_choices(model, batch, require(features.image))
 
     @torch.no_grad()
-    def _update_choices(self, model: VisionLanguageModel, batch: Batch, image: Tokens) -> None:
-        assert batch.choices is not None
-        assert batch.label is not None
-        rows, owner = batch.choices.real_rows()
-        place = torch.cat([torch.arange(count, device=owner.device) for count in owner.bincount().tolist()])
-        right = place == batch.label[owner]
-        logits = self.linked["itm"].logits(model, model.encode_text(rows), model.remember(image).select(owner))
-        found = (logits.argmax(1) == 1) == right
-        for kind, chosen in enumerate((right, ~right)):
-            self._choices[kind] += torch.tensor([int(found[chosen].sum()), int(chosen.sum())])
+    def _count_choices(self, model: VisionLanguageModel, batch: Batch, image: Tokens) -> None:
+        rows, owner = require(batch.choices).real_rows()
+        is_true = position_within_image(owner) == require(batch.label)[owner]
+        logits = self.linked["itm"].logits(model, model.encode_text(rows), model.project_memory(image).select(owner))
+        correct = (logits.argmax(1) == 1) == is_true
+        for kind, chosen in enumerate((is_true, ~is_true)):
+            self._choice_counts[kind] += torch.tensor([int(correct[chosen].sum()), int(chosen.sum())])
 
     @torch.no_grad()
     def predict(self, model: VisionLanguageModel, batch: Batch) -> list[dict[str, object]]:
@@ -79,7 +75,7 @@ class Matching(Task):
         if batch.image is None or batch.caption is None:
             raise UserError("matching needs batches with image and caption")
         rows, owner = caption_rows(batch)
-        memory = model.remember(model.encode_image(batch.image)).select(owner)
+        memory = model.project_memory(model.encode_image(batch.image)).select(owner)
         logits = self.linked["itm"].logits(model, model.encode_text(rows), memory)
         probability = logits.float().softmax(1)[:, 1]
         return [
@@ -90,42 +86,41 @@ class Matching(Task):
     def compute(self, model: VisionLanguageModel) -> dict[str, float]:
         device = scoring_device(model)
         image_id, text_id = (ids.cpu() for ids in self._gallery.ids(device))
-        also: list[tuple[int, ...]] = distributed.gather_lists(self._also)
-        own = (text_id[:, None] == image_id[None, :]).int().argmax(1)  # the image of each text
+        owner = (text_id[:, None] == image_id[None, :]).int().argmax(1)
         allowed = text_id[:, None] != image_id[None, :]
-        for row, ids in enumerate(also):
+        also_true: list[tuple[int, ...]] = distributed.gather_lists(self._also_true)
+        for row, ids in enumerate(also_true):
             if ids:
                 allowed[row] &= ~torch.isin(image_id, torch.tensor(ids))
-        # of ids, so it is the same whatever the order of ranks
-        noise = mix_rows(text_id[:, None], turns(own)[:, None], image_id[None, :]).double()
+        # a function of ids, so that it does not depend on the order of the ranks
+        noise = mix_rows(text_id[:, None], position_within_image(owner)[:, None], image_id[None, :]).double()
         order = (image_id.argsort(stable=True), text_id.argsort(stable=True))
-        negatives = {"random_": _hardest(noise, allowed, *order)}
+        negatives = {"random_": _hardest_pairs(noise, allowed, *order)}
         if self.contrastive:
             image, text = self._gallery.embeds(device)
-            negatives["hard_"] = _hardest(exact_cosines(text, image).cpu(), allowed, *order)
-        positive = torch.stack([own, torch.arange(len(own))], 1)
-        wanted = torch.cat([positive, *negatives.values()]).unique(dim=0)
-        logit = self._log_odds(model, wanted, device)
+            negatives["hard_"] = _hardest_pairs(exact_cosines(text, image).cpu(), allowed, *order)
+        positive = torch.stack([owner, torch.arange(len(owner))], 1)
+        scored = torch.cat([positive, *negatives.values()]).unique(dim=0)
+        log_odds = self._log_odds(model, scored, device)
 
-        def accepted(pairs: Int[Tensor, "p 2"]) -> float:
-            found = logit[places(wanted, pairs, len(text_id))] > 0
-            return 100 * float(found.double().mean())
+        def acceptance_rate(pairs: Int[Tensor, "p 2"]) -> float:
+            return 100 * float((log_odds[places(scored, pairs, len(text_id))] > 0).double().mean())
 
-        right = accepted(positive)
-        figures = {"positive_accuracy": right}
+        accepted = acceptance_rate(positive)
+        figures = {"positive_accuracy": accepted}
         for name, pairs in negatives.items():
-            refused = 100 - accepted(pairs)
-            figures |= {f"{name}negative_accuracy": refused, f"{name}accuracy": (right + refused) / 2}
+            rejected = 100 - acceptance_rate(pairs)
+            figures |= {f"{name}negative_accuracy": rejected, f"{name}accuracy": (accepted + rejected) / 2}
         figures["accuracy"] = figures["hard_accuracy" if self.contrastive else "random_accuracy"]
-        choices = distributed.total(self._choices.to(device)).tolist()
-        if all(asked for _, asked in choices):
-            figures["swapped_accuracy"] = sum(100 * found / asked for found, asked in choices) / 2
+        choices = distributed.sum_over_ranks(self._choice_counts.to(device)).tolist()
+        if all(count for _, count in choices):
+            figures["swapped_accuracy"] = sum(100 * correct / count for correct, count in choices) / 2
         return figures
 
     def _log_odds(
         self, model: VisionLanguageModel, pairs: Int[Tensor, "p 2"], device: torch.device
     ) -> Float[Tensor, " p"]:
-        """Of a match; each rank for its own images."""
+        """Log-odds of a match for (image, text) pairs; each rank scores those of its own images."""
 
         def score(model: VisionLanguageModel, text: Tokens, memory: Any) -> Tensor:
             logits = self.linked["itm"].logits(model, text, memory)
@@ -133,19 +128,19 @@ class Matching(Task):
 
         image, text = self._gallery.packed(device)
         distinct, inverse = self._gallery.distinct(pairs)
-        mine = self._gallery.share(distinct, device)
-        found = score_pairs(model, score, image, text, mine, device=device)
-        return distributed.gather(found.to(device)).cpu()[inverse]
+        own_pairs = self._gallery.share(distinct, device)
+        log_odds = score_pairs(model, score, image, text, own_pairs, device=device)
+        return distributed.gather(log_odds.to(device)).cpu()[inverse]
 
 
-def _hardest(
+def _hardest_pairs(
     score: Float[Tensor, "m n"],
     allowed: Bool[Tensor, "m n"],
     image_order: Int[Tensor, " n"],
     text_order: Int[Tensor, " m"],
 ) -> Int[Tensor, "p 2"]:
-    """(image, text) for the best allowed image of each text, and the best allowed text of each image; of equal ones the
-    first in the orders given, since that of their coming depends on the number of ranks."""
+    """(image, text) for the allowed image of the highest score of each text, and the allowed text of each image. Ties: the
+    first in `image_order` or `text_order`, since the order of the rows depends on the number of ranks."""
     score = score.masked_fill(~allowed, -torch.inf)
     texts, images = allowed.any(1).nonzero()[:, 0], allowed.any(0).nonzero()[:, 0]
     by_text = torch.stack([image_order[score[texts][:, image_order].argmax(1)], texts], 1)

@@ -1,16 +1,14 @@
-"""Visual question answering: a classifier over an answer vocabulary, or a decoder that ranks answers or writes them.
+"""Visual question answering: a classifier over an answer vocabulary, or a decoder that ranks or generates answers.
 
 Classifier: Kim et al., arXiv:2102.03334 (ViLT; vilt/modules/objectives.py). Decoder: Li et al., arXiv:2107.07651, §4 (ALBEF;
-models/model_vqa.py) and arXiv:2201.12086 (BLIP; models/blip_vqa.py), where the question that has seen the image is the
+models/model_vqa.py) and arXiv:2201.12086 (BLIP; models/blip_vqa.py), where the states of question and image fused are the
 decoder's memory. The figure is the official accuracy (`vlp.metrics.vqa_accuracy`), in percent.
 """
 
 from __future__ import annotations
 
-import json
 import warnings
 from collections.abc import Sequence
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -20,25 +18,24 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from vlp import distributed
-from vlp.data.answers import read_answers
-from vlp.distributed import joint_mean
+from vlp.data.answers import read_answer_vocabulary
+from vlp.distributed import mean_over_ranks
 from vlp.metrics.answer_prior import AnswerPrior
-from vlp.metrics.vqa_accuracy import summarise_accuracy, vqa_accuracy
+from vlp.metrics.vqa_accuracy import answer_accuracy, summarise_accuracy
 from vlp.models.equal_inputs import content_keys, first_equal
-from vlp.models.generation import Rules, beam_search
+from vlp.models.generation import GenerationRules, beam_search
 from vlp.models.vlm import VisionLanguageModel
-from vlp.objectives.base import ramp
+from vlp.objectives.base import linear_warmup
 from vlp.objectives.lm import token_losses
-from vlp.structures import Batch, Features, Image, Loss, Memory, Momentum, Sample, Text, Tokens
+from vlp.structures import Batch, CrossAttentionCache, Features, Image, Loss, Momentum, Sample, Text, Tokens, require
 from vlp.system.errors import UserError
-from vlp.tasks.base import Task
+from vlp.tasks.base import Task, write_results
 from vlp.tokenizers.base import Tokenizer
-from vlp.tokenizers.vqa_normalisation import normalise_answer
 
 KINDS = ("classify", "rank", "generate")
-ROWS = 1024  # answers that are scored at a time
-SHOWN = 12  # questions that figures() holds
-Answers = list[list[tuple[str, float]]]
+ANSWERS_PER_STEP = 1024  # that the decoder scores at a time
+EXAMPLES = 12  # questions that figures() returns
+Answers = list[list[tuple[str, float]]]  # for each question, (answer, probability), the best first
 
 
 def rank_answers(
@@ -50,20 +47,20 @@ def rank_answers(
     first_token_twice: bool = False,
     label_smoothing: float = 0.0,
 ) -> tuple[Int[Tensor, "b k"], Float[Tensor, "b k"]]:
-    """Which of `answers` the decoder holds for the best, best first, with their scores (log-probabilities).
+    """Indices of `answers` for each question, the most probable first, and their scores (log-probabilities).
 
-    The `candidates` whose first token is the most probable are scored in full. first_token_twice: ALBEF adds the first
-    token's log-probability to that of the whole answer, which has it already. label_smoothing: BLIP ranks by its
+    Only the `candidates` with the most probable first tokens are scored in full. first_token_twice: ALBEF adds the first
+    token's log-probability to that of the full answer, which includes it already. label_smoothing: BLIP ranks by its
     smoothed training loss.
     """
     decoder, questions = model.part("decoder"), len(question.states)
-    memory: Memory = decoder.remember(question)
+    memory: CrossAttentionCache = decoder.project_memory(question)
     first, _ = decoder.step(answers.ids[:1, :1].expand(questions, 1), decoder.start(memory))
     first = first.log_softmax(1)[:, answers.ids[:, 1]]
     first, index = (x[:, :candidates] for x in first.sort(dim=1, descending=True, stable=True))
-    scores, at_once = [], max(1, ROWS // index.shape[1])
-    for start in range(0, questions, at_once):
-        part = slice(start, start + at_once)
+    scores, questions_per_step = [], max(1, ANSWERS_PER_STEP // index.shape[1])
+    for start in range(0, questions, questions_per_step):
+        part = slice(start, start + questions_per_step)
         text = answers.select(index[part].flatten())
         loss = token_losses(decoder(text, memory.select(part)), text, label_smoothing=label_smoothing)
         scores.append(-loss.sum(1).view(-1, index.shape[1]))
@@ -74,14 +71,29 @@ def rank_answers(
     return index.gather(1, order), score
 
 
+def generate_answers(
+    model: VisionLanguageModel, tokenizer: Tokenizer, question: Tokens, *, beams: int, max_length: int
+) -> Answers:
+    """By beam search; with its probability, the product over its tokens."""
+    decoder, rows = model.part("decoder"), len(question.states)
+    rules = GenerationRules(end_id=tokenizer.end_id, pad_id=tokenizer.pad_id, max_length=max_length)
+    start = torch.full((rows, 1), tokenizer.start_id, device=question.states.device)
+    memory = decoder.project_memory(question)
+    ids = beam_search(decoder.step, decoder.start(memory), start, rules, beams=beams)
+    ends = (ids == rules.end_id).int().cumsum(1)
+    text = Text(ids=ids, mask=(ends == 0) | ((ids == rules.end_id) & (ends == 1)))
+    probability = (-token_losses(decoder(text, memory), text).sum(1)).exp().tolist()
+    return [[(tokenizer.decode(row), value)] for row, value in zip(ids.tolist(), probability, strict=True)]
+
+
 class VQA(Task):
     """kind: "classify", "rank" or "generate"; None = classify where a width is given, else rank.
-    answers: a list or a published label map (JSON) of what is classified or ranked; None = the data's own vocabulary, to
-    rank.  width: of the fusion's pooled state, for the classifier.
+    answers: the answers to classify or rank, as a list or a published label map (JSON); None = to rank, the vocabulary of
+    the data set.  width: of the fusion's pooled state, for the classifier.
 
-    Of the decoder: label_smoothing (BLIP: 0.1); distillation: α of the momentum copy's soft targets, reached linearly over
-    `distillation_warmup` steps (ALBEF: 0.4); candidates, first_token_twice: see `rank_answers`; max_length: of a written
-    answer in tokens, start and end included.  results_file: where the answers are written as EvalAI takes them.
+    Of the decoder: label_smoothing (BLIP: 0.1); distillation: α of the momentum model's soft targets, reached linearly over
+    `distillation_warmup` steps (ALBEF: 0.4); candidates, first_token_twice: see `rank_answers`; max_length: of a generated
+    answer in tokens, start and end included.  results_file: for the answers, in the format of EvalAI.
     """
 
     requires = ("image", "question")
@@ -108,22 +120,24 @@ class VQA(Task):
         if kind not in (None, *KINDS):
             raise UserError(f"unknown tasks.vqa.kind={kind!r}: choose one of {', '.join(KINDS)}")
         self.kind = kind or ("rank" if width is None else "classify")
-        self.answers = read_answers(Path(answers)) if isinstance(answers, (str, Path)) else tuple(answers or ())
+        self.answers = (
+            read_answer_vocabulary(Path(answers)) if isinstance(answers, (str, Path)) else tuple(answers or ())
+        )
         self.label_smoothing, self.beams, self.max_length = label_smoothing, beams, max_length
         self.distillation, self.distillation_warmup = distillation, distillation_warmup
         self.candidates, self.first_token_twice = candidates, first_token_twice
         self.results_file = None if results_file is None else Path(results_file)
         self.needs: tuple[str, ...] = ("vision", "text", "fusion")
         self.uses: tuple[str, ...] = ("memory", "momentum.memory") if distillation else ("memory",)
-        self.classifier = self._classifier(width) if self.kind == "classify" else None
+        self.classifier = self._build_classifier(width) if self.kind == "classify" else None
         if self.classifier is None:
             self.needs += ("decoder",)
         elif distillation:
-            raise UserError("tasks.vqa.distillation is the decoder's: set it to 0 for a classifier")
-        self._names: tuple[str, ...] = self.answers
+            raise UserError("tasks.vqa.distillation works with a decoder only: set it to 0 for a classifier")
+        self._answer_names: tuple[str, ...] = self.answers
         self._priors: dict[str, AnswerPrior | None] = {}  # by data set
 
-    def _classifier(self, width: int | None) -> nn.Sequential:
+    def _build_classifier(self, width: int | None) -> nn.Sequential:
         if width is None or not self.answers:
             raise UserError("a VQA classifier needs tasks.vqa.width and tasks.vqa.answers, a list or a JSON label map")
         return nn.Sequential(
@@ -134,95 +148,88 @@ class VQA(Task):
         )
 
     def architecture(self) -> dict[str, list[str]]:
-        """What a config may have left to a file or to the data."""
-        return {"answers": list(self.answers or self._names)}
+        """Arguments that a config may have left to a file or to the data set."""
+        return {"answers": list(self.answers or self._answer_names)}
 
     def applies(self, batch: Batch, source: str) -> bool:
         """Not to sentences of visual entailment, which are questions too."""
-        taught = (batch.answer if self.classifier is None else batch.scores) is not None
-        return super().applies(batch, source) and (taught or (batch.raw is not None and batch.label is None))
+        has_targets = (batch.answer if self.classifier is None else batch.scores) is not None
+        return super().applies(batch, source) and (has_targets or (batch.raw is not None and batch.label is None))
 
     def prepare(self, model: VisionLanguageModel, tokenizer: Tokenizer, data: Any) -> None:
         self._tokenizer = tokenizer
         self._data = data
         if self.kind == "generate":
             return
-        self._names = self.answers or tuple(getattr(data, "answer_names", None) or ()) or self._names
+        self._answer_names = self.answers or tuple(getattr(data, "answer_names", None) or ()) or self._answer_names
         if self.classifier is not None and getattr(data, "answer_names", None) not in (None, self.answers):
             raise UserError(
-                f"tasks.vqa.answers ({len(self.answers)}) is not the answer vocabulary of the data ({len(data.answer_names)}), "
-                "whose scores it would be trained on: set data.answer_vocabulary to the same label map"
+                f"tasks.vqa.answers ({len(self.answers)}) differs from the answer vocabulary of the data set "
+                f"({len(data.answer_names)}), which its training scores refer to: set data.answer_vocabulary to the same label map"
             )
 
     def forward(self, model: VisionLanguageModel, batch: Batch, features: Features) -> Loss:
-        fused = _fused(model, batch, features)
+        fused = _fuse_question(model, batch, features)
         if self.classifier is not None:
             return self._classification_loss(fused, batch)
-        assert batch.answer is not None
-        assert batch.answer_weight is not None
-        text, slow = Text(ids=batch.answer.ids.flatten(0, 1), mask=batch.answer.mask.flatten(0, 1)), None
+        answer, answer_weight = require(batch.answer), require(batch.answer_weight)
+        text = Text(ids=answer.ids.flatten(0, 1), mask=answer.mask.flatten(0, 1))
+        momentum_logits = None
         if self.distillation:
-            assert features.momentum is not None
-            copy: VisionLanguageModel = features.momentum.twin(model)
+            momentum = require(features.momentum)
+            momentum_model: VisionLanguageModel = momentum.copy_of(model)
             with torch.no_grad():
-                slow = copy.decode(text, _fused(copy, batch, features.momentum))
+                momentum_logits = momentum_model.decode(text, _fuse_question(momentum_model, batch, momentum))
         losses = token_losses(
             model.decode(text, fused),
             text,
             label_smoothing=self.label_smoothing,
-            slow=slow,
-            alpha=ramp(self.distillation, features.step, self.distillation_warmup),
+            momentum_logits=momentum_logits,
+            alpha=linear_warmup(self.distillation, features.step, self.distillation_warmup),
         )
-        return Loss(value=joint_mean((losses.sum(1) * batch.answer_weight.flatten()).sum(), len(batch)))
+        return Loss(value=mean_over_ranks((losses.sum(1) * answer_weight.flatten()).sum(), len(batch)))
 
     def _classification_loss(self, fused: Tokens, batch: Batch) -> Loss:
-        """The sum over answers, the mean over questions."""
-        assert self.classifier is not None
-        assert batch.scores is not None
-        logits = self.classifier(fused.pooled)
-        losses = F.binary_cross_entropy_with_logits(logits, batch.scores, reduction="sum")
-        right = batch.scores.gather(1, logits.argmax(1, keepdim=True)).sum()
-        return Loss(value=joint_mean(losses, len(batch)), logs={"accuracy": 100 * joint_mean(right, len(batch))})
+        """Binary cross-entropy: the sum over answers, the mean over questions."""
+        scores = require(batch.scores)
+        logits = require(self.classifier)(fused.pooled)
+        value = F.binary_cross_entropy_with_logits(logits, scores, reduction="sum")
+        value = mean_over_ranks(value, len(batch))
+        accuracy = scores.gather(1, logits.argmax(1, keepdim=True)).sum()
+        return Loss(value=value, logs={"accuracy": 100 * mean_over_ranks(accuracy, len(batch))})
 
     def reset(self) -> None:
-        self._asked: list[Sample] = []
-        self._answered: list[str] = []
-        self._figures: dict[str, object] = {}
+        self._answered: list[tuple[Sample, str]] = []  # each question with the model's answer
 
     @torch.no_grad()
     def update(self, model: VisionLanguageModel, batch: Batch, features: Features) -> None:
         if batch.raw is None:
             raise UserError("vqa compares with people's answers: it needs batches with `raw` samples")
-        self._asked += batch.raw
-        found = self._answers(model, self._tokenizer, _fused(model, batch, features), self._names, shown=1)
-        self._answered += [best[0][0] for best in found]
+        fused = _fuse_question(model, batch, features)
+        answers = self._best_answers(model, self._tokenizer, fused, self._answer_names, top_k=1)
+        self._answered += [(sample, best[0][0]) for sample, best in zip(batch.raw, answers, strict=True)]
 
     def compute(self, model: VisionLanguageModel) -> dict[str, float]:
         """accuracy and accuracy_<answer type>, and those of the best answer prior; without people's answers (test
-        servers) only the number of questions."""
-        given = [zip(*part, strict=True) for part in distributed.gather_objects((self._asked, self._answered))]
-        pairs = sorted(chain.from_iterable(given), key=lambda pair: pair[0].sample)  # the same for any number of ranks
-        asked, answered = [sample for sample, _ in pairs], [answer for _, answer in pairs]
-        if self.results_file is not None and distributed.rank() == 0:
-            self.results_file.parent.mkdir(parents=True, exist_ok=True)
-            records = [{"question_id": s.sample, "answer": a} for s, a in zip(asked, answered, strict=True)]
-            self.results_file.write_text(json.dumps(records))
-        self._figures = {"samples": list(zip(asked, answered, strict=True))[:SHOWN]}
-        known = [(sample, answer) for sample, answer in zip(asked, answered, strict=True) if sample.answers]
-        figures = {"questions": float(len(asked))}
-        if known:
-            kinds = [sample.answer_type for sample, _ in known]
-            types = [kind for kind in kinds if kind is not None]
-            scores = [_accuracy(answer, sample.answers) for sample, answer in known]
-            figures |= summarise_accuracy(scores, types if len(types) == len(kinds) else None)
+        servers) only the number of questions.  figures(): samples, the first few as (sample, answer of the model)."""
+        answered: list[tuple[Sample, str]] = distributed.gather_lists(self._answered)
+        answered.sort(key=lambda pair: pair[0].sample)  # the same for any number of ranks
+        write_results(self.results_file, [{"question_id": s.sample, "answer": answer} for s, answer in answered])
+        self._figures = {"samples": answered[:EXAMPLES]}
+        figures = {"questions": float(len(answered))}
+        labelled = [(sample, answer) for sample, answer in answered if sample.answers]
+        if labelled:
+            types = [sample.answer_type for sample, _ in labelled if sample.answer_type is not None]
+            scores = [answer_accuracy(answer, sample.answers) for sample, answer in labelled]
+            figures |= summarise_accuracy(scores, types if len(types) == len(labelled) else None)
             prior = self._learn_prior()
             if prior:
-                scores = [_accuracy(prior(sample), sample.answers) for sample, _ in known]
+                scores = [answer_accuracy(prior(sample), sample.answers) for sample, _ in labelled]
                 figures["prior_accuracy"] = summarise_accuracy(scores)["accuracy"]
         return figures
 
     def _learn_prior(self) -> AnswerPrior | None:
-        """None, with a warning, where the training questions are not on this machine."""
+        """Of the training questions, once for each data set; None, with a warning, where they are not on this machine."""
         name = self._data.name
         if name not in self._priors:
             self._priors[name] = None
@@ -234,23 +241,18 @@ class VQA(Task):
                 )
         return self._priors[name]
 
-    def figures(self) -> dict[str, object]:
-        """samples: the first few questions, as pairs of a sample and the model's answer."""
-        return self._figures
-
     def lacking(self, data: Any) -> str | None:
-        chosen = self.kind == "generate" or self.answers or data.answer_names
-        return None if chosen else "candidate answers to choose from: give --answer TEXT for each"
+        has_candidates = self.kind == "generate" or self.answers or data.answer_names
+        return None if has_candidates else "candidate answers to choose from: give --answer TEXT for each"
 
     @torch.no_grad()
     def predict(self, model: VisionLanguageModel, batch: Batch) -> list[dict[str, object]]:
-        """As EvalAI takes them: question_id and answer."""
-        assert batch.image is not None
-        assert batch.question is not None
-        found = self.answer(model, self._tokenizer, batch.image, batch.question, names=self._names)
+        """In the format of EvalAI: question_id and answer."""
+        image, question = require(batch.image), require(batch.question)
+        answers = self.answer(model, self._tokenizer, image, question, names=self._answer_names)
         return [
             {"question_id": question, "answer": best[0][0]}
-            for question, best in zip(batch.sample.tolist(), found, strict=True)
+            for question, best in zip(batch.sample.tolist(), answers, strict=True)
         ]
 
     @torch.no_grad()
@@ -262,21 +264,21 @@ class VQA(Task):
         question: Text,
         *,
         names: Sequence[str] = (),
-        shown: int = 5,
+        top_k: int = 5,
     ) -> Answers:
-        """The best `shown` answers to question i about image i with their probabilities: of each answer on its own
-        (classify), among the candidates (rank), or of the one that was written (generate).
+        """The `top_k` best answers to question i about image i with their probabilities: independent ones (classify), among
+        the candidates (rank), or of the only answer (generate).
 
         names: the answers to rank, if not the task's own.
         """
-        fused = model.fuse(model.encode_text(question), model.remember(model.encode_image(image)))
-        return self._answers(model, tokenizer, fused, names or self.answers, shown=shown)
+        fused = model.fuse(model.encode_text(question), model.project_memory(model.encode_image(image)))
+        return self._best_answers(model, tokenizer, fused, names or self.answers, top_k=top_k)
 
-    def _answers(
-        self, model: VisionLanguageModel, tokenizer: Tokenizer, fused: Tokens, names: Sequence[str], *, shown: int
+    def _best_answers(
+        self, model: VisionLanguageModel, tokenizer: Tokenizer, fused: Tokens, names: Sequence[str], *, top_k: int
     ) -> Answers:
         if self.kind == "generate":
-            return self._written(model, tokenizer, fused)
+            return generate_answers(model, tokenizer, fused, beams=self.beams, max_length=self.max_length)
         if self.classifier is not None:
             names = self.answers
             score, index = self.classifier(fused.pooled).sigmoid().sort(dim=1, descending=True, stable=True)
@@ -288,30 +290,11 @@ class VQA(Task):
             index, score = rank_answers(model, fused, text, label_smoothing=self.label_smoothing, **options)  # type: ignore[arg-type]
             score = score.softmax(1)
         return [
-            [(names[place], value) for place, value in zip(*row, strict=True)]
-            for row in zip(index[:, :shown].tolist(), score[:, :shown].tolist(), strict=True)
+            [(names[position], value) for position, value in zip(*row, strict=True)]
+            for row in zip(index[:, :top_k].tolist(), score[:, :top_k].tolist(), strict=True)
         ]
 
-    def _written(self, model: VisionLanguageModel, tokenizer: Tokenizer, fused: Tokens) -> Answers:
-        decoder, rows = model.part("decoder"), len(fused.states)
-        rules = Rules(end_id=tokenizer.end_id, pad_id=tokenizer.pad_id, max_length=self.max_length)
-        start = torch.full((rows, 1), tokenizer.start_id, device=fused.states.device)
-        memory = decoder.remember(fused)
-        ids = beam_search(decoder.step, decoder.start(memory), start, rules, beams=self.beams)
-        ends = (ids == rules.end_id).int().cumsum(1)
-        text = Text(ids=ids, mask=(ends == 0) | ((ids == rules.end_id) & (ends == 1)))
-        probability = (-token_losses(decoder(text, memory), text).sum(1)).exp().tolist()
-        return [[(tokenizer.decode(row), value)] for row, value in zip(ids.tolist(), probability, strict=True)]
 
-
-def _accuracy(answer: str, answers: Sequence[str]) -> float:
-    """The official one; against a lone annotator (Visual Genome), which it does not know, whether the answers are equal."""
-    if len(answers) > 1:
-        return vqa_accuracy(answer, answers)
-    return float(normalise_answer(answer) == normalise_answer(answers[0]))
-
-
-def _fused(model: VisionLanguageModel, batch: Batch, features: Features | Momentum) -> Tokens:
-    assert batch.question is not None
+def _fuse_question(model: VisionLanguageModel, batch: Batch, features: Features | Momentum) -> Tokens:
     assert features.memory is not None
-    return model.fuse(model.encode_text(batch.question), features.memory)
+    return model.fuse(model.encode_text(require(batch.question)), features.memory)

@@ -1,8 +1,8 @@
 """Zero-shot classification (Radford et al. 2021, arXiv 2103.00020): a class is the mean of its prompts' embeddings.
 
-Each template's embedding has unit length, their mean over templates is made unit length again, and the class with the
-highest cosine wins; tied classes share the credit. Class folders give top-1, top-5 and the mean over classes; images
-with several categories (COCO) give mean average precision, and top-1 = the best class is one that the image shows.
+The embedding of each prompt has unit length, their mean over templates is normalised again, and the class with the highest
+cosine is predicted; tied classes share the credit. Images with one class give top-1, top-5 and the mean over classes; images
+with several categories (COCO) give mean average precision, and top-1 = the best class is one of the image's categories.
 """
 
 from __future__ import annotations
@@ -23,19 +23,20 @@ from vlp.metrics.recall import count_ties, exact_cosines, expected_hit
 from vlp.models.equal_inputs import EmbeddingStore
 from vlp.models.gallery import scoring_device
 from vlp.models.vlm import VisionLanguageModel
-from vlp.structures import Batch, Features
+from vlp.structures import Batch, Features, require
 from vlp.system.errors import UserError
 from vlp.tasks.base import Task
 from vlp.tokenizers.base import Tokenizer
 
-ROWS = 4096  # images that are scored at a time
+IMAGES_PER_STEP = 4096  # that are scored at a time
+_NO_KNOWN_CLASS = "zero_shot: no image has a known class; leave the task out of task=[…]"
 OPENAI_TEMPLATES = Path(__file__).parent / "templates" / "openai_imagenet.txt"  # openai/CLIP, the ImageNet notebook
 
 
 class ZeroShot(Task):
-    """templates: prompts with `{}` for the class name, as a list or a text file of one a line; None = OpenAI's 80.
+    """templates: prompts with `{}` for the class name, as a list or a text file with one in each line; None = OpenAI's 80.
 
-    prompts: how many of them are embedded at a time.
+    prompts: how many are embedded at a time.
     """
 
     requires = ("image",)
@@ -50,63 +51,66 @@ class ZeroShot(Task):
         self.templates = _read_templates(templates)
         self.prompts = prompts
         self.class_names: tuple[str, ...] = ()
-        self._classes: Tensor | None = None
+        self._class_embeds: Tensor | None = None
 
     def applies(self, batch: Batch, source: str) -> bool:
-        classes = batch.choices is None and (batch.label is not None or batch.categories is not None)
-        return classes and super().applies(batch, source)
+        has_classes = batch.choices is None and (batch.label is not None or batch.categories is not None)
+        return has_classes and super().applies(batch, source)
 
     def reset(self) -> None:
         self._images = EmbeddingStore()
         self._label: list[Tensor] = []  # -1 where unknown
-        self._shown: list[Tensor] = []  # the categories of each image
+        self._categories: list[Tensor] = []  # of each image, one column for each class
 
     @torch.no_grad()
     def prepare(self, model: VisionLanguageModel, tokenizer: Tokenizer, data: Any) -> None:
-        """Embeds the classes of `data.class_names` with the weights as they are now."""
+        """Embeds the classes of `data.class_names` with the current weights."""
         self.class_names = tuple(getattr(data, "class_names", None) or ())
         if self.class_names:
-            self._classes = class_embeddings(model, tokenizer, self.class_names, self.templates, self.prompts)
+            self._class_embeds = embed_classes(model, tokenizer, self.class_names, self.templates, self.prompts)
         else:
-            self._classes = None
+            self._class_embeds = None
+
+    def _require_classes(self) -> Float[Tensor, "a e"]:
+        if self._class_embeds is None:
+            raise UserError("zero_shot has no class names: the data module must set class_names")
+        return self._class_embeds
 
     def scores(self, image_embed: Float[Tensor, "b e"]) -> Float[Tensor, "b a"]:
         """Cosines with the classes; those of equal prompts are equal."""
-        if self._classes is None:
-            raise UserError("zero_shot has no class names: the data module must set class_names")
-        return exact_cosines(image_embed, self._classes.to(image_embed.device))
+        return exact_cosines(image_embed, self._require_classes().to(image_embed.device))
 
     def update(self, model: VisionLanguageModel, batch: Batch, features: Features) -> None:
         if features.image_embed is None:
-            raise UserError("zero_shot got no image_embed in the features of this batch")
-        if self._classes is None:
-            raise UserError("zero_shot has no class names: the data module must set class_names")
-        assert batch.image is not None
-        self._images.add(features.image_embed, batch.image)
+            raise UserError("zero_shot needs image_embed in the features of each batch")
+        self._require_classes()
+        self._images.add(features.image_embed, require(batch.image))
         if batch.categories is not None:
-            self._shown.append(batch.categories.cpu())
+            self._categories.append(batch.categories.cpu())
         elif batch.label is not None:
             self._label.append(batch.label.cpu())
 
     def compute(self, model: VisionLanguageModel) -> dict[str, float]:
         device, classes = scoring_device(model), len(self.class_names)
 
-        def join(parts: list[Tensor], empty: Tensor) -> Tensor:
+        def gather_parts(parts: list[Tensor], empty: Tensor) -> Tensor:
             return distributed.gather(torch.cat([empty, *parts]).to(device)).cpu()
 
-        label = join(self._label, torch.zeros(0, dtype=torch.int64))
-        shown = join(self._shown, torch.zeros(0, classes, dtype=torch.bool))
+        label = gather_parts(self._label, torch.zeros(0, dtype=torch.int64))
+        categories = gather_parts(self._categories, torch.zeros(0, classes, dtype=torch.bool))
         images = self._images.joined(device)
-        if len(label) and len(shown):
+        if len(label) and len(categories):
             raise UserError("this source mixes images of one label with images of several categories; split it in two")
-        if len(shown):
-            return _multi_label(self.scores(images).cpu(), shown)
+        if len(categories):
+            return _multi_label_figures(self.scores(images).cpu(), categories)
         known = label >= 0
         if not bool(known.any()):
-            raise UserError("zero_shot saw no image with a known class")
+            raise UserError(_NO_KNOWN_CLASS)
         label = label[known]
-        parts = zip(images[known.to(device)].split(ROWS), label.split(ROWS), strict=True)
-        ties = torch.cat([count_ties(self.scores(part).cpu(), F.one_hot(k, classes).bool()) for part, k in parts])
+        parts = zip(images[known.to(device)].split(IMAGES_PER_STEP), label.split(IMAGES_PER_STEP), strict=True)
+        ties = torch.cat(
+            [count_ties(self.scores(embeds).cpu(), F.one_hot(rows, classes).bool()) for embeds, rows in parts]
+        )
         top1, top5 = expected_hit(ties, 1), expected_hit(ties, 5)
         per_class = [top1[label == index].mean() for index in label.unique()]
         return {
@@ -132,22 +136,23 @@ class ZeroShot(Task):
         ]
 
 
-def class_embeddings(
+def embed_classes(
     model: VisionLanguageModel,
     tokenizer: Tokenizer,
     names: Sequence[str],
     templates: Sequence[str],
     prompts: int = 1024,
 ) -> Float[Tensor, "a e"]:
+    """Unit-length embeddings of the classes.  prompts: embedded at a time."""
     device = next((p.device for p in model.parameters()), torch.device("cpu"))
-    distinct = list(dict.fromkeys(names))  # classes of one name ("crane", twice in ImageNet) tie, whatever the batches
+    distinct = list(dict.fromkeys(names))  # so that classes of one name ("crane", twice in ImageNet) are equal
     texts = [template.replace("{}", name) for name in distinct for template in templates]
     embeds = [
         model.embed_text(model.encode_text(tokenizer(texts[start : start + prompts]).to(device))).float()
         for start in range(0, len(texts), prompts)
     ]
-    every = rearrange(torch.cat(embeds), "(a k) e -> a k e", k=len(templates))
-    classes = F.normalize(reduce(every, "a k e -> a e", "mean"), dim=-1)
+    by_class = rearrange(torch.cat(embeds), "(a k) e -> a k e", k=len(templates))
+    classes = F.normalize(reduce(by_class, "a k e -> a e", "mean"), dim=-1)
     return classes[[distinct.index(name) for name in names]]
 
 
@@ -155,24 +160,26 @@ def _read_templates(templates: Sequence[str] | str | Path | None) -> tuple[str, 
     if templates is None or isinstance(templates, (str, Path)):
         path = Path(templates or OPENAI_TEMPLATES).expanduser()
         if not path.is_file():
-            raise FileNotFoundError(f"no templates at {path}: give a text file with one a line, or a list of them")
+            raise FileNotFoundError(
+                f"no templates at {path}: give a text file with one in each line, or a list of them"
+            )
         templates = [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
     wrong = [template for template in templates if "{}" not in template]
     if wrong or not templates:
-        raise UserError(f"each of the templates needs {{}} for the name: {wrong[0] if wrong else 'none given'!r}")
+        raise UserError(f"each template needs {{}} for the class name: {wrong[0] if wrong else 'none given'!r}")
     return tuple(templates)
 
 
-def _multi_label(scores: Float[Tensor, "n a"], shown: Bool[Tensor, "n a"]) -> dict[str, float]:
-    """Average precision over the classes that occur; top-1 over the images that show anything."""
-    occurs, shows = shown.any(0), shown.any(1)
+def _multi_label_figures(scores: Float[Tensor, "n a"], categories: Bool[Tensor, "n a"]) -> dict[str, float]:
+    """Mean average precision over the classes that occur; top-1 over the images that have a category."""
+    occurs, has_category = categories.any(0), categories.any(1)
     if not bool(occurs.any()):
-        raise UserError("zero_shot saw no image with a known class")
-    in_range = ((scores[:, occurs].double() + 1) / 2).clamp(0, 1)  # torchmetrics would squash other values
-    precision = multilabel_average_precision(in_range, shown[:, occurs].long(), int(occurs.sum()), average=None)
-    top1 = expected_hit(count_ties(scores[shows], shown[shows]), 1)
+        raise UserError(_NO_KNOWN_CLASS)
+    in_range = ((scores[:, occurs].double() + 1) / 2).clamp(0, 1)  # torchmetrics applies a sigmoid to other values
+    precision = multilabel_average_precision(in_range, categories[:, occurs].long(), int(occurs.sum()), average=None)
+    top1 = expected_hit(count_ties(scores[has_category], categories[has_category]), 1)
     return {
         "mean_average_precision": 100 * float(precision.mean()),
         "top1": 100 * float(top1.mean()),
-        "images": float(len(shown)),
+        "images": float(len(categories)),
     }

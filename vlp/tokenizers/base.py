@@ -1,8 +1,8 @@
 """What a tokenizer is: strings → `Text`, padded to the longest of the batch and never longer than `context_length`.
 
-Splitting is done by the Rust `tokenizers` library; start, end, cutting and padding are done here, the same for all.
-A text that is too long loses its last words, never its end token, because CLIP reads its feature at that token.
-`to_json` holds the whole tokenizer, so that a checkpoint needs no vocabulary file.
+The Rust `tokenizers` library splits texts into ids; start and end tokens, truncation and padding are done here for all kinds.
+A text that is too long loses its last tokens but keeps its end token, because CLIP pools there.
+`to_json` contains the complete tokenizer, so that a checkpoint needs no vocabulary file.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import os
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import tokenizers
 import torch
@@ -23,17 +24,16 @@ from vlp.structures import Text
 from vlp.system.errors import UserError
 from vlp.tokenizers.cleaning import CLEANINGS
 
-# captions are too short to gain from Rust threads, and forked data workers would be warned about them
+# captions are too short to gain from Rust threads, and with them forked data workers print warnings
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 MASK = "[MASK]"
 
 
 class Tokenizer:
-    """size: number of ids, known before training.  truncate False: a text that is too long is a UserError instead.
-    mask_id: what masked language modelling puts in a token's place; None = this vocabulary has no such token.
-    add_end: False for ALBEF, whose captions and questions have no end token.  cleaning: what is done to captions and
-    questions first, a name of `vlp.tokenizers.cleaning`.
+    """size: number of ids, known before training.  truncate: False = a text that is too long is a UserError.
+    mask_id: of the mask token; None = the vocabulary has none.  add_end: False for ALBEF, whose captions and questions have no
+    end token.  cleaning: applied to captions and questions first, a name of `vlp.tokenizers.cleaning`.
     answer_suffix: ordinary text that ends an answer instead of the end token.
     """
 
@@ -45,7 +45,7 @@ class Tokenizer:
         if cleaning is not None and cleaning not in CLEANINGS:
             raise UserError(f"unknown tokenizer.cleaning={cleaning!r}: choose from {', '.join(CLEANINGS)}")
         if context_length < 2:
-            raise UserError(f"context_length is {context_length}; the start and the end token alone need 2")
+            raise UserError(f"context_length={context_length}: give at least 2, for the start and the end token")
         self.backend = backend
         self.size = size
         self.context_length = context_length
@@ -62,48 +62,50 @@ class Tokenizer:
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
         """Ids of each text, without start, end or padding, however long."""
-        return [encoding.ids for encoding in self._ready().encode_batch_fast(list(texts), add_special_tokens=False)]
+        encodings = self._require_backend().encode_batch_fast(list(texts), add_special_tokens=False)
+        return [encoding.ids for encoding in encodings]
 
     def __call__(self, texts: Sequence[str], *, kind: str = "caption") -> Text:
-        """kind: "caption", "question" or "answer"; an answer is not cleaned and always gets the end token, as it is to be
-        generated."""
+        """kind: "caption", "question" or "answer"; an answer is not cleaned and always gets the end token (or its suffix), as
+        it is to be generated."""
         if self.cleaning is not None and kind != "answer":
             texts = [CLEANINGS[self.cleaning](text, kind) for text in texts]
         if self.answer_suffix is not None and kind == "answer":
             texts = [text + self.answer_suffix for text in texts]
-            return self._text(self.encode(texts), texts, end=False)
-        return self._text(self.encode(texts), texts, end=self.add_end or kind == "answer")
+            return self._pad(self.encode(texts), texts, end=False)
+        return self._pad(self.encode(texts), texts, end=self.add_end or kind == "answer")
 
-    def cloze(self, texts: Sequence[str]) -> tuple[Text, Bool[Tensor, "b t"]]:
-        """Captions in which [MASK] stands for tokens that are to be found; and where these are."""
+    def encode_masked(self, texts: Sequence[str]) -> tuple[Text, Bool[Tensor, "b t"]]:
+        """Captions with [MASK] in place of tokens; and at which positions the masks are."""
         if self.mask_id is None:
-            raise UserError(f"{type(self).__name__} has no mask token")
+            raise UserError(f"{type(self).__name__} has no mask token: use tokenizer=trained or tokenizer=wordpiece")
         rows = []
         for text in texts:
             if MASK not in text:
-                raise UserError(f"{text[:80]!r} has no {MASK}: write it where a token is to be found")
+                raise UserError(f"{text[:80]!r} has no {MASK}: write it in place of each token to predict")
             parts = text.split(MASK)
             if self.cleaning is not None:
                 parts = [CLEANINGS[self.cleaning](part, "caption") for part in parts]
             pieces = self.encode(parts)
             rows.append([*pieces[0], *(token for piece in pieces[1:] for token in (self.mask_id, *piece))])
-        found = self._text(rows, texts, end=self.add_end)
-        chosen = (found.ids == self.mask_id) & found.mask
-        lost = next((t for t, row in zip(texts, chosen, strict=True) if int(row.sum()) < t.count(MASK)), None)
-        if lost is not None:
-            raise UserError(f"a {MASK} lies beyond context_length {self.context_length}: {lost[:80]!r}")
-        return found, chosen
+        padded = self._pad(rows, texts, end=self.add_end)
+        chosen = (padded.ids == self.mask_id) & padded.mask
+        truncated = next((t for t, row in zip(texts, chosen, strict=True) if int(row.sum()) < t.count(MASK)), None)
+        if truncated is not None:
+            raise UserError(f"a {MASK} is beyond context_length={self.context_length}: shorten {truncated[:80]!r}")
+        return padded, chosen
 
-    def _text(self, rows: list[list[int]], texts: Sequence[str], *, end: bool) -> Text:
-        close = [self.end_id] if end else []
-        room = self.context_length - 1 - len(close)
-        too_long = next((index for index, row in enumerate(rows) if len(row) > room), None)
+    def _pad(self, rows: list[list[int]], texts: Sequence[str], *, end: bool) -> Text:
+        """Ids with start, end and padding, truncated.  texts: of the rows, for the error.  end: add the end token."""
+        end_ids = [self.end_id] if end else []
+        limit = self.context_length - 1 - len(end_ids)
+        too_long = next((index for index, row in enumerate(rows) if len(row) > limit), None)
         if too_long is not None and not self.truncate:
             raise UserError(
-                f"{len(rows[too_long]) + 1 + len(close)} tokens are too many for context_length {self.context_length}: "
-                f"{texts[too_long][:80]!r}; set tokenizer.truncate=true to cut such texts"
+                f"{len(rows[too_long]) + 1 + len(end_ids)} tokens are too many for context_length={self.context_length}: "
+                f"{texts[too_long][:80]!r}; set tokenizer.truncate=true to truncate such texts"
             )
-        rows = [[self.start_id, *row[:room], *close] for row in rows]
+        rows = [[self.start_id, *row[:limit], *end_ids] for row in rows]
         length = max((len(row) for row in rows), default=1)
         ids = torch.full((len(rows), length), self.pad_id)
         mask = torch.zeros(len(rows), length, dtype=torch.bool)
@@ -112,31 +114,31 @@ class Tokenizer:
             mask[index, : len(row)] = True
         return Text(ids=ids, mask=mask)
 
-    def spell(self, ids: Sequence[int]) -> str:
-        """What a few ids stand for, special tokens included."""
-        return self._ready().decode(list(ids), skip_special_tokens=False).strip()
+    def decode_with_specials(self, ids: Sequence[int]) -> str:
+        """The text of all ids, special tokens included."""
+        return self._require_backend().decode(list(ids), skip_special_tokens=False).strip()
 
     def decode(self, ids: Sequence[int] | Int[Tensor, " t"]) -> str:
-        """The text between the start token and the first end token, in the tokenizer's own spelling."""
+        """The text between the start token (if there is one) and the first end token, as the tokenizer normalises it."""
         row = [int(i) for i in ids]
         row = row[1:] if row[:1] == [self.start_id] else row
         row = row[: row.index(self.end_id)] if self.end_id in row else row
-        return self._ready().decode(row, skip_special_tokens=False).strip()
+        return self.decode_with_specials(row)
 
-    def continues(self) -> Bool[Tensor, " size"]:
-        """True for the ids that go on with the word of the token before them; start, end, padding and mask never do."""
-        words = self._ready().get_vocab(with_added_tokens=True)
-        result = torch.zeros(self.size, dtype=torch.bool)
-        result[[index for token, index in words.items() if self._continues(token)]] = True
-        result[[i for i in (self.start_id, self.end_id, self.pad_id, self.mask_id) if i is not None]] = False
-        return result
+    def continuation_flags(self) -> Bool[Tensor, " size"]:
+        """True for the ids that continue the word of the token before them; start, end, padding and mask never do."""
+        vocabulary = self._require_backend().get_vocab(with_added_tokens=True)
+        flags = torch.zeros(self.size, dtype=torch.bool)
+        flags[[index for token, index in vocabulary.items() if self._is_continuation(token)]] = True
+        flags[[i for i in (self.start_id, self.end_id, self.pad_id, self.mask_id) if i is not None]] = False
+        return flags
 
-    def _continues(self, token: str) -> bool:
-        """WordPiece's mark; byte-level vocabularies mark the first piece instead."""
+    def _is_continuation(self, token: str) -> bool:
+        """By WordPiece's mark; byte-level vocabularies mark the first piece of a word instead."""
         return token.startswith("##")
 
     def to_json(self) -> str:
-        backend = json.loads(self._ready().to_str())
+        backend = json.loads(self._require_backend().to_str())
         names = ("size", "context_length", "start_id", "end_id", "pad_id", "mask_id", "truncate", "add_end", "cleaning")
         kind = f"{type(self).__module__.rpartition('.')[2]}.{type(self).__name__}"
         return json.dumps(
@@ -145,28 +147,28 @@ class Tokenizer:
 
     @staticmethod
     def from_json(text: str) -> Tokenizer:
-        """The tokenizer that `to_json` wrote, of its own class; only classes of vlp.tokenizers can be named."""
+        """The tokenizer that `to_json` wrote, of the class named there, which must be one of vlp.tokenizers."""
         fields = json.loads(text)
         kind = fields.pop("class")
-        if not re.fullmatch(r"[a-z]+\.[A-Za-z]+", kind):
+        cls: Any = None
+        if re.fullmatch(r"[a-z]+\.[A-Za-z]+", kind):
+            module, _, name = kind.partition(".")
+            cls = getattr(importlib.import_module(f"vlp.tokenizers.{module}"), name)
+        if not (isinstance(cls, type) and issubclass(cls, Tokenizer)):
             raise UserError(f"{kind!r} is not a tokenizer of vlp.tokenizers")
-        module, _, name = kind.partition(".")
-        found = getattr(importlib.import_module(f"vlp.tokenizers.{module}"), name)
-        if not (isinstance(found, type) and issubclass(found, Tokenizer)):
-            raise UserError(f"{kind!r} is not a tokenizer of vlp.tokenizers")
-        tokenizer = found.__new__(found)  # not its constructor, which would look for the vocabulary file again
+        tokenizer = cls.__new__(cls)  # without the constructor, which would search for the vocabulary file again
         backend = tokenizers.Tokenizer.from_str(json.dumps(fields.pop("backend")))
         Tokenizer.__init__(tokenizer, backend=backend, **fields)
         return tokenizer
 
-    def _ready(self) -> tokenizers.Tokenizer:
+    def _require_backend(self) -> tokenizers.Tokenizer:
         if self.backend is None:
             raise UserError("this tokenizer is not trained: call train(captions) first, or load it from a checkpoint")
         return self.backend
 
 
 def find_vocabulary(vocabulary: str | Path, files: Sequence[str]) -> Path:
-    """A local file or folder as it is; any other `owner/name` is taken from the Hugging Face hub, only `files`."""
+    """A local file or folder, or the folder of `owner/name` on the Hugging Face hub, of which only `files` are downloaded."""
     path = Path(vocabulary).expanduser()
     if path.exists():
         return path
@@ -176,7 +178,7 @@ def find_vocabulary(vocabulary: str | Path, files: Sequence[str]) -> Path:
 
     try:
         return Path(snapshot_download(str(vocabulary), allow_patterns=list(files)))
-    except Exception as error:  # the hub raises a dozen kinds, and they all mean that there is no vocabulary
+    except Exception as error:  # the hub raises many kinds, and all mean that the vocabulary is not available
         raise FileNotFoundError(
             f"vocabulary {vocabulary!r} is neither on this machine nor on the hub ({type(error).__name__}); "
             "set tokenizer.vocabulary to a local file or folder"

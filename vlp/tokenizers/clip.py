@@ -1,8 +1,8 @@
 """CLIP's byte-level BPE, id for id (Radford et al. 2021, arXiv 2103.00020; openai/CLIP clip/simple_tokenizer.py).
 
-Text is repaired (ftfy), HTML-unescaped twice, its white space joined and lower-cased. Splitting never sees the specials
-as added tokens, because the original finds `<|endoftext|>` only where its scan stands: not inside a run of punctuation.
-Too long texts are cut before the end token; the original raises unless asked (`truncate: false` does that here).
+Text is repaired (ftfy), HTML-unescaped twice, its white space normalised, and lower-cased. The special tokens are not added
+tokens of the backend, because the original recognises `<|endoftext|>` only outside a run of punctuation. A text that is too
+long is truncated before the end token; the original raises an error by default (`truncate: false` does that here).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from vlp.system.json_files import read_json
 from vlp.tokenizers.base import Tokenizer, find_vocabulary
 
 START, END = "<|startoftext|>", "<|endoftext|>"
-# the original compares without case, where ſ (long s) equals s
+# the original ignores case, and then ſ (long s) equals s
 WORDS = r"'[sſ]|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
 _SPECIALS = re.compile(r"(?<![^\s\w]|_)((?:<\|startoftext\|>|<\|endoftext\|>)+)")
 
@@ -37,17 +37,17 @@ class ClipTokenizer(Tokenizer):
         self, *, vocabulary: str | Path | None = None, size: int | None = None, context_length: int = 77,
         truncate: bool = True,
     ) -> None:  # fmt: skip
-        _ftfy()
-        path = _open_clip_file() if vocabulary is None else find_vocabulary(vocabulary, ("*.json", "merges.txt"))
+        _import_ftfy()  # its absence is reported now, and not at the first text
+        path = _open_clip_vocabulary() if vocabulary is None else find_vocabulary(vocabulary, ("*.json", "merges.txt"))
         hugging_face = path.is_dir() or path.suffix == ".json"
-        ids, merges = _from_hugging_face(path) if hugging_face else _from_merges(path, size)
+        ids, merges = _read_hugging_face(path) if hugging_face else _read_merges(path, size)
         if size not in (None, len(ids)):
-            raise UserError(f"tokenizer.size is {size}, but {path} has {len(ids)} ids: set it to null")
+            raise UserError(f"tokenizer.size={size}, but {path} has {len(ids)} ids: set tokenizer.size=null")
         missing = [token for token in (START, END) if token not in ids]
         if missing:
-            raise UserError(f"the vocabulary at {path} lacks {missing[0]}: it is not CLIP's")
-        # a tiny vocabulary may lack bytes; Hugging Face's CLIP then falls back to <unk> or to the end token
-        complete = all(byte in ids and byte + "</w>" in ids for byte in _bytes())
+            raise UserError(f"{path} is not CLIP's vocabulary: it has no {missing[0]}; set tokenizer.vocabulary")
+        # a tiny vocabulary may lack bytes; Hugging Face's CLIP then uses <unk> or the end token
+        complete = all(byte in ids and byte + "</w>" in ids for byte in _byte_characters())
         unknown = None if complete else "<unk>" if "<unk>" in ids else END
         model = tokenizers.models.BPE(ids, merges, unk_token=unknown, end_of_word_suffix="</w>")
         backend = tokenizers.Tokenizer(model)
@@ -64,28 +64,28 @@ class ClipTokenizer(Tokenizer):
         )  # fmt: skip
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
-        cleaned = [clean(text) for text in texts]
+        cleaned = [clean_text(text) for text in texts]
         rows = super().encode(cleaned)
         return [self._encode_specials(text) if "<|" in text else row for text, row in zip(cleaned, rows, strict=True)]
 
     def _encode_specials(self, text: str) -> list[int]:
+        """Ids of a text in which the special tokens may be written out."""
         ids: list[int] = []
         for index, part in enumerate(_SPECIALS.split(text)):
-            if index % 2:  # a run of specials
+            if index % 2:  # a run of special tokens
                 ids += [self.start_id if "start" in name else self.end_id for name in re.findall(r"<\|\w+\|>", part)]
             else:
                 ids += super().encode([part])[0]
         return ids
 
 
-def clean(text: str) -> str:
-    if text.isascii() and text.isprintable() and "&" not in text:  # nothing to repair; ftfy is slower than the rest
-        return " ".join(text.split()).lower()
-    text = html.unescape(html.unescape(_ftfy().fix_text(text)))
+def clean_text(text: str) -> str:
+    if not (text.isascii() and text.isprintable() and "&" not in text):  # else nothing to repair, and ftfy is slow
+        text = html.unescape(html.unescape(_import_ftfy().fix_text(text)))
     return " ".join(text.split()).lower()
 
 
-def _ftfy() -> ModuleType:
+def _import_ftfy() -> ModuleType:
     try:
         import ftfy
     except ModuleNotFoundError as error:
@@ -93,7 +93,8 @@ def _ftfy() -> ModuleType:
     return ftfy
 
 
-def _open_clip_file() -> Path:
+def _open_clip_vocabulary() -> Path:
+    """The file inside an installed open_clip_torch."""
     package = importlib.util.find_spec("open_clip")
     path = Path(package.origin or "").parent / "bpe_simple_vocab_16e6.txt.gz" if package else None
     if path is None or not path.is_file():
@@ -104,31 +105,40 @@ def _open_clip_file() -> Path:
     return path
 
 
-def _bytes() -> list[str]:
-    """The printable character that stands for each byte, in the order of CLIP's first 256 ids (GPT-2's table)."""
+def _byte_characters() -> list[str]:
+    """The printable character for each byte, in the order of CLIP's first 256 ids (GPT-2's table)."""
     printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     return [chr(byte) for byte in printable] + [chr(0x100 + index) for index in range(256 - len(printable))]
 
 
-def _from_merges(path: Path, size: int | None) -> tuple[dict[str, int], list[tuple[str, str]]]:
+def _read_merges(path: Path, size: int | None) -> tuple[dict[str, int], list[tuple[str, str]]]:
+    """(token ids, merges) of OpenAI's file, reduced to `size` ids."""
     size = size or 49408
     count = size - 514  # 256 bytes inside and 256 at the end of a word, start and end
     content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
     lines = content.decode("utf-8").split("\n")[1:]  # the first line is a version
     if not 0 <= count <= len(lines):
-        raise UserError(f"tokenizer.size is {size}; with the merges at {path} it can be 514 to {len(lines) + 514}")
+        raise UserError(f"tokenizer.size={size}: with the merges at {path} give 514 to {len(lines) + 514}")
     merges = [(left, right) for left, right in (line.split() for line in lines[:count])]
-    tokens = [*_bytes(), *(byte + "</w>" for byte in _bytes()), *(left + right for left, right in merges), START, END]
+    characters = _byte_characters()
+    tokens = [
+        *characters,
+        *(byte + "</w>" for byte in characters),
+        *(left + right for left, right in merges),
+        START,
+        END,
+    ]
     return {token: index for index, token in enumerate(tokens)}, merges
 
 
-def _from_hugging_face(path: Path) -> tuple[dict[str, int], list[tuple[str, str]]]:
-    whole = path / "tokenizer.json" if path.is_dir() else path
-    if whole.is_file():
-        content = read_json(whole)
+def _read_hugging_face(path: Path) -> tuple[dict[str, int], list[tuple[str, str]]]:
+    """(token ids, merges) of a tokenizer.json or of vocab.json with merges.txt."""
+    tokenizer_file = path / "tokenizer.json" if path.is_dir() else path
+    if tokenizer_file.is_file():
+        content = read_json(tokenizer_file)
         model = content.get("model", {})
         if model.get("type", "BPE") != "BPE" or "merges" not in model:
-            raise UserError(f"{whole} holds no BPE vocabulary: it is not CLIP's")
+            raise UserError(f"{tokenizer_file} has no BPE vocabulary, so it is not CLIP's: set tokenizer.vocabulary")
         ids = {**model["vocab"], **{token["content"]: token["id"] for token in content.get("added_tokens", [])}}
         lines = model["merges"]
     elif (path / "vocab.json").is_file() and (path / "merges.txt").is_file():

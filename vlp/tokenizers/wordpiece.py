@@ -1,7 +1,7 @@
 """BERT's WordPiece from a `vocab.txt`, a Hugging Face folder or a hub name (Devlin et al. 2018, arXiv 1810.04805).
 
-Special tokens are found by name and their ids are the file's. Whether text is lower-cased is read from the folder's
-tokenizer_config.json; without one, a vocabulary that has no upper-case word is taken as lower-cased.
+Special tokens are identified by name and have the ids of the file. Whether text is lower-cased is read from the folder's
+tokenizer_config.json; without one, it is where the vocabulary has no upper-case word.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ FILES = ("vocab.txt", "tokenizer.json", "tokenizer_config.json")
 
 
 class WordPieceTokenizer(Tokenizer):
-    """lower_case: None = as the vocabulary says.  add_end, cleaning, answer_suffix: see `Tokenizer`.
-    extra_tokens: special tokens after those of the vocabulary (BLIP: "[DEC]", "[ENC]").
+    """lower_case: None = read from the vocabulary.  add_end, cleaning, answer_suffix: see `Tokenizer`.
+    extra_tokens: special tokens whose ids follow those of the vocabulary (BLIP: "[DEC]", "[ENC]").
     """
 
     def __init__(
@@ -31,14 +31,14 @@ class WordPieceTokenizer(Tokenizer):
         answer_suffix: str | None = None,
     ) -> None:  # fmt: skip
         path = find_vocabulary(vocabulary, FILES)
-        ids, options = _read(path)
+        ids, options = _read_vocabulary(path)
         for token in extra_tokens:
             ids.setdefault(token, max(ids.values()) + 1)
         roles = ("cls", "sep", "pad", "unk")
-        names = {role: _name(options.get(f"{role}_token", f"[{role.upper()}]")) for role in roles}
+        names = {role: _token_text(options.get(f"{role}_token", f"[{role.upper()}]")) for role in roles}
         missing = [name for name in names.values() if name not in ids]
         if missing:
-            raise UserError(f"the vocabulary at {path} lacks {missing[0]}: it is not BERT's")
+            raise UserError(f"{path} is not BERT's vocabulary: it has no {missing[0]}; set tokenizer.vocabulary")
         if lower_case is None:
             ordinary = [token for token in ids if not (token.startswith("[") and token.endswith("]"))]
             lower_case = options.get("do_lower_case", not any(token != token.lower() for token in ordinary))
@@ -50,7 +50,7 @@ class WordPieceTokenizer(Tokenizer):
         )
         backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
         backend.decoder = decoders.WordPiece()
-        mask = _name(options.get("mask_token", "[MASK]"))
+        mask = _token_text(options.get("mask_token", "[MASK]"))
         specials = [*names.values(), mask, *extra_tokens]
         backend.add_special_tokens([AddedToken(name, normalized=False) for name in specials if name in ids])
         super().__init__(
@@ -60,26 +60,27 @@ class WordPieceTokenizer(Tokenizer):
         )  # fmt: skip
 
 
-def _name(token: Any) -> str:
+def _token_text(token: Any) -> str:
+    """Of a token as tokenizer_config.json writes it, a string or a mapping."""
     return token["content"] if isinstance(token, dict) else str(token)
 
 
-def _read(path: Path) -> tuple[dict[str, int], dict[str, Any]]:
-    """Token ids, and the options of tokenizer_config.json (empty for a bare file)."""
+def _read_vocabulary(path: Path) -> tuple[dict[str, int], dict[str, Any]]:
+    """Token ids, and the options of the tokenizer_config.json beside them (empty without one)."""
     folder = path if path.is_dir() else path.parent
     options_file = folder / "tokenizer_config.json"
     options = read_json(options_file) if options_file.is_file() else {}
-    words = path / "vocab.txt" if path.is_dir() else path
-    if words.suffix == ".txt" and words.is_file():
-        lines = words.read_text(encoding="utf-8").split("\n")
+    vocabulary_file = path / "vocab.txt" if path.is_dir() else path
+    if vocabulary_file.suffix == ".txt" and vocabulary_file.is_file():
+        lines = vocabulary_file.read_text(encoding="utf-8").split("\n")
         tokens = lines[:-1] if lines[-1] == "" else lines
         return {token.rstrip("\r"): index for index, token in enumerate(tokens)}, options
-    whole = path / "tokenizer.json" if path.is_dir() else path
-    if not whole.is_file():
+    tokenizer_file = path / "tokenizer.json" if path.is_dir() else path
+    if not tokenizer_file.is_file():
         raise FileNotFoundError(f"{path} has neither vocab.txt nor tokenizer.json")
-    content = read_json(whole)
+    content = read_json(tokenizer_file)
     if content.get("model", {}).get("type") != "WordPiece":
-        raise UserError(f"{whole} holds no WordPiece vocabulary: it is not BERT's")
+        raise UserError(f"{tokenizer_file} has no WordPiece vocabulary, so it is not BERT's: set tokenizer.vocabulary")
     normalizer = content.get("normalizer") or {}
     if normalizer.get("type") == "BertNormalizer":
         options = {"do_lower_case": normalizer["lowercase"], "strip_accents": normalizer["strip_accents"], **options}

@@ -18,13 +18,13 @@ from vlp.data.datamodule import DataModule
 from vlp.data.mixture import Mixture
 from vlp.data.parts import build_data, build_tokenizer
 from vlp.launch.config.layout import tasks
-from vlp.launch.runs.folder import read
-from vlp.training.lifecycle.nonfinite import Guard
+from vlp.launch.runs.folder import read_frozen_config
+from vlp.training.lifecycle.nonfinite import NonFiniteGuard
 from vlp.training.loggers import JsonLines
 from vlp.training.module import VisionLanguageModule, set_vocabulary_size
 
 
-def quiet() -> None:
+def silence_known_warnings() -> None:
     """Lightning's tips, and its warnings about choices that vlp makes on purpose, are silenced."""
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     for pattern in (
@@ -42,12 +42,12 @@ def quiet() -> None:
 
 
 @dataclass
-class Parts:
+class RunParts:
     data: DataModule | Mixture
     module: VisionLanguageModule
 
 
-def assemble(config: dict[str, Any], folder: Path, stored: dict[str, Any] | None = None) -> Parts:
+def assemble(config: dict[str, Any], folder: Path, stored: dict[str, Any] | None = None) -> RunParts:
     """Everything of a run but the trainer. With `checkpoint`, the weights are those of that file, every key matched.
 
     stored: the config as checkpoints keep it; None = as it is.
@@ -67,7 +67,9 @@ def assemble(config: dict[str, Any], folder: Path, stored: dict[str, Any] | None
         freeze=config["freeze"],
         gradient_cache=config["gradient_cache"],
         momentum=config["momentum"],
-        guard=Guard(policy=config["nonfinite"], limit=config["nonfinite_limit"], folder=folder / "checkpoints"),
+        guard=NonFiniteGuard(
+            policy=config["nonfinite"], limit=config["nonfinite_limit"], folder=folder / "checkpoints"
+        ),
         seed=config["seed"],
         config=stored or config,
     )
@@ -78,12 +80,12 @@ def assemble(config: dict[str, Any], folder: Path, stored: dict[str, Any] | None
         for part in (model.vision, model.text):
             if part is not None:
                 part.compile(dynamic=True)
-    return Parts(data=data, module=module)
+    return RunParts(data=data, module=module)
 
 
 def read_config(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     """(values as they are used, values fit to be stored: secrets stay names of environment variables)."""
-    frozen = read(path)
+    frozen = read_frozen_config(path)
     used, stored = (OmegaConf.to_container(frozen, resolve=resolve) for resolve in (True, False))
     return used, stored  # type: ignore[return-value]
 

@@ -22,7 +22,7 @@ def with_determinism(trainer: dict[str, Any]) -> dict[str, Any]:
     return {**trainer, "deterministic": on_cpu}
 
 
-def numerics() -> dict[str, Any]:
+def numeric_settings() -> dict[str, Any]:
     """What the last bits of a run depend on besides its config and versions, as results.json and checkpoints keep it."""
     on_gpu = torch.cuda.is_available()
     processor = torch.cuda.get_device_name() if on_gpu else f"CPU, {torch.backends.cpu.get_cpu_capability()}"
@@ -34,8 +34,8 @@ def numerics() -> dict[str, Any]:
 
 
 def report_changed_numerics(before: dict[str, Any]) -> None:
-    """Prints what of `numerics` differs from that of the checkpoint which a run resumes from."""
-    now = numerics()
+    """Prints what of `numeric_settings` differs from that of the checkpoint which a run resumes from."""
+    now = numeric_settings()
     changed = [f"{name} {before[name]}, now {value}" for name, value in now.items() if before.get(name, value) != value]
     if changed:
         print(

@@ -11,16 +11,16 @@ import lightning as L
 
 from vlp.build import build
 from vlp.checkpoints.keys import load_strictly
-from vlp.data.parts import build_data, measured_splits
+from vlp.data.parts import build_data, eval_split_statistics
 from vlp.launch.config.layout import tasks as tasks_of
 from vlp.launch.runs.results import write_results
 from vlp.predictor import Predictor, load
-from vlp.report.tables import of_a_task, print_results
+from vlp.report.tables import is_task_figure, print_results
 from vlp.system.errors import UserError
 from vlp.tasks.base import Task
-from vlp.training.assemble import build_loggers, quiet, read_config
-from vlp.training.determinism import numerics, with_determinism
-from vlp.training.lifecycle.entry import enter
+from vlp.training.assemble import build_loggers, read_config, silence_known_warnings
+from vlp.training.determinism import numeric_settings, with_determinism
+from vlp.training.lifecycle.entry import run_entry_point
 from vlp.training.module import VisionLanguageModule
 
 
@@ -29,7 +29,7 @@ def evaluate(config_path: Path) -> dict[str, Any]:
     start = time.perf_counter()
     config, stored = read_config(config_path)
     folder = config_path.parent
-    quiet()
+    silence_known_warnings()
     L.seed_everything(config["seed"], workers=True, verbose=False)
     predictor = load(config["checkpoint"])
     if predictor.transform is None:
@@ -56,14 +56,14 @@ def evaluate(config_path: Path) -> dict[str, Any]:
     results: dict[str, Any] = {
         k: float(v) for k, v in trainer.callback_metrics.items() if k.startswith(("val/", "test/"))
     }
-    if not any(map(of_a_task, results)):
+    if not any(map(is_task_figure, results)):
         raise UserError(
             f"nothing was measured: no {config['split']} batch has what {', '.join(tasks) or 'no task'} needs: choose "
             "another task=[…] or data=…"
         )
     if trainer.is_global_zero:
-        results = results | {"seconds": round(time.perf_counter() - start, 1)} | numerics()
-        results = write_results(folder, results, stored, str(data.name), measured_splits(data))
+        results = results | {"seconds": round(time.perf_counter() - start, 1)} | numeric_settings()
+        results = write_results(folder, results, stored, str(data.name), eval_split_statistics(data))
         print_results(results, folder)
     return results
 
@@ -73,12 +73,12 @@ def _task(name: str, node: dict[str, Any], predictor: Predictor) -> Task:
     if name not in predictor.objectives:
         return build(node)
     stored: Any = predictor.objectives[name]
-    told = predictor.nodes[name]
-    task: Task = build({**node, **{key: told[key] for key in stored.stored if key in told}})
+    stored_node = predictor.nodes[name]
+    task: Task = build({**node, **{key: stored_node[key] for key in stored.stored if key in stored_node}})
     if task.state_dict():
         load_strictly(task, stored.state_dict())
     return task
 
 
 if __name__ == "__main__":
-    enter("evaluate", evaluate)
+    run_entry_point("evaluate", evaluate)

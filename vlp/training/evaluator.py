@@ -41,12 +41,12 @@ class Measurement:
         self.pictured: dict[tuple[str, str], dict[str, object]] = {}
         self._position = -1  # of the source that is open
         self._measured: set[str] = set()  # tasks that had a batch of it
-        self._go_to(0)
+        self._start_source(0)
 
     def update(self, batch: Batch | None, *, source: int, step: int) -> None:
         """batch: None = this rank has no sample of the source.  source: its position among the sources, Lightning's
         dataloader_idx."""
-        self._go_to(source)
+        self._start_source(source)
         if batch is None:
             return
         name = self.sources[source][0]
@@ -61,14 +61,14 @@ class Measurement:
 
     def finish(self) -> dict[str, float]:
         """All figures, after the last batch of the last source."""
-        self._go_to(len(self.sources))
+        self._start_source(len(self.sources))
         for name, task in self.tasks.items():
             if not any(key.split("/")[1] == name for key in self.figures):
-                shown = ", ".join(source for source, _ in self.sources)
-                rank_zero_warn(f"{name} was not measured: batches of {shown} lack one of {', '.join(task.requires)}")
+                source_names = ", ".join(source for source, _ in self.sources)
+                rank_zero_warn(f"{name} was not measured: batches of {source_names} lack one of {', '.join(task.requires)}")
         return self.figures
 
-    def _go_to(self, position: int) -> None:
+    def _start_source(self, position: int) -> None:
         while self._position < position:
             if self._position >= 0:
                 self._close()
@@ -76,13 +76,13 @@ class Measurement:
             if self._position < len(self.sources):
                 self._open()
 
-    def _concerned(self, source: str) -> dict[str, Task]:
+    def _tasks_of_source(self, source: str) -> dict[str, Task]:
         return {name: task for name, task in self.tasks.items() if task.sources is None or source in task.sources}
 
     def _open(self) -> None:
         name, data = self.sources[self._position]
         self._measured = set()
-        for task in self._concerned(name).values():
+        for task in self._tasks_of_source(name).values():
             task.reset()
             task.split = self.split
             task.prepare(self.model, self.tokenizer, data)  # type: ignore[arg-type]  # None where data have no text
@@ -90,7 +90,7 @@ class Measurement:
     def _close(self) -> None:
         source = self.sources[self._position][0]
         measured = set().union(*gather_objects(self._measured))  # a rank without samples still has to join in
-        for name, task in self._concerned(source).items():
+        for name, task in self._tasks_of_source(source).items():
             if name in measured:
                 figures = task.compute(self.model)
                 self.figures |= {f"{source}/{name}/{key}": float(value) for key, value in figures.items()}

@@ -20,7 +20,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only, rank_zero_warn
 from omegaconf import OmegaConf
 from wandb import Settings
 
-from vlp.launch.runs.folder import read
+from vlp.launch.runs.folder import read_frozen_config
 from vlp.system.compat.lightning import drop_wandb_argument
 from vlp.system.compat.wandb import forget_service
 from vlp.training.lifecycle.checkpoint_files import BEST
@@ -58,7 +58,7 @@ class JsonLines(Logger):
 
 
 def csv(*, folder: str | Path) -> CSVLogger:
-    """csv/version_<n>/metrics.csv, one for each process that goes on with the run, for Lightning's begins its file anew."""
+    """csv/version_<n>/metrics.csv, one for each process that continues with the run, for Lightning's begins its file again."""
     return CSVLogger(save_dir=folder, name="csv")
 
 
@@ -69,7 +69,7 @@ def tensorboard(*, folder: str | Path) -> TensorBoardLogger:
 class Wandb(WandbLogger):
     """Lightning's, for a run folder that several processes in turn may write to as one W&B run.
 
-    Where W&B's own service process dies, W&B is given up with one warning and training goes on: metrics.jsonl has it all.
+    Where W&B's own service process dies, W&B is given up with one warning and training continues: metrics.jsonl has it all.
     """
 
     def __init__(self, *, folder: Path, artifact: bool, **arguments: Any) -> None:
@@ -77,7 +77,7 @@ class Wandb(WandbLogger):
         drop_wandb_argument(self, "anonymous")
         self.folder, self.artifact = folder, artifact
         self.lost = False
-        self._told: float | None = None  # when the file was written that is an artifact already
+        self._warned: float | None = None  # when the file was written that is an artifact already
         # offline a process does not know how far an earlier one has counted, and W&B drops what it has counted already:
         # one row for each line of metrics.jsonl and at most one for each picture or table
         lines = sum(1 for _ in (folder / "metrics.jsonl").open("rb")) if (folder / "metrics.jsonl").is_file() else 0
@@ -91,15 +91,15 @@ class Wandb(WandbLogger):
             run: Any = self.experiment
             run.log(row, step=max(run.step, self._first_row), commit=True)
 
-        self._attempt(send)
+        self._send_or_warn(send)
 
     @rank_zero_only
     def log_image(self, key: str, images: list[Any], step: int | None = None, **kwargs: Any) -> None:
-        self._attempt(lambda: super(Wandb, self).log_image(key, images, step, **kwargs))
+        self._send_or_warn(lambda: super(Wandb, self).log_image(key, images, step, **kwargs))
 
     @rank_zero_only
     def log_table(self, key: str, *args: Any, **kwargs: Any) -> None:
-        self._attempt(lambda: super(Wandb, self).log_table(key, *args, **kwargs))
+        self._send_or_warn(lambda: super(Wandb, self).log_table(key, *args, **kwargs))
 
     @rank_zero_only
     def finalize(self, status: str) -> None:
@@ -107,9 +107,9 @@ class Wandb(WandbLogger):
         if status != "success" or not self.artifact or not path.exists():
             return
         written = path.stat().st_mtime
-        if written != self._told:  # at the end of training, and again of testing
-            self._told = written
-            self._attempt(lambda: self._log_best(path))
+        if written != self._warned:  # at the end of training, and again of testing
+            self._warned = written
+            self._send_or_warn(lambda: self._log_best(path))
 
     def _log_best(self, path: Path) -> None:
         from wandb import Artifact
@@ -122,7 +122,7 @@ class Wandb(WandbLogger):
             artifact.add_file(str(path), name=path.name)
         run.log_artifact(artifact, aliases=["best"])
 
-    def _attempt(self, send: Callable[[], None]) -> None:
+    def _send_or_warn(self, send: Callable[[], None]) -> None:
         if self.lost:
             return
         try:
@@ -130,7 +130,7 @@ class Wandb(WandbLogger):
         except Exception as error:
             self.lost = True
             rank_zero_warn(
-                f"W&B is lost ({type(error).__name__}: {error}); training goes on, and {self.folder / 'metrics.jsonl'} "
+                f"W&B is lost ({type(error).__name__}: {error}); training continues, and {self.folder / 'metrics.jsonl'} "
                 "has every figure"
             )
             forget_service()
@@ -150,7 +150,7 @@ def wandb(
     """mode: online, offline, disabled; None = $WANDB_MODE, else online when a key is found, else offline.
     log_model: best.ckpt as an artifact, at the end.
 
-    Each run folder is one W&B run, named after the folder, of which every process that goes on with it finds the id there.
+    Each run folder is one W&B run, named after the folder, of which every process that continues with it finds the id there.
     Its config is the frozen one, in which secrets are names of environment variables.
     """
     os.environ.setdefault("WANDB_SILENT", "true")
@@ -160,7 +160,7 @@ def wandb(
     return Wandb(
         folder=folder, artifact=log_model, project=project, entity=entity, group=group, tags=list(tags), mode=mode,
         name="/".join(folder.resolve().parts[-2:]), id=_run_id(folder),
-        config=OmegaConf.to_container(read(frozen), resolve=False) if frozen.is_file() else None,
+        config=OmegaConf.to_container(read_frozen_config(frozen), resolve=False) if frozen.is_file() else None,
         settings=Settings(silent=True, console="off", api_key=api_key),
     )  # fmt: skip
 

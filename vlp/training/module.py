@@ -18,7 +18,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from vlp.checkpoints.tensor_files import FORMAT
-from vlp.distributed import total
+from vlp.distributed import sum_over_ranks
 from vlp.launch.config.layout import ENDLESS, optimizer_steps
 from vlp.models.features import compute_features
 from vlp.models.momentum import MomentumCopy
@@ -29,10 +29,10 @@ from vlp.structures import Batch
 from vlp.system.errors import UserError
 from vlp.system.fault_injection import inject
 from vlp.tasks.base import Task
-from vlp.training.determinism import numerics
+from vlp.training.determinism import numeric_settings
 from vlp.training.evaluator import Measurement
-from vlp.training.lifecycle.nonfinite import Guard
-from vlp.training.lifecycle.restart import between_steps
+from vlp.training.lifecycle.nonfinite import NonFiniteGuard
+from vlp.training.lifecycle.restart import move_between_steps
 
 
 class VisionLanguageModule(L.LightningModule):
@@ -57,7 +57,7 @@ class VisionLanguageModule(L.LightningModule):
         freeze: Sequence[str] = (),
         gradient_cache: int | None = None,
         momentum: float | None = None,
-        guard: Guard | None = None,
+        guard: NonFiniteGuard | None = None,
         seed: int = 0,
         config: Mapping[str, Any] | None = None,
     ) -> None:
@@ -68,7 +68,7 @@ class VisionLanguageModule(L.LightningModule):
         self.momentum = None if momentum is None else MomentumCopy(model, dict(self.objectives.items()), decay=momentum)
         self.make_optimizer, self.make_schedule = optimizer, schedule
         self.gradient_cache = gradient_cache
-        self.guard = guard or Guard()
+        self.guard = guard or NonFiniteGuard()
         self.seed = seed
         self.config = dict(config or {})
         self.samples_seen = 0
@@ -108,7 +108,7 @@ class VisionLanguageModule(L.LightningModule):
             if parameters and not any(p.requires_grad for p in parameters):
                 module.eval()
                 if self.momentum is not None:
-                    self.momentum.twin(module).eval()
+                    self.momentum.copy_of(module).eval()
         return self
 
     # ---------------------------------------------------------------- training
@@ -126,7 +126,7 @@ class VisionLanguageModule(L.LightningModule):
                 f"trainer.accumulate_grad_batches > 1 would change {', '.join(in_batch)}, whose negatives are the other "
                 "samples of one batch: set data.batch_size to the whole batch and gradient_cache to the rows that fit"
             )
-        self.model.constrain()
+        self.model.clamp_parameters()
         data = self.trainer.datamodule  # type: ignore[attr-defined]
         for objective in self.trained.values():
             objective.prepare(self.model, getattr(data, "tokenizer", None), data)
@@ -196,7 +196,7 @@ class VisionLanguageModule(L.LightningModule):
                 )
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
-        if not self._may_step():
+        if not self._is_step_finite():
             for parameter in self.parameters():
                 parameter.grad = None  # an optimiser leaves what has no gradient as it is
             return
@@ -206,15 +206,15 @@ class VisionLanguageModule(L.LightningModule):
                     parameter.grad = None  # nor does what waits decay
 
     def on_train_batch_end(self, outputs: Any, batch: Any, index: int) -> None:
-        self.model.constrain()
+        self.model.clamp_parameters()
 
-    def _may_step(self) -> bool:
+    def _is_step_finite(self) -> bool:
         every: int = max(1, self.trainer.log_every_n_steps)  # type: ignore[attr-defined]  # set by Lightning's logger connector
         if self.guard.policy == "raise" and self.device.type != "cpu" and self.global_step % every:
             return True  # to look is to wait for the accelerator
         if getattr(self.trainer.precision_plugin, "scaler", None) is not None:
             # it leaves out steps by itself, as a part of its search for a scale; a loss that is no number it cannot mend
-            gradients = [total(self._latest[0])]
+            gradients = [sum_over_ranks(self._latest[0])]
         else:
             gradients = [parameter.grad for parameter in self.parameters() if parameter.grad is not None]
         loss, samples = self._latest
@@ -253,7 +253,11 @@ class VisionLanguageModule(L.LightningModule):
     def _start_evaluation(self, split: str) -> None:
         data = self.trainer.datamodule  # type: ignore[attr-defined]
         self.measurement = Measurement(
-            model=self.model, tasks=self.tasks, sources=data.measured(split), tokenizer=data.tokenizer, split=split
+            model=self.model,
+            tasks=self.tasks,
+            sources=data.sources_with_split(split),
+            tokenizer=data.tokenizer,
+            split=split,
         )
 
     def validation_step(self, batch: Batch | None, index: int, dataloader_idx: int = 0) -> None:
@@ -279,20 +283,20 @@ class VisionLanguageModule(L.LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         tokenizer = self.trainer.datamodule.tokenizer  # type: ignore[attr-defined]
         checkpoint["vlp_format"] = FORMAT
-        checkpoint["config"] = portable(self.config, self.model, self.tasks, tokenizer.size)
+        checkpoint["config"] = portable_config(self.config, self.model, self.tasks, tokenizer.size)
         checkpoint["tokenizer_json"] = tokenizer.to_json()
         checkpoint["samples_seen"] = self.samples_seen
-        checkpoint["numerics"] = numerics()
+        checkpoint["numerics"] = numeric_settings()
         figures = self.trainer.callback_metrics.items()  # of the last validation, which saw these weights
         checkpoint["figures"] = {name: float(value) for name, value in figures if name.startswith("val/")}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.samples_seen = checkpoint["samples_seen"]
         if "loops" in checkpoint:
-            between_steps(checkpoint)
+            move_between_steps(checkpoint)
 
 
-def portable(
+def portable_config(
     config: Mapping[str, Any], model: VisionLanguageModel, tasks: Mapping[str, Task], vocabulary_size: int
 ) -> dict[str, Any]:
     """The config with each backbone and task described by its own architecture instead of the hub name or file it came from,

@@ -107,14 +107,14 @@ class Muon(AdamW):
         if not matrices:
             raise UserError("optimizer=muon: the model has no linear map to train; choose optimizer=adamw")
         muon = torch.optim.Muon(
-            [group | {"params": _flat(group["params"])} for group in matrices], momentum=self.momentum
+            [group | {"params": _matrix_views(group["params"])} for group in matrices], momentum=self.momentum
         )
         for group, kernels in zip(muon.param_groups, matrices, strict=True):
             group["params"] = kernels["params"]
         return CombinedOptimizer(muon, *([self.adamw(rest)] if rest else []))
 
 
-def _flat(parameters: Iterable[nn.Parameter]) -> list[Tensor]:
+def _matrix_views(parameters: Iterable[nn.Parameter]) -> list[Tensor]:
     """Matrices of the same memory, with the same gradients; torch's Muon takes nothing else. Columns stand in the order of
     memory, which an orthogonal step does not depend on."""
     matrices = []
@@ -128,12 +128,12 @@ def _flat(parameters: Iterable[nn.Parameter]) -> list[Tensor]:
     return matrices
 
 
-def _flatten(muon: torch.optim.Muon) -> None:
+def _use_matrix_views(muon: torch.optim.Muon) -> None:
     """In place of its kernels, matrices; of its state, the same records under other keys."""
     state: defaultdict[Tensor, Any] = defaultdict(dict)
     groups = []
     for group in muon.param_groups:
-        matrices = _flat(group["params"])
+        matrices = _matrix_views(group["params"])
         state.update((matrix, muon.state[kernel]) for matrix, kernel in zip(matrices, group["params"], strict=True))
         groups.append(group | {"params": matrices})
     muon.param_groups, muon.state = groups, state
@@ -154,10 +154,10 @@ class CombinedOptimizer(Optimizer):
                 loss = closure()
         groups = iter(self.param_groups)
         for part, count in zip(self.parts, self.counts, strict=True):
-            # anew at each step, as loading a state replaces both
+            # again at each step, as loading a state replaces both
             part.param_groups, part.state = list(itertools.islice(groups, count)), self.state
             if isinstance(part, torch.optim.Muon):
-                _flatten(part)
+                _use_matrix_views(part)
             part.step()
         return loss
 

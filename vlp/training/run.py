@@ -2,7 +2,7 @@
 checkpoint and writes `results.json`. Lightning starts further ranks with the same command line, so every rank reads
 the same file, and they compare what they read.
 
-Where RUN/checkpoints holds a checkpoint, the run goes on from it: whoever starts the same command again, a person, a
+Where RUN/checkpoints holds a checkpoint, the run continues from it: whoever starts the same command again, a person, a
 sweep, SLURM or torchrun, continues the run.
 """
 
@@ -22,21 +22,28 @@ from lightning.pytorch.callbacks import Callback, Checkpoint, ProgressBar, Timer
 from vlp.build import build
 from vlp.checkpoints import sharded
 from vlp.checkpoints.tensor_files import read as read_any
-from vlp.data.parts import measured_splits
-from vlp.distributed import forget_earlier_attempts, gather_objects
+from vlp.data.parts import eval_split_statistics
+from vlp.distributed import gather_objects, prefix_rendezvous_by_attempt
 from vlp.launch.config.changes import changes
 from vlp.launch.config.layout import wrong_monitor
-from vlp.launch.runs.lock import locked
+from vlp.launch.runs.lock import run_folder_lock
 from vlp.launch.runs.results import write_results
 from vlp.report.tables import print_results
 from vlp.system import ranks
 from vlp.system.errors import UserError
 from vlp.system.fault_injection import inject
-from vlp.training.assemble import assemble, build_loggers, quiet, read_config
-from vlp.training.determinism import numerics, report_changed_numerics, with_determinism
-from vlp.training.lifecycle.checkpoint_files import BEST, WholeFiles, clear, fault, newest, read
-from vlp.training.lifecycle.entry import enter
-from vlp.training.lifecycle.signals import SIGNALS, replace_lightnings
+from vlp.training.assemble import assemble, build_loggers, read_config, silence_known_warnings
+from vlp.training.determinism import numeric_settings, report_changed_numerics, with_determinism
+from vlp.training.lifecycle.checkpoint_files import (
+    BEST,
+    AtomicCheckpointIO,
+    describe_damage,
+    newest_checkpoint,
+    read_checkpoint,
+    remove_unfinished_files,
+)
+from vlp.training.lifecycle.entry import run_entry_point
+from vlp.training.lifecycle.signals import SIGNALS, replace_lightning_signals
 from vlp.training.loggers import JsonLines, log_results
 from vlp.upgrade import upgrade
 
@@ -59,7 +66,7 @@ class SameConfig(Callback):
 
 def run(config_path: Path) -> dict[str, Any]:
     """Fits and tests; returns the flat results that are also in results.json."""
-    with locked(config_path.parent):
+    with run_folder_lock(config_path.parent):
         return _run(config_path)
 
 
@@ -69,16 +76,16 @@ def _run(config_path: Path) -> dict[str, Any]:
     if (wrong := wrong_monitor(config)) is not None:
         raise UserError(wrong)
     folder = config_path.parent
-    quiet()
+    silence_known_warnings()
     L.seed_everything(config["seed"], workers=True, verbose=False)
-    free_port()
-    forget_earlier_attempts()
-    begin, content = _beginning(folder, config, stored)
+    use_free_port()
+    prefix_rendezvous_by_attempt()
+    begin, content = _find_start_checkpoint(folder, config, stored)
     inject("build")
     parts = assemble(config, folder, stored)
     timer = Timer()
     callbacks = [SameConfig(config_path)] + [build(node) for node in config["callbacks"].values() if node] + [timer]
-    files = WholeFiles()
+    files = AtomicCheckpointIO()
     trainer: L.Trainer = build(
         with_determinism(config["trainer"]),
         logger=build_loggers(config, folder),
@@ -90,7 +97,7 @@ def _run(config_path: Path) -> dict[str, Any]:
         enable_model_summary=False,
         plugins=[files],
     )
-    replace_lightnings(trainer)
+    replace_lightning_signals(trainer)
     if content is not None and trainer.is_global_zero:
         report_changed_numerics(content.get("numerics", {}))
     trainer.fit(parts.module, parts.data, ckpt_path=begin, weights_only=True)
@@ -109,26 +116,26 @@ def _run(config_path: Path) -> dict[str, Any]:
     results = figures | {
         "seconds": round(time.perf_counter() - start, 1),
         "train_seconds": round(timer.time_elapsed("train"), 1),
-        "this_process_train_seconds": _trained_here(timer),
+        "this_process_train_seconds": _train_seconds_here(timer),
         "samples_seen": parts.module.samples_seen,
         "steps": trainer.global_step,
-        **numerics(),
+        **numeric_settings(),
     }
     if trainer.is_global_zero:
-        results = write_results(folder, results, stored, str(parts.data.name), measured_splits(parts.data))
+        results = write_results(folder, results, stored, str(parts.data.name), eval_split_statistics(parts.data))
         log_results(trainer.loggers, results)
         print_results(results, folder)
     inject("teardown")
     return results
 
 
-def _trained_here(timer: Timer) -> float:
+def _train_seconds_here(timer: Timer) -> float:
     """Seconds of training in this process alone; `Timer.time_elapsed` adds those before the checkpoint that it began from."""
     began, ended = timer.start_time("train"), timer.end_time("train")
     return 0.0 if began is None or ended is None else round(ended - began, 1)
 
 
-def free_port() -> None:
+def use_free_port() -> None:
     """Where this process is to start the others and MASTER_PORT is taken, another port is looked for."""
     port = os.environ.get("MASTER_PORT")
     if not port or "LOCAL_RANK" in os.environ or "SLURM_JOB_ID" in os.environ:
@@ -142,48 +149,48 @@ def free_port() -> None:
             del os.environ["MASTER_PORT"]
 
 
-def _beginning(
+def _find_start_checkpoint(
     folder: Path, config: dict[str, Any], stored: dict[str, Any]
 ) -> tuple[Path | None, dict[str, Any] | None]:
-    """The checkpoint to go on from, and its content: this run's own newest whole one, or that of `resume`."""
+    """The checkpoint to continue from, and its content: this run's own newest complete one, or that of `resume`."""
     checkpoints = folder / "checkpoints"
     main = ranks.rank() == 0
     if main:
-        clear(checkpoints)
-        for note in folder.glob("error*.txt"):  # of the process that this one goes on from
+        remove_unfinished_files(checkpoints)
+        for note in folder.glob("error*.txt"):  # of the process that this one continues from
             note.unlink()
-    path, passed = newest(checkpoints)
+    path, passed = newest_checkpoint(checkpoints)
     if passed and path is None:
         raise UserError(
-            f"{'; '.join(passed.values())}: none is whole; to start anew remove {checkpoints}, and look after the disk"
+            f"{'; '.join(passed.values())}: no readable checkpoint; to start over, delete {checkpoints}, and check the disk"
         )
     for damaged, sentence in passed.items() if main else ():
-        print(f"warning: {sentence}; going on from {path}", file=sys.stderr, flush=True)
+        print(f"warning: {sentence}; resuming from {path}", file=sys.stderr, flush=True)
         damaged.replace(damaged.with_name(f"damaged-{damaged.name}"))  # else it would take the place of the one before
     own = path is not None
     if path is None and config["resume"]:
         path = Path(config["resume"])
-        if path.is_dir() and not sharded.matches(path):
-            path = newest(path / "checkpoints")[0] or path / "checkpoints" / "last.ckpt"
-        wrong = fault(path)
+        if path.is_dir() and not sharded.is_sharded(path):
+            path = newest_checkpoint(path / "checkpoints")[0] or path / "checkpoints" / "last.ckpt"
+        wrong = describe_damage(path)
         if wrong is not None:
             raise UserError(f"resume={path}: it {wrong}")
     if path is None:
         if main:
             JsonLines(folder=folder).rewind(0)
         return None, None
-    content = read(path)
+    content = read_checkpoint(path)
     differing = changes(upgrade(content.get("config", {})), stored)
     if differing and not config.get("force"):
         raise UserError(
             f"resume={path}: settings differ from the checkpoint's that change what is trained: {'; '.join(differing)}; "
-            "use the run's own, or go on all the same with force=true"
+            "use the run's own, or resume anyway with force=true"
         )
     if main and own:
         JsonLines(folder=folder).rewind(content.get("logged_bytes"))
-        print(f"going on from {path}, step {content['global_step']}", file=sys.stderr, flush=True)
+        print(f"resuming from {path}, step {content['global_step']}", file=sys.stderr, flush=True)
     return path, content
 
 
 if __name__ == "__main__":
-    enter("train", run)
+    run_entry_point("train", run)

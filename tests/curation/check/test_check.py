@@ -17,8 +17,8 @@ import torch
 
 from tests.data.image_files import encoded, png_header
 from vlp.cli import main
-from vlp.curation.check.check import CheckReport, check
-from vlp.curation.check.html_report import write_page
+from vlp.curation.check.check import CheckReport, check_data
+from vlp.curation.check.html_report import write_html_report
 from vlp.data.transforms import EvalTransform
 from vlp.datasets.table import Table
 from vlp.structures import Text
@@ -115,29 +115,29 @@ def letters(texts: list[str], *, kind: str = "caption") -> Text:
     return Text(ids=torch.ones(len(texts), 4, dtype=torch.int64), mask=torch.ones(len(texts), 4, dtype=torch.bool))
 
 
-def kinds(report: CheckReport, split: str = "own/train") -> dict[str, int]:
-    return {finding.kind: finding.count for finding in report.splits[split].findings}
+def counts_by_kind(report: CheckReport, split: str = "own/train") -> dict[str, int]:
+    return {issue.kind: issue.count for issue in report.splits[split].findings}
 
 
-def test_every_fault_is_named(folder: Path) -> None:
-    report = check({"own": table(folder)}, overlaps=False, workers=0)
-    found = kinds(report)
-    told = {kind: "\n".join(f.examples) for f in report.splits["own/train"].findings for kind in [f.kind]}
-    assert found["damaged image"] == 3
+def test_every_fault_is_reported(folder: Path) -> None:
+    report = check_data({"own": table(folder)}, compare_images=False, workers=0)
+    counts = counts_by_kind(report)
+    examples = {kind: "\n".join(f.examples) for f in report.splits["own/train"].findings for kind in [f.kind]}
+    assert counts["damaged image"] == 3
     for name, (_, kind) in BROKEN.items():
-        assert name in told[kind], (name, told)
-    assert found["image above the limit"] == 2
-    assert found["image that is a folder"] == 1
-    assert found["missing image"] == 2  # one of them a link to nothing
-    assert found["symbolic link out of the root"] == 1
-    assert found["path outside the root"] >= 2
-    assert sum(count for kind, count in found.items() if "path" in kind or "file name" in kind) == 5
-    assert found["not valid JSON"] == 1
-    assert found["very long caption"] == 1
-    assert found["control characters in a caption"] == 1
-    assert found["caption without a word"] == 1
-    assert found["markup in a caption"] == 1
-    assert any("caption" in kind and "number.jpg" not in kind for kind in found)
+        assert name in examples[kind], (name, examples)
+    assert counts["image above the limit"] == 2
+    assert counts["image that is a folder"] == 1
+    assert counts["missing image"] == 2  # one of them a link to nothing
+    assert counts["symbolic link out of the root"] == 1
+    assert counts["path outside the root"] >= 2
+    assert sum(count for kind, count in counts.items() if "path" in kind or "file name" in kind) == 5
+    assert counts["not valid JSON"] == 1
+    assert counts["very long caption"] == 1
+    assert counts["control characters in a caption"] == 1
+    assert counts["caption without a word"] == 1
+    assert counts["markup in a caption"] == 1
+    assert any("caption" in kind and "number.jpg" not in kind for kind in counts)
     assert report.splits["own/val"].findings == []
     readable = {str(sample.image) for sample in table_samples(folder)}
     assert {str(folder / name) for name in (*GOOD, "turned.jpg", "moving.gif")} <= readable
@@ -152,10 +152,12 @@ def table_samples(folder: Path) -> list[Any]:
     return list(data.samples("train"))
 
 
-def test_the_page_shows_texts_as_texts(folder: Path, tmp_path: Path) -> None:
-    report = check({"own": table(folder)}, overlaps=False, workers=0)
-    report.splits["own/train"].shown = [s for s in table_samples(folder) if s.image.name in ("evil.jpg", "half.jpg")]
-    write_page(report, tmp_path / "page.html")
+def test_the_html_report_escapes_texts(folder: Path, tmp_path: Path) -> None:
+    report = check_data({"own": table(folder)}, compare_images=False, workers=0)
+    report.splits["own/train"].example_samples = [
+        s for s in table_samples(folder) if s.image.name in ("evil.jpg", "half.jpg")
+    ]
+    write_html_report(report, tmp_path / "page.html")
     page = (tmp_path / "page.html").read_text()
     assert "<script" not in page
     assert "&lt;script&gt;alert(1)&lt;/script&gt; [/red] \\x1b[31m" in page
@@ -164,7 +166,7 @@ def test_the_page_shows_texts_as_texts(folder: Path, tmp_path: Path) -> None:
     assert "not valid JSON" in page
 
 
-def test_the_command_tells_all_and_exits_with_1(
+def test_the_command_reports_all_faults_and_exits_with_1(
     folder: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", "240")
@@ -181,7 +183,7 @@ def test_the_command_tells_all_and_exits_with_1(
     assert (tmp_path / "page.html").stat().st_size > 10_000
 
 
-def test_training_survives_what_is_not_an_error(folder: Path, tmp_path: Path) -> None:
+def test_training_continues_after_unreadable_images(folder: Path, tmp_path: Path) -> None:
     """The list without its refused rows: images that cannot be read are replaced, counted and listed."""
     rows = [json.loads(line) for line in (folder / "list.jsonl").read_text().splitlines()[:-1]]
     refused = ("../", "/etc", "..\\", "a\0b", "xxx", "outside", "number.jpg")
@@ -204,7 +206,7 @@ def test_training_survives_what_is_not_an_error(folder: Path, tmp_path: Path) ->
         list(strict.train_dataloader())
 
 
-def test_sound_data_are_sound(tmp_path: Path, write_toy: Callable[..., Path]) -> None:
+def test_faultless_data_have_no_faults(tmp_path: Path, write_toy: Callable[..., Path]) -> None:
     root = write_toy()
     overrides = ["data=coco_karpathy", f"data.root={root}", "data.annotations=dataset.json", "data.images=images"]
     environment = {**os.environ, "COLUMNS": "200"}
@@ -222,7 +224,6 @@ reads = []
 sys.addaudithook(lambda event, args: reads.append(str(args[0])) if event == "open" and started else None)
 started = False
 import torch
-from vlp.curation.check.image_checks import look
 from vlp.datasets.coco import COCO
 from vlp.datasets.salesforce_json import SalesforceJson
 from vlp.data.issues import Faults
@@ -238,7 +239,7 @@ bad = 0
 if what == "images":
     for file in files:
         try:
-            transform["train"].look(open_photo(file), 0)
+            transform["train"].render(open_photo(file), 0)
         except ImageError:
             bad += 1
 else:
@@ -265,19 +266,21 @@ print(json.dumps({"files": len(files), "bad": bad, "outside": outside}))
 """
 
 
-def mutated(data: bytes, draws: np.random.Generator) -> bytes:
+def mutate(data: bytes, generator: np.random.Generator) -> bytes:
     changed = bytearray(data)
-    for _ in range(int(draws.integers(1, 9))):
-        place = int(draws.integers(len(changed)))
-        kind = int(draws.integers(4))
+    for _ in range(int(generator.integers(1, 9))):
+        position = int(generator.integers(len(changed)))
+        kind = int(generator.integers(4))
         if kind == 0:
-            changed[place] = int(draws.integers(256))
+            changed[position] = int(generator.integers(256))
         elif kind == 1:
-            del changed[place : place + int(draws.integers(1, 40))]
+            del changed[position : position + int(generator.integers(1, 40))]
         elif kind == 2:
-            changed[place:place] = bytes(draws.integers(0, 256, int(draws.integers(1, 20)), dtype=np.uint8))
+            changed[position:position] = bytes(
+                generator.integers(0, 256, int(generator.integers(1, 20)), dtype=np.uint8)
+            )
         else:
-            del changed[max(place, 1) :]
+            del changed[max(position, 1) :]
         if not changed:
             break
     return bytes(changed)
@@ -291,7 +294,7 @@ def fuzz(folder: Path, what: str) -> dict[str, Any]:
 
 
 def test_a_thousand_mutated_images_end_in_pixels_or_a_sentence(tmp_path: Path) -> None:
-    draws = np.random.default_rng(0)
+    generator = np.random.default_rng(0)
     kinds = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
     (tmp_path / "fuzz").mkdir()
     originals = [
@@ -299,7 +302,7 @@ def test_a_thousand_mutated_images_end_in_pixels_or_a_sentence(tmp_path: Path) -
         for n, kind in enumerate(kinds)
     ]
     for number in range(1000):
-        data = mutated(originals[number % len(kinds)], draws)
+        data = mutate(originals[number % len(kinds)], generator)
         (tmp_path / "fuzz" / f"{number}.{kinds[number % len(kinds)].lower()}").write_bytes(data)
     found = fuzz(tmp_path / "fuzz", "images")
     assert found["files"] == 1000
@@ -308,7 +311,7 @@ def test_a_thousand_mutated_images_end_in_pixels_or_a_sentence(tmp_path: Path) -
 
 
 def test_two_hundred_mutated_annotation_files_end_in_samples_or_a_sentence(tmp_path: Path) -> None:
-    draws = np.random.default_rng(1)
+    generator = np.random.default_rng(1)
     (tmp_path / "images").mkdir()
     (tmp_path / "lists").mkdir()
     (tmp_path / "secret.jpg").write_bytes(PHOTO)
@@ -329,7 +332,7 @@ def test_two_hundred_mutated_annotation_files_end_in_samples_or_a_sentence(tmp_p
     endings = {"karpathy": "json", "table": "jsonl", "flat": "json", "flickr": "txt"}
     for number in range(200):
         kind = list(originals)[number % 4]
-        data = mutated(originals[kind].encode(), draws)
+        data = mutate(originals[kind].encode(), generator)
         (tmp_path / "lists" / f"{kind}-{number}.{endings[kind]}").write_bytes(data)
     found = fuzz(tmp_path / "lists", "lists")
     assert found["files"] == 200

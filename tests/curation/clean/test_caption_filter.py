@@ -10,7 +10,7 @@ import pytest
 from rich.console import Console
 
 from vlp.curation.clean.boilerplate import find_boilerplate
-from vlp.curation.clean.clean import clean
+from vlp.curation.clean.clean import clean_data
 from vlp.curation.clean.options import CleanOptions
 from vlp.structures import Blank, Sample
 
@@ -38,8 +38,8 @@ def described(*captions: str, image: str = "no/such.jpg") -> Sample:
     return Sample(id=0, sample=0, image=Path(image), captions=captions)
 
 
-def left(captions: tuple[str, ...], **options: Any) -> list[str]:
-    kept, _ = clean({"train": [described(*captions)]}, replace(OFF, **options))
+def kept_captions(captions: tuple[str, ...], **options: Any) -> list[str]:
+    kept, _ = clean_data({"train": [described(*captions)]}, replace(OFF, **options))
     return [caption for sample in kept["train"] for caption in sample.captions]
 
 
@@ -82,19 +82,19 @@ def left(captions: tuple[str, ...], **options: Any) -> list[str]:
 def test_each_caption_rule_keeps_the_good_and_drops_the_bad(
     option: dict[str, Any], good: list[str], bad: list[str]
 ) -> None:
-    assert left((*good, *bad), **option) == good
-    assert left((*good, *bad)) == [*good, *bad]
+    assert kept_captions((*good, *bad), **option) == good
+    assert kept_captions((*good, *bad)) == [*good, *bad]
 
 
 def test_one_of_equal_captions_of_an_image_stays() -> None:
-    assert left(("a dog", "a  dog", "a cat", "a dog"), duplicate_captions=True) == ["a dog", "a cat"]
+    assert kept_captions(("a dog", "a  dog", "a cat", "a dog"), duplicate_captions=True) == ["a dog", "a cat"]
     twice = [described("a dog"), described("a dog", "a cat")]  # two samples of one image
-    kept, report = clean({"train": twice}, replace(OFF, duplicate_captions=True))
+    kept, report = clean_data({"train": twice}, replace(OFF, duplicate_captions=True))
     assert [sample.captions for sample in kept["train"]] == [("a dog",), ("a cat",)]
     assert report.dropped["caption twice for one image"].count == 1
 
 
-def website(count: int) -> list[list[str]]:
+def website_captions(count: int) -> list[list[str]]:
     """Ordinary captions of which one in ten images has a boilerplate one."""
     kinds = ["dog", "cat", "horse", "bird", "child", "car", "boat"]
     captions = [[f"a {kinds[n % 7]} near the {kinds[n % 5]} in place {n}"] for n in range(count)]
@@ -107,38 +107,38 @@ def website(count: int) -> list[list[str]]:
 
 
 def test_boilerplate_is_found_and_common_words_are_not() -> None:
-    found = find_boilerplate(website(400), caption_share=0.01, phrase_share=0.02)
-    assert found.caption("image not available")
-    assert not found.caption("a dog")
-    assert found.phrase("Stock photo of a zebra") == "stock photo of"
-    assert found.phrase("zebra, all rights reserved!") == "all rights reserved"
-    assert found.phrase("now click here to see more pictures like it") is not None
-    assert found.phrase("a dog near the boat in place 7") is None
-    assert found.phrase("a stock of photo paper") is None
+    boilerplate = find_boilerplate(website_captions(400), caption_share=0.01, phrase_share=0.02)
+    assert boilerplate.is_common_caption("image not available")
+    assert not boilerplate.is_common_caption("a dog")
+    assert boilerplate.find_phrase("Stock photo of a zebra") == "stock photo of"
+    assert boilerplate.find_phrase("zebra, all rights reserved!") == "all rights reserved"
+    assert boilerplate.find_phrase("now click here to see more pictures like it") is not None
+    assert boilerplate.find_phrase("a dog near the boat in place 7") is None
+    assert boilerplate.find_phrase("a stock of photo paper") is None
 
 
-def test_boilerplate_goes_and_can_stay() -> None:
-    samples = [described(*captions, image=f"{n}.jpg") for n, captions in enumerate(website(400))]
-    kept, report = clean({"train": samples}, replace(OFF, caption_share=0.01, phrase_share=0.02))
+def test_boilerplate_is_dropped_unless_switched_off() -> None:
+    samples = [described(*captions, image=f"{n}.jpg") for n, captions in enumerate(website_captions(400))]
+    kept, report = clean_data({"train": samples}, replace(OFF, caption_share=0.01, phrase_share=0.02))
     assert len(kept["train"]) == 400 - 160
     assert report.dropped["caption of many images"].count == 40
     assert report.dropped["phrase of many images in the caption"].count == 120
     assert report.phrases["stock photo of"] == 40
-    assert len(clean({"train": samples}, OFF)[0]["train"]) == 400
+    assert len(clean_data({"train": samples}, OFF)[0]["train"]) == 400
 
 
 def test_a_common_way_to_begin_is_no_boilerplate_if_its_words_are_used_elsewhere() -> None:
     captions = [[f"a group of {n} dogs"] for n in range(60)] + [[f"dog {n} of a group"] for n in range(4)]
-    assert find_boilerplate(captions, phrase_share=0.02).phrase("a group of dogs") is None
-    assert find_boilerplate(captions[:60], phrase_share=0.02).phrase("a group of dogs") == "a group of"
+    assert find_boilerplate(captions, phrase_share=0.02).find_phrase("a group of dogs") is None
+    assert find_boilerplate(captions[:60], phrase_share=0.02).find_phrase("a group of dogs") == "a group of"
 
 
 def test_a_small_data_set_has_no_boilerplate() -> None:
     samples = [described("a dog runs fast over there", image=f"{n}.jpg") for n in range(10)]
-    assert len(clean({"train": samples}, replace(OFF, caption_share=0.001, phrase_share=0.001))[0]["train"]) == 10
+    assert len(clean_data({"train": samples}, replace(OFF, caption_share=0.001, phrase_share=0.001))[0]["train"]) == 10
 
 
-def test_what_a_sample_tells_of_its_captions_follows_them() -> None:
+def test_other_fields_follow_the_kept_captions() -> None:
     sample = Sample(
         id=0,
         sample=0,
@@ -147,14 +147,14 @@ def test_what_a_sample_tells_of_its_captions_follows_them() -> None:
         also_true=((1,), (2, 3)),
         blanks=(Blank(caption=0, start=0, end=3, words=("dog",)), Blank(caption=1, start=2, end=5, words=("red",))),
     )
-    (kept,) = clean({"train": [sample]}, replace(OFF, min_words=2))[0]["train"]
+    (kept,) = clean_data({"train": [sample]}, replace(OFF, min_words=2))[0]["train"]
     assert kept.also_true == ((2, 3),)
     assert kept.blanks == (Blank(caption=0, start=2, end=5, words=("red",)),)
 
 
-def test_the_report_shows_captions_as_they_are() -> None:
+def test_the_report_escapes_control_characters() -> None:
     nasty = "\x1b[31m[bold]IMG_1234[/bold] \u202e[/red] end"
-    _, report = clean({"train": [described(nasty, "a dog")]}, replace(OFF, file_names=True))
+    _, report = clean_data({"train": [described(nasty, "a dog")]}, replace(OFF, file_names=True))
     stream = io.StringIO()
     console = Console(file=stream, width=200)
     for table in report.tables():
@@ -162,11 +162,11 @@ def test_the_report_shows_captions_as_they_are() -> None:
     printed = stream.getvalue()
     assert r"\x1b[31m[bold]IMG_1234[/bold] \u202e[/red] end" in printed
     assert "\x1b" not in printed
-    assert json.loads(report.json())["dropped"]["file name in the caption"]["count"] == 1
-    assert "\x1b" not in report.json()
+    assert json.loads(report.to_json())["dropped"]["file name in the caption"]["count"] == 1
+    assert "\x1b" not in report.to_json()
 
 
-def test_captions_that_people_wrote_stay(shared: Path) -> None:
+def test_captions_of_flickr8k_are_kept(shared: Path) -> None:
     listed = json.loads((shared / "data/flickr8k/dataset_flickr8k.json").read_text())["images"]
     samples = [described(*(s["raw"] for s in record["sentences"]), image=record["filename"]) for record in listed[:500]]
     defaults = CleanOptions()
@@ -175,7 +175,7 @@ def test_captions_that_people_wrote_stay(shared: Path) -> None:
         for name in OFF.__dataclass_fields__
         if name not in ("unreadable", "min_side", "max_aspect", "evaluation", "near_duplicates", "duplicate_captions")
     }
-    kept, report = clean({"train": samples}, replace(OFF, **texts))
+    kept, report = clean_data({"train": samples}, replace(OFF, **texts))
     lost = {reason: dropped.count for reason, dropped in report.dropped.items()}
     assert sum(lost.values()) <= 10, lost
     assert len(kept["train"]) == len(samples)

@@ -22,9 +22,9 @@ from typing import Any
 import pytest
 import yaml
 
-from vlp.curation.download.catalogue import Catalogue, read
-from vlp.curation.download.connection import Patience
-from vlp.curation.download.session import download
+from vlp.curation.download.catalogue import read_catalogue
+from vlp.curation.download.connection import RetryPolicy
+from vlp.curation.download.session import download_catalogue
 
 CHECKOUT = Path(__file__).resolve().parents[3]
 
@@ -200,12 +200,12 @@ def catalogue_file(tmp_path: Path) -> Callable[..., Path]:
 
 @pytest.fixture
 def fetch(tmp_path: Path, catalogue_file: Callable[..., Path]) -> Callable[..., Path]:
-    """Downloads the given files in this process, with little patience; the root."""
+    """Downloads the given files in this process, with little retry_policy; the root."""
 
     def run(*files: dict[str, Any], retries: int = 3, timeout: float = 5.0, **options: Any) -> Path:
-        catalogue: Catalogue = read(catalogue_file(*files))
-        patience = Patience(retries=retries, first_delay=0.01, timeout=timeout)
-        download(catalogue, tmp_path / "root", patience=patience, **options)
+        catalogue = read_catalogue(catalogue_file(*files))
+        retry_policy = RetryPolicy(retries=retries, first_delay=0.01, timeout=timeout)
+        download_catalogue(catalogue, tmp_path / "root", retry_policy=retry_policy, **options)
         return tmp_path / "root"
 
     return run

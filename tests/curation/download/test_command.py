@@ -34,7 +34,7 @@ def test_an_ended_process_leaves_what_the_next_one_goes_on_with(server, catalogu
     _, said = first.communicate(timeout=90)
     assert first.returncode == (130 if number == signal.SIGINT else -number)
     if number == signal.SIGINT:
-        assert said.splitlines()[-1] == "interrupted: the same command goes on from here"
+        assert said.splitlines()[-1] == "interrupted: run the same command again to continue"
     there = part.stat().st_size
     assert 400_000 < there < len(content)
 
@@ -151,15 +151,15 @@ def test_a_damaged_manifest_says_what_to_do(server, catalogue_file, tmp_path, ca
 
 
 def test_progress_without_a_terminal_is_a_line_now_and_then(capsys):
-    from vlp.curation.download.download_progress import Report, Tally
+    from vlp.curation.download.download_progress import DownloadProgress, FileProgress
 
-    tallies = [Tally("a.zip", total=2_000_000), Tally("b.zip")]
-    with Report(tallies, line_every=0.0) as report:
-        tallies[0].stage, tallies[0].done, tallies[1].stage = "downloading", 500_000, "complete"
-        tallies[1].note = "was slow"
-        report.update()
-        report.line_every = 60.0
-        report.update()
+    files = [FileProgress("a.zip", total=2_000_000), FileProgress("b.zip")]
+    with DownloadProgress(files, line_every=0.0) as progress:
+        files[0].stage, files[0].done, files[1].stage = "downloading", 500_000, "complete"
+        files[1].message = "was slow"
+        progress.update()
+        progress.line_every = 60.0
+        progress.update()
     first, second = capsys.readouterr().err.splitlines()
     assert first == "b.zip: was slow"
     assert second.startswith("a.zip downloading 500 kB of 2.0 MB; ")

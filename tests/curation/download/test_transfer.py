@@ -7,10 +7,10 @@ from typing import ClassVar
 
 import pytest
 
-from vlp.curation.download.catalogue import read
-from vlp.curation.download.connection import Connection, Patience
-from vlp.curation.download.download_progress import Tally
-from vlp.curation.download.transfer import PROGRESS, Transfer
+from vlp.curation.download.catalogue import read_catalogue
+from vlp.curation.download.connection import Connection, RetryPolicy
+from vlp.curation.download.download_progress import FileProgress
+from vlp.curation.download.transfer import MIN_PROGRESS, FileTransfer
 
 
 def sha256(content):
@@ -115,13 +115,13 @@ def test_retry_after_is_waited_for(server, noise, catalogue_file, tmp_path):
         ("status", 503, {"Retry_After": "soon"}),
         ("status", 503, {"Retry_After": "999999"}),
     ]
-    file = read(catalogue_file(entry(url, noise))).parts[0].files[0]
-    tally, stop = Tally("a.bin"), Recorder()
+    file = read_catalogue(catalogue_file(entry(url, noise))).parts[0].files[0]
+    progress, stop = FileProgress("a.bin"), Recorder()
     with Connection(5.0) as connection:
-        transfer = Transfer(
-            file, tmp_path / "a.bin", connection=connection, patience=Patience(), tally=tally, stop=stop
+        transfer = FileTransfer(
+            file, tmp_path / "a.bin", connection=connection, retry_policy=RetryPolicy(), progress=progress, stop=stop
         )
-        transfer.run()
+        transfer.fetch()
     asked, past, jitter, most = stop.waits
     assert (asked, past, most) == (7, 0, 600)
     assert 2 <= jitter <= 4  # the third failure: a second, doubled twice
@@ -136,9 +136,9 @@ def test_a_server_that_never_recovers_is_given_up_in_one_sentence(server, fetch,
 
 
 def test_attempts_that_bring_much_do_not_count_as_failures(server, fetch):
-    content = bytes(range(256)) * (6 * PROGRESS // 256)
+    content = bytes(range(256)) * (6 * MIN_PROGRESS // 256)
     url = server.put("/a.bin", content)
-    server.acts["/a.bin"] = [("break", PROGRESS + 10)] * 4
+    server.acts["/a.bin"] = [("break", MIN_PROGRESS + 10)] * 4
     assert (fetch(entry(url, content), retries=1) / "a.bin").read_bytes() == content
 
 

@@ -14,12 +14,12 @@ from collections import namedtuple
 
 import pytest
 
-from vlp.curation.download import unpack as module
-from vlp.curation.download.archive import Limits
-from vlp.curation.download.catalogue import read
-from vlp.curation.download.download_progress import Tally
-from vlp.curation.download.transfer import Stopped
-from vlp.curation.download.unpack import unpack
+from vlp.curation.download import archive as archive_module
+from vlp.curation.download import unpack as unpack_module
+from vlp.curation.download.catalogue import read_catalogue
+from vlp.curation.download.download_progress import FileProgress
+from vlp.curation.download.transfer import DownloadStopped
+from vlp.curation.download.unpack import unpack_archive
 
 PHOTOS = {f"photos/{n}.jpg": bytes([n]) * 50_000 for n in range(4)} | {"notes/a.json": b"{}", "top.txt": b"t"}
 
@@ -78,7 +78,7 @@ def test_existing_files_are_kept_and_missing_ones_come_back(server, fetch, packe
     (root / "photos" / "1.jpg").unlink()
     fetch(file)
     assert tree(root) == {**PHOTOS, "photos/0.jpg": b"mine"}
-    assert "1 files were there already with another size" in capsys.readouterr().err
+    assert "1 files existed already with another size" in capsys.readouterr().err
     assert len(server.asked("/a.zip")) == 1
 
 
@@ -95,11 +95,11 @@ def test_archives_are_deleted_on_demand_and_not_fetched_again(server, fetch, pac
 
 
 def test_a_stopped_unpacking_goes_on(tmp_path, catalogue_file, packed, monkeypatch):
-    file = read(catalogue_file(archive("http://127.0.0.1/a.zip"))).parts[0].files[0]
+    file = read_catalogue(catalogue_file(archive("http://127.0.0.1/a.zip"))).parts[0].files[0]
     (tmp_path / "downloads").mkdir()
     (tmp_path / "downloads" / "a.zip").write_bytes(packed(PHOTOS))
     stop, written = threading.Event(), []
-    original = module._one
+    original = unpack_module._write_member
 
     def interrupted(member, *arguments):
         written.append(member.name)
@@ -107,13 +107,13 @@ def test_a_stopped_unpacking_goes_on(tmp_path, catalogue_file, packed, monkeypat
             stop.set()
         return original(member, *arguments)
 
-    monkeypatch.setattr(module, "_one", interrupted)
-    with pytest.raises(Stopped):
-        unpack(file, tmp_path, tally=Tally("a.zip"), stop=stop)
+    monkeypatch.setattr(unpack_module, "_write_member", interrupted)
+    with pytest.raises(DownloadStopped):
+        unpack_archive(file, tmp_path, progress=FileProgress("a.zip"), stop=stop)
     assert not (tmp_path / "photos").exists()
     aside = tmp_path / "downloads" / "a.zip...unpacking" / "photos"
     before = (aside / "0.jpg").stat().st_ino
-    counts = unpack(file, tmp_path, tally=Tally("a.zip"), stop=threading.Event())
+    counts = unpack_archive(file, tmp_path, progress=FileProgress("a.zip"), stop=threading.Event())
     assert counts == {"photos": 4, "notes": 1, ".": 1}
     assert (tmp_path / "photos" / "0.jpg").stat().st_ino == before
     assert (tmp_path / "photos" / "2.jpg").read_bytes() == PHOTOS["photos/2.jpg"]
@@ -144,7 +144,7 @@ HOSTILE = {
     "deep_up.zip": (lambda packed: packed({"a/b/../../../evil": b"x"}), "leads out"),
     "absolute.zip": (lambda packed: packed({"/tmp/evil": b"x"}), "leads out"),
     "drive.zip": (lambda packed: packed({"C:evil": b"x"}), "leads out"),
-    "backslash.tar": (lambda packed: tarred(("..\\evil", b"x")), "no file name"),
+    "backslash.tar": (lambda packed: tarred(("..\\evil", b"x")), "not a file name"),
     "link.zip": (lambda packed: zip_link("photos", "/etc"), "a link or device"),
     "up.tar": (lambda packed: tarred(("a.txt", b"a"), ("../evil", b"x")), "leads out"),
     "absolute.tar": (lambda packed: tarred(("/tmp/evil", b"x")), "leads out"),
@@ -174,12 +174,13 @@ def test_hostile_and_damaged_archives_leave_no_trace(server, fetch, packed, name
     assert not list((tmp_path / "root" / "downloads").glob("*.unpacking"))
 
 
-def test_too_many_members_are_refused(tmp_path, catalogue_file, packed):
-    file = read(catalogue_file(archive("http://127.0.0.1/a.zip"))).parts[0].files[0]
+def test_too_many_members_are_refused(tmp_path, catalogue_file, packed, monkeypatch):
+    monkeypatch.setattr(archive_module, "MAX_MEMBERS", 3)
+    file = read_catalogue(catalogue_file(archive("http://127.0.0.1/a.zip"))).parts[0].files[0]
     (tmp_path / "downloads").mkdir()
     (tmp_path / "downloads" / "a.zip").write_bytes(packed(PHOTOS))
     with pytest.raises(ValueError, match="more than 3 members"):
-        unpack(file, tmp_path, tally=Tally("a.zip"), stop=threading.Event(), limits=Limits(members=3))
+        unpack_archive(file, tmp_path, progress=FileProgress("a.zip"), stop=threading.Event())
 
 
 def test_a_link_out_of_the_root_is_not_written_through(server, fetch, packed, tmp_path):
@@ -192,7 +193,7 @@ def test_a_link_out_of_the_root_is_not_written_through(server, fetch, packed, tm
 
 
 def test_what_the_catalogue_expects_must_be_in_the_archive(server, fetch, packed):
-    with pytest.raises(ValueError, match=r"has no other\.json, which the catalogue expects"):
+    with pytest.raises(ValueError, match=r"does not contain other\.json, which the catalogue expects"):
         fetch(archive(server.put("/a.zip", packed(PHOTOS)), provides=["top.txt", "other.json"]))
 
 

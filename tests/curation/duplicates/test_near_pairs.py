@@ -8,17 +8,17 @@ from vlp.curation.duplicates.near_pairs import near_pairs
 
 
 def brute_force(hashes: np.ndarray, distance: int, groups: np.ndarray | None) -> set[tuple[int, int, int]]:
-    found = set()
+    pairs = set()
     for first in range(len(hashes)):
-        apart = np.bitwise_count(hashes[first] ^ hashes[first + 1 :])
-        for offset in np.flatnonzero(apart <= distance):
+        distances = np.bitwise_count(hashes[first] ^ hashes[first + 1 :])
+        for offset in np.flatnonzero(distances <= distance):
             second = first + 1 + int(offset)
             if groups is None or groups[first] != groups[second]:
-                found.add((first, second, int(apart[offset])))
-    return found
+                pairs.add((first, second, int(distances[offset])))
+    return pairs
 
 
-def searched(hashes: np.ndarray, distance: int, groups: np.ndarray | None = None) -> list[tuple[int, int, int]]:
+def search_pairs(hashes: np.ndarray, distance: int, groups: np.ndarray | None = None) -> list[tuple[int, int, int]]:
     return [
         pair
         for block in near_pairs(hashes, distance, groups=groups)
@@ -26,34 +26,34 @@ def searched(hashes: np.ndarray, distance: int, groups: np.ndarray | None = None
     ]
 
 
-def clustered(count: int) -> np.ndarray:
+def clustered_hashes(count: int) -> np.ndarray:
     """Random hashes, half of them copies of others with up to 16 bits flipped."""
-    draws = np.random.default_rng(3)
-    hashes = draws.integers(0, 1 << 64, count, dtype=np.uint64)
+    generator = np.random.default_rng(3)
+    hashes = generator.integers(0, 1 << 64, count, dtype=np.uint64)
     for index in range(count // 2, count):
-        bits = draws.choice(64, draws.integers(0, 17), replace=False)
+        bits = generator.choice(64, generator.integers(0, 17), replace=False)
         hashes[index] = hashes[index - count // 2] ^ np.uint64(sum(1 << int(bit) for bit in bits))
     return hashes
 
 
 @pytest.mark.parametrize("distance", [0, 1, 3, 4, 6, 7, 8, 10, 12])
-def test_finds_each_pair_within_the_distance_once(distance: int) -> None:
-    hashes = clustered(1200)
-    found = searched(hashes, distance)
+def test_each_pair_within_the_distance_is_yielded_once(distance: int) -> None:
+    hashes = clustered_hashes(1200)
+    pairs = search_pairs(hashes, distance)
     expected = brute_force(hashes, distance, None)
-    assert len(found) == len(set(found))
-    assert set(found) == expected
+    assert len(pairs) == len(set(pairs))
+    assert set(pairs) == expected
     assert len(expected) > 30
 
 
-def test_groups_leave_out_pairs_within_them() -> None:
-    hashes, groups = clustered(600), np.arange(600) % 3
+def test_pairs_of_the_same_group_are_left_out() -> None:
+    hashes, groups = clustered_hashes(600), np.arange(600) % 3
     expected = brute_force(hashes, 9, groups)
-    assert set(searched(hashes, 9, groups)) == expected
+    assert set(search_pairs(hashes, 9, groups)) == expected
     assert expected < brute_force(hashes, 9, None)
 
 
-def test_blocks_are_bounded_however_many_hashes_are_equal(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_blocks_are_bounded_when_all_hashes_are_equal(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "BLOCK", 1000)
     sizes = [len(first) for first, _, _ in near_pairs(np.zeros(300, dtype=np.uint64), 5)]
     assert sum(sizes) == 300 * 299 // 2
@@ -62,15 +62,15 @@ def test_blocks_are_bounded_however_many_hashes_are_equal(monkeypatch: pytest.Mo
 
 @pytest.mark.parametrize("count", [0, 1])
 def test_few_hashes_have_no_pairs(count: int) -> None:
-    assert searched(np.zeros(count, dtype=np.uint64), 8) == []
+    assert search_pairs(np.zeros(count, dtype=np.uint64), 8) == []
 
 
-def test_a_distance_no_hash_can_have_is_refused() -> None:
+def test_a_distance_above_63_is_refused() -> None:
     with pytest.raises(ValueError, match="distance=64"):
-        searched(np.zeros(3, dtype=np.uint64), 64)
+        search_pairs(np.zeros(3, dtype=np.uint64), 64)
 
 
-def test_a_hundred_thousand_hashes_take_seconds() -> None:
+def test_pairs_among_a_hundred_thousand_hashes() -> None:
     hashes = np.random.default_rng(0).integers(0, 1 << 64, 100_000, dtype=np.uint64)
     hashes[-7:] = hashes[:7] ^ np.uint64(0b1011)
-    assert {(n, 99_993 + n, 3) for n in range(7)} <= set(searched(hashes, 8))
+    assert {(n, 99_993 + n, 3) for n in range(7)} <= set(search_pairs(hashes, 8))

@@ -13,8 +13,8 @@ from vlp.structures import Sample
 
 
 @pytest.fixture
-def drawn(tmp_path: Path) -> Callable[..., list[Sample]]:
-    def draw(folder: str, seeds: range, first_id: int = 0) -> list[Sample]:
+def make_samples(tmp_path: Path) -> Callable[..., list[Sample]]:
+    def make(folder: str, seeds: range, first_id: int = 0) -> list[Sample]:
         (tmp_path / folder).mkdir(exist_ok=True)
         samples = []
         for number, seed in enumerate(seeds):
@@ -25,7 +25,7 @@ def drawn(tmp_path: Path) -> Callable[..., list[Sample]]:
             )
         return samples
 
-    return draw
+    return make
 
 
 def altered(sample: Sample, alteration: str, file: Path, identity: int) -> Sample:
@@ -35,33 +35,35 @@ def altered(sample: Sample, alteration: str, file: Path, identity: int) -> Sampl
 
 
 def test_seven_planted_photos_are_found_under_other_names_and_ids(
-    drawn: Callable[..., list[Sample]], tmp_path: Path
+    make_samples: Callable[..., list[Sample]], tmp_path: Path
 ) -> None:
-    train, test = drawn("coco", range(60)), drawn("flickr", range(100, 140), first_id=10_000)
+    train, test = make_samples("coco", range(60)), make_samples("flickr", range(100, 140), first_id=10_000)
     changes = ["quality 30", "half size", "224 square", "brighter", "grey", "2 % off each side", "png"]
     planted = [altered(train[5 * n], change, tmp_path / f"other_{n}", 20_000 + n) for n, change in enumerate(changes)]
     report = find_overlaps({"coco/train": train, "flickr/test": [*test, *planted]})
-    (found,) = report.overlaps
-    assert (found.left, found.right, found.how, found.count) == ("coco/train", "flickr/test", "looks alike", 7)
-    assert {(e.left, e.right) for e in found.examples} <= {
+    (overlap,) = report.overlaps
+    assert (overlap.left, overlap.right, overlap.how, overlap.count) == ("coco/train", "flickr/test", "looks alike", 7)
+    assert {(e.left, e.right) for e in overlap.examples} <= {
         (str(train[5 * n].image), str(planted[n].image)) for n in range(7)
     }
-    assert str(found).startswith("coco/train and flickr/test: 7 photos look alike")
+    assert str(overlap).startswith("coco/train and flickr/test: 7 photos look alike")
     assert report.images == {"coco/train": 60, "flickr/test": 47}
     assert report.captions == report.unreadable == ()
 
 
-def test_a_photo_is_named_once_by_the_best_evidence(drawn: Callable[..., list[Sample]], tmp_path: Path) -> None:
-    left = drawn("left", range(12))
+def test_a_common_photo_is_reported_once_by_the_strongest_evidence(
+    make_samples: Callable[..., list[Sample]], tmp_path: Path
+) -> None:
+    left = make_samples("left", range(12))
     same_id = [altered(left[n], "quality 30", tmp_path / f"id_{n}", left[n].id) for n in range(2)]
     same_file = []
     for n in range(2, 5):
         (tmp_path / f"file_{n}.jpg").write_bytes(left[n].image.read_bytes())
         same_file.append(Sample(id=500 + n, sample=0, image=tmp_path / f"file_{n}.jpg"))
     alike = [altered(left[n], "half size", tmp_path / f"alike_{n}", 600 + n) for n in range(5, 9)]
-    other_photo = Sample(id=left[10].id, sample=0, image=drawn("right", range(300, 301))[0].image)
+    other_photo = Sample(id=left[10].id, sample=0, image=make_samples("right", range(300, 301))[0].image)
     report = find_overlaps({"left": left, "right": [*same_id, *same_file, *alike, other_photo]})
-    assert {found.how: found.count for found in report.overlaps} == {
+    assert {overlap.how: overlap.count for overlap in report.overlaps} == {
         "id": 2,
         "same file": 3,
         "looks alike": 4,
@@ -71,15 +73,19 @@ def test_a_photo_is_named_once_by_the_best_evidence(drawn: Callable[..., list[Sa
     assert report.overlaps[3].examples[0].distance is None
 
 
-def test_copies_on_one_side_are_one_photo(drawn: Callable[..., list[Sample]], tmp_path: Path) -> None:
-    left = drawn("left", range(3))
+def test_copies_on_one_side_are_one_photo(make_samples: Callable[..., list[Sample]], tmp_path: Path) -> None:
+    left = make_samples("left", range(3))
     copies = [altered(left[0], "half size", tmp_path / f"{n}", 100 + n) for n in range(4)]
-    (found,) = find_overlaps({"left": left, "right": copies}).overlaps
-    assert found.count == 1
+    (overlap,) = find_overlaps({"left": left, "right": copies}).overlaps
+    assert overlap.count == 1
 
 
-def test_three_sources_are_compared_pair_by_pair(drawn: Callable[..., list[Sample]]) -> None:
-    train, val, test = drawn("train", range(10)), drawn("val", range(8, 20), 100), drawn("test", range(18, 25), 200)
+def test_three_sources_are_compared_pair_by_pair(make_samples: Callable[..., list[Sample]]) -> None:
+    train, val, test = (
+        make_samples("train", range(10)),
+        make_samples("val", range(8, 20), 100),
+        make_samples("test", range(18, 25), 200),
+    )
     report = find_overlaps({"train": train, "val": val, "test": test})
     assert [(o.left, o.right, o.how, o.count) for o in report.overlaps] == [
         ("train", "val", "same file", 2),
@@ -88,9 +94,9 @@ def test_three_sources_are_compared_pair_by_pair(drawn: Callable[..., list[Sampl
 
 
 def test_unreadable_images_are_counted_and_still_known_by_their_id(
-    drawn: Callable[..., list[Sample]], tmp_path: Path
+    make_samples: Callable[..., list[Sample]], tmp_path: Path
 ) -> None:
-    left, right = drawn("left", range(4)), drawn("right", range(50, 54), 100)
+    left, right = make_samples("left", range(4)), make_samples("right", range(50, 54), 100)
     (tmp_path / "bad.jpg").write_bytes(b"\xff\xd8 cut off")
     bad = Sample(id=left[1].id, sample=0, image=tmp_path / "bad.jpg")
     gone = Sample(id=999, sample=0, image=tmp_path / "gone.jpg")
@@ -101,20 +107,20 @@ def test_unreadable_images_are_counted_and_still_known_by_their_id(
     assert [(o.how, o.count) for o in report.overlaps] == [("id", 1)]
 
 
-def test_captions_in_both_are_counted(drawn: Callable[..., list[Sample]]) -> None:
-    left, right = drawn("left", range(3)), drawn("right", range(10, 13), 100)
-    said = Sample(id=7000, sample=0, image=left[0].image, captions=("a  dog", "a cat", "A dog"))
-    again = Sample(id=7001, sample=0, image=right[0].image, captions=("a dog", "left shows 2"))
-    (shared_captions,) = find_overlaps({"left": [*left, said], "right": [*right, again]}).captions
+def test_captions_in_both_are_counted(make_samples: Callable[..., list[Sample]]) -> None:
+    left, right = make_samples("left", range(3)), make_samples("right", range(10, 13), 100)
+    first = Sample(id=7000, sample=0, image=left[0].image, captions=("a  dog", "a cat", "A dog"))
+    second = Sample(id=7001, sample=0, image=right[0].image, captions=("a dog", "left shows 2"))
+    (shared_captions,) = find_overlaps({"left": [*left, first], "right": [*right, second]}).captions
     assert (shared_captions.count, shared_captions.examples) == (2, ("a dog", "left shows 2"))
 
 
-def test_names_of_files_cannot_write_on_the_terminal(drawn: Callable[..., list[Sample]], tmp_path: Path) -> None:
-    (sample,) = drawn("left", range(1))
-    twin = altered(sample, "half size", tmp_path / "\x1b[31mred", 5)
-    (found,) = find_overlaps({"left": [sample], "right": [twin]}).overlaps
-    assert "\x1b" not in str(found)
-    assert r"\x1b[31mred" in str(found)
+def test_names_of_files_cannot_write_on_the_terminal(make_samples: Callable[..., list[Sample]], tmp_path: Path) -> None:
+    (sample,) = make_samples("left", range(1))
+    copy = altered(sample, "half size", tmp_path / "\x1b[31mred", 5)
+    (overlap,) = find_overlaps({"left": [sample], "right": [copy]}).overlaps
+    assert "\x1b" not in str(overlap)
+    assert r"\x1b[31mred" in str(overlap)
 
 
 def test_seven_planted_among_real_photos(shared: Path, tmp_path: Path) -> None:

@@ -9,13 +9,13 @@ import PIL.ImageDraw
 import pytest
 
 from tests.data.pictures import ALTERATIONS, picture, save_altered
-from vlp.curation.duplicates.fingerprints import fingerprints
+from vlp.curation.duplicates.fingerprints import compute_fingerprints
 from vlp.curation.duplicates.near_pairs import near_pairs
 from vlp.curation.duplicates.perceptual_hash import (
-    DISTANCE,
-    low_information,
+    MAX_DISTANCE,
+    are_same_picture,
+    has_low_information,
     perceptual_hashes,
-    same_picture,
     thumbnail,
 )
 from vlp.data.images import open_image
@@ -34,25 +34,25 @@ def test_an_altered_copy_is_the_same_picture_and_no_other(alteration: str, tmp_p
     ]
     left, right = thumbnails(originals), thumbnails(copies)
     distances = np.bitwise_count(perceptual_hashes(left)[:, None] ^ perceptual_hashes(right))
-    assert (distances.diagonal() <= DISTANCE).mean() >= (0.7 if "5 %" in alteration else 1)
-    assert same_picture(left, right).all()
-    one, other = (~np.eye(20, dtype=bool)).nonzero()
-    assert not same_picture(left[one], right[other]).any()
-    assert (distances[one, other] <= DISTANCE).mean() < 0.01
+    assert (distances.diagonal() <= MAX_DISTANCE).mean() >= (0.7 if "5 %" in alteration else 1)
+    assert are_same_picture(left, right).all()
+    first, second = (~np.eye(20, dtype=bool)).nonzero()
+    assert not are_same_picture(left[first], right[second]).any()
+    assert (distances[first, second] <= MAX_DISTANCE).mean() < 0.01
 
 
-def test_hashes_do_not_depend_on_how_many_are_made_at_once() -> None:
-    small = thumbnails([picture(seed) for seed in range(5)])
-    assert np.array_equal(perceptual_hashes(small), np.concatenate([perceptual_hashes(small[[i]]) for i in range(5)]))
-    assert perceptual_hashes(small[:0]).shape == (0,)
+def test_hashes_do_not_depend_on_the_batch_size() -> None:
+    grey = thumbnails([picture(seed) for seed in range(5)])
+    assert np.array_equal(perceptual_hashes(grey), np.concatenate([perceptual_hashes(grey[[i]]) for i in range(5)]))
+    assert perceptual_hashes(grey[:0]).shape == (0,)
 
 
 @pytest.mark.parametrize("mode", ["RGB", "L", "RGBA", "P", "CMYK", "1"])
 def test_a_thumbnail_is_made_of_any_mode_and_size(mode: str) -> None:
     for size in [(640, 480), (3, 200), (1, 1)]:
-        small = thumbnail(picture(1).resize(size).convert(mode))
-        assert small.shape == (32, 32)
-        assert small.dtype == np.uint8
+        grey = thumbnail(picture(1).resize(size).convert(mode))
+        assert grey.shape == (32, 32)
+        assert grey.dtype == np.uint8
 
 
 def plain_pictures() -> dict[str, PIL.Image.Image]:
@@ -67,9 +67,9 @@ def plain_pictures() -> dict[str, PIL.Image.Image]:
     }
 
 
-def test_plain_pictures_say_so_and_photos_do_not() -> None:
-    assert low_information(thumbnails(list(plain_pictures().values()))).all()
-    assert not low_information(thumbnails([picture(seed) for seed in range(50)])).any()
+def test_plain_pictures_have_low_information_and_photos_do_not() -> None:
+    assert has_low_information(thumbnails(list(plain_pictures().values()))).all()
+    assert not has_low_information(thumbnails([picture(seed) for seed in range(50)])).any()
 
 
 def test_plain_pictures_are_the_same_only_by_their_pixels(tmp_path: Path) -> None:
@@ -78,46 +78,46 @@ def test_plain_pictures_are_the_same_only_by_their_pixels(tmp_path: Path) -> Non
         image.save(tmp_path / f"{name}.png")
         files.append(tmp_path / f"{name}.png")
     plain_pictures()["white"].save(tmp_path / "white.bmp")
-    prints = fingerprints([*files, tmp_path / "white.bmp"])
-    assert prints.first.tolist() == [0, 1, 2, 3, 4, 0]
-    assert prints.pairs_alike() == []
-    assert prints.alike(0, 5) == 0
-    assert [prints.alike(0, other) for other in range(1, 5)] == [None] * 4
+    fingerprints = compute_fingerprints([*files, tmp_path / "white.bmp"])
+    assert fingerprints.first_copy.tolist() == [0, 1, 2, 3, 4, 0]
+    assert fingerprints.near_duplicates() == []
+    assert fingerprints.distance_if_same(0, 5) == 0
+    assert [fingerprints.distance_if_same(0, other) for other in range(1, 5)] == [None] * 4
 
 
-def test_what_cannot_be_read_is_like_nothing(tmp_path: Path) -> None:
+def test_unreadable_images_are_not_duplicates(tmp_path: Path) -> None:
     (tmp_path / "bad.jpg").write_bytes(b"no image")
     (tmp_path / "same.jpg").write_bytes(b"no image")
-    prints = fingerprints([tmp_path / "bad.jpg", tmp_path / "same.jpg", tmp_path / "gone.jpg"])
-    assert list(prints.unreadable) == [0, 1, 2]
-    assert prints.alike(0, 1) is None
-    assert prints.pairs_alike() == []
+    fingerprints = compute_fingerprints([tmp_path / "bad.jpg", tmp_path / "same.jpg", tmp_path / "gone.jpg"])
+    assert list(fingerprints.unreadable) == [0, 1, 2]
+    assert fingerprints.distance_if_same(0, 1) is None
+    assert fingerprints.near_duplicates() == []
 
 
-def test_several_processes_find_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_several_processes_compute_the_same_fingerprints(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     files = [save_altered(picture(seed, (64, 48)), "quality 95", tmp_path / str(seed)) for seed in range(70)]
-    alone = fingerprints(files, workers=1)
+    single_process = compute_fingerprints(files, workers=1)
     monkeypatch.setattr("vlp.system.parallel.FEW", 0)
-    together = fingerprints(files, workers=2)
-    assert together.files == alone.files
-    assert np.array_equal(together.hashes, alone.hashes)
+    two_processes = compute_fingerprints(files, workers=2)
+    assert two_processes.file_hashes == single_process.file_hashes
+    assert np.array_equal(two_processes.hashes, single_process.hashes)
 
 
-def test_photos_are_told_apart_and_found_again(shared: Path, tmp_path: Path) -> None:
+def test_altered_photos_are_matched_and_different_photos_are_not(shared: Path, tmp_path: Path) -> None:
     listed = json.loads((shared / "data/flickr8k/dataset_flickr8k.json").read_text())["images"]
     files = [shared / "data/flickr8k/Images" / record["filename"] for record in listed[:400]]
-    prints = fingerprints(files)
-    assert not prints.pixels
+    fingerprints = compute_fingerprints(files)
+    assert not fingerprints.pixel_hashes
     recall = {}
     for alteration in ALTERATIONS:
         with_copies = files[::20]
-        copies = fingerprints(
+        copies = compute_fingerprints(
             [save_altered(PIL.Image.open(file), alteration, tmp_path / f"{n}") for n, file in enumerate(with_copies)]
         )
-        near = np.bitwise_count(prints.hashes[::20] ^ copies.hashes) <= DISTANCE
-        recall[alteration] = float((near & same_picture(prints.thumbnails[::20], copies.thumbnails)).mean())
+        near = np.bitwise_count(fingerprints.hashes[::20] ^ copies.hashes) <= MAX_DISTANCE
+        recall[alteration] = float((near & are_same_picture(fingerprints.thumbnails[::20], copies.thumbnails)).mean())
     crops = [recall.pop(alteration) for alteration in ("5 % off each side", "5 % off two sides")]
     assert min(crops) >= 0.6, crops
     assert min(recall.values()) >= 0.95, recall
-    assert sum(len(first) for first, _, _ in near_pairs(prints.hashes, DISTANCE)) < 10
-    assert prints.pairs_alike() == []
+    assert sum(len(first) for first, _, _ in near_pairs(fingerprints.hashes, MAX_DISTANCE)) < 10
+    assert fingerprints.near_duplicates() == []

@@ -73,11 +73,11 @@ def test_a_shard_that_is_cut_off_gives_the_samples_before_that(tmp_path: Path, c
 
 
 @pytest.mark.parametrize(
-    ("data", "told"), [(b"", "0 bytes"), (b"no tar at all" * 100, "not a tar"), (b"x", "not a tar")]
+    ("data", "message"), [(b"", "0 bytes"), (b"no tar at all" * 100, "not a tar"), (b"x", "not a tar")]
 )
-def test_what_is_no_tar_is_an_error(tmp_path: Path, data: bytes, told: str) -> None:
+def test_what_is_no_tar_is_an_error(tmp_path: Path, data: bytes, message: str) -> None:
     (tmp_path / "a.tar").write_bytes(data)
-    with pytest.raises(DataError, match=told):
+    with pytest.raises(DataError, match=message):
         read_index(tmp_path / "a.tar")
 
 

@@ -45,5 +45,5 @@ def test_only_the_shards_of_a_block_are_read_at_a_time() -> None:
 def test_the_block_that_follows_is_known_beforehand() -> None:
     order = BlockOrder(COUNTS, block=3, seed=0, epoch=0)
     for shard in order.blocks[0]:
-        assert order.next_shards(shard) == order.blocks[1]
-    assert order.next_shards(order.blocks[-1][0]) == []
+        assert order.next_block_shards(shard) == order.blocks[1]
+    assert order.next_block_shards(order.blocks[-1][0]) == []

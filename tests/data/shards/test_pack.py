@@ -17,16 +17,16 @@ import PIL.Image
 import pytest
 
 from vlp.data.images import ImageError, open_image
-from vlp.data.shards.manifest import NAME, parse_manifest
-from vlp.data.shards.pack import PackOptions, pack
+from vlp.data.shards.manifest import MANIFEST_NAME, parse_shard_manifest
+from vlp.data.shards.pack import PackOptions, pack_splits
 from vlp.datasets.karpathy import Karpathy
 from vlp.datasets.shards import Shards
 
-Packed = Callable[..., Path]
+PackedShard = Callable[..., Path]
 
 
 def test_what_was_packed_comes_back(
-    packed: Packed, shards: Callable[..., Shards], toy: Callable[..., Karpathy]
+    packed: PackedShard, shards: Callable[..., Shards], toy: Callable[..., Karpathy]
 ) -> None:
     root, data = packed(), toy({"train": 37, "val": 5, "test": 5})
     for split in ("train", "val", "test"):
@@ -40,25 +40,25 @@ def test_what_was_packed_comes_back(
             assert np.array_equal(np.asarray(open_image(str(sample.image))), np.asarray(open_image(own.image)))
 
 
-def test_other_tools_read_the_shards(packed: Packed) -> None:
+def test_other_tools_read_the_shards(packed: PackedShard) -> None:
     webdataset = pytest.importorskip("webdataset")
     names = sorted(map(str, packed().glob("train-*.tar")))
     found = list(webdataset.WebDataset(names, shardshuffle=False).decode("pil").to_tuple("png", "txt", "json"))
     assert len(found) == 37
-    for image, text, told in found:
+    for image, text, record in found:
         assert image.size == (24, 20)
-        assert text == told["captions"][0]
+        assert text == record["captions"][0]
 
 
-def test_packing_again_gives_the_same_bytes_and_touches_nothing(packed: Packed) -> None:
+def test_packing_again_gives_the_same_bytes_and_touches_nothing(packed: PackedShard) -> None:
     root = packed()
     before = {path.name: path.read_bytes() for path in root.iterdir()}
     assert {path.name: path.read_bytes() for path in packed(workers=2).iterdir()} == before
 
 
-def test_the_manifest_has_numbers_and_checksums(packed: Packed) -> None:
+def test_the_manifest_has_numbers_and_checksums(packed: PackedShard) -> None:
     root = packed()
-    manifest = parse_manifest((root / "manifest.json").read_text(), place="here")
+    manifest = parse_shard_manifest((root / "manifest.json").read_text(), location="here")
     assert [shard.samples for shard in manifest.splits["train"]] == [7] * 5 + [2]
     assert {path.name for path in root.iterdir()} == {
         "manifest.json", *(shard.name for shards in manifest.splits.values() for shard in shards)
@@ -74,13 +74,15 @@ def test_what_cannot_be_read_is_left_out_of_training_and_an_error_elsewhere(
     data = toy({"train": 37})
     samples = data.split("train")
     Path(str(samples[3].image)).write_bytes(broken)
-    manifest = pack({"train": samples}, tmp_path / "out", PackOptions(samples_per_shard=10, max_bad_fraction=0.1))
+    manifest = pack_splits(
+        {"train": samples}, tmp_path / "out", PackOptions(samples_per_shard=10, max_bad_fraction=0.1)
+    )
     assert manifest.left_out == {"train": 1}
     assert sum(shard.samples or 0 for shard in manifest.splits["train"]) == len(samples) - 1
     with pytest.raises(ImageError, match="would change the metric"):
-        pack({"val": samples}, tmp_path / "other", PackOptions())
+        pack_splits({"val": samples}, tmp_path / "other", PackOptions())
     with pytest.raises(ImageError, match=r"1 of 37 train samples cannot be packed.*3\.png"):
-        pack({"train": samples}, tmp_path / "third", PackOptions(max_bad_fraction=0.0))
+        pack_splits({"train": samples}, tmp_path / "third", PackOptions(max_bad_fraction=0.0))
 
 
 def test_photos_become_smaller_and_boxes_with_them(toy: Callable[..., Karpathy], tmp_path: Path) -> None:
@@ -89,7 +91,7 @@ def test_photos_become_smaller_and_boxes_with_them(toy: Callable[..., Karpathy],
     PIL.Image.effect_noise((400, 200), 40).convert("RGB").save(large)
     boxed = replace(sample, image=large, boxes=((100.0, 50.0, 300.0, 100.0),), box_labels=(3,))
     cropped = replace(boxed, crop=(100, 0, 300, 200))
-    pack({"train": [boxed, cropped]}, tmp_path / "out", PackOptions(side=100, shuffle=False))
+    pack_splits({"train": [boxed, cropped]}, tmp_path / "out", PackOptions(side=100, shuffle=False))
     found = Shards(name="s", root=tmp_path / "out", cache=tmp_path / "cache", transform={"train": len, "eval": len})
     whole, part = found.split("train")
     assert open_image(whole.image).size == (200, 100)
@@ -113,7 +115,7 @@ def slow(*arguments, **named):
 pack.pack_shard = slow
 image = Path(sys.argv[1])
 samples = [Sample(id=i, sample=i, image=image, captions=(f"caption {i}",)) for i in range(40)]
-pack.pack({"train": samples}, Path(sys.argv[2]), pack.PackOptions(samples_per_shard=4))
+pack.pack_splits({"train": samples}, Path(sys.argv[2]), pack.PackOptions(samples_per_shard=4))
 """
 
 
@@ -143,8 +145,8 @@ def test_an_interrupted_packing_leaves_no_manifest_of_the_one_before(
 ) -> None:
     samples = list(toy().split("train"))
     options = PackOptions(samples_per_shard=1, shuffle=False)
-    pack({"train": samples}, tmp_path / "out", options)
-    assert (tmp_path / "out" / NAME).exists()
+    pack_splits({"train": samples}, tmp_path / "out", options)
+    assert (tmp_path / "out" / MANIFEST_NAME).exists()
     other = [replace(sample, captions=("another",)) for sample in samples]
     replaced = os.replace
 
@@ -155,12 +157,12 @@ def test_an_interrupted_packing_leaves_no_manifest_of_the_one_before(
 
     monkeypatch.setattr(os, "replace", stops)
     with pytest.raises(KeyboardInterrupt):
-        pack({"train": other}, tmp_path / "out", options)
-    assert not (tmp_path / "out" / NAME).exists()
+        pack_splits({"train": other}, tmp_path / "out", options)
+    assert not (tmp_path / "out" / MANIFEST_NAME).exists()
 
 
 def test_numbers_must_make_sense(tmp_path: Path) -> None:
     for wrong in ({"samples_per_shard": 0}, {"workers": 0}):
         changed: dict[str, Any] = wrong
         with pytest.raises(ValueError, match="above 0"):
-            pack({}, tmp_path, PackOptions(**changed))
+            pack_splits({}, tmp_path, PackOptions(**changed))

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from vlp.data.image_ids import OTHER
+from vlp.data.image_ids import OTHER_BASE
 from vlp.data.images import ImageError
-from vlp.data.shards.record import record_of, sample_of
+from vlp.data.shards.record import sample_from_record, sample_to_json
 from vlp.structures import Blank, Member, Sample
 
 IMAGE = Member(archive=Path("a.tar"), name="0.jpg", offset=512, size=9)
@@ -20,23 +20,23 @@ FULL = Sample(
 )  # fmt: skip
 
 
-def read(told: Any, number: int = 11) -> Sample:
-    return sample_of(told, image=IMAGE, number=number)
+def read(record: Any, number: int = 11) -> Sample:
+    return sample_from_record(record, image=IMAGE, number=number)
 
 
 def test_a_sample_comes_back_as_it_was() -> None:
-    assert read(json.loads(record_of(FULL))) == FULL
+    assert read(json.loads(sample_to_json(FULL))) == FULL
 
 
 def test_having_no_box_is_not_the_same_as_not_knowing_boxes() -> None:
     for boxes in (None, ()):
         sample = Sample(id=7, sample=3, image=IMAGE, captions=("a dog",), boxes=boxes)
-        assert read(json.loads(record_of(sample))).boxes == boxes
+        assert read(json.loads(sample_to_json(sample))).boxes == boxes
 
 
 def test_a_foreign_id_is_not_that_of_a_known_photo() -> None:
     sample = read({"id": 7, "sample": 9, "caption": " a  dog "})
-    assert sample.id >= OTHER
+    assert sample.id >= OTHER_BASE
     assert (sample.sample, sample.captions) == (11, ("a dog",))
     assert read({"id": 8, "caption": "a dog"}).id == sample.id
     assert read({"url": "http://x/1.jpg", "caption": "a dog"}).id != sample.id
@@ -62,9 +62,9 @@ def test_other_columns_of_a_foreign_record_mean_nothing(other: dict[str, Any]) -
     ],
 )  # fmt: skip
 def test_what_is_no_sample_is_one_sentence_with_its_place(wrong: Any) -> None:
-    told = {"caption": "a dog", **wrong} if isinstance(wrong, dict) and wrong and "captions" not in wrong else wrong
+    record = {"caption": "a dog", **wrong} if isinstance(wrong, dict) and wrong and "captions" not in wrong else wrong
     with pytest.raises(ImageError, match=r"a\.tar!512\+9/0\.jpg: "):
-        read(told)
+        read(record)
 
 
 def test_a_label_of_minus_one_is_an_unknown_one() -> None:

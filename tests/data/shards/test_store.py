@@ -57,7 +57,7 @@ class Files(http.server.SimpleHTTPRequestHandler):
 @pytest.fixture
 def served(packed: Packed, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[str, Path]]:
     pytest.importorskip("aiohttp")
-    monkeypatch.setattr(store_module, "WAIT", 0.01)
+    monkeypatch.setattr(store_module, "FIRST_WAIT_S", 0.01)
     folder = packed({"train": 40, "val": 5, "test": 5}, samples_per_shard=9)
 
     def handler(*arguments: Any) -> Files:
@@ -92,9 +92,9 @@ def test_a_changed_or_missing_shard_is_named(served: tuple[str, Path], shards: B
     address, folder = served
     store = ShardStore(address, cache=tmp_path / "cache", cache_bytes=1 << 30)
     with pytest.raises(DataError, match=r"there is no http://127.*none\.tar"):
-        store.local(Shard(name="none.tar"))
+        store.local_path(Shard(name="none.tar"))
     with pytest.raises(DataError, match=r"train-00000\.tar: \d+ bytes with sha256 \w+…, the manifest says"):
-        store.local(Shard(name="train-00000.tar", sha256="0" * 64))
+        store.local_path(Shard(name="train-00000.tar", sha256="0" * 64))
     assert not list((tmp_path / "cache").rglob("*.tar"))
     shard = folder / "train-00001.tar"
     shard.write_bytes(shard.read_bytes()[:-512])
@@ -107,17 +107,17 @@ def test_the_cache_keeps_to_its_size_and_the_last_used_stay(served: tuple[str, P
     size = (folder / "train-00000.tar").stat().st_size
     store = ShardStore(address, cache=tmp_path / "cache", cache_bytes=int(2.5 * size))
     for number in (0, 1, 0, 2):
-        store.local(Shard(name=f"train-0000{number}.tar"))
+        store.local_path(Shard(name=f"train-0000{number}.tar"))
         time.sleep(0.02)
     assert {path.name for path in store.cache.rglob("*.tar")} == {"train-00000.tar", "train-00002.tar"}
     with pytest.raises(DataError, match="does not fit into"):
-        ShardStore(address, cache=tmp_path / "other", cache_bytes=10).local(Shard(name="train-00000.tar"))
+        ShardStore(address, cache=tmp_path / "other", cache_bytes=10).local_path(Shard(name="train-00000.tar"))
 
 
 def test_an_unknown_kind_of_address_and_a_dead_server_are_told(
     shards: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(store_module, "WAIT", 0.001)
+    monkeypatch.setattr(store_module, "FIRST_WAIT_S", 0.001)
     with pytest.raises(DataError, match=r"pip install 'vlp\[stream\]'"):
         shards("nothing://bucket").split("train")
     with pytest.raises(DataError, match=r"not readable after 7 tries") as caught:
@@ -128,13 +128,13 @@ def test_an_unknown_kind_of_address_and_a_dead_server_are_told(
 def test_a_shard_that_was_replaced_at_its_address_is_fetched_anew(served: tuple[str, Path], shards: Build) -> None:
     address, folder = served
     before = [sample.captions for sample in shards(address).split("train")]
-    told = json.loads((folder / "manifest.json").read_text())
-    first, second = told["splits"]["train"][:2]
+    manifest = json.loads((folder / "manifest.json").read_text())
+    first, second = manifest["splits"]["train"][:2]
     data = [(folder / shard["name"]).read_bytes() for shard in (first, second)]
     for shard, content in ((first, data[1]), (second, data[0])):
         (folder / shard["name"]).write_bytes(content)
         shard |= {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
-    (folder / "manifest.json").write_text(json.dumps(told))
+    (folder / "manifest.json").write_text(json.dumps(manifest))
     after = [sample.captions for sample in shards(address).split("train")]
     assert after != before
     assert sorted(after) == sorted(before)
@@ -159,7 +159,7 @@ def test_a_refusal_is_told_as_one(served: tuple[str, Path], shards: Build, statu
     address, _ = served
     Files.refusing = status
     try:
-        with pytest.raises(DataError, match=rf"access is denied \({status}\); look at the credentials"):
+        with pytest.raises(DataError, match=rf"access is denied \({status}\); check the credentials"):
             shards(address).split("train")
     finally:
         Files.refusing = 0

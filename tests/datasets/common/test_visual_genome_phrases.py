@@ -9,15 +9,15 @@ from typing import Any
 import PIL.Image
 import pytest
 
-from vlp.data.image_ids import GENOME
+from vlp.data.image_ids import GENOME_BASE
 from vlp.data.issues import DataError, Faults
 from vlp.datasets.common.visual_genome_phrases import (
     PHRASES,
     Phrases,
-    of_attributes,
-    of_object,
-    of_region,
-    of_relationship,
+    attribute_phrases,
+    object_phrases,
+    region_phrases,
+    relationship_phrases,
 )
 from vlp.datasets.scenes import SceneGenome
 from vlp.datasets.visual_genome import VisualGenome
@@ -51,15 +51,15 @@ def test_every_annotation_of_the_official_files_is_a_crop(
     data = official(shared, tmp_path, loading, version, content=content, crop=True)
     data.faults = Faults(collect=True)
     samples = data.samples("train")
-    assert data.faults.findings == {}
+    assert data.faults.issues == {}
     assert len(samples) == COUNTS[version, content]
     assert len({sample.sample for sample in samples}) == len(samples)
-    assert {sample.id for sample in samples} == {GENOME + image for image in range(1, 6)}
+    assert {sample.id for sample in samples} == {GENOME_BASE + image for image in range(1, 6)}
     sizes = {1: (800, 600), 2: (800, 600), 3: (640, 480), 4: (640, 480), 5: (800, 600)}
     for sample in samples:
         assert sample.crop is not None
         left, top, right, bottom = sample.crop
-        width, height = sizes[sample.id - GENOME]
+        width, height = sizes[sample.id - GENOME_BASE]
         assert 0 <= left < right <= width
         assert 0 <= top < bottom <= height
 
@@ -114,12 +114,12 @@ CORNERS = (1.0, 2.0, 4.0, 6.0)
 def test_ids_and_boxes_of_regions() -> None:
     box = {"x": 1, "y": 2, "width": 3, "height": 4, "phrase": "a dog"}
     for told in ({**box, "region_id": 7, "image_id": 1}, {**box, "id": 7, "image": 1}):  # v1.2, v1.0
-        assert of_region(told) == Phrases(texts=("a dog",), number=7, box=CORNERS)
-    assert of_region({"phrase": "a dog"}) == Phrases(texts=("a dog",), number=None, box=None)
+        assert region_phrases(told) == Phrases(texts=("a dog",), number=7, box=CORNERS)
+    assert region_phrases({"phrase": "a dog"}) == Phrases(texts=("a dog",), number=None, box=None)
 
 
 def test_names_of_objects() -> None:
-    assert of_object({**BOX, "id": 7, "names": ["dog", "puppy"]}).texts == ("dog", "puppy")
+    assert object_phrases({**BOX, "id": 7, "names": ["dog", "puppy"]}).texts == ("dog", "puppy")
     merged = {
         **BOX,
         "object_id": 7,
@@ -128,21 +128,21 @@ def test_names_of_objects() -> None:
         "merged_object_ids": [8],
         "image_url": "x",
     }
-    assert of_object(merged) == Phrases(texts=("dog",), number=7, box=CORNERS), "v1.4"
+    assert object_phrases(merged) == Phrases(texts=("dog",), number=7, box=CORNERS), "v1.4"
     for names in ([], [7], None, {"a": 1}):
         with pytest.raises(DataError, match="needs a name or a list of names"):
-            of_object({**BOX, "id": 7, "names": names})
+            object_phrases({**BOX, "id": 7, "names": names})
 
 
 def test_attributes_of_both_versions() -> None:
     old = {**BOX, "id": 7, "object_names": ["dog", "puppy"], "attributes": ["black", "very small"]}
     new = {**BOX, "object_id": 7, "names": ["dog"], "attributes": ["black", "very small"], "synsets": []}
     expected = Phrases(texts=("black dog", "very small dog"), number=7, box=CORNERS)
-    assert of_attributes(old) == of_attributes(new) == expected
+    assert attribute_phrases(old) == attribute_phrases(new) == expected
     for nothing in ({}, {"attributes": None}, {"attributes": []}):
-        assert of_attributes({**BOX, "object_id": 7, "names": ["dog"], **nothing}).texts == ()
+        assert attribute_phrases({**BOX, "object_id": 7, "names": ["dog"], **nothing}).texts == ()
     with pytest.raises(DataError, match="attributes must be a list of texts"):
-        of_attributes({**new, "attributes": "black"})
+        attribute_phrases({**new, "attributes": "black"})
 
 
 def test_relationships_in_capitals_and_with_lists_of_names() -> None:
@@ -155,11 +155,11 @@ def test_relationships_in_capitals_and_with_lists_of_names() -> None:
             "object": other,
             "synsets": ["along.r.01"],
         }
-        phrases = of_relationship(told)
+        phrases = relationship_phrases(told)
         assert [" ".join(str(text).split()) for text in phrases.texts] == ["dog on grass"]
         assert (phrases.number, phrases.box) == (9, (1, 0, 15, 6)), "around both objects"
     with pytest.raises(DataError, match="needs a subject, a predicate and an object"):
-        of_relationship({"relationship_id": 9, "predicate": "on", "object": other})
+        relationship_phrases({"relationship_id": 9, "predicate": "on", "object": other})
 
 
 def write(root: Path, regions: list[dict[str, Any]], **size: Any) -> Path:

@@ -63,6 +63,6 @@ def test_a_source_that_its_mixture_cannot_finish_is_an_error() -> None:
 
 
 def test_an_objective_whose_package_line_is_missing_is_an_error() -> None:
-    """Hydra would put it where nothing reads it, and the run would go on without it."""
+    """Hydra would put it where nothing reads it, and the run would continue without it."""
     with pytest.raises(ConfigError, match=r"first line must be '# @package objectives.mine'"):
         check_targets({"objective": {"_target_": "vlp.objectives.mine.Mine"}, "objectives": {}})

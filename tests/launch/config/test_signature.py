@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from vlp.launch.config.signature import exists, parameters
+from vlp.launch.config.signature import target_exists, target_parameters
 
 
 @pytest.mark.parametrize(
@@ -15,12 +15,12 @@ from vlp.launch.config.signature import exists, parameters
 def test_equals_the_real_signature(target):
     module, _, name = target.rpartition(".")
     real = inspect.signature(getattr(__import__(module, fromlist=[name]), name)).parameters
-    assert set(parameters(target)) == set(real) - {"self"}
+    assert set(target_parameters(target)) == set(real) - {"self"}
 
 
 @pytest.mark.parametrize("target", ["torch.optim.NoSuch", "functools.partial", "no.such.module", "builtins.dict", "x"])
 def test_what_cannot_be_read_is_left_to_the_constructor(target):
-    assert parameters(target) is None
+    assert target_parameters(target) is None
 
 
 def write(folder, name, text):
@@ -38,14 +38,14 @@ def test_follows_reexports_inheritance_and_methods(tmp_path, monkeypatch):
     write(tmp_path, "shop/inner/__init__.py", "def make(a, /, b, *, c=1): ...\ndef loose(a, **more): ...\n")
     deep = "class Parent:\n    def __init__(self, *, x): ...\n    @classmethod\n    def load(cls, path): ...\n"
     write(tmp_path, "shop/inner/deep.py", deep + "class Child(Parent): ...\n")
-    assert set(parameters("shop.Kid")) == {"x"}
-    assert set(parameters("shop.Kid.load")) == {"path"}
-    assert set(parameters("shop.make")) == {"a", "b", "c"}
-    assert parameters("shop.inner.loose") is None
-    assert exists("shop.Kid")
-    assert exists("shop.inner.deep")
-    assert not exists("shop.inner.deeper.Kid")
-    assert not exists("shop.inner.Nothing")
+    assert set(target_parameters("shop.Kid")) == {"x"}
+    assert set(target_parameters("shop.Kid.load")) == {"path"}
+    assert set(target_parameters("shop.make")) == {"a", "b", "c"}
+    assert target_parameters("shop.inner.loose") is None
+    assert target_exists("shop.Kid")
+    assert target_exists("shop.inner.deep")
+    assert not target_exists("shop.inner.deeper.Kid")
+    assert not target_exists("shop.inner.Nothing")
 
 
 def test_reads_without_importing():
@@ -55,7 +55,7 @@ def test_reads_without_importing():
 
 
 def test_follows_arguments_that_are_passed_on_to_a_parent_of_another_file():
-    accepted = parameters("vlp.datasets.scenes.Scenes")
+    accepted = target_parameters("vlp.datasets.scenes.Scenes")
     assert accepted is not None
     assert accepted["scene_seed"] == "int"  # its own
     assert accepted["restval"] == "bool"  # Karpathy's

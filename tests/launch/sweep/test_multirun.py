@@ -1,4 +1,4 @@
-"""Sweeps in real processes: time limits, pinned devices, a ledger, and going on after a crash or a SIGKILL."""
+"""Sweeps in real processes: time limits, pinned devices, a ledger, and continuing after a crash or a SIGKILL."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 
 from tests.launch.sweep.stand_in_sweeps import REPOSITORY, finish, jobs_of, lines, sweep_folder, wait_until
-from vlp.launch.runs.folder import read
-from vlp.launch.sweep.job_process import start_of
+from vlp.launch.runs.folder import read_frozen_config
+from vlp.launch.sweep.job_process import process_start_time
 
 LIMITS = ("sweep.time_limit_min=0.05", "sweep.grace_period_s=1")
 
@@ -65,7 +65,7 @@ def test_a_job_over_its_time_is_told_and_then_killed(launch: Any) -> None:
     assert lines(launch, slow, "checkpoint")
     assert (deaf["status"], deaf["exit_code"]) == ("timed out", -9)
     assert quick["status"] == "finished"
-    finish(launch("resume", str(sweep_folder(launch))), 1)  # `slow` goes on from its checkpoint
+    finish(launch("resume", str(sweep_folder(launch))), 1)  # `slow` continues from its checkpoint
     assert [job["status"] for job in jobs_of(launch)] == ["finished", "timed out", "finished"]
 
 
@@ -107,7 +107,7 @@ def test_resume_starts_again_what_died_with_the_sweep(launch: Any) -> None:
     (record,) = launch.folder.glob("runs/*/*/*/process.json")
     pid = json.loads(record.read_text())["pid"]
     os.killpg(pid, signal.SIGKILL)
-    wait_until(lambda: start_of(pid) is None)
+    wait_until(lambda: process_start_time(pid) is None)
     (launch.folder / "go").touch()
     finish(launch("resume", str(sweep_folder(launch))))
     assert [job["status"] for job in jobs_of(launch)] == ["finished"] * 3
@@ -136,7 +136,7 @@ def test_sweeps_of_the_same_second_do_not_collide_and_wandb_groups_them(launch: 
     assert len(folders) == 3
     for folder in folders:
         for file in folder.glob("*/config.yaml"):
-            assert read(file).loggers.wandb.group == folder.name
+            assert read_frozen_config(file).loggers.wandb.group == folder.name
 
 
 def test_compare_takes_the_mean_over_seeds_of_a_sweep_with_failures(launch: Any, tmp_path: Path) -> None:

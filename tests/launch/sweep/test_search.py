@@ -1,4 +1,4 @@
-"""sweep=optuna: ask, run, tell, with a journal that a killed sweep goes on from."""
+"""sweep=optuna: ask, run, tell, with a journal that a killed sweep continues from."""
 
 from __future__ import annotations
 

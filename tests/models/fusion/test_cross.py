@@ -65,7 +65,7 @@ def test_equals_torchs_decoder_layers() -> None:
 
 def test_an_image_is_remembered_once_and_looked_at_by_any_text() -> None:
     ours, image, index = fusion(), tokens(2, 5), torch.tensor([1, 0, 1])
-    memory = ours.remember(image).select(index)
+    memory = ours.project_memory(image).select(index)
     again = Tokens(states=image.states[index], pooled=image.pooled[index])
     torch.testing.assert_close(
         ours(tokens(3, 6, mask=MASK), memory).states, ours(tokens(3, 6, mask=MASK), again).states
@@ -89,7 +89,7 @@ def test_two_images_are_looked_at_in_turn_and_share_keys_and_values() -> None:
     ours, text, first, second = fusion(images=2), tokens(3, 6, mask=MASK), tokens(3, 5), tokens(3, 4)
     assert ours.blocks[0].cross_attention.key_value is ours.blocks[1].cross_attention.key_value
     both = ours(text, first, second).pooled
-    torch.testing.assert_close(both, ours(text, ours.remember(first), ours.remember(second)).pooled)
+    torch.testing.assert_close(both, ours(text, ours.project_memory(first), ours.project_memory(second)).pooled)
     assert not torch.allclose(both, ours(text, second, first).pooled)
     with pytest.raises(ValueError, match="looks at 2 images at once, and got 1"):
         ours(text, first)
@@ -97,4 +97,4 @@ def test_two_images_are_looked_at_in_turn_and_share_keys_and_values() -> None:
 
 def test_a_model_without_fusion_says_so() -> None:
     with pytest.raises(ValueError, match="this model has no fusion: choose one with model/fusion="):
-        VisionLanguageModel().remember(tokens(1, 2))
+        VisionLanguageModel().project_memory(tokens(1, 2))

@@ -48,7 +48,7 @@ def test_equals_a_cross_fusion_on_the_embedded_words() -> None:
     bare.blocks = nn.ModuleList()
     started = Text(ids=WORDS.ids.clone().index_fill_(1, torch.tensor([0]), 29), mask=MASK)
     expected = cross(bare(started), image())
-    for looked_at in (image(), ours.remember(image())):
+    for looked_at in (image(), ours.project_memory(image())):
         found = ours.fuse(ours.encode_text(WORDS), looked_at)
         torch.testing.assert_close(found.states, expected.states)
         torch.testing.assert_close(found.pooled, expected.pooled)
@@ -64,7 +64,7 @@ def test_has_no_parameters_of_its_own_and_trains_the_towers() -> None:
 @torch.no_grad()
 def test_the_momentum_copy_has_layers_of_its_own() -> None:
     ours = model()
-    copy = MomentumCopy(ours, {}, decay=0.9).twin(ours)
+    copy = MomentumCopy(ours, {}, decay=0.9).copy_of(ours)
     before = copy.fuse(copy.encode_text(WORDS), image()).states
     ours.text.embedding.weight.zero_()
     ours.text.blocks[0].cross_attention.query.weight.zero_()

@@ -55,8 +55,8 @@ def vectors(side: torch.nn.Module, states: torch.Tensor) -> tuple[torch.Tensor, 
 def test_pairs_equal_the_equations() -> None:
     made = fusion()
     expected = torch.tensor([[score(made, text, image) for image in range(2)] for text in range(3)]).double()
-    memory = made.remember(IMAGE)
-    torch.testing.assert_close(made.all_pairs(TEXT, memory), expected, atol=1e-6, rtol=0)
+    memory = made.project_memory(IMAGE)
+    torch.testing.assert_close(made.score_all_pairs(TEXT, memory), expected, atol=1e-6, rtol=0)
     for image in range(2):
         one = made.score(TEXT, memory.select(torch.tensor([image])))
         each = made.score(TEXT, memory.select(torch.tensor([image] * 3)))
@@ -73,14 +73,14 @@ def test_its_own_bfloat16_is_near() -> None:
     text, image = (
         replace(tokens, states=tokens.states.float(), pooled=tokens.pooled.float()) for tokens in (TEXT, IMAGE)
     )
-    expected = made.all_pairs(text, made.remember(image))
-    found = narrow.all_pairs(text, narrow.remember(image))
+    expected = made.score_all_pairs(text, made.project_memory(image))
+    found = narrow.score_all_pairs(text, narrow.project_memory(image))
     assert found.dtype == torch.float32
     assert not torch.equal(found, expected)
     torch.testing.assert_close(found, expected, atol=0.2, rtol=0)
     with torch.autocast("cpu", torch.bfloat16):
-        mixed = made.all_pairs(text, made.remember(image))
-        pairs = made.score(text, made.remember(image.select(torch.tensor([0]))))
+        mixed = made.score_all_pairs(text, made.project_memory(image))
+        pairs = made.score(text, made.project_memory(image.select(torch.tensor([0]))))
     assert mixed.dtype == pairs.dtype == torch.float32
     torch.testing.assert_close(mixed, expected, atol=0.2, rtol=0)
     torch.testing.assert_close(pairs, expected[:, 0], atol=0.2, rtol=0)
@@ -95,7 +95,7 @@ def test_gradients_under_autocast_are_those_of_bfloat16() -> None:
     def gradients(mixed: bool) -> Tensor:
         made.zero_grad()
         with torch.autocast("cpu", torch.bfloat16, enabled=mixed):
-            made.all_pairs(text, made.remember(image)).square().sum().backward()
+            made.score_all_pairs(text, made.project_memory(image)).square().sum().backward()
         return torch.cat([p.grad.flatten() for p in made.parameters() if p.grad is not None])
 
     exact = gradients(False)
@@ -108,13 +108,15 @@ def test_bounds() -> None:
         made.log_sharpness.fill_(10.0)
         made.log_scale.fill_(10.0)
     assert float(made.sharpness()) == pytest.approx(MAX_SHARPNESS)
-    made.constrain()
+    made.clamp_parameters()
     assert float(made.log_sharpness.exp()) == pytest.approx(MAX_SHARPNESS)
     assert float(made.log_scale.exp()) == pytest.approx(100.0)
     with pytest.raises(ValueError, match="sharpness=50"):
         fusion(sharpness=50.0)
     with pytest.raises(ValueError, match="caption 1 of the batch has no word"):
-        made.all_pairs(replace(TEXT, mask=torch.tensor([[True] * 5, [False] * 5, [True] * 5])), made.remember(IMAGE))
+        made.score_all_pairs(
+            replace(TEXT, mask=torch.tensor([[True] * 5, [False] * 5, [True] * 5])), made.project_memory(IMAGE)
+        )
 
 
 @pytest.mark.parametrize("block", [2**19, 31])

@@ -114,7 +114,7 @@ def test_a_smaller_image_is_the_same_in_a_padded_batch() -> None:
 @torch.no_grad()
 def test_an_image_is_remembered_once_and_met_by_any_text() -> None:
     ours, image, index = fusion(image_width=20), tokens(2, 5, 20), torch.tensor([1, 0, 1])
-    memory = ours.remember(image)
+    memory = ours.project_memory(image)
     again = ours(tokens(3, 6, mask=WORDS), image.select(index))
     torch.testing.assert_close(ours(tokens(3, 6, mask=WORDS), memory.select(index)).states, again.states)
 
@@ -165,7 +165,7 @@ def test_every_pair_of_towers(vision: str, text: str) -> None:
     model = VisionLanguageModel(vision=VISION[vision](), text=TEXT[text](), fusion=made).train()
     words, pixels = toy_batch(slice(0, 3)).caption, torch.randn(3, 3, 32, 32)
     assert words is not None
-    fused = model.fuse(model.encode_text(words), model.remember(model.encode_image(Image(pixels=pixels))))
+    fused = model.fuse(model.encode_text(words), model.project_memory(model.encode_image(Image(pixels=pixels))))
     assert fused.pooled.shape == (3, 16)
     assert fused.states.shape[0] == 3
     fused.pooled.sin().sum().backward()

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 
-from vlp.data.loader import LostWorker
+from vlp.data.loader import DataWorkerLost
 from vlp.launch.config.errors import ConfigError
 from vlp.system.errors import UserError
 from vlp.training.lifecycle import entry
@@ -21,11 +21,11 @@ def start(monkeypatch: pytest.MonkeyPatch, folder: Path, error: BaseException) -
         raise error
 
     monkeypatch.setattr("sys.argv", ["run", str(folder / "config.yaml")])
-    entry.enter("train", fail)
+    entry.run_entry_point("train", fail)
 
 
 @pytest.mark.parametrize(
-    ("kind", "code"), [(UserError, 2), (ConfigError, 2), (FileNotFoundError, 2), (NotFinite, 4), (LostWorker, 1)]
+    ("kind", "code"), [(UserError, 2), (ConfigError, 2), (FileNotFoundError, 2), (NotFinite, 4), (DataWorkerLost, 1)]
 )
 def test_an_error_for_the_user_is_one_sentence(
     monkeypatch: pytest.MonkeyPatch,

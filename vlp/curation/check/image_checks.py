@@ -1,4 +1,4 @@
-"""Every photo of some samples opened and decoded, in several processes: what is wrong with which, and how large they are."""
+"""Opens and decodes photos in several processes: the fault of each, and statistics of their sizes."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from vlp.data.annotation_files import Folders
-from vlp.data.images import ImageError, load, open_photo, to_rgb
+from vlp.data.annotation_files import FolderListings
+from vlp.data.images import ImageError, decode_region, open_photo, to_rgb
 from vlp.structures import Member
 from vlp.system.parallel import parallel_map
 
-KINDS = {
+FAULT_KINDS = {
     "No such file or directory": "missing image",
     "Is a directory": "image that is a folder",
     "Permission denied": "unreadable image",
@@ -26,8 +26,8 @@ KINDS = {
 
 
 @dataclass(frozen=True)
-class Look:
-    """error: "<path>: <reason>" of a photo that cannot be used.  size: width and height, upright."""
+class ImageCheck:
+    """error: "<path>: <reason>" of a photo that cannot be used.  size: width and height in pixels, upright."""
 
     error: str | None = None
     reason: str | None = None
@@ -35,45 +35,46 @@ class Look:
     mode: str | None = None
 
 
-def look(image: Any) -> Look:
+def check_image(image: Any) -> ImageCheck:
     try:
         photo = open_photo(image)
-        decoded = load(photo)
-        mode = decoded.mode
+        decoded = decode_region(photo)
         to_rgb(decoded)
     except ImageError as error:
-        told = str(error) if str(error).startswith(str(image)) else f"{image}: {error}"
-        return Look(error=told, reason=error.reason)
-    return Look(size=photo.size, mode=mode)
+        message = str(error) if str(error).startswith(str(image)) else f"{image}: {error}"
+        return ImageCheck(error=message, reason=error.reason)
+    return ImageCheck(size=photo.size, mode=decoded.mode)
 
 
-def kind(reason: str) -> str:
-    """The fault that a reason is an instance of, in few words."""
+def fault_kind(reason: str) -> str:
+    """The kind of fault, without the details in parentheses."""
     plain = re.sub(r" \(.*\)$", "", reason)
     if "limit" in plain:
         return "image above the limit"
-    return KINDS.get(plain, plain)
+    return FAULT_KINDS.get(plain, plain)
 
 
-def looks(images: Sequence[Any], *, workers: int | None = None) -> list[Look]:
-    return list(parallel_map(look, images, workers=workers))
+def check_images(images: Sequence[Any], *, workers: int | None = None) -> list[ImageCheck]:
+    return list(parallel_map(check_image, images, workers=workers))
 
 
-def presence(images: Sequence[Any]) -> list[Look]:
-    """Only whether the files are there."""
-    folders = Folders()
+def check_existence(images: Sequence[Any]) -> list[ImageCheck]:
+    """Checks only whether the files exist."""
+    folders = FolderListings()
     missing = "No such file or directory"
     return [
-        Look() if isinstance(image, Member) or folders.is_file(str(image)) else Look(f"{image}: {missing}", missing)
+        ImageCheck()
+        if isinstance(image, Member) or folders.is_file(str(image))
+        else ImageCheck(f"{image}: {missing}", missing)
         for image in images
     ]
 
 
-def shapes(found: Sequence[Look]) -> dict[str, Any]:
-    """Of the photos that can be read: how many of each mode, and quantiles of their shorter side in pixels."""
-    sides = sorted(min(one.size) for one in found if one.size is not None)
+def image_statistics(checks: Sequence[ImageCheck]) -> dict[str, Any]:
+    """Of the readable photos: how many have each mode, and quantiles of their shorter side in pixels."""
+    sides = sorted(min(check.size) for check in checks if check.size is not None)
     if not sides:
         return {}
-    places = {"min": 0, "median": len(sides) // 2, "max": -1}
-    quantiles = {name: sides[place] for name, place in places.items()}
-    return {"modes": dict(Counter(one.mode for one in found if one.mode).most_common()), "shorter_side": quantiles}
+    quantiles = {"min": sides[0], "median": sides[len(sides) // 2], "max": sides[-1]}
+    modes = Counter(check.mode for check in checks if check.mode)
+    return {"modes": dict(modes.most_common()), "shorter_side": quantiles}

@@ -1,22 +1,23 @@
-"""The captions and questions of a split: how long they are against the model's context, and which are no words at all."""
+"""Captions and questions: their lengths in tokens, and faults of single texts."""
 
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any
 
-from vlp.data.issues import EXAMPLES
+from vlp.data.issues import MAX_EXAMPLES
 from vlp.system.units import printable
 
-CHUNK = 4096
-LONG = 1000  # characters: no caption of a photo
+TEXTS_PER_CALL = 4096  # of the tokenizer
+LONG_CAPTION = 1000  # characters
 
 
 @dataclass
-class Lengths:
-    """In tokens, start and end included.  cut: texts that do not fit into the context; examples: the longest of them."""
+class TokenLengths:
+    """Start and end tokens are counted.  cut: texts longer than the context; examples: the first of them."""
 
     context: int
     count: int = 0
@@ -26,42 +27,36 @@ class Lengths:
     examples: list[str] = field(default_factory=list)
     histogram: dict[int, int] = field(default_factory=dict)
 
-    def add(self, texts: Sequence[str], tokenizer: Any) -> None:
-        extra = 2 if tokenizer.add_end else 1
-        for text, ids in zip(texts, tokenizer.encode(texts), strict=True):
-            tokens = len(ids) + extra
-            self.count += 1
-            self.total += tokens
-            self.longest = max(self.longest, tokens)
-            self.histogram[tokens] = self.histogram.get(tokens, 0) + 1
-            if tokens > self.context:
-                self.cut += 1
-                if len(self.examples) < EXAMPLES:
-                    self.examples.append(f"{tokens} tokens: {printable(text, 80)}")
+    def add(self, text: str, tokens: int) -> None:
+        self.count += 1
+        self.total += tokens
+        self.longest = max(self.longest, tokens)
+        self.histogram[tokens] = self.histogram.get(tokens, 0) + 1
+        if tokens > self.context:
+            self.cut += 1
+            if len(self.examples) < MAX_EXAMPLES:
+                self.examples.append(f"{tokens} tokens: {printable(text, 80)}")
 
 
-def lengths(texts: Iterable[str], tokenizer: Any) -> Lengths:
-    found, chunk = Lengths(context=tokenizer.context_length), []
-    for text in texts:
-        chunk.append(text)
-        if len(chunk) == CHUNK:
-            found.add(chunk, tokenizer)
-            chunk = []
-    if chunk:
-        found.add(chunk, tokenizer)
-    return found
+def measure_token_lengths(texts: Iterable[str], tokenizer: Any) -> TokenLengths:
+    lengths, remaining = TokenLengths(context=tokenizer.context_length), iter(texts)
+    special_tokens = 2 if tokenizer.add_end else 1
+    while chunk := list(islice(remaining, TEXTS_PER_CALL)):
+        for text, ids in zip(chunk, tokenizer.encode(chunk), strict=True):
+            lengths.add(text, len(ids) + special_tokens)
+    return lengths
 
 
-def oddities(text: str) -> list[str]:
-    """What is strange about a text without being an error: it is read as it is, and shown with escapes."""
-    found = []
-    if len(text) > LONG:
-        found.append("very long caption")
-    kinds = {unicodedata.category(character) for character in text}
-    if "Cc" in kinds or "Cf" in kinds:
-        found.append("control characters in a caption")
-    if not any(kind[0] in "LN" for kind in kinds):
-        found.append("caption without a word")
+def text_faults(text: str) -> list[str]:
+    """Kinds of faults that do not end a run: the text is trained on as it is."""
+    faults = []
+    if len(text) > LONG_CAPTION:
+        faults.append("very long caption")
+    categories = {unicodedata.category(character) for character in text}
+    if "Cc" in categories or "Cf" in categories:
+        faults.append("control characters in a caption")
+    if not any(category[0] in "LN" for category in categories):
+        faults.append("caption without a word")
     if any(mark in text for mark in ("<script", "</", "[/", "\x1b[")):
-        found.append("markup in a caption")
-    return found
+        faults.append("markup in a caption")
+    return faults

@@ -1,9 +1,9 @@
-"""Words that a site puts on its pictures and that are about none of them: "Image may contain: …", "stock photo of …".
+"""Words that a web site adds to its captions and that describe no picture: "Image may contain: …", "stock photo of …".
 
-A whole caption is boilerplate when it stands at many images. A phrase is when many images' captions begin or end with it
-(from 3 words on) or have it anywhere (from 5 on) and its rarest word is seldom seen elsewhere: people write "a man in a"
-often, and "man" as often without it, while "stock" stands in "stock photo of" only. Nothing in Flickr8k, whose captions
-people wrote, passes for boilerplate; "a group of" comes nearest.
+A caption is boilerplate if many images have it. A phrase is boilerplate if many images' captions begin or end with it
+(from 3 words on) or contain it anywhere (from 5 on) and its rarest word seldom occurs elsewhere: people write "a man in a"
+often, and "man" as often without it, while "stock" occurs in "stock photo of" only. No caption of Flickr8k, which people
+wrote, is detected as boilerplate; "a group of" is the nearest to it.
 """
 
 from __future__ import annotations
@@ -13,38 +13,40 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain
 from sys import intern
 
-from vlp.curation.clean.caption_rules import words
+from vlp.curation.clean.caption_rules import split_words
 
-FEWEST_IMAGES = 10  # ALIGN's number for a whole caption; in a small data set it takes more than a small share to tell
-SHORTEST = {"start": 3, "end": 3, "anywhere": 5}  # words of a phrase
-LONGEST = 12
-BOUND = 0.9  # of the images with a phrase's rarest word have it in the phrase, surely; 0.82 for Flickr8k's "a group of"
+MIN_IMAGES = 10  # for a caption, as in ALIGN; in a small data set a small share is too few images to decide
+MIN_WORDS = {"start": 3, "end": 3, "anywhere": 5}  # of a phrase, by its position in the caption
+MAX_WORDS = 12
+# of the images with a phrase's rarest word that have it in the phrase, as a lower bound; 0.82 for Flickr8k's "a group of"
+MIN_IN_PHRASE = 0.9
 
-Phrase = tuple[str, ...]
+Words = tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class Boilerplate:
-    """Words case-folded, without punctuation; each with the number of images that have it."""
+    """Words are case-folded and without punctuation; the values are the numbers of images."""
 
-    captions: dict[Phrase, int]
-    phrases: dict[str, dict[Phrase, int]]  # "start", "end", "anywhere"
+    captions: dict[Words, int]
+    phrases: dict[str, dict[Words, int]]  # "start", "end", "anywhere"
 
     @cached_property
     def _lengths(self) -> dict[str, list[int]]:
-        return {place: sorted({len(phrase) for phrase in known}) for place, known in self.phrases.items()}
+        return {position: sorted({len(phrase) for phrase in known}) for position, known in self.phrases.items()}
 
-    def caption(self, caption: str) -> bool:
-        return _words(caption) in self.captions
+    def is_common_caption(self, caption: str) -> bool:
+        return _interned_words(caption) in self.captions
 
-    def phrase(self, caption: str) -> str | None:
-        """The phrase that makes the caption boilerplate."""
-        found = _words(caption)
-        for place, known in self.phrases.items():
-            for length in self._lengths[place]:
-                for phrase in _phrases(found, length, place):
+    def find_phrase(self, caption: str) -> str | None:
+        """The first boilerplate phrase of the caption."""
+        words = _interned_words(caption)
+        for position, known in self.phrases.items():
+            for length in self._lengths[position]:
+                for phrase in _ngrams(words, length, position):
                     if phrase in known:
                         return " ".join(phrase)
         return None
@@ -53,65 +55,66 @@ class Boilerplate:
 def find_boilerplate(
     captions: Iterable[Sequence[str]], *, caption_share: float = 0.0, phrase_share: float = 0.0
 ) -> Boilerplate:
-    """captions: those of each image.  Shares of the images above which a caption, or a phrase, is boilerplate (at 10
-    images or fewer no caption is, below 36 no phrase); 0 = look for none."""
-    images = [[_words(caption) for caption in own] for own in captions]
-    whole: dict[Phrase, int] = {}
+    """captions: those of each image.  Shares of the images above which a caption, or a phrase, is boilerplate (with 10 images
+    or fewer no caption is, below 36 no phrase); 0 = none is."""
+    images = [[_interned_words(caption) for caption in image_captions] for image_captions in captions]
+    common: dict[Words, int] = {}
     if caption_share:
-        counted = Counter(caption for own in images for caption in set(own))
-        limit = max(FEWEST_IMAGES, caption_share * len(images))
-        whole = {caption: count for caption, count in counted.items() if count > limit}
-    phrases: dict[str, dict[Phrase, int]] = {}
+        counts = Counter(caption for image_captions in images for caption in set(image_captions))
+        limit = max(MIN_IMAGES, caption_share * len(images))
+        common = {caption: count for caption, count in counts.items() if count > limit}
+    phrases: dict[str, dict[Words, int]] = {}
     if phrase_share:
-        with_word = Counter(word for own in images for word in {word for caption in own for word in caption})
-        limit = max(float(FEWEST_IMAGES), phrase_share * len(images))
-        phrases = {place: _frequent(images, place, limit, with_word) for place in SHORTEST}
-    return Boilerplate(whole, phrases)
+        with_word = Counter(word for image_captions in images for word in set(chain.from_iterable(image_captions)))
+        limit = max(float(MIN_IMAGES), phrase_share * len(images))
+        phrases = {position: _frequent_phrases(images, position, limit, with_word) for position in MIN_WORDS}
+    return Boilerplate(common, phrases)
 
 
-def _frequent(images: list[list[Phrase]], place: str, limit: float, with_word: Counter[str]) -> dict[Phrase, int]:
-    """A phrase grows by a word only from frequent ones, as in Agrawal and Srikant's Apriori (1994), so that memory does not
-    grow with the number of different phrases; one that is boilerplate grows no further."""
-    found: dict[Phrase, int] = {}
-    shorter: set[Phrase] = {()}
-    for length in range(1, LONGEST + 1):
-        counted = Counter(
-            phrase
-            for own in images
-            for phrase in {
-                phrase
-                for caption in own
-                for phrase in _phrases(caption, length, place)
-                if (place == "end" or phrase[:-1] in shorter) and (place == "start" or phrase[1:] in shorter)
-            }
-        )
-        shorter = {phrase for phrase, count in counted.items() if count > limit}
-        bound = {
-            phrase
-            for phrase in shorter
-            if length >= SHORTEST[place] and _surely(counted[phrase], min(with_word[word] for word in phrase)) >= BOUND
-        }
-        found |= {phrase: counted[phrase] for phrase in bound}
-        shorter -= bound
+def _frequent_phrases(
+    images: list[list[Words]], position: str, limit: float, with_word: Counter[str]
+) -> dict[Words, int]:
+    """Only frequent phrases are extended by a word, as in Agrawal and Srikant's Apriori (1994), so that memory does not grow
+    with the number of different phrases; boilerplate phrases are not extended."""
+    boilerplate: dict[Words, int] = {}
+    shorter: set[Words] = {()}
+    for length in range(1, MAX_WORDS + 1):
+        counts: Counter[Words] = Counter()
+        for image_captions in images:
+            counts.update(
+                {
+                    phrase
+                    for caption in image_captions
+                    for phrase in _ngrams(caption, length, position)
+                    if (position == "end" or phrase[:-1] in shorter) and (position == "start" or phrase[1:] in shorter)
+                }
+            )
+        shorter = {phrase for phrase, count in counts.items() if count > limit}
+        if length >= MIN_WORDS[position]:
+            for phrase in list(shorter):
+                with_rarest = min(with_word[word] for word in phrase)
+                if _wilson_lower_bound(counts[phrase], with_rarest) >= MIN_IN_PHRASE:
+                    boilerplate[phrase] = counts[phrase]
+                    shorter.remove(phrase)
         if not shorter:
             break
-    return found
+    return boilerplate
 
 
-def _surely(some: int, of: int) -> float:
-    """A share that the true one is hardly below: Wilson's lower bound (1927) at two standard errors."""
-    share, z = some / of, 2.0
-    spread = z * math.sqrt(share * (1 - share) / of + (z / (2 * of)) ** 2)
-    return (share + z**2 / (2 * of) - spread) / (1 + z**2 / of)
+def _wilson_lower_bound(successes: int, trials: int) -> float:
+    """Of the success rate, at two standard errors (Wilson, 1927)."""
+    rate, z = successes / trials, 2.0
+    spread = z * math.sqrt(rate * (1 - rate) / trials + (z / (2 * trials)) ** 2)
+    return (rate + z**2 / (2 * trials) - spread) / (1 + z**2 / trials)
 
 
-def _phrases(caption: Phrase, length: int, place: str) -> Iterator[Phrase]:
-    if place == "anywhere":
+def _ngrams(caption: Words, length: int, position: str) -> Iterator[Words]:
+    if position == "anywhere":
         for start in range(len(caption) - length + 1):
             yield caption[start : start + length]
     elif len(caption) >= length:
-        yield caption[:length] if place == "start" else caption[-length:]
+        yield caption[:length] if position == "start" else caption[-length:]
 
 
-def _words(caption: str) -> Phrase:
-    return tuple(map(intern, words(caption))) or (caption,)  # a caption of signs alone is its own word
+def _interned_words(caption: str) -> Words:
+    return tuple(map(intern, split_words(caption))) or (caption,)  # a caption without words counts as one word

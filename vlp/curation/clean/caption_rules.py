@@ -1,6 +1,6 @@
-"""Why a caption, by its form alone, is not worth training on. No word lists: the rules hold for any language.
+"""Rules on the form of captions, for any language: they use no word lists.
 
-They are the usual ones of web data: length (Jia et al., ALIGN, 2021; Gadre et al., DataComp, 2023), addresses and file
+They are those of web data: length (Jia et al., ALIGN, 2021; Gadre et al., DataComp, 2023), addresses and file
 names (Sharma et al., Conceptual Captions, 2018), shares of letters and repeated words (Rae et al., Gopher, 2021). Of the 40,000
 captions that people wrote for Flickr8k the defaults of `CleanOptions` drop three, all with an address.
 """
@@ -11,7 +11,7 @@ import re
 import unicodedata
 from itertools import groupby
 
-# scripts that put no spaces between words: Thai to Burmese, Khmer, kana, Han; there each character counts as a word
+# scripts without spaces between words (Thai to Burmese, Khmer, kana, Han): each character counts as a word
 _UNSPACED = (
     "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
 )
@@ -26,21 +26,21 @@ _FILE_NAME = re.compile(
 )
 
 
-def words(caption: str) -> list[str]:
-    """Case-folded; of scripts without spaces, the characters."""
+def split_words(caption: str) -> list[str]:
+    """Case-folded words; characters in scripts without spaces."""
     return _WORD.findall(caption.casefold())
 
 
 def letter_share(caption: str) -> float:
     """Of the characters that are not white space; letters with their marks, of any script."""
-    return _share(caption, "LM")
+    return _category_share(caption, "LM")
 
 
 def digit_share(caption: str) -> float:
-    return _share(caption, "N")
+    return _category_share(caption, "N")
 
 
-def _share(caption: str, categories: str) -> float:
+def _category_share(caption: str, categories: str) -> float:
     characters = [c for c in caption if not c.isspace()]
     return sum(unicodedata.category(c)[0] in categories for c in characters) / max(1, len(characters))
 
@@ -55,21 +55,21 @@ def has_file_name(caption: str) -> bool:
     return _FILE_NAME.search(caption) is not None
 
 
-def is_shouting(caption: str) -> bool:
+def is_all_capitals(caption: str) -> bool:
     """Nothing but capitals, in more than one word; scripts without case never are."""
-    return len(words(caption)) > 1 and caption.isupper()
+    return len(split_words(caption)) > 1 and caption.isupper()
 
 
 def repeated_share(caption: str) -> float:
-    """Of the words, those that stand there again; 0 for fewer than four words."""
-    found = words(caption)
-    return 1 - len(set(found)) / len(found) if len(found) >= 4 else 0.0
+    """The share of words that occurred before; 0 for fewer than four words."""
+    words = split_words(caption)
+    return 1 - len(set(words)) / len(words) if len(words) >= 4 else 0.0
 
 
 def longest_run(caption: str) -> int:
-    """How often a character, or a word, stands there in a row: 5 in "sooooo", 3 in "very very very"; spaces do not count."""
-    return max(_run([c for c in caption if not c.isspace()]), _run(words(caption)))
+    """How often a character, or a word, occurs in a row: 5 in "sooooo", 3 in "very very very"; spaces do not count."""
+    return max(_longest_repeat([c for c in caption if not c.isspace()]), _longest_repeat(split_words(caption)))
 
 
-def _run(items: list[str]) -> int:
-    return max((len(list(same)) for _, same in groupby(items)), default=0)
+def _longest_repeat(items: list[str]) -> int:
+    return max((len(list(group)) for _, group in groupby(items)), default=0)

@@ -1,4 +1,4 @@
-"""The members of a zip or tar archive, each looked at before a byte of it is used: names, kinds, sizes."""
+"""The members of a zip or tar archive; name, kind and size of each are checked before a byte of it is used."""
 
 from __future__ import annotations
 
@@ -13,132 +13,125 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Protocol, runtime_checkable
 
-from vlp.data.annotation_files import inside
+from vlp.data.annotation_files import path_below_root
 from vlp.system.compat.stdlib import tar_members
 from vlp.system.errors import UserError
 from vlp.system.units import readable_bytes
 
-DAMAGED = (
+DAMAGE_ERRORS = (
     zipfile.BadZipFile, tarfile.TarError, gzip.BadGzipFile, zlib.error, lzma.LZMAError, EOFError,
     NotImplementedError, RuntimeError,  # zipfile: an unknown compression, a password
 )  # fmt: skip
 
 
-@dataclass(frozen=True, kw_only=True)
-class Limits:
-    """What an archive of a data set stays far below, and a bomb does not.  ratio: unpacked bytes for each of the
-    archive (annotations in JSON reach 32), counted above `free` bytes."""
-
-    members: int = 5_000_000
-    ratio: int = 100
-    free: int = 1 << 26
-
-
-@runtime_checkable
-class Readable(Protocol):
-    def read(self, size: int, /) -> bytes: ...
+# data sets stay far below these limits, archives made to fill the disk do not
+MAX_MEMBERS = 5_000_000
+MAX_RATIO = 100  # unpacked bytes per byte of the archive; annotations in JSON reach 32
+EXEMPT_BYTES = 1 << 26  # unpacked bytes that are always allowed
 
 
 @dataclass(frozen=True, kw_only=True)
-class Member:
-    """size: as the archive says; an archive whose data are longer is damaged."""
+class ArchiveMember:
+    """size: as the archive's header says, which may be wrong.  read: at most so many bytes of the member."""
 
     name: str
     size: int
-    stream: Readable
+    read: Callable[[int], bytes]
 
 
 @contextmanager
-def damage_explained(path: Path) -> Iterator[None]:
+def damage_as_user_error(path: Path) -> Iterator[None]:
     try:
         yield
-    except DAMAGED as error:
+    except DAMAGE_ERRORS as error:
         raise UserError(
             f"{path}: cannot be unpacked ({str(error) or type(error).__name__}); delete it and run the command again"
         ) from error
 
 
-def members(path: Path, patterns: tuple[str, ...], limits: Limits) -> Iterator[Member]:
-    """The plain files whose names match one of the patterns (all where there are none), each readable until the next.
+def iterate_members(path: Path, patterns: tuple[str, ...]) -> Iterator[ArchiveMember]:
+    """The regular files whose names match one of the patterns (all if there are none), each readable until the next.
 
-    UserError for the first member that is no plain file or folder or leads out of the folder, matching or not.
+    Raises UserError for a damaged archive, and for the first member, matching or not, that is not a regular file or folder,
+    leads out of the folder, or exceeds the limits.
     """
-    with damage_explained(path):
-        yield from (_zip if path.suffix == ".zip" else _tar)(path, patterns, limits)
+    with damage_as_user_error(path):
+        yield from (_zip_members if path.suffix == ".zip" else _tar_members)(path, patterns)
 
 
-def size_and_count(
-    path: Path, patterns: tuple[str, ...], limits: Limits, *, present: Callable[[str], bool]
+def missing_bytes_and_count(
+    path: Path, patterns: tuple[str, ...], *, present: Callable[[str], bool]
 ) -> tuple[int, int] | None:
-    """Bytes of the chosen members that are not `present`, and the number of all chosen ones; None for a tar, which would
+    """Bytes of the selected members that are not `present`, and the number of all selected ones; None for a tar, which would
     have to be read to its end."""
     if path.suffix != ".zip":
         return None
-    with damage_explained(path), zipfile.ZipFile(path) as archive:
-        chosen = list(_zip_entries(path, archive, patterns, limits))
-        return sum(entry.file_size for entry in chosen if not present(entry.filename)), len(chosen)
+    with damage_as_user_error(path), zipfile.ZipFile(path) as archive:
+        selected = list(_zip_entries(path, archive, patterns))
+        return sum(entry.file_size for entry in selected if not present(entry.filename)), len(selected)
 
 
-def _zip(path: Path, patterns: tuple[str, ...], limits: Limits) -> Iterator[Member]:
+def _zip_members(path: Path, patterns: tuple[str, ...]) -> Iterator[ArchiveMember]:
     with zipfile.ZipFile(path) as archive:
-        for entry in list(_zip_entries(path, archive, patterns, limits)):
+        for entry in list(_zip_entries(path, archive, patterns)):
             with archive.open(entry) as stream:
-                yield Member(name=entry.filename, size=entry.file_size, stream=stream)
+                yield ArchiveMember(name=entry.filename, size=entry.file_size, read=stream.read)
 
 
-def _zip_entries(
-    path: Path, archive: zipfile.ZipFile, patterns: tuple[str, ...], limits: Limits
-) -> Iterator[zipfile.ZipInfo]:
-    guard = _Guard(path, limits)
+def _zip_entries(path: Path, archive: zipfile.ZipFile, patterns: tuple[str, ...]) -> Iterator[zipfile.ZipInfo]:
+    guard = _MemberGuard(path)
     for entry in archive.infolist():
-        kind = stat.S_IFMT(entry.external_attr >> 16)  # zero where the archive was not made on Unix
-        guard.check(entry.filename, entry.file_size, plain=kind in (0, stat.S_IFREG, stat.S_IFDIR))
-        if not entry.is_dir() and _chosen(entry.filename, patterns):
+        file_type = stat.S_IFMT(entry.external_attr >> 16)  # zero where the archive was not made on Unix
+        guard.check(entry.filename, entry.file_size, regular=file_type in (0, stat.S_IFREG, stat.S_IFDIR))
+        if not entry.is_dir() and _is_selected(entry.filename, patterns):
             yield entry
 
 
-def _tar(path: Path, patterns: tuple[str, ...], limits: Limits) -> Iterator[Member]:
-    guard = _Guard(path, limits)
+def _tar_members(path: Path, patterns: tuple[str, ...]) -> Iterator[ArchiveMember]:
+    guard = _MemberGuard(path)
     with tarfile.open(path, "r:*") as archive:
         for entry in tar_members(archive):
-            guard.check(entry.name, entry.size, plain=entry.isreg() or entry.isdir())
-            if entry.isreg() and _chosen(entry.name, patterns):
+            guard.check(entry.name, entry.size, regular=entry.isreg() or entry.isdir())
+            if entry.isreg() and _is_selected(entry.name, patterns):
                 stream = archive.extractfile(entry)
-                assert stream is not None  # it is a plain file
-                yield Member(name=entry.name, size=entry.size, stream=stream)
+                assert stream is not None  # it is a regular file
+                yield ArchiveMember(name=entry.name, size=entry.size, read=stream.read)
 
 
-def _chosen(name: str, patterns: tuple[str, ...]) -> bool:
+def _is_selected(name: str, patterns: tuple[str, ...]) -> bool:
     name = name.removeprefix("./")
     if not patterns:
         return not name.startswith("__MACOSX/") and name.rpartition("/")[2] != ".DS_Store"
     return any(fnmatchcase(name, pattern) for pattern in patterns)
 
 
-class _Guard:
-    def __init__(self, path: Path, limits: Limits) -> None:
-        self.path, self.limits = path, limits
-        self.most = limits.free + limits.ratio * path.stat().st_size
+class _MemberGuard:
+    """Checks the members of one archive in turn."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.max_bytes = EXEMPT_BYTES + MAX_RATIO * path.stat().st_size
         self.count = self.total = 0
         self.names: set[str] = set()
 
-    def check(self, name: str, size: int, *, plain: bool) -> None:
-        place = f"{self.path}, member {name[:200]!r}"
-        if not plain:
-            raise UserError(f"{place}: a link or device, which data sets do not need; nothing was unpacked from it")
+    def check(self, name: str, size: int, *, regular: bool) -> None:
+        location = f"{self.path}, member {name[:200]!r}"
+        if not regular:
+            raise UserError(
+                f"{location}: a link or device, which data sets do not contain; nothing was unpacked from it"
+            )
         # the names "." and "./" stand for the folder itself
-        inside(self.path.parent, name.removeprefix("./") or ".", place=str(self.path), follow_symlinks=True)
+        path_below_root(self.path.parent, name.removeprefix("./") or ".", location=str(self.path), follow_symlinks=True)
         if name in self.names and not name.endswith("/"):
-            raise UserError(f"{place}: it appears twice; nothing was unpacked from it")
+            raise UserError(f"{location}: it appears twice; nothing was unpacked from it")
         self.names.add(name)
         self.count += 1
         self.total += size
-        if self.count > self.limits.members:
-            raise UserError(f"{self.path}: more than {self.limits.members} members; this is no archive of a data set")
-        if self.total > self.most:
+        if self.count > MAX_MEMBERS:
+            raise UserError(f"{self.path}: more than {MAX_MEMBERS} members; this is not an archive of a data set")
+        if self.total > self.max_bytes:
             raise UserError(
                 f"{self.path}: {readable_bytes(self.path.stat().st_size)} would become more than "
-                f"{readable_bytes(self.most)}; this is no archive of a data set but made to fill the disk"
+                f"{readable_bytes(self.max_bytes)}; this is not an archive of a data set but made to fill the disk"
             )

@@ -1,4 +1,4 @@
-"""`vlp data download NAME`: what the catalogue offers, or fetch it."""
+"""`vlp data download NAME`: lists or downloads the files of a data set."""
 
 from __future__ import annotations
 
@@ -12,55 +12,59 @@ from vlp.system.errors import UserError
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog = (
-        "Run it again to go on after an interruption: what is complete is neither fetched nor unpacked again."
+        "Run it again to continue after an interruption: what is complete is neither downloaded nor unpacked again."
     )
     parser.add_argument(
         "name", nargs="?", metavar="NAME", help="a data set (--list names them), or the path of a catalogue of your own"
     )
-    parser.add_argument("--root", type=Path, metavar="FOLDER", help="where to ($VLP_DATA/NAME, else data/NAME)")
-    parser.add_argument("--only", nargs="+", metavar="PART", default=[], help="parts of the data set, or: all")
-    parser.add_argument("--list", action="store_true", help="show parts, sizes, addresses and licence; fetch nothing")
     parser.add_argument(
-        "--mirror", metavar="URL", help="take the files from here: replaces https://host in each address"
+        "--root", type=Path, metavar="FOLDER", help="where to store it ($VLP_DATA/NAME, else data/NAME)"
+    )
+    parser.add_argument("--only", nargs="+", metavar="PART", default=[], help="parts of the data set, or: all")
+    parser.add_argument(
+        "--list", action="store_true", help="show parts, sizes, addresses and licence; download nothing"
+    )
+    parser.add_argument(
+        "--mirror", metavar="URL", help="another server with the files: replaces https://host in each address"
     )
     parser.add_argument("--jobs", type=int, default=4, help="files at the same time (%(default)s)")
     parser.add_argument("--retries", type=int, default=8, help="for each file, after a failure (%(default)s)")
     parser.add_argument("--timeout", type=float, default=60.0, help="seconds without any data (%(default)s)")
-    parser.add_argument("--delete-archives", action="store_true", help="delete archives when they are unpacked")
+    parser.add_argument("--delete-archives", action="store_true", help="delete archives after they are unpacked")
 
 
 def run(options: argparse.Namespace) -> None:
-    from vlp.curation.download.catalogue import describe, find, offered
+    from vlp.curation.download.catalogue import describe_catalogue, list_catalogues, load_catalogue
 
     if options.name is None:
         if not options.list:
-            raise UserError(f"which data set? There are {', '.join(offered())}")
-        for name, file in offered().items():
-            print(f"{name:15} {find(str(file)).title}")
+            raise UserError(f"which data set? There are {', '.join(list_catalogues())}")
+        for name, file in list_catalogues().items():
+            print(f"{name:15} {load_catalogue(str(file)).title}")
         return
-    catalogue = find(options.name)
+    catalogue = load_catalogue(options.name)
     if options.list:
-        print(describe(catalogue, catalogue.choose(options.only or ["all"])), end="")
+        print(describe_catalogue(catalogue, catalogue.select_parts(options.only or ["all"])), end="")
         return
-    for option, least in (("jobs", 1), ("retries", 0), ("timeout", 0.001)):
-        if getattr(options, option) < least:
-            raise UserError(f"--{option} {getattr(options, option)}: expects at least {least}")
+    for option, minimum in (("jobs", 1), ("retries", 0), ("timeout", 0.001)):
+        if getattr(options, option) < minimum:
+            raise UserError(f"--{option} {getattr(options, option)}: expects at least {minimum}")
     root = options.root or Path(os.environ.get("VLP_DATA") or "data", catalogue.folder)
 
-    from vlp.curation.download.connection import Patience
-    from vlp.curation.download.session import download
+    from vlp.curation.download.connection import RetryPolicy
+    from vlp.curation.download.session import download_catalogue
 
     try:
-        download(
+        download_catalogue(
             catalogue,
             root,
             only=options.only,
             mirror=options.mirror,
             jobs=options.jobs,
-            patience=Patience(retries=options.retries, timeout=options.timeout),
+            retry_policy=RetryPolicy(retries=options.retries, timeout=options.timeout),
             delete_archives=options.delete_archives,
         )
     except KeyboardInterrupt:
-        print("interrupted: the same command goes on from here", file=sys.stderr)
+        print("interrupted: run the same command again to continue", file=sys.stderr)
         raise
     print(root)

@@ -1,28 +1,27 @@
-"""How far the files are: bars in a terminal, a line every few seconds elsewhere."""
+"""Progress of several downloads: bars in a terminal, a line every few seconds elsewhere."""
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from rich.console import Console
-from rich.progress import Progress, Task, TaskID, TextColumn, TransferSpeedColumn
+from rich.progress import Progress, Task, TextColumn, TransferSpeedColumn
 from rich.text import Text
 
-from vlp.system.progress import LINE_EVERY, bars
+from vlp.system.progress import SECONDS_BETWEEN_LINES, progress_bars
 from vlp.system.units import readable_bytes
 
-ACTIVE = ("downloading", "checking", "unpacking")
+ACTIVE_STAGES = ("downloading", "checking", "unpacking")
 
 
 @dataclass
-class Tally:
-    """Written by the thread that has the file in hand, read by the one that shows it.
+class FileProgress:
+    """Written by the thread that downloads the file, read by the one that prints.
 
     done, total: bytes, or members while unpacking.  received: bytes that came over the network in this run.
-    note: something to tell once.
+    message: printed once.
     """
 
     name: str
@@ -30,20 +29,29 @@ class Tally:
     done: int = 0
     received: int = 0
     stage: str = "waiting"
-    note: str = ""
+    message: str = ""
+
+    def amount(self) -> str:
+        if self.stage == "checking":
+            return ""
+        if self.stage == "unpacking":
+            return f" {self.done} of {self.total} files" if self.total else f" {self.done} files"
+        return f" {readable_bytes(self.done)}" + (f" of {readable_bytes(self.total)}" if self.total else "")
 
 
-class Report:
-    def __init__(self, tallies: Sequence[Tally], *, line_every: float = LINE_EVERY) -> None:
-        self.tallies, self.line_every = tallies, line_every
+class DownloadProgress:
+    def __init__(self, files: Sequence[FileProgress], *, line_every: float = SECONDS_BETWEEN_LINES) -> None:
+        self.files, self.line_every = files, line_every
         self.console = Console(stderr=True)
-        how_far = TextColumn("{task.fields[how_far]}", markup=False)
-        self.bars = bars(how_far, _Speed(), console=self.console) if self.console.is_terminal else None
-        self.tasks: dict[str, tuple[str, TaskID]] = {}
-        self.last = self.began = time.monotonic()
+        amount = TextColumn("{task.fields[amount]}", markup=False)
+        self.bars = progress_bars(amount, _SpeedColumn(), console=self.console) if self.console.is_terminal else None
+        if self.bars:
+            for file in files:
+                self.bars.add_task(file.name, visible=False, amount="")
+        self.last_line = time.monotonic()
         self.last_received = 0
 
-    def __enter__(self) -> Report:
+    def __enter__(self) -> DownloadProgress:
         if self.bars:
             self.bars.start()
         return self
@@ -54,57 +62,37 @@ class Report:
             self.bars.stop()
 
     def update(self) -> None:
-        for tally in self.tallies:
-            if tally.note:
-                note, tally.note = tally.note, ""
-                self.say(f"{tally.name}: {note}")
+        for file in self.files:
+            if file.message:
+                message, file.message = file.message, ""
+                self.print_line(f"{file.name}: {message}")
         if self.bars:
-            self._move(self.bars)
-        elif time.monotonic() - self.last >= self.line_every:
-            self.say(self.line())
+            self._update_bars(self.bars)
+        elif time.monotonic() - self.last_line >= self.line_every:
+            self.print_line(self.summary_line())
 
-    def say(self, text: str) -> None:
-        if self.bars:
-            self.console.print(text, markup=False, highlight=False)
-        else:
-            print(text, file=sys.stderr, flush=True)
+    def print_line(self, text: str) -> None:
+        self.console.print(text, markup=False, highlight=False, emoji=False, soft_wrap=True)
 
-    def line(self) -> str:
-        now, received = time.monotonic(), sum(tally.received for tally in self.tallies)
-        speed = (received - self.last_received) / max(now - self.last, 1e-3)
-        self.last, self.last_received = now, received
-        active = [tally for tally in self.tallies if tally.stage in ACTIVE]
-        complete = sum(tally.stage == "complete" for tally in self.tallies)
-        shown = [f"{tally.name} {tally.stage}{_how_far(tally)}" for tally in active]
-        return "; ".join([*shown, f"{readable_bytes(speed)}/s", f"{complete} of {len(self.tallies)} files complete"])
+    def summary_line(self) -> str:
+        now, received = time.monotonic(), sum(file.received for file in self.files)
+        speed = (received - self.last_received) / max(now - self.last_line, 1e-3)
+        self.last_line, self.last_received = now, received
+        complete = sum(file.stage == "complete" for file in self.files)
+        active = [f"{file.name} {file.stage}{file.amount()}" for file in self.files if file.stage in ACTIVE_STAGES]
+        return "; ".join([*active, f"{readable_bytes(speed)}/s", f"{complete} of {len(self.files)} files complete"])
 
-    def _move(self, bars: Progress) -> None:
-        for tally in self.tallies:
-            stage, task = self.tasks.get(tally.name, ("", TaskID(0)))
-            if tally.stage != stage and stage:
-                bars.remove_task(task)
-                del self.tasks[tally.name]
-            if tally.stage in ACTIVE:
-                if tally.stage != stage:
-                    task = bars.add_task(f"{tally.name} {tally.stage}", total=tally.total, how_far="")
-                    self.tasks[tally.name] = tally.stage, task
-                bars.update(task, total=tally.total, completed=tally.done, how_far=_how_far(tally))
+    def _update_bars(self, progress_bars: Progress) -> None:
+        for file, task in zip(self.files, progress_bars.tasks, strict=True):
+            description = f"{file.name} {file.stage}"
+            if task.description != description:  # the speed and the total of each stage are its own
+                progress_bars.reset(task.id, description=description, visible=file.stage in ACTIVE_STAGES)
+                task.total = file.total
+            progress_bars.update(task.id, total=file.total, completed=file.done, amount=file.amount())
 
 
-class _Speed(TransferSpeedColumn):
+class _SpeedColumn(TransferSpeedColumn):
     """Only where the steps are bytes."""
 
     def render(self, task: Task) -> Text:
         return super().render(task) if task.description.endswith("downloading") else Text("")
-
-
-def _how_far(tally: Tally) -> str:
-    if tally.stage == "checking":
-        return ""
-    if tally.stage == "unpacking":
-        return f" {tally.done} of {tally.total} files" if tally.total else f" {tally.done} files"
-    return (
-        f" {readable_bytes(tally.done)} of {readable_bytes(tally.total)}"
-        if tally.total
-        else f" {readable_bytes(tally.done)}"
-    )

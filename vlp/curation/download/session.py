@@ -1,171 +1,164 @@
-"""`vlp data download`: several files at a time into one root, which belongs to one process meanwhile."""
+"""Downloads several files at a time into one root folder, which is locked against other processes meanwhile."""
 
 from __future__ import annotations
 
-import queue
 import sys
 import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from multiprocessing.pool import ThreadPool
 from pathlib import Path
 
-from vlp.curation.download.catalogue import DOWNLOADS, Catalogue, RemoteFile, mirrored
-from vlp.curation.download.connection import Connection, Patience
-from vlp.curation.download.download_manifest import Manifest
-from vlp.curation.download.download_progress import Report, Tally
-from vlp.curation.download.partial_file import Partial
-from vlp.curation.download.transfer import Stopped, Transfer, checksums, mismatch
-from vlp.curation.download.unpack import check_space, unpack
+from vlp.curation.download.catalogue import DOWNLOADS_FOLDER, Catalogue, RemoteFile, total_size, use_mirror
+from vlp.curation.download.connection import Connection, RetryPolicy
+from vlp.curation.download.download_manifest import DownloadManifest
+from vlp.curation.download.download_progress import DownloadProgress, FileProgress
+from vlp.curation.download.partial_file import PartialFile
+from vlp.curation.download.transfer import DownloadStopped, FileTransfer, checksum_mismatch, file_checksums
+from vlp.curation.download.unpack import check_free_space, unpack_archive
 from vlp.system.errors import UserError
 from vlp.system.locks import exclusive_lock
-from vlp.system.units import readable_bytes
 
 
 @dataclass
-class Work:
-    """One file to fetch, and the ways in which it is unpacked.  size: bytes, None where nobody says."""
+class DownloadJob:
+    """One file to download, and the folders into which it is unpacked.  size: bytes, None where it is unknown."""
 
     file: RemoteFile
     unpackings: list[RemoteFile]
     size: int | None
-    tally: Tally
+    progress: FileProgress
 
 
-def download(
+def download_catalogue(
     catalogue: Catalogue,
     root: Path,
     *,
+    retry_policy: RetryPolicy,
     only: Sequence[str] = (),
     mirror: str | None = None,
     jobs: int = 4,
-    patience: Patience | None = None,
     delete_archives: bool = False,
 ) -> None:
-    """Fetches and unpacks what is not complete yet.
+    """Downloads and unpacks what is not complete yet.
 
-    OSError or UserError in one sentence when some file fails, after all others had their chance.
+    Raises OSError or UserError in one sentence when a file fails, after all others have been tried.
     """
-    patience = patience or Patience()
-    chosen = [mirrored(file, mirror) for part in catalogue.choose(only) for file in part.files]
-    taken = OSError(f"{root}: another process is downloading into it; wait for it, or end it")
-    (root / DOWNLOADS).mkdir(parents=True, exist_ok=True)
-    with exclusive_lock(root / DOWNLOADS / "lock", lambda: taken):
-        manifest = Manifest(root)
-        works = plan(chosen, manifest, patience)
-        if works:
-            absent = [work for work in works if not (root / work.file.path).is_file()]
-            downloads = sum(max((work.size or 0) - Partial(root / work.file.path).size, 0) for work in absent)
-            # photos hardly shrink in an archive; each archive is asked exactly before it is unpacked
-            check_space(root, downloads=downloads, unpacked=sum(work.size or 0 for work in absent if work.unpackings))
-            with Report([work.tally for work in works]) as report:
-                unknown = sum(work.size is None for work in absent)
-                more = f" and {unknown} file{'s' * (unknown > 1)} of unknown size" if unknown else ""
-                report.say(
-                    f"{catalogue.title}, {catalogue.licence}: {readable_bytes(downloads)}{more} to download into {root}"
-                )
-                Crew(works, manifest, patience, delete_archives).run(report, jobs)
+    files = [use_mirror(file, mirror) for part in catalogue.select_parts(only) for file in part.files]
+    locked = OSError(f"{root}: another process is downloading into it; wait for it, or end it")
+    (root / DOWNLOADS_FOLDER).mkdir(parents=True, exist_ok=True)
+    with exclusive_lock(root / DOWNLOADS_FOLDER / "lock", lambda: locked):
+        manifest = DownloadManifest(root)
+        planned = plan_downloads(files, manifest, retry_policy)
+        if planned:
+            absent = [job for job in planned if not (root / job.file.path).is_file()]
+            downloads = [
+                None if job.size is None else max(job.size - PartialFile(root / job.file.path).size, 0)
+                for job in absent
+            ]
+            # photos hardly shrink in an archive; the exact sizes are checked before each archive is unpacked
+            unpacked = sum(job.size or 0 for job in absent if job.unpackings)
+            check_free_space(root, downloads=sum(size or 0 for size in downloads), unpacked=unpacked)
+            with DownloadProgress([job.progress for job in planned]) as progress:
+                size = total_size(downloads)
+                progress.print_line(f"{catalogue.title}, {catalogue.licence}: {size} to download into {root}")
+                DownloadPool(manifest, retry_policy, delete_archives).run(planned, progress, threads=jobs)
     if catalogue.by_hand:
         print(f"by hand: {catalogue.by_hand}", file=sys.stderr)
 
 
-def plan(chosen: Sequence[RemoteFile], manifest: Manifest, patience: Patience) -> list[Work]:
-    """What is not complete, the largest last, so that a reader can begin early."""
-    works: dict[str, Work] = {}
-    with Connection(patience.timeout) as connection:
-        for file in chosen:
-            needed = not manifest.has_file(file) if file.unpack is None else not manifest.has_unpacked(file)
-            if needed and file.path not in works:
+def plan_downloads(
+    files: Sequence[RemoteFile], manifest: DownloadManifest, retry_policy: RetryPolicy
+) -> list[DownloadJob]:
+    """What is not complete, the largest last, so that training can start early with the small files."""
+    jobs: dict[str, DownloadJob] = {}
+    with Connection(retry_policy.timeout) as connection:
+        for file in files:
+            if manifest.is_downloaded(file) if file.unpack is None else manifest.is_unpacked(file):
+                continue
+            if file.path not in jobs:
                 size = file.bytes
-                if size is None and not manifest.has_file(file):
-                    size = connection.size(file.url)
-                works[file.path] = Work(file, [], size, Tally(file.path.removeprefix(f"{DOWNLOADS}/"), total=size))
-            if needed and file.unpack is not None:
-                works[file.path].unpackings.append(file)
-    return sorted(works.values(), key=lambda work: work.size or 0)
+                if size is None and not manifest.is_downloaded(file):
+                    size = connection.remote_size(file.url)
+                progress = FileProgress(file.path.removeprefix(f"{DOWNLOADS_FOLDER}/"), total=size)
+                jobs[file.path] = DownloadJob(file, [], size, progress)
+            if file.unpack is not None:
+                jobs[file.path].unpackings.append(file)
+    return sorted(jobs.values(), key=lambda job: job.size or 0)
 
 
-class Crew:
-    """Threads that take one file after the other."""
+class DownloadPool:
+    """Runs jobs in threads; these are daemons, because a thread may wait for a silent server when the user interrupts."""
 
-    def __init__(self, works: Sequence[Work], manifest: Manifest, patience: Patience, delete_archives: bool) -> None:
-        self.manifest, self.patience, self.delete_archives = manifest, patience, delete_archives
+    def __init__(self, manifest: DownloadManifest, retry_policy: RetryPolicy, delete_archives: bool) -> None:
+        self.manifest, self.retry_policy, self.delete_archives = manifest, retry_policy, delete_archives
         self.stop = threading.Event()
-        self.waiting: queue.SimpleQueue[Work] = queue.SimpleQueue()
-        for work in works:
-            self.waiting.put(work)
-        self.failures: list[Exception] = []
 
-    def run(self, report: Report, jobs: int) -> None:
-        # daemons, because a thread may wait for a silent server when the user has had enough
-        threads = [threading.Thread(target=self._serve, daemon=True) for _ in range(jobs)]
-        for thread in threads:
-            thread.start()
+    def run(self, jobs: Sequence[DownloadJob], progress: DownloadProgress, *, threads: int) -> None:
+        failures: list[BaseException] = []
+        with ThreadPool(threads) as pool:
+            results = [pool.apply_async(self._run_job, [job], error_callback=failures.append) for job in jobs]
+            try:
+                for result in results:
+                    while not result.ready():
+                        result.wait(0.2)
+                        progress.update()
+            finally:
+                self.stop.set()
+                deadline = time.monotonic() + 3
+                for result in results:
+                    result.wait(max(deadline - time.monotonic(), 0))
+        progress.update()
+        defects = [error for error in failures if not isinstance(error, (OSError, UserError))]
+        if defects or len(failures) == 1:
+            raise (defects or failures)[0]
+        if failures:
+            sentences = "; ".join(dict.fromkeys(map(str, failures)))
+            raise OSError(f"{len(failures)} files failed: {sentences}")
+
+    def _run_job(self, job: DownloadJob) -> None:
+        if self.stop.is_set():
+            return
         try:
-            while any(thread.is_alive() for thread in threads):
-                threads[0].join(0.2) if threads[0].is_alive() else threads.pop(0)
-                report.update()
-        finally:
-            self.stop.set()
-            latest = time.monotonic() + 3
-            for thread in threads:
-                thread.join(max(latest - time.monotonic(), 0))
-        report.update()
-        defects = [error for error in self.failures if not isinstance(error, (OSError, UserError))]
-        if defects or len(self.failures) == 1:
-            raise (defects or self.failures)[0]
-        if self.failures:
-            sentences = "; ".join(dict.fromkeys(map(str, self.failures)))
-            raise OSError(f"{len(self.failures)} files failed: {sentences}")
+            self._download_and_unpack(job)
+        except DownloadStopped:
+            pass
+        except Exception:
+            job.progress.stage = "failed"
+            raise
 
-    def _serve(self) -> None:
-        with Connection(self.patience.timeout) as connection:
-            while not self.stop.is_set():
-                try:
-                    work = self.waiting.get_nowait()
-                except queue.Empty:
-                    return
-                try:
-                    self._complete(work, connection)
-                except Stopped:
-                    return
-                except Exception as error:  # the others go on; a defect keeps its traceback when it is raised again
-                    work.tally.stage = "failed"
-                    self.failures.append(error)
-
-    def _complete(self, work: Work, connection: Connection) -> None:
-        file, target = work.file, self.manifest.root / work.file.path
-        if not self.manifest.has_file(file):
-            sha256 = (
-                self._adopt(work, target)
-                or Transfer(
-                    file, target, connection=connection, patience=self.patience, tally=work.tally, stop=self.stop
-                ).run()
-            )
+    def _download_and_unpack(self, job: DownloadJob) -> None:
+        file, target = job.file, self.manifest.root / job.file.path
+        if not self.manifest.is_downloaded(file):
+            sha256 = self._check_existing_file(job, target)
+            if sha256 is None:
+                with Connection(self.retry_policy.timeout) as connection:
+                    transfer = FileTransfer(file, target, connection, self.retry_policy, job.progress, self.stop)
+                    sha256 = transfer.fetch()
             self.manifest.add_file(file, sha256)
-        for unpacking in work.unpackings:
-            folders = unpack(unpacking, self.manifest.root, tally=work.tally, stop=self.stop)
+        for unpacking in job.unpackings:
+            folders = unpack_archive(unpacking, self.manifest.root, progress=job.progress, stop=self.stop)
             self.manifest.add_unpacked(unpacking, folders)
-        if self.delete_archives and work.unpackings:
+        if self.delete_archives and job.unpackings:
             target.unlink()
-        work.tally.stage = "complete"
+        job.progress.stage = "complete"
 
-    def _adopt(self, work: Work, target: Path) -> str | None:
-        """The sha256 of a file that is there already and is the right one, as far as anyone can know."""
+    def _check_existing_file(self, job: DownloadJob, target: Path) -> str | None:
+        """The sha256 of a file that exists and is right, as far as the catalogue can tell; another one is renamed."""
         if not target.is_file():
             return None
-        work.tally.stage = "checking"
-        found = checksums(target, work.file, stop=self.stop)
-        known = work.file.sha256 or work.file.md5
-        wrong = mismatch(work.file, found)
-        if known is None and work.size is not None and target.stat().st_size != work.size:
-            wrong = f"it has {target.stat().st_size} bytes and not {work.size}"
-        if wrong is None:
-            work.tally.note = (
-                "it was there already" if known else "it was there already; nothing is known to check it by"
-            )
-            return found["sha256"]
-        aside = target.with_name(f"{target.name}.old")
-        target.replace(aside)
-        work.tally.note = f"{wrong}; what was there is now {aside.name}"
+        job.progress.stage = "checking"
+        checksums = file_checksums(target, job.file, stop=self.stop)
+        has_checksum = job.file.sha256 or job.file.md5
+        error = checksum_mismatch(job.file, checksums)
+        if not has_checksum and job.size is not None and target.stat().st_size != job.size:
+            error = f"it has {target.stat().st_size} bytes and not {job.size}"
+        if error is None:
+            checked = "" if has_checksum else "; the catalogue has no checksum for it"
+            job.progress.message = f"the file exists already{checked}"
+            return checksums["sha256"]
+        backup = target.with_name(f"{target.name}.old")
+        target.replace(backup)
+        job.progress.message = f"{error}; the old file is now {backup.name}"
         return None

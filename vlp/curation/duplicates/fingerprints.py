@@ -1,7 +1,7 @@
-"""What tells photos apart, of many at once: the bytes of the file, and what the picture looks like.
+"""Fingerprints of many photos: the checksum of each file and the perceptual hash of its picture.
 
 Two files show the same picture if their bytes are equal, if their hashes are near and their thumbnails agree
-(vlp/curation/duplicates/perceptual_hash.py), or, for pictures too plain to have a hash, if their pixels are equal.
+(vlp/curation/duplicates/perceptual_hash.py), or, for pictures with too little structure for a hash, if their pixels are equal.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from jaxtyping import Int, UInt8, UInt64
 from vlp.curation.duplicates.near_pairs import near_pairs
 from vlp.curation.duplicates.perceptual_hash import (
     DECODE_SIDE,
-    DISTANCE,
+    MAX_DISTANCE,
     SIDE,
-    low_information,
+    are_same_picture,
+    has_low_information,
     perceptual_hashes,
-    same_picture,
     thumbnail,
 )
 from vlp.data.images import ImageError, file_sha256, open_image, to_rgb
@@ -36,87 +36,87 @@ Pair = tuple[int, int, int]  # two images, the smaller index first, and the dist
 class Fingerprints:
     """Of n images, about 1.1 KB each."""
 
-    files: list[bytes]  # sha256 of each file; empty where it cannot be read
-    pixels: dict[int, bytes]  # sha256 of size and pixels, of the pictures that are too plain for a hash
+    file_hashes: list[bytes]  # sha256 of each file; empty where it cannot be read
+    pixel_hashes: dict[int, bytes]  # sha256 of size and pixels, of the pictures with too little structure for a hash
     thumbnails: UInt8[np.ndarray, "n 32 32"]
     hashes: UInt64[np.ndarray, " n"]
-    unreadable: dict[int, str]  # why, without the path
+    unreadable: dict[int, str]  # the reason, without the path
 
     @cached_property
-    def first(self) -> Int[np.ndarray, " n"]:
-        """For each image the first one that has the same file or, where it is plain, the same pixels: often itself."""
+    def first_copy(self) -> Int[np.ndarray, " n"]:
+        """For each image the first one with the same file or, where it has a pixel hash, the same pixels: often itself."""
         seen: dict[bytes, int] = {}
-        found = np.arange(len(self.files))
-        for index, file in enumerate(self.files):
-            if index not in self.unreadable:
-                same = seen.setdefault(file, index)
-                found[index] = seen.setdefault(b"pixels" + self.pixels[index], same) if index in self.pixels else same
-        return found
+        first = np.arange(len(self.file_hashes))
+        for index, file_hash in enumerate(self.file_hashes):
+            if index in self.unreadable:
+                continue
+            first[index] = seen.setdefault(file_hash, index)
+            if index in self.pixel_hashes:
+                first[index] = seen.setdefault(b"pixels" + self.pixel_hashes[index], int(first[index]))
+        return first
 
-    def alike(self, left: int, right: int) -> int | None:
-        """The distance of two images that show the same picture, else None."""
-        if self.first[left] == self.first[right]:
+    def distance_if_same(self, left: int, right: int) -> int | None:
+        """The distance of the hashes of two images that show the same picture, else None."""
+        if self.first_copy[left] == self.first_copy[right]:
             return 0
-        if any(index in self.unreadable or index in self.pixels for index in (left, right)):
+        if any(index in self.unreadable or index in self.pixel_hashes for index in (left, right)):
             return None
-        if not same_picture(self.thumbnails[[left]], self.thumbnails[[right]])[0]:
+        if not are_same_picture(self.thumbnails[[left]], self.thumbnails[[right]])[0]:
             return None
         return int(np.bitwise_count(self.hashes[left] ^ self.hashes[right]))
 
-    def pairs_alike(
-        self, groups: Int[np.ndarray, " n"] | None = None, *, distance: int = DISTANCE, confirm: bool = True
+    def near_duplicates(
+        self, groups: Int[np.ndarray, " n"] | None = None, *, max_distance: int = MAX_DISTANCE
     ) -> list[Pair]:
-        """The pairs of different files that show the same picture, each file by its `first` image.
+        """The pairs of different files that show the same picture, each file by its `first_copy`.
 
-        groups: only pairs between two groups; a file that is in several is paired with all.
-        confirm: compare the thumbnails of the pairs that the hashes propose.
+        groups: only pairs of two different groups; a file that is in several groups is paired with all.
         """
-        used = np.ones(len(self.files), dtype=bool)
-        used[[*self.unreadable, *self.pixels]] = False
-        used &= self.first == np.arange(len(self.files))
-        images = np.flatnonzero(used)
+        hashed = np.ones(len(self.file_hashes), dtype=bool)
+        hashed[[*self.unreadable, *self.pixel_hashes]] = False
+        hashed &= self.first_copy == np.arange(len(self.file_hashes))
+        images = np.flatnonzero(hashed)
         if groups is not None:
-            mixed = np.unique(self.first[groups != groups[self.first]])
+            in_several = np.unique(self.first_copy[groups != groups[self.first_copy]])
             groups = groups.copy()
-            groups[mixed] = -1 - mixed  # a group of its own
+            groups[in_several] = -1 - in_several  # a group of its own
             groups = groups[images]
         pairs: list[Pair] = []
-        for one, other, apart in near_pairs(self.hashes[images], distance, groups=groups):
-            left, right = images[one], images[other]
-            if confirm:
-                same = same_picture(self.thumbnails[left], self.thumbnails[right])
-                left, right, apart = left[same], right[same], apart[same]
-            pairs += zip(left.tolist(), right.tolist(), apart.tolist(), strict=True)
+        for first, second, distances in near_pairs(self.hashes[images], max_distance, groups=groups):
+            left, right = images[first], images[second]
+            same = are_same_picture(self.thumbnails[left], self.thumbnails[right])
+            pairs += zip(left[same].tolist(), right[same].tolist(), distances[same].tolist(), strict=True)
         return sorted(pairs)
 
 
-def fingerprints(images: Sequence[Any], *, workers: int | None = None) -> Fingerprints:
+def compute_fingerprints(images: Sequence[Any], *, workers: int | None = None) -> Fingerprints:
     """images: what `open_image` reads.  workers: processes (vlp/system/parallel.py)."""
-    files: list[bytes] = []
-    pixels: dict[int, bytes] = {}
+    file_hashes: list[bytes] = []
+    pixel_hashes: dict[int, bytes] = {}
     thumbnails = np.zeros((len(images), SIDE, SIDE), dtype=np.uint8)
     unreadable: dict[int, str] = {}
-    for index, (file, plain, small, reason) in enumerate(parallel_map(_fingerprint, images, workers=workers)):
-        files.append(file)
+    results = parallel_map(_fingerprint_image, images, workers=workers)
+    for index, (file_hash, pixel_hash, grey, reason) in enumerate(results):
+        file_hashes.append(file_hash)
         if reason:
             unreadable[index] = reason
             continue
-        thumbnails[index] = np.frombuffer(small, dtype=np.uint8).reshape(SIDE, SIDE)
-        if plain:
-            pixels[index] = plain
-    return Fingerprints(files, pixels, thumbnails, perceptual_hashes(thumbnails), unreadable)
+        thumbnails[index] = np.frombuffer(grey, dtype=np.uint8).reshape(SIDE, SIDE)
+        if pixel_hash:
+            pixel_hashes[index] = pixel_hash
+    return Fingerprints(file_hashes, pixel_hashes, thumbnails, perceptual_hashes(thumbnails), unreadable)
 
 
-def _fingerprint(image: Any) -> tuple[bytes, bytes, bytes, str]:
-    """sha256 of the file, sha256 of the pixels of a plain picture, thumbnail, reason why it cannot be read."""
+def _fingerprint_image(image: Any) -> tuple[bytes, bytes, bytes, str]:
+    """sha256 of the file, sha256 of the pixels if the hash has low information, thumbnail, reason if it cannot be read."""
     try:
-        small = thumbnail(open_image(image, decode_side=DECODE_SIDE))
-        plain = low_information(small[None])[0]
-        pixels = _pixels(to_rgb(open_image(image))) if plain else b""
-        return file_sha256(image), pixels, small.tobytes(), ""
+        grey = thumbnail(open_image(image, decode_side=DECODE_SIDE))
+        low_information = has_low_information(grey[None])[0]
+        pixel_hash = _pixels_sha256(to_rgb(open_image(image))) if low_information else b""
+        return file_sha256(image), pixel_hash, grey.tobytes(), ""
     except ImageError as error:
         return b"", b"", b"", error.reason
 
 
-def _pixels(image: PIL.Image.Image) -> bytes:
+def _pixels_sha256(image: PIL.Image.Image) -> bytes:
     return hashlib.sha256(f"{image.size}".encode() + image.tobytes()).digest()

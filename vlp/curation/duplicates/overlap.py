@@ -1,6 +1,6 @@
 """The photos and captions that several data sets, or several splits of one, have in common.
 
-Each common photo is named once, by the best evidence there is: the same id, else the same file, else the same look
+Each common photo is reported once, by the strongest evidence: the same id, else the same file, else the same picture
 (fingerprints.py). Equal ids are an overlap only if the pictures agree; where they do not, the ids of the two
 data sets mean different things, or one of the files is wrong.
 """
@@ -14,14 +14,13 @@ from typing import Any, Literal
 
 import numpy as np
 
-from vlp.curation.duplicates.fingerprints import Fingerprints, Pair, fingerprints
-from vlp.curation.duplicates.perceptual_hash import DISTANCE
-from vlp.data.issues import EXAMPLES
+from vlp.curation.duplicates.fingerprints import Fingerprints, Pair, compute_fingerprints
+from vlp.data.issues import MAX_EXAMPLES
 from vlp.structures import Sample
 from vlp.system.units import printable
 
-How = Literal["id", "same file", "looks alike", "same id, other picture"]
-_VERBS: dict[How, str] = {
+Evidence = Literal["id", "same file", "looks alike", "same id, other picture"]
+_VERBS: dict[Evidence, str] = {
     "id": "have the same id",
     "same file": "are the same file",
     "looks alike": "look alike",
@@ -30,7 +29,7 @@ _VERBS: dict[How, str] = {
 
 
 @dataclass(frozen=True)
-class Example:
+class OverlapExample:
     """left, right: the files.  distance: bits of the perceptual hash; None where the pictures were not compared, or differ."""
 
     left: str
@@ -44,14 +43,14 @@ class Overlap:
 
     left: str
     right: str
-    how: How
+    how: Evidence
     count: int
-    examples: tuple[Example, ...]
+    examples: tuple[OverlapExample, ...]
 
     def __str__(self) -> str:
         sign = "≠" if self.how == "same id, other picture" else "="
-        shown = "; ".join(f"{printable(e.left)} {sign} {printable(e.right)}" for e in self.examples[:2])
-        return f"{self.left} and {self.right}: {self.count} photos {_VERBS[self.how]}, such as {shown}"
+        examples = "; ".join(f"{printable(e.left)} {sign} {printable(e.right)}" for e in self.examples[:2])
+        return f"{self.left} and {self.right}: {self.count} photos {_VERBS[self.how]}, such as {examples}"
 
 
 @dataclass(frozen=True)
@@ -81,110 +80,106 @@ class OverlapReport:
     unreadable: tuple[Unreadable, ...]
 
 
+_Match = tuple[int, int, int | None]  # an image of each source, and the distance of their hashes
+
+
 @dataclass
-class _Source:
+class _SourceImages:
     start: int  # of its images among those of all sources
     images: list[Any] = field(default_factory=list)
-    by_id: dict[int, int] = field(default_factory=dict)  # the image's number among all
+    by_id: dict[int, int] = field(default_factory=dict)  # the image's index among all
     captions: set[str] = field(default_factory=set)
 
+    @property
+    def indices(self) -> range:
+        return range(self.start, self.start + len(self.images))
 
-def find_overlaps(
-    sources: Mapping[str, Iterable[Sample]],
-    *,
-    distance: int = DISTANCE,
-    confirm: bool = True,
-    workers: int | None = None,
-) -> OverlapReport:
-    """sources: samples by a name such as "coco/train".  distance: bits that the hashes of copies may differ in.
-    confirm: believe a near hash only if the thumbnails agree.  workers: processes, at most 4 by default.
 
-    The records follow the order of the sources; a pair of them that has nothing in common has none.
+def find_overlaps(sources: Mapping[str, Iterable[Sample]], *, workers: int | None = None) -> OverlapReport:
+    """sources: samples by a name such as "coco/train".  workers: processes, at most 4 by default.
+
+    The records follow the order of the sources; there is none for a pair of sources that have nothing in common.
     """
-    read: dict[str, _Source] = {}
+    collected: dict[str, _SourceImages] = {}
     images: list[Any] = []
     for name, samples in sources.items():
-        read[name] = _read(samples, start=len(images))
-        images += read[name].images
-    prints = fingerprints(images, workers=workers)
-    groups = np.repeat(np.arange(len(read)), [len(source.images) for source in read.values()])
-    alike = prints.pairs_alike(groups, distance=distance, confirm=confirm)
-    members = [
-        {int(prints.first[index]): index for index in reversed(range(source.start, source.start + len(source.images)))}
-        for source in read.values()
-    ]
+        collected[name] = _collect_images(samples, start=len(images))
+        images += collected[name].images
+    fingerprints = compute_fingerprints(images, workers=workers)
+    groups = np.repeat(np.arange(len(collected)), [len(source.images) for source in collected.values()])
+    near = fingerprints.near_duplicates(groups)
     overlaps: list[Overlap] = []
     captions: list[SharedCaptions] = []
-    for (one, left), (other, right) in combinations(enumerate(read), 2):
-        found = _common(read[left], read[right], members[one], members[other], alike, prints)
+    for left, right in combinations(collected, 2):
+        matches = _match_images(collected[left], collected[right], near, fingerprints)
         overlaps += [
-            Overlap(left, right, how, _photos(pairs), _examples(pairs, images)) for how, pairs in found.items() if pairs
+            Overlap(left, right, how, _count_photos(pairs), _examples(pairs, images))
+            for how, pairs in matches.items()
+            if pairs
         ]
-        shared = read[left].captions & read[right].captions
+        shared = collected[left].captions & collected[right].captions
         if shared:
-            captions.append(SharedCaptions(left, right, len(shared), tuple(sorted(shared)[:EXAMPLES])))
+            captions.append(SharedCaptions(left, right, len(shared), tuple(sorted(shared)[:MAX_EXAMPLES])))
+    reasons = {index: f"{images[index]}: {reason}" for index, reason in sorted(fingerprints.unreadable.items())}
+    unreadable = {
+        name: [reason for index, reason in reasons.items() if index in source.indices]
+        for name, source in collected.items()
+    }
     return OverlapReport(
-        images={name: len(source.images) for name, source in read.items()},
+        images={name: len(source.images) for name, source in collected.items()},
         overlaps=tuple(overlaps),
         captions=tuple(captions),
-        unreadable=tuple(_unreadable(read, images, prints)),
+        unreadable=tuple(
+            Unreadable(name, len(texts), tuple(texts[:MAX_EXAMPLES])) for name, texts in unreadable.items() if texts
+        ),
     )
 
 
-def _read(samples: Iterable[Sample], *, start: int) -> _Source:
-    source = _Source(start)
-    places: dict[str, int] = {}  # several samples may be about one file
+def _collect_images(samples: Iterable[Sample], *, start: int) -> _SourceImages:
+    source = _SourceImages(start)
+    positions: dict[str, int] = {}  # several samples may be about one file
     for sample in samples:
-        place = places.setdefault(str(sample.image), len(places))
-        if place == len(source.images):
+        position = positions.setdefault(str(sample.image), len(positions))
+        if position == len(source.images):
             source.images.append(sample.image)
-        source.by_id.setdefault(sample.id, start + place)
+        source.by_id.setdefault(sample.id, start + position)
         source.captions.update(" ".join(caption.split()) for caption in sample.captions)
     return source
 
 
-def _common(
-    left: _Source,
-    right: _Source,
-    left_files: Mapping[int, int],
-    right_files: Mapping[int, int],
-    alike: Iterable[Pair],
-    prints: Fingerprints,
-) -> dict[How, list[tuple[int, int, int | None]]]:
-    """Pairs of images, one of each source, with their distance, by the best evidence."""
-    found: dict[How, list[tuple[int, int, int | None]]] = {how: [] for how in _VERBS}
-    told = set()  # pairs of files that the ids tell of
+def _match_images(
+    left: _SourceImages, right: _SourceImages, near: Iterable[Pair], fingerprints: Fingerprints
+) -> dict[Evidence, list[_Match]]:
+    """Pairs of images, one of each source, by the strongest evidence."""
+    first_copy = fingerprints.first_copy
+    matches: dict[Evidence, list[_Match]] = {how: [] for how in _VERBS}
+    matched_by_id = set()
     for identity in left.by_id.keys() & right.by_id.keys():
         one, other = left.by_id[identity], right.by_id[identity]
-        apart = prints.alike(one, other)
-        unknown = one in prints.unreadable or other in prints.unreadable
-        found["id" if unknown or apart is not None else "same id, other picture"].append((one, other, apart))
-        if apart is not None:
-            told.add((int(prints.first[one]), int(prints.first[other])))
+        distance = fingerprints.distance_if_same(one, other)
+        unknown = one in fingerprints.unreadable or other in fingerprints.unreadable
+        matches["id" if unknown or distance is not None else "same id, other picture"].append((one, other, distance))
+        if distance is not None:
+            matched_by_id.add((int(first_copy[one]), int(first_copy[other])))
+    # of each file the first image that has it
+    left_files, right_files = (
+        {int(first_copy[index]): index for index in reversed(source.indices)} for source in (left, right)
+    )
     for file in left_files.keys() & right_files.keys():
-        if (file, file) not in told:
-            found["same file"].append((left_files[file], right_files[file], 0))
-    for first, second, apart in alike:
+        if (file, file) not in matched_by_id:
+            matches["same file"].append((left_files[file], right_files[file], 0))
+    for first, second, bits in near:
         for one, other in ((first, second), (second, first)):
-            if one in left_files and other in right_files and (one, other) not in told:
-                found["looks alike"].append((left_files[one], right_files[other], apart))
-    return {how: sorted(pairs, key=lambda pair: pair[:2]) for how, pairs in found.items()}
+            if one in left_files and other in right_files and (one, other) not in matched_by_id:
+                matches["looks alike"].append((left_files[one], right_files[other], bits))
+    return {how: sorted(pairs, key=lambda pair: pair[:2]) for how, pairs in matches.items()}
 
 
-def _photos(pairs: list[tuple[int, int, int | None]]) -> int:
+def _count_photos(pairs: list[_Match]) -> int:
     return min(len({pair[0] for pair in pairs}), len({pair[1] for pair in pairs}))
 
 
-def _examples(pairs: list[tuple[int, int, int | None]], images: list[Any]) -> tuple[Example, ...]:
-    return tuple(Example(str(images[one]), str(images[other]), apart) for one, other, apart in pairs[:EXAMPLES])
-
-
-def _unreadable(read: Mapping[str, _Source], images: list[Any], prints: Fingerprints) -> Iterable[Unreadable]:
-    for name, source in read.items():
-        bad = [
-            index for index in sorted(prints.unreadable) if source.start <= index < source.start + len(source.images)
-        ]
-        if bad:
-            yield Unreadable(
-                name, len(bad), tuple(f"{images[index]}: {prints.unreadable[index]}" for index in bad[:EXAMPLES])
-            )
+def _examples(pairs: list[_Match], images: list[Any]) -> tuple[OverlapExample, ...]:
+    return tuple(
+        OverlapExample(str(images[one]), str(images[other]), bits) for one, other, bits in pairs[:MAX_EXAMPLES]
+    )

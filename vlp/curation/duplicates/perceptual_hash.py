@@ -1,4 +1,4 @@
-"""What a photo looks like in 64 bits, and whether two photos are the same picture.
+"""A perceptual hash of 64 bits for each photo, and a test whether two photos are the same picture.
 
 The hash is that of the DCT ("pHash": Zauner, "Implementation and Benchmarking of Perceptual Image Hash Functions", 2010,
 phash.org): of a grey 32×32 thumbnail the 64 lowest frequencies but the mean, each as one bit, whether it lies above
@@ -19,9 +19,9 @@ Measured on Flickr8k, 400 of its photos altered and all 8,000 compared with each
 A dHash of 64 bits proposes 7,774 pairs within 12 bits and finds 5 % more of the copies with 5 % cut off; a DCT hash of 256
 bits proposes none within 64 and finds 27 % of them. 0.4 ms a photo of 500×375 pixels, decoded small.
 
-A picture without enough structure (a white page, a soft shade) has a hash of noise: `low_information` tells, and such
-pictures are the same only if their pixels are. Pages of text are seen as coarsely as photos: two texts in the same layout
-may pass for one.
+The hash of a picture without enough structure (a white page, a soft gradient) is noise: `has_low_information` detects them,
+and such pictures are the same only if their pixels are equal. Two pages of different text in the same layout may be taken for
+the same picture.
 """
 
 from __future__ import annotations
@@ -34,11 +34,13 @@ from vlp.data.images import to_rgb
 
 SIDE = 32  # of a thumbnail, in pixels
 DECODE_SIDE = 64  # a JPEG is decoded no larger than needed for a thumbnail
-DISTANCE = 12  # bits that the hashes of copies may differ in; the distance of two hashes is always even
-CORRELATION = 0.94  # of the thumbnails of copies, at least
-INFORMATION = 2.0  # grey levels (of the orthonormal DCT, which multiplies by 32) that the median frequency must exceed
-TRIMS = (0.0, 0.025, 0.05)  # of a side, that a crop may have taken
-_COARSE_CORRELATION = 0.75  # at 8×8 pixels, where a trim changes little: below it no trim is tried
+MAX_DISTANCE = 12  # bits that the hashes of copies may differ in; the distance of two hashes is always even
+MIN_CORRELATION = 0.94  # of the thumbnails of copies
+MIN_INFORMATION = (
+    2.0  # grey levels (of the orthonormal DCT, which multiplies by 32) that the median frequency must exceed
+)
+TRIM_FRACTIONS = (0.0, 0.025, 0.05)  # of a side, that a crop may have removed
+_MIN_COARSE_CORRELATION = 0.75  # at 8×8 pixels, where a trim changes little: below it no trim is tried
 _CHUNK = 1024  # thumbnails at a time
 
 
@@ -51,43 +53,37 @@ def thumbnail(image: PIL.Image.Image) -> UInt8[np.ndarray, "32 32"]:
 def perceptual_hashes(thumbnails: UInt8[np.ndarray, "n 32 32"]) -> UInt64[np.ndarray, " n"]:
     hashes = np.empty(len(thumbnails), dtype=np.uint64)
     for start in range(0, len(thumbnails), _CHUNK):
-        waves = _frequencies(thumbnails[start : start + _CHUNK])
-        above = waves > np.median(waves, axis=1, keepdims=True)
+        coefficients = _dct_coefficients(thumbnails[start : start + _CHUNK])
+        above = coefficients > np.median(coefficients, axis=1, keepdims=True)
         hashes[start : start + _CHUNK] = np.ascontiguousarray(np.packbits(above, axis=1)).view(">u8")[:, 0]
     return hashes
 
 
-def low_information(thumbnails: UInt8[np.ndarray, "n 32 32"]) -> Bool[np.ndarray, " n"]:
+def has_low_information(thumbnails: UInt8[np.ndarray, "n 32 32"]) -> Bool[np.ndarray, " n"]:
     """Whether half of the hash's bits would be decided by rounding and compression."""
-    parts = [
-        np.median(np.abs(_frequencies(thumbnails[start : start + _CHUNK])), axis=1) < INFORMATION
-        for start in range(0, len(thumbnails), _CHUNK)
-    ]
-    return np.concatenate([np.zeros(0, dtype=bool), *parts])
+    return np.median(np.abs(_dct_coefficients(thumbnails)), axis=1) < MIN_INFORMATION
 
 
-def same_picture(
-    left: UInt8[np.ndarray, "m 32 32"], right: UInt8[np.ndarray, "m 32 32"], *, correlation: float = CORRELATION
-) -> Bool[np.ndarray, " m"]:
-    """Of each pair, whether the thumbnails correlate as they are or after one of the two is trimmed by up to 5 % a side."""
+def are_same_picture(left: UInt8[np.ndarray, "m 32 32"], right: UInt8[np.ndarray, "m 32 32"]) -> Bool[np.ndarray, " m"]:
+    """For each pair, whether the thumbnails correlate, as they are or after one of them is trimmed by up to 5 % on each side."""
     same = np.zeros(len(left), dtype=bool)
     for start in range(0, len(left), _CHUNK):
         one, other = left[start : start + _CHUNK].astype(np.float32), right[start : start + _CHUNK].astype(np.float32)
-        same[start : start + _CHUNK] = _correlation(one, other) >= correlation
-        coarse = _correlation(_coarse(one), _coarse(other)) >= _COARSE_CORRELATION
+        same[start : start + _CHUNK] = _correlation(one, other) >= MIN_CORRELATION
+        coarse = _correlation(_downscale(one), _downscale(other)) >= _MIN_COARSE_CORRELATION
         for index in np.flatnonzero(coarse & ~same[start : start + _CHUNK]):
             best = max(
-                _correlation(_trimmed(one[index]), other[index]).max(),
-                _correlation(_trimmed(other[index]), one[index]).max(),
+                _correlation(_trim_variants(one[index]), other[index]).max(),
+                _correlation(_trim_variants(other[index]), one[index]).max(),
             )
-            same[start + index] = best >= correlation
+            same[start + index] = best >= MIN_CORRELATION
     return same
 
 
-def _frequencies(thumbnails: UInt8[np.ndarray, "n 32 32"]) -> Float[np.ndarray, "n 64"]:
-    """The 64 lowest of the DCT but its mean, in grey levels times 32 (orthonormal)."""
-    waves = _COSINES @ thumbnails.astype(np.float32) @ _COSINES.T
-    return waves[:, _LOWEST[0], _LOWEST[1]]
+def _dct_coefficients(thumbnails: UInt8[np.ndarray, "n 32 32"]) -> Float[np.ndarray, "n 64"]:
+    """The 64 lowest frequencies of the orthonormal DCT without the mean, in grey levels times 32."""
+    coefficients = _DCT_MATRIX @ thumbnails.astype(np.float32) @ _DCT_MATRIX.T
+    return coefficients[:, _LOWEST_FREQUENCIES[0], _LOWEST_FREQUENCIES[1]]
 
 
 def _correlation(left: Float[np.ndarray, "*m h w"], right: Float[np.ndarray, "*#m h w"]) -> Float[np.ndarray, "*m"]:
@@ -97,37 +93,37 @@ def _correlation(left: Float[np.ndarray, "*m h w"], right: Float[np.ndarray, "*#
     return (left * right).sum((-2, -1)) / np.maximum(scale, np.float32(1e-6))
 
 
-def _coarse(pictures: Float[np.ndarray, "m 32 32"]) -> Float[np.ndarray, "m 8 8"]:
+def _downscale(pictures: Float[np.ndarray, "m 32 32"]) -> Float[np.ndarray, "m 8 8"]:
     return pictures.reshape(-1, 8, SIDE // 8, 8, SIDE // 8).mean((2, 4))
 
 
-def _trimmed(picture: Float[np.ndarray, "32 32"]) -> Float[np.ndarray, "k 32 32"]:
-    """The picture without a little of each side, stretched to its size again, in all combinations of TRIMS."""
-    rows = _WINDOWS @ picture
-    return (rows[:, None] @ _WINDOWS.transpose(0, 2, 1)).reshape(-1, SIDE, SIDE)
+def _trim_variants(picture: Float[np.ndarray, "32 32"]) -> Float[np.ndarray, "k 32 32"]:
+    """The picture with its sides trimmed in all combinations of TRIM_FRACTIONS, each stretched to the original size."""
+    rows = _CROP_MATRICES @ picture
+    return (rows[:, None] @ _CROP_MATRICES.transpose(0, 2, 1)).reshape(-1, SIDE, SIDE)
 
 
-def _cosines(highest: int) -> Float[np.ndarray, "k 32"]:
-    """DCT-II, orthonormal, the lowest `highest` rows."""
-    rows = np.cos(np.pi / SIDE * np.arange(highest)[:, None] * (np.arange(SIDE) + 0.5)) * np.sqrt(2 / SIDE)
+def _dct_matrix(count: int) -> Float[np.ndarray, "k 32"]:
+    """DCT-II, orthonormal, the first `count` rows."""
+    rows = np.cos(np.pi / SIDE * np.arange(count)[:, None] * (np.arange(SIDE) + 0.5)) * np.sqrt(2 / SIDE)
     rows[0] /= np.sqrt(2)
     return rows.astype(np.float32)
 
 
-def _window(low: float, high: float) -> Float[np.ndarray, "32 32"]:
-    """Linear interpolation from 32 pixels to the 32 of the part between two fractions of the side."""
-    at = np.clip(SIDE * (low + (np.arange(SIDE) + 0.5) / SIDE * (high - low)) - 0.5, 0, SIDE - 1)
-    return np.maximum(0, 1 - np.abs(at[:, None] - np.arange(SIDE))).astype(np.float32)
+def _crop_matrix(low: float, high: float) -> Float[np.ndarray, "32 32"]:
+    """Linear interpolation of the part of a side between two fractions of it to 32 pixels."""
+    positions = np.clip(SIDE * (low + (np.arange(SIDE) + 0.5) / SIDE * (high - low)) - 0.5, 0, SIDE - 1)
+    return np.maximum(0, 1 - np.abs(positions[:, None] - np.arange(SIDE))).astype(np.float32)
 
 
-def _lowest(count: int, side: int) -> tuple[np.ndarray, np.ndarray]:
-    """Rows and columns of the frequencies nearest to the mean, without it."""
+def _lowest_frequencies(count: int, side: int) -> tuple[np.ndarray, np.ndarray]:
+    """Rows and columns of the `count` frequencies nearest to the mean, which is left out."""
     rows, columns = np.divmod(np.arange(side * side), side)
     nearest = np.argsort(rows**2 + columns**2, kind="stable")[1 : count + 1]
-    nearest = nearest.reshape(-1, 4).T.ravel()  # each quarter of the hash, a band of the search, has low and high ones
+    nearest = nearest.reshape(-1, 4).T.ravel()  # low and high ones in each 16 bits: they are a band of near_pairs.py
     return rows[nearest], columns[nearest]
 
 
-_COSINES = _cosines(11)
-_LOWEST = _lowest(64, 11)
-_WINDOWS = np.stack([_window(low, 1 - high) for low in TRIMS for high in TRIMS])
+_DCT_MATRIX = _dct_matrix(11)
+_LOWEST_FREQUENCIES = _lowest_frequencies(64, 11)
+_CROP_MATRICES = np.stack([_crop_matrix(low, 1 - high) for low in TRIM_FRACTIONS for high in TRIM_FRACTIONS])

@@ -1,9 +1,8 @@
-"""The order of training over shards: random, and yet so that a shard is read in one go.
+"""The training order over shards: random, but each shard is read within a short time.
 
-Shards are permuted, and every `block` of them that follow each other are mixed sample by sample. The order is a pure
-function of (number of samples of each shard, seed, epoch), as that of other data (vlp/data/sampler.py), so exact
-resumption, equal steps of all processes and other numbers of processes or workers come from there. Only the block that is
-being read is ever in memory.
+Shards are permuted, and the samples of every `block` consecutive shards are shuffled together. The order is a pure
+function of (number of samples of each shard, seed, epoch), as that of other data (vlp/data/sampler.py), which gives exact
+resumption and independence of the numbers of processes and workers. Only the order of one block is in memory.
 """
 
 from __future__ import annotations
@@ -16,21 +15,21 @@ from torch import Tensor
 
 from vlp.random import permutation
 
-SHARDS, SAMPLES = 3, 4  # what a permutation is for, mixed into its seed; 1 and 2 are the sampler's
+SHARDS_KEY, SAMPLES_KEY = 3, 4  # distinguish the seeds of permutations; the sampler uses 1 and 2
 
 
 class BlockOrder:
-    """The samples of an epoch: `order[start:stop]` are their numbers, shard by shard as they are listed."""
+    """The order of an epoch: `order[start:stop]` are sample numbers, counted over the shards in listed order."""
 
     def __init__(self, counts: Sequence[int], *, block: int, seed: int, epoch: int) -> None:
         self.seed, self.epoch = seed, epoch
         self._counts = torch.tensor(counts, dtype=torch.int64)
         self._firsts = self._counts.cumsum(0) - self._counts
-        shards = permutation(len(counts), seed, epoch, SHARDS)
-        self.blocks = [part.tolist() for part in shards.split(block)]  # the shards that are mixed with each other
+        shards = permutation(len(counts), seed, epoch, SHARDS_KEY)
+        self.blocks = [part.tolist() for part in shards.split(block)]  # shards that are shuffled together
         sizes = torch.tensor([int(self._counts[part].sum()) for part in self.blocks])
         self._ends = sizes.cumsum(0)
-        self._held: tuple[int, Int[Tensor, " n"]] | None = None
+        self._cached_block: tuple[int, Int[Tensor, " n"]] | None = None
 
     def __len__(self) -> int:
         return int(self._ends[-1]) if len(self._ends) else 0
@@ -40,28 +39,28 @@ class BlockOrder:
         parts = [torch.empty(0, dtype=torch.int64)]
         while start < stop:
             number = int(torch.searchsorted(self._ends, start, right=True))
-            samples = self.samples(number)
-            first = int(self._ends[number]) - len(samples)
-            parts.append(samples[start - first : stop - first])
+            block_samples = self.block_samples(number)
+            first = int(self._ends[number]) - len(block_samples)
+            parts.append(block_samples[start - first : stop - first])
             start += len(parts[-1])
         return torch.cat(parts)
 
-    def samples(self, number: int) -> Int[Tensor, " n"]:
-        """Those of one block, in their order."""
-        if self._held is None or self._held[0] != number:
+    def block_samples(self, number: int) -> Int[Tensor, " n"]:
+        """The sample numbers of one block, in training order."""
+        if self._cached_block is None or self._cached_block[0] != number:
             ranges = [torch.arange(int(self._counts[s])) + self._firsts[s] for s in self.blocks[number]]
             joined = torch.cat(ranges)
-            self._held = number, joined[permutation(len(joined), self.seed, self.epoch, SAMPLES, number)]
-        return self._held[1]
+            self._cached_block = number, joined[permutation(len(joined), self.seed, self.epoch, SAMPLES_KEY, number)]
+        return self._cached_block[1]
 
-    def next_shards(self, shard: int) -> list[int]:
-        """The shards of the block after that of this shard."""
+    def next_block_shards(self, shard: int) -> list[int]:
+        """The shards of the block that follows this shard's."""
         number = next(number for number, part in enumerate(self.blocks) if shard in part)
         return self.blocks[number + 1] if number + 1 < len(self.blocks) else []
 
 
-class BlockOrders:
-    """The order of each epoch; a few numbers, which go to any process."""
+class EpochBlockOrders:
+    """From an epoch's number to its order; keeps the latest, and is cheap to send to other processes."""
 
     def __init__(self, counts: Sequence[int], *, block: int, seed: int) -> None:
         self.counts, self.block, self.seed = list(counts), block, seed

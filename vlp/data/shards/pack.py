@@ -1,9 +1,9 @@
-"""Samples of any data → tar shards with a manifest: in parallel, resumable, the same bytes wherever it runs.
+"""Samples of any data → tar shards with a manifest: in parallel, resumable, with equal bytes on every machine.
 
     train-00000.tar:  000000000.jpg  000000000.json  000000000.txt  000000001.jpg …
 
-The json holds the Sample's fields, the txt its first caption for other tools. A shard appears whole or not at all, with
-its numbers in `.train-00000.json` beside it until the manifest is written, so a run that was killed goes on with the next
+The json has the Sample's fields, the txt its first caption for other tools. A shard is complete under its name or absent;
+its counts are in `.train-00000.json` beside it until the manifest is written, so a killed run continues with the next
 shard. Times and owners in the tar are zero.
 """
 
@@ -24,13 +24,13 @@ from typing import Any
 
 import PIL.Image
 
-from vlp.data.images import ImageError, load, open_photo, to_rgb
-from vlp.data.issues import EXAMPLES
+from vlp.data.images import ImageError, decode_region, open_photo, to_rgb
+from vlp.data.issues import MAX_EXAMPLES
 from vlp.data.shards.index import read_index
-from vlp.data.shards.manifest import NAME, Manifest, Shard
-from vlp.data.shards.record import record_of
+from vlp.data.shards.manifest import MANIFEST_NAME, Shard, ShardManifest
+from vlp.data.shards.record import sample_to_json
 from vlp.data.shards.store import ShardStore
-from vlp.data.view import View, in_whole
+from vlp.data.view import View, to_full_image
 from vlp.random import permutation
 from vlp.structures import Member, Sample
 from vlp.system.atomic import atomic_write_text
@@ -41,9 +41,9 @@ EXTENSIONS = {"JPEG": "jpg", "PNG": "png", "WEBP": "webp", "GIF": "gif", "BMP": 
 
 @dataclass(frozen=True, kw_only=True)
 class PackOptions:
-    """samples_per_shard: at most.  side: a photo whose shorter side is longer is made smaller; None = files go in as they
-    are.  quality: of JPEGs that are made smaller.  shuffle: mix training samples once beforehand, as training later mixes
-    neighbouring shards alone.  max_bad_fraction: of a split that may be left out because it cannot be read."""
+    """samples_per_shard: at most.  side: photos with a longer shorter side are resized to it; None = files are copied
+    unchanged.  quality: of resized JPEGs.  shuffle: shuffle the training samples once before packing, since training
+    shuffles only neighbouring shards.  max_bad_fraction: of a split's samples that may be skipped as unreadable."""
 
     samples_per_shard: int = 2000
     side: int | None = None
@@ -54,15 +54,15 @@ class PackOptions:
 
 
 @dataclass
-class Packed:
-    """What went into a shard, and what did not."""
+class PackedShard:
+    """A written shard; left_out: how many samples were skipped as unreadable, with the first messages in `examples`."""
 
     shard: Shard
     left_out: int = 0
     examples: list[str] = field(default_factory=list)
 
 
-def pack(
+def pack_splits(
     splits: Mapping[str, Sequence[Sample]],
     folder: Path,
     options: PackOptions,
@@ -70,47 +70,47 @@ def pack(
     class_names: tuple[str, ...] | None = None,
     answer_names: tuple[str, ...] | None = None,
     progress: Callable[[str, int, int], None] = lambda split, done, of_all: None,
-) -> Manifest:
-    """Raises ImageError for a photo that cannot be read outside training, or where too many of a split cannot.
+) -> ShardManifest:
+    """Raises ImageError for an unreadable photo of val or test, or too many of them in training.
 
-    progress: called with the split, its packed and its planned shards.
+    progress: called with the split and the numbers of its packed and of all its shards.
     """
     if options.samples_per_shard < 1 or options.workers < 1:
         raise UserError("samples per shard and workers must be above 0")
     folder.mkdir(parents=True, exist_ok=True)
     if any(len(samples) and samples[0].panoptic is not None for samples in splits.values()):
         raise UserError("shards do not hold panoptic segmentations: set data.panoptic=false")
-    done: dict[str, list[Packed]] = {}
+    done: dict[str, list[PackedShard]] = {}
     for split, samples in splits.items():
         order = permutation(len(samples), 0).tolist() if options.shuffle and split == "train" else range(len(samples))
         jobs: list[tuple[str, Sequence[int]]] = [
             (f"{split}-{number:05d}.tar", order[start : start + options.samples_per_shard])
             for number, start in enumerate(range(0, len(samples), options.samples_per_shard))
         ]
-        done[split] = _pack_all(
+        done[split] = _pack_shards(
             jobs, samples, folder, options, training=split == "train", progress=partial(progress, split)
         )
-        bad = sum(packed.left_out for packed in done[split])
-        if bad > options.max_bad_fraction * len(samples):
+        skipped = sum(packed.left_out for packed in done[split])
+        if skipped > options.max_bad_fraction * len(samples):
             examples = "; ".join(example for packed in done[split] for example in packed.examples[:1])
             raise ImageError(
-                f"{bad} of {len(samples)} {split} samples cannot be packed, more than {options.max_bad_fraction:g} of them: "
+                f"{skipped} of {len(samples)} {split} samples cannot be packed, more than {options.max_bad_fraction:g} of them: "
                 f"{examples}"
             )
-    manifest = Manifest(
+    manifest = ShardManifest(
         splits={split: [packed.shard for packed in shards] for split, shards in done.items()},
         class_names=class_names,
         answer_names=answer_names,
         left_out={split: sum(packed.left_out for packed in shards) for split, shards in done.items()},
     )
-    atomic_write_text(folder / NAME, manifest.text())
+    atomic_write_text(folder / MANIFEST_NAME, manifest.to_json())
     for shards in done.values():
         for packed in shards:
-            _note(folder, packed.shard.name).unlink(missing_ok=True)
+            _progress_path(folder, packed.shard.name).unlink(missing_ok=True)
     return manifest
 
 
-def _pack_all(
+def _pack_shards(
     jobs: list[tuple[str, Sequence[int]]],
     samples: Sequence[Sample],
     folder: Path,
@@ -118,54 +118,56 @@ def _pack_all(
     *,
     training: bool,
     progress: Callable[[int, int], None],
-) -> list[Packed]:
-    found: dict[str, Packed] = {}
-    work = partial(pack_shard, folder=folder, options=options, training=training)
+) -> list[PackedShard]:
+    packed_by_name: dict[str, PackedShard] = {}
+    pack_one = partial(pack_shard, folder=folder, options=options, training=training)
     if options.workers == 1:
         for name, numbers in jobs:
-            found[name] = work(name, [samples[number] for number in numbers])
-            progress(len(found), len(jobs))
-        return [found[name] for name, _ in jobs]
-    # spawned: a fork of a process that has used torch's threads may hang
+            packed_by_name[name] = pack_one(name, [samples[number] for number in numbers])
+            progress(len(packed_by_name), len(jobs))
+        return [packed_by_name[name] for name, _ in jobs]
+    # not forked: a fork of a process that has used torch's threads may hang
     with ProcessPoolExecutor(options.workers, mp_context=get_context("spawn")) as pool:
-        waiting = iter(jobs)
+        remaining_jobs = iter(jobs)
         running = {}
-        for name, numbers in waiting:
-            running[pool.submit(work, name, [samples[number] for number in numbers])] = name
-            if len(running) >= 2 * options.workers:  # else all samples would wait in memory
-                _collect(running, found)
-                progress(len(found), len(jobs))
+        for name, numbers in remaining_jobs:
+            running[pool.submit(pack_one, name, [samples[number] for number in numbers])] = name
+            if len(running) >= 2 * options.workers:  # else all samples would be in memory at once
+                _collect_next(running, packed_by_name)
+                progress(len(packed_by_name), len(jobs))
         while running:
-            _collect(running, found)
-            progress(len(found), len(jobs))
-    return [found[name] for name, _ in jobs]
+            _collect_next(running, packed_by_name)
+            progress(len(packed_by_name), len(jobs))
+    return [packed_by_name[name] for name, _ in jobs]
 
 
-def _collect(running: dict[Any, str], found: dict[str, Packed]) -> None:
+def _collect_next(running: dict[Any, str], packed_by_name: dict[str, PackedShard]) -> None:
     ready = next(as_completed(running))
-    found[running.pop(ready)] = ready.result()
+    packed_by_name[running.pop(ready)] = ready.result()
 
 
-def pack_shard(name: str, samples: Sequence[Sample], *, folder: Path, options: PackOptions, training: bool) -> Packed:
-    """A shard that was packed from the same samples with the same options is left as it is."""
-    key = _key(samples, options)
-    if (before := _packed_before(folder, name, key)) is not None:
-        return before
-    packed = Packed(Shard(name=name))
+def pack_shard(
+    name: str, samples: Sequence[Sample], *, folder: Path, options: PackOptions, training: bool
+) -> PackedShard:
+    """Writes one shard, unless it exists and was packed from the same samples with the same options."""
+    key = _input_digest(samples, options)
+    if (earlier := _read_packed_shard(folder, name, key)) is not None:
+        return earlier
+    packed = PackedShard(Shard(name=name))
     part = folder / f".{name}.part"
     count = 0
     with part.open("wb") as raw, tarfile.open(fileobj=raw, mode="w", format=tarfile.GNU_FORMAT) as archive:
         for sample in samples:
             try:
-                extension, data, moved = _photo(sample, options)
+                extension, data, packed_sample = _encode_photo(sample, options)
             except ImageError as error:
                 if not training:
-                    raise ImageError(f"leaving it out would change the metric: {error}") from error
+                    raise ImageError(f"skipping it would change the metric: {error}") from error
                 packed.left_out += 1
-                if len(packed.examples) < EXAMPLES:
+                if len(packed.examples) < MAX_EXAMPLES:
                     packed.examples.append(str(error))
                 continue
-            for ending, content in [(extension, data), *_texts(moved)]:
+            for ending, content in [(extension, data), *_text_files(packed_sample)]:
                 member = tarfile.TarInfo(f"{count:09d}.{ending}")
                 member.size = len(content)
                 archive.addfile(member, io.BytesIO(content))
@@ -174,26 +176,26 @@ def pack_shard(name: str, samples: Sequence[Sample], *, folder: Path, options: P
         os.fsync(written.fileno())
         digest = hashlib.file_digest(written, "sha256").hexdigest()
     packed.shard = Shard(name=name, samples=count, bytes=part.stat().st_size, sha256=digest)
-    (folder / NAME).unlink(missing_ok=True)  # of an earlier packing, which has other shards
+    (folder / MANIFEST_NAME).unlink(missing_ok=True)  # an earlier one lists other shards
     os.replace(part, folder / name)
-    told = {"key": key, "left_out": packed.left_out, "examples": packed.examples, **vars(packed.shard)}
-    atomic_write_text(_note(folder, name), json.dumps(told))
+    progress = {"key": key, "left_out": packed.left_out, "examples": packed.examples, **vars(packed.shard)}
+    atomic_write_text(_progress_path(folder, name), json.dumps(progress))
     return packed
 
 
-def _note(folder: Path, name: str) -> Path:
+def _progress_path(folder: Path, name: str) -> Path:
     return folder / f".{name.removesuffix('.tar')}.json"
 
 
-def _key(samples: Sequence[Sample], options: PackOptions) -> str:
+def _input_digest(samples: Sequence[Sample], options: PackOptions) -> str:
     digest = hashlib.sha256(f"{options.side} {options.quality}".encode())
     for sample in samples:
-        digest.update(f"{sample} {_version(sample)}\n".encode(errors="backslashreplace"))
+        digest.update(f"{sample} {_file_version(sample)}\n".encode(errors="backslashreplace"))
     return digest.hexdigest()
 
 
-def _version(sample: Sample) -> str:
-    """What changes when a photo is replaced."""
+def _file_version(sample: Sample) -> str:
+    """Size and modification time of the photo's file, which change if it is replaced."""
     if isinstance(sample.image, Member):
         return ""
     try:
@@ -203,49 +205,51 @@ def _version(sample: Sample) -> str:
     return f"{status.st_size} {status.st_mtime_ns}"
 
 
-def _packed_before(folder: Path, name: str, key: str) -> Packed | None:
+def _read_packed_shard(folder: Path, name: str, key: str) -> PackedShard | None:
     try:
-        told = json.loads(_note(folder, name).read_text(encoding="utf-8"))
-        if told["key"] != key or (folder / name).stat().st_size != told["bytes"]:
+        progress = json.loads(_progress_path(folder, name).read_text(encoding="utf-8"))
+        if progress["key"] != key or (folder / name).stat().st_size != progress["bytes"]:
             return None
-        shard = Shard(**{field: told[field] for field in ("name", "samples", "bytes", "sha256")})
-        return Packed(shard, told["left_out"], told["examples"])
+        shard = Shard(**{field: progress[field] for field in ("name", "samples", "bytes", "sha256")})
+        return PackedShard(shard, progress["left_out"], progress["examples"])
     except (OSError, ValueError, KeyError, TypeError):
-        return None  # none yet, or the note of a run that was killed
+        return None  # not packed yet, or the progress file of a killed run
 
 
-def _photo(sample: Sample, options: PackOptions) -> tuple[str, bytes, Sample]:
-    """The extension and the bytes: of the file as it is, unless it is to be smaller or only a part of it is meant; and the
-    sample with its boxes where they are then."""
+def _encode_photo(sample: Sample, options: PackOptions) -> tuple[str, bytes, Sample]:
+    """The extension and the bytes of the packed photo, and the sample with its boxes in that photo's pixels. The file is
+    copied unchanged unless it is to be resized or cropped."""
     photo = open_photo(sample.image)
     if sample.crop is not None:
-        photo = photo.within(sample.crop)
-    larger = options.side is not None and min(photo.size) > options.side
-    image = load(photo)  # decoded in any case: what cannot be read is found now
-    if not larger and sample.crop is None:
-        return EXTENSIONS[photo.kind], photo.data, sample
-    scale = options.side / min(photo.size) if larger and options.side is not None else 1.0
+        photo = photo.crop_to(sample.crop)
+    shrink = options.side is not None and min(photo.size) > options.side
+    image = decode_region(photo)  # decoded even if copied, so that unreadable files are found now
+    if not shrink and sample.crop is None:
+        return EXTENSIONS[photo.format], photo.encoded, sample
+    scale = options.side / min(photo.size) if shrink and options.side is not None else 1.0
     width, height = (max(1, round(side * scale)) for side in photo.size)
     stream = io.BytesIO()
-    made = to_rgb(image).resize((width, height), PIL.Image.Resampling.BICUBIC, reducing_gap=3.0)
-    made.save(stream, "JPEG", quality=options.quality, subsampling=0)
+    resized = to_rgb(image).resize((width, height), PIL.Image.Resampling.BICUBIC, reducing_gap=3.0)
+    resized.save(stream, "JPEG", quality=options.quality, subsampling=0)
     if sample.boxes is not None:
         view = View(left=0, top=0, width=photo.size[0], height=photo.size[1], size=(height, width))
-        corners, seen = in_whole(photo, view).boxes(sample.boxes)
+        corners, visible = to_full_image(photo, view).project_boxes(sample.boxes)
         boxes = tuple(map(tuple, (corners * corners.new_tensor([width, height] * 2)).tolist()))
-        sample = replace(sample, boxes=boxes, box_labels=tuple(sample.box_labels[i] for i in seen if sample.box_labels))
+        sample = replace(
+            sample, boxes=boxes, box_labels=tuple(sample.box_labels[i] for i in visible if sample.box_labels)
+        )
     return "jpg", stream.getvalue(), sample
 
 
-def _texts(sample: Sample) -> Iterator[tuple[str, bytes]]:
-    yield "json", record_of(sample).encode()
+def _text_files(sample: Sample) -> Iterator[tuple[str, bytes]]:
+    yield "json", sample_to_json(sample).encode()
     if sample.captions:
         yield "txt", sample.captions[0].encode()
 
 
-def describe(store: ShardStore, name: str) -> tuple[Shard, Mapping[str, int]]:
-    """A shard of any origin as a manifest has it, and how many of each fault were left out of it."""
-    path = store.local(Shard(name=name))
+def describe_shard(store: ShardStore, name: str) -> tuple[Shard, Mapping[str, int]]:
+    """The manifest's entry of a shard of any origin, and how many of its samples have each kind of fault."""
+    path = store.local_path(Shard(name=name))
     index = read_index(path)
     with path.open("rb") as raw:
         digest = hashlib.file_digest(raw, "sha256").hexdigest()

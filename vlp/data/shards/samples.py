@@ -1,4 +1,4 @@
-"""The samples of a split in shards, by number; nothing but the numbers is in memory until one is asked for."""
+"""The samples of a split in shards; only their counts are in memory until a sample is read."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from typing import Any
 import numpy as np
 
 from vlp.data.images import ImageError
-from vlp.data.shards.index import PARTS, ShardIndex, cached_index
+from vlp.data.shards.index import PARTS, ShardIndex, load_or_make_index
 from vlp.data.shards.manifest import Shard
-from vlp.data.shards.record import sample_of
-from vlp.data.shards.store import ShardStore, touched
+from vlp.data.shards.record import sample_from_record
+from vlp.data.shards.store import ShardStore, mark_used
 from vlp.structures import Member, Sample
 
-OPEN = 64  # shards that a process keeps open
-USED = 1.0  # seconds after which a shard that is still read counts as used again
+MAX_OPEN_SHARDS = 64  # of each process
+USE_INTERVAL_S = 1.0  # after which a shard in use is marked as used again
 
 
 @dataclass
@@ -30,7 +30,7 @@ class OpenShard:
     path: Path
     descriptor: int
     index: ShardIndex
-    used: float  # when it was last told to be in use
+    last_marked: float  # monotonic time at which it was last marked as used
 
 
 class ShardSamples(Sequence[Sample]):
@@ -48,66 +48,68 @@ class ShardSamples(Sequence[Sample]):
     def __len__(self) -> int:
         return int(self._ends[-1])
 
-    def place(self, number: int) -> tuple[int, int]:
-        """The shard of a sample and its place there."""
+    def locate(self, number: int) -> tuple[int, int]:
+        """The shard of a sample, and the sample's position in it."""
         shard = int(np.searchsorted(self._ends, number, side="right")) - 1
         return shard, number - int(self._ends[shard])
 
     def __getitem__(self, number: int) -> Sample:  # type: ignore[override]
-        """Raises ImageError where the shard does not hold what was counted, or not as it should be."""
+        """Raises ImageError if the shard has fewer samples than counted, or a damaged one."""
         if not 0 <= number < len(self):
             raise IndexError(number)
-        shard, place = self.place(number)
-        opened = self.opened(shard)
-        if place >= len(opened.index):
+        shard, position = self.locate(number)
+        opened = self.open_shard(shard)
+        if position >= len(opened.index):
             name = self.shards[shard].name
-            raise ImageError(f"{name}: has {len(opened.index)} samples where {place + 1} were counted")
-        return self._sample(shard, opened, place, number)
+            raise ImageError(f"{name}: has {len(opened.index)} samples, expected at least {position + 1}")
+        return self._build_sample(shard, opened, position, number)
 
-    def opened(self, number: int) -> OpenShard:
+    def open_shard(self, number: int) -> OpenShard:
         if self._process != os.getpid():  # a fork shares the descriptors, and would close those of its parent
             self._open, self._process = OrderedDict(), os.getpid()
         opened = self._open.get(number)
         if opened is None:
-            opened = self._open[number] = self._newly_opened(self.shards[number])
-            while len(self._open) > OPEN:
+            opened = self._open[number] = self._open_local_shard(self.shards[number])
+            while len(self._open) > MAX_OPEN_SHARDS:
                 os.close(self._open.popitem(last=False)[1].descriptor)
             return opened
         self._open.move_to_end(number)
-        if self.store.remote and time.monotonic() > opened.used + USED:
-            touched(opened.path)
-            opened.used = time.monotonic()
+        if self.store.remote and time.monotonic() > opened.last_marked + USE_INTERVAL_S:
+            mark_used(opened.path)
+            opened.last_marked = time.monotonic()
         return opened
 
-    def _newly_opened(self, shard: Shard) -> OpenShard:
+    def _open_local_shard(self, shard: Shard) -> OpenShard:
         for _ in range(3):
-            path = self.store.local(shard)
+            path = self.store.local_path(shard)
             try:
-                index = cached_index(path, self.store.index_file(shard), self.store.stamp(path))
+                index = load_or_make_index(path, self.store.index_path(shard), self.store.stamp(path))
                 return OpenShard(path, os.open(path, os.O_RDONLY), index, time.monotonic())
-            except FileNotFoundError:  # another process has made room for a shard of its own meanwhile
+            except FileNotFoundError:  # another process has removed it meanwhile, to store another shard
                 continue
-        raise ImageError(f"{self.store.where(shard.name)}: removed as often as fetched; raise data.cache_bytes")
+        raise ImageError(
+            f"{self.store.address(shard.name)}: removed from the cache as often as downloaded; raise data.cache_bytes"
+        )
 
-    def _sample(self, shard: int, opened: OpenShard, place: int, number: int) -> Sample:
-        parts = dict(zip(PARTS, map(tuple, opened.index.files[place].tolist()), strict=True))
+    def _build_sample(self, shard: int, opened: OpenShard, position: int, number: int) -> Sample:
+        parts = dict(zip(PARTS, map(tuple, opened.index.files[position].tolist()), strict=True))
         offset, size = parts["image"]
-        fetch = partial(self.store.local, self.shards[shard]) if self.store.remote else None
-        name = opened.index.images[place]
+        fetch = partial(self.store.local_path, self.shards[shard]) if self.store.remote else None
+        name = opened.index.images[position]
         image = Member(archive=opened.path, name=name, offset=offset, size=size, fetch=fetch)
-        told: Any = {}
+        record: Any = {}
         if parts["json"][1] >= 0:
             try:
-                told = json.loads(self._read(opened, parts["json"]))
+                record = json.loads(self._read_text(opened, parts["json"]))
             except (ValueError, RecursionError) as error:
                 raise ImageError(f"{image}: its json is not valid") from error
-        if isinstance(told, dict) and "captions" not in told and parts["txt"][1] >= 0:
-            told["captions"] = [self._read(opened, parts["txt"])]
-        if isinstance(told, dict) and "label" not in told and parts["cls"][1] >= 0:
-            told["label"] = self._read(opened, parts["cls"])
-        return sample_of(told, image=image, number=number)
+        if isinstance(record, dict) and "captions" not in record and parts["txt"][1] >= 0:
+            record["captions"] = [self._read_text(opened, parts["txt"])]
+        if isinstance(record, dict) and "label" not in record and parts["cls"][1] >= 0:
+            record["label"] = self._read_text(opened, parts["cls"])
+        return sample_from_record(record, image=image, number=number)
 
-    def _read(self, opened: OpenShard, part: tuple[int, int]) -> str:
+    def _read_text(self, opened: OpenShard, part: tuple[int, int]) -> str:
         offset, size = part
         data = os.pread(opened.descriptor, size, offset)
         if len(data) < size:

@@ -15,9 +15,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from vlp.data.annotation_files import is_id, read_json, records
-from vlp.data.boxes import Corners, Size, corners, cut, looks_like_corners
-from vlp.data.issues import DataError, Faults, LeftOut, first_five
+from vlp.data.annotation_files import is_id, objects_under_key, read_json
+from vlp.data.boxes import Corners, Size, box_corners, clip_box, looks_like_corners
+from vlp.data.issues import DataError, Faults, SkippedRecords, join_first_five
 
 
 @dataclass
@@ -25,23 +25,23 @@ class Instances:
     """By image id. labels: a category for each of its boxes."""
 
     names: tuple[str, ...] = ()
-    shown: dict[int, set[int]] = field(default_factory=lambda: defaultdict(set))
+    category_indices: dict[int, set[int]] = field(default_factory=lambda: defaultdict(set))
     boxes: dict[int, list[Corners]] = field(default_factory=lambda: defaultdict(list))
     labels: dict[int, list[int]] = field(default_factory=lambda: defaultdict(list))
 
 
-def by_id(items: list[dict[str, Any]], what: str, *, place: Path, faults: Faults) -> dict[int, dict[str, Any]]:
+def index_by_id(items: list[dict[str, Any]], what: str, *, place: Path, faults: Faults) -> dict[int, dict[str, Any]]:
     """what: of what the ids are, in the fault's name.  Of those with the same id the first is kept."""
     known = [item for item in items if is_id(item.get("id"))]
     if missing := len(items) - len(known):
         message = f"{place}: {missing} {what}s have no whole number as their id"
         faults.error("id is no whole number", message, count=missing)
     message = f"{place}: {what} ids that are not unique"
-    known = faults.distinct(known, lambda item: item["id"], kind=f"duplicate {what} id", message=message)
+    known = faults.drop_duplicates(known, lambda item: item["id"], kind=f"duplicate {what} id", message=message)
     return {item["id"]: item for item in known}
 
 
-def of_known_images(
+def annotations_of_known_images(
     annotations: Mapping[int, dict[str, Any]], images: Container[int], what: str, *, place: Path, faults: Faults
 ) -> list[tuple[int, dict[str, Any]]]:
     """Each annotation with its image's id; those of other images are left out."""
@@ -54,14 +54,16 @@ def of_known_images(
             unknown.append(image if isinstance(image, int) else str(image)[:80])
     if unknown:
         distinct = dict.fromkeys(unknown)
-        message = f"{place}: {what} of {len(distinct)} unknown images are left out: {first_five(distinct)}"
-        faults.dropped("annotation of an unknown image", message, count=len(unknown))
+        message = f"{place}: {what} of {len(distinct)} unknown images are left out: {join_first_five(distinct)}"
+        faults.warn("annotation of an unknown image", message, count=len(unknown))
     return found
 
 
 def read_categories(content: object, *, place: Path, faults: Faults) -> tuple[tuple[str, ...], dict[int, int]]:
     """Their names, and the index of each official id among them."""
-    categories = by_id(records(content, "categories", place=place), "category", place=place, faults=faults)
+    categories = index_by_id(
+        objects_under_key(content, "categories", location=place), "category", place=place, faults=faults
+    )
     index = {category: position for position, category in enumerate(sorted(categories))}
     return tuple(str(categories[category].get("name")) for category in index), index
 
@@ -71,20 +73,22 @@ def read_instances(path: Path, sizes: Mapping[int, Size | None], *, boxes: bool,
     found = Instances()
     annotations: list[tuple[int, dict[str, Any]]] = []
     index: dict[int, int] = {}
-    with faults.each():
-        content = read_json(path, what="the file of instances")
+    with faults.catch_errors():
+        content = read_json(path, description="the file of instances")
         found.names, index = read_categories(content, place=path, faults=faults)
-        every = by_id(records(content, "annotations", place=path), "annotation", place=path, faults=faults)
-        annotations = of_known_images(every, sizes, "instances", place=path, faults=faults)
+        every = index_by_id(
+            objects_under_key(content, "annotations", location=path), "annotation", place=path, faults=faults
+        )
+        annotations = annotations_of_known_images(every, sizes, "instances", place=path, faults=faults)
     exchanged = 0
-    with LeftOut(faults, path) as left_out:
+    with SkippedRecords(faults, path) as left_out:
         for image, annotation in annotations:
             place = f"{path}: annotation {annotation['id']}"
-            with faults.each():
+            with faults.catch_errors():
                 category = annotation.get("category_id")
                 if not isinstance(category, int) or category not in index:
                     raise DataError("unknown category", f"{place} has the unknown category {category}")
-                found.shown[image].add(index[category])
+                found.category_indices[image].add(index[category])
                 if boxes and not annotation.get("iscrowd"):
                     exchanged += _add_box(found, image, annotation, index[category], sizes[image], place, left_out)
     if exchanged > len(annotations) // 2:
@@ -103,16 +107,16 @@ def _add_box(
     label: int,
     size: Size | None,
     place: str,
-    left_out: LeftOut,
+    left_out: SkippedRecords,
 ) -> bool:
     """Whether the box looks as if it were given as corners."""
-    told = annotation.get("bbox")
-    if size is None or not isinstance(told, list) or len(told) != 4:
+    corners_or_size = annotation.get("bbox")
+    if size is None or not isinstance(corners_or_size, list) or len(corners_or_size) != 4:
         lacking = "its image's width and height" if size is None else "bbox [left, top, width, height]"
         raise DataError("missing key", f"{place} lacks {lacking}")
     try:
-        box = corners(*told)
-        found.boxes[image].append(cut(box, size))
+        box = box_corners(*corners_or_size)
+        found.boxes[image].append(clip_box(box, size))
     except DataError as error:
         left_out.add(error.kind, place)
         return False

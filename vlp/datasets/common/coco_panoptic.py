@@ -14,9 +14,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from vlp.data.annotation_files import read_json, records
+from vlp.data.annotation_files import objects_under_key, read_json
 from vlp.data.issues import DataError, Faults
-from vlp.datasets.common.coco_instances import of_known_images, read_categories
+from vlp.datasets.common.coco_instances import annotations_of_known_images, read_categories
 
 Segments = tuple[tuple[int, int], ...]  # id → category, counted without gaps
 
@@ -34,20 +34,20 @@ def read_panoptic(path: Path, images: Container[int], *, faults: Faults) -> Pano
     found = Panoptic()
     annotations: list[dict[str, Any]] = []
     index: dict[int, int] = {}
-    with faults.each():
-        content = read_json(path, what="the panoptic annotations")
+    with faults.catch_errors():
+        content = read_json(path, description="the panoptic annotations")
         found.names, index = read_categories(content, place=path, faults=faults)
-        annotations = records(content, "annotations", place=path)
+        annotations = objects_under_key(content, "annotations", location=path)
     # they have no id of their own: there is one for each image
-    for image, annotation in of_known_images(
+    for image, annotation in annotations_of_known_images(
         dict(enumerate(annotations)), images, "segments", place=path, faults=faults
     ):
         place = f"{path}: image {image}"
-        with faults.each():
+        with faults.catch_errors():
             if image in found.files:
                 raise DataError("duplicate annotation id", f"{place} has segments more than once")
             segments = []
-            for segment in records(annotation, "segments_info", place=place):
+            for segment in objects_under_key(annotation, "segments_info", location=place):
                 number, category = segment.get("id"), segment.get("category_id")
                 if not isinstance(number, int) or not isinstance(category, int) or category not in index:
                     raise DataError(

@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from vlp.data.annotation_files import json_lines, listed, read_json, with_gzip
+from vlp.data.annotation_files import objects_in_list, path_or_gzip, read_json, read_json_lines
 from vlp.data.issues import DataError, Faults
 
 Row = dict[str, Any]
@@ -26,15 +26,15 @@ Row = dict[str, Any]
 def flat_rows(path: Path, *, what: str, faults: Faults) -> Iterator[tuple[str, Row]]:
     """Each row of a JSON list, of an object {id: row} or {"data" or "annotations": [row, ..]}, or of JSONL, with its
     place; .gz may be added."""
-    path = with_gzip(path)
+    path = path_or_gzip(path)
     if path.name.removesuffix(".gz").endswith((".jsonl", ".ndjson")):
-        yield from json_lines(path, what=what, faults=faults)
+        yield from read_json_lines(path, description=what, faults=faults)
         return
-    content = read_json(path, what=what)
+    content = read_json(path, description=what)
     if isinstance(content, dict):
         inner = next((content[key] for key in ("data", "annotations") if isinstance(content.get(key), list)), None)
         content = list(content.values()) if inner is None else inner
-    for number, row in enumerate(listed(content, place=path)):
+    for number, row in enumerate(objects_in_list(content, location=path)):
         yield f"{path}: [{number}]", row
 
 
@@ -47,8 +47,8 @@ def row_image(row: Row, *, place: str) -> str:
 
 def row_captions(row: Row) -> list[object] | None:
     """None: it has none."""
-    told = row.get("caption", row.get("caption_str"))
-    return None if told is None else told if isinstance(told, list) else [told]
+    listed_captions = row.get("caption", row.get("caption_str"))
+    return None if listed_captions is None else listed_captions if isinstance(listed_captions, list) else [listed_captions]
 
 
 def is_false(row: Row) -> bool:
@@ -58,8 +58,8 @@ def is_false(row: Row) -> bool:
 
 def row_question(row: Row, *, place: str) -> tuple[str, tuple[str, ...]]:
     """The question, and an answer for each person who was asked."""
-    told: Any = next((row[key] for key in ("answer", "answers", "direct_answers") if row.get(key) is not None), [])
-    each = told if isinstance(told, list) else [told]
+    listed_captions: Any = next((row[key] for key in ("answer", "answers", "direct_answers") if row.get(key) is not None), [])
+    each = listed_captions if isinstance(listed_captions, list) else [listed_captions]
     answers: list[Any] = [answer.get("answer") if isinstance(answer, dict) else answer for answer in each]
     question = row["question"]
     if not isinstance(question, str) or not question.strip() or not all(isinstance(a, str) for a in answers):
@@ -69,10 +69,10 @@ def row_question(row: Row, *, place: str) -> tuple[str, tuple[str, ...]]:
 
 
 def row_choices(row: Row, *, place: str) -> tuple[tuple[str, ...], int | None]:
-    """Candidate answers, and which one is right where that is told."""
+    """Candidate answers, and which one is right where the file says so."""
     choices, right = row.get("choices") or [], row.get("correct_choice_idx")
     if not isinstance(choices, list) or not all(isinstance(choice, str) for choice in choices):
         raise DataError("question or answer is no text", f"{place}: choices must be a list of texts")
     if choices and right is not None and right not in range(len(choices)):
-        raise DataError("unknown choice", f"{place}: correct_choice_idx {right!r} is none of {len(choices)} choices")
+        raise DataError("unknown choice", f"{place}: correct_choice_idx {right!r} is no index of the {len(choices)} choices")
     return tuple(choices), right if choices else None

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from vlp.data.issues import Faults, first_five
+from vlp.data.issues import Faults, join_first_five
 from vlp.random import permutation
 from vlp.structures import Sample
 
 
-def apart(
+def drop_overlap(
     samples: list[Sample], split: str, others: Mapping[str, list[Sample]], *, name: str | None, faults: Faults
 ) -> list[Sample]:
     """Those whose photos are in none of `others`, the splits that were read before, by the photos' ids; the rest is a fault."""
@@ -18,7 +18,7 @@ def apart(
         both = own.keys() & {sample.id for sample in known}
         if both:
             names = sorted(own[photo] for photo in both)
-            message = f"{name}: {len(both)} images are in {other} and in {split}: {first_five(names)}"
+            message = f"{name}: {len(both)} images are in {other} and in {split}: {join_first_five(names)}"
             faults.error("image in two splits", message, count=len(both))
             samples = [sample for sample in samples if sample.id not in both]
     return samples
@@ -31,7 +31,7 @@ def hold_out(
     images = list(dict.fromkeys(sample.id for sample in samples))
     if count >= len(images) > 0:
         faults = faults or Faults()
-        if split == "val" or not faults.collect:  # else it would be told twice
+        if split == "val" or not faults.collect:  # else it would be reported twice
             message = f"cannot hold out {count} of the {len(images)} training images of {name}: set data.held_out lower"
             faults.error("too few images to hold out", message)
         return samples if split == "train" else []

@@ -18,78 +18,80 @@ from dataclasses import dataclass
 from typing import Any
 
 from vlp.data.annotation_files import is_id
-from vlp.data.boxes import Corners, around, corners
+from vlp.data.boxes import Corners, box_corners, enclosing_box
 from vlp.data.issues import DataError
 
-Told = dict[str, Any]
+Annotation = dict[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Phrases:
-    """number: the annotation's id.  box: None where none is told; not yet cut at the edges of the photo."""
+    """number: the annotation's id.  box: None where the file has none; not yet cut at the edges of the photo."""
 
     texts: tuple[object, ...]
     number: int | None
     box: Corners | None
 
 
-def of_region(told: Told) -> Phrases:
+def region_phrases(record: Annotation) -> Phrases:
     return Phrases(
-        texts=(told.get("phrase"),), number=numbered(told, "region_id", "id"), box=_box(told, "width", "height")
+        texts=(record.get("phrase"),),
+        number=annotation_number(record, "region_id", "id"),
+        box=_box(record, "width", "height"),
     )
 
 
-def of_object(told: Told) -> Phrases:
-    return Phrases(texts=_names(told), number=numbered(told, "object_id", "id"), box=_box(told))
+def object_phrases(record: Annotation) -> Phrases:
+    return Phrases(texts=_object_names(record), number=annotation_number(record, "object_id", "id"), box=_box(record))
 
 
-def of_attributes(told: Told) -> Phrases:
-    attributes = told.get("attributes") or []
+def attribute_phrases(record: Annotation) -> Phrases:
+    attributes = record.get("attributes") or []
     if not isinstance(attributes, list) or not all(isinstance(attribute, str) for attribute in attributes):
         raise DataError("missing key", "attributes must be a list of texts")
-    phrases = tuple(f"{attribute} {_names(told)[0]}" if attribute.strip() else "" for attribute in attributes)
-    return Phrases(texts=phrases, number=numbered(told, "object_id", "id"), box=_box(told))
+    phrases = tuple(f"{attribute} {_object_names(record)[0]}" if attribute.strip() else "" for attribute in attributes)
+    return Phrases(texts=phrases, number=annotation_number(record, "object_id", "id"), box=_box(record))
 
 
-def of_relationship(told: Told) -> Phrases:
-    subject, predicate, thing = told.get("subject"), told.get("predicate"), told.get("object")
+def relationship_phrases(record: Annotation) -> Phrases:
+    subject, predicate, thing = record.get("subject"), record.get("predicate"), record.get("object")
     if not isinstance(subject, dict) or not isinstance(predicate, str) or not isinstance(thing, dict):
         raise DataError("missing key", "a relationship needs a subject, a predicate and an object")
-    phrase = f"{_names(subject)[0]} {predicate.lower()} {_names(thing)[0]}" if predicate.strip() else ""
+    phrase = f"{_object_names(subject)[0]} {predicate.lower()} {_object_names(thing)[0]}" if predicate.strip() else ""
     boxes = [box for part in (subject, thing) if (box := _box(part)) is not None]
     return Phrases(
         texts=(phrase,),
-        number=numbered(told, "relationship_id", "id"),
-        box=around(boxes) if len(boxes) == 2 else None,
+        number=annotation_number(record, "relationship_id", "id"),
+        box=enclosing_box(boxes) if len(boxes) == 2 else None,
     )
 
 
-PHRASES: dict[str, Callable[[Told], Phrases]] = {
-    "regions": of_region,
-    "objects": of_object,
-    "attributes": of_attributes,
-    "relationships": of_relationship,
+PHRASES: dict[str, Callable[[Annotation], Phrases]] = {
+    "regions": region_phrases,
+    "objects": object_phrases,
+    "attributes": attribute_phrases,
+    "relationships": relationship_phrases,
 }
 
 
-def numbered(record: Told, *keys: str) -> int | None:
+def annotation_number(record: Annotation, *keys: str) -> int | None:
     """The whole number under the first of the keys that is there: versions name them differently."""
     value = next((record[key] for key in keys if key in record), None)
     value = int(value) if isinstance(value, str) and value.isdecimal() and len(value) < 20 else value
     return value if is_id(value) else None
 
 
-def _names(told: Told) -> tuple[str, ...]:
-    names = next((told[key] for key in ("names", "object_names", "name") if key in told), None)
+def _object_names(record: Annotation) -> tuple[str, ...]:
+    names = next((record[key] for key in ("names", "object_names", "name") if key in record), None)
     names = [names] if isinstance(names, str) else names
     if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
         raise DataError("missing key", "an object needs a name or a list of names")
     return tuple(names)
 
 
-def _box(told: Told, width: str = "w", height: str = "h") -> Corners | None:
+def _box(record: Annotation, width: str = "w", height: str = "h") -> Corners | None:
     keys = ("x", "y", width, height)
-    return corners(*(told.get(key) for key in keys)) if any(key in told for key in keys) else None
+    return box_corners(*(record.get(key) for key in keys)) if any(key in record for key in keys) else None
 
 
 def plain_answer(answer: str) -> str:

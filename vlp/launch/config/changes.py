@@ -1,4 +1,4 @@
-"""What differs between the config that a run began with and the one that it is to go on with.
+"""What differs between the config that a run began with and the one that it is to continue with.
 
 Only what changes the numbers counts. How many processes, devices and workers there are, where data, runs and logs lie, and
 how often something is printed or saved, may change.
@@ -28,7 +28,7 @@ PARTS = re.compile(r"(model|objectives|tasks|data|tokenizer)\.")
 def changes(then: dict[str, Any], now: dict[str, Any]) -> list[str]:
     """ "key: old became new", of the keys that both have; a value of a part that was left open (null), for its file or its
     data to decide, says nothing."""
-    before, after = dict(flat(then)), dict(flat(now))
+    before, after = dict(dotted_items(then)), dict(dotted_items(now))
     return [
         f"{key}: {before[key]} became {value}"
         for key, value in after.items()
@@ -40,20 +40,20 @@ def changes(then: dict[str, Any], now: dict[str, Any]) -> list[str]:
     ]
 
 
-def equal(one: dict[str, Any], other: dict[str, Any]) -> bool:
+def same_settings(one: dict[str, Any], other: dict[str, Any]) -> bool:
     """Whether two frozen configs are of the same run: no part and no setting more in one of them, and all that counts equal,
     the place of the data too: in another folder may be other data."""
     sides = [
-        {key: value for key, value in flat(config) if not FREE.search(key) or OF_A_RUN.match(key)}
+        {key: value for key, value in dotted_items(config) if not FREE.search(key) or OF_A_RUN.match(key)}
         for config in (one, other)
     ]
     return sides[0] == sides[1]
 
 
-def flat(node: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+def dotted_items(node: Any, path: str = "") -> Iterator[tuple[str, Any]]:
     """Dotted keys and their values; a list is one value."""
     if isinstance(node, dict) and node:
         for key, value in node.items():
-            yield from flat(value, f"{path}.{key}" if path else str(key))
+            yield from dotted_items(value, f"{path}.{key}" if path else str(key))
     else:
         yield path, node

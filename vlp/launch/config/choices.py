@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from vlp.launch.config.compose import config_folders
-from vlp.launch.config.errors import ConfigError, listing
+from vlp.launch.config.errors import ConfigError, join_names
 from vlp.system.suggest import nearest_option
 
 KINDS = {  # what `vlp ls` prints unasked: its plural → the config group
@@ -34,7 +34,7 @@ def options(group: str) -> dict[str, Path]:
     return dict(sorted(files.items()))
 
 
-def show(kind: str | None) -> None:
+def print_choices(kind: str | None) -> None:
     """Print one group (task, model/vision, or its plural), or all of KINDS. Raises ConfigError for a group that is not there."""
     chosen = {kind: KINDS.get(kind, kind)} if kind else KINDS
     for name, group in chosen.items():
@@ -42,7 +42,7 @@ def show(kind: str | None) -> None:
         if not files:
             known = sorted({*KINDS, *groups()})
             raise ConfigError(
-                f"there is no config group {name}:{nearest_option(name, known)} There are {listing(known)}"
+                f"there is no config group {name}:{nearest_option(name, known)} There are {join_names(known)}"
             )
         width = max(map(len, files))
         print(f"{name} ({group}=…)")

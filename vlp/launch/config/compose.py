@@ -22,7 +22,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from vlp.launch.config.errors import EXPLAINED, ConfigError, explain
 from vlp.launch.config.resolve import resolve_config, to_yaml
-from vlp.launch.config.schema import Known, check_targets, nodes
+from vlp.launch.config.schema import ConfigSchema, check_targets, dotted_nodes
 from vlp.system.compat import hydra as hydra_compat
 from vlp.upgrade import renamed_keys, upgrade, upgrade_override, upgrade_target
 
@@ -80,7 +80,7 @@ class Composer:
                 raise ConfigError(f"{folder}: no such config folder")
         own = Path("conf").resolve()
         self.studies = study_folders() if conf.resolve() == conf_folder().resolve() else []
-        check_names([conf.resolve(), *self.studies])
+        check_unique_file_names([conf.resolve(), *self.studies])
         given = [folder.resolve() for folder in extra]
         preferred = [*given, *([own] if own.is_dir() and own != conf.resolve() else [])]
         preferred += [folder for folder in self.studies if folder not in given]
@@ -93,7 +93,7 @@ class Composer:
     def parse(self, lines: Sequence[str]) -> list[Override]:
         """Overrides as Hydra reads them, sweeps included."""
         try:
-            return hydra_compat.parse_overrides(self.loader, [upgraded_line(line) for line in lines])
+            return hydra_compat.parse_overrides(self.loader, [upgrade_and_warn(line) for line in lines])
         except EXPLAINED as error:
             raise ConfigError(explain(error)) from error
 
@@ -117,7 +117,7 @@ class Composer:
             raise ConfigError(explain(error)) from error
 
     def _compose(self, lines: list[str]) -> DictConfig:
-        lines = [upgraded_line(line) for line in lines]
+        lines = [upgrade_and_warn(line) for line in lines]
         overrides, repository = hydra_compat.parse_overrides_with_repository(self.loader, self.config_name, lines)
         groups: list[Override] = []
         values: list[Override] = []
@@ -128,13 +128,13 @@ class Composer:
                     f"{override.input_line}: several values for one run: add -m to run them all, write {key}=[a,b] "
                     f"for a list, or quote the value twice: '{key}=\"a,b\"'"
                 )
-            whole = isinstance(override.value(), dict) or not repository.group_exists(override.key_or_group)
+            replaces_node = isinstance(override.value(), dict) or not repository.group_exists(override.key_or_group)
             if override.is_hydra_override() and override.key_or_group != "hydra.searchpath":
                 raise ConfigError(
                     f"{override.input_line}: Hydra does not run the job here; name=… and runs=… choose the run folder"
                 )
-            (values if whole and not override.is_hydra_override() else groups).append(override)
-        base, defaults = self._base(tuple(str(override.input_line) for override in groups))
+            (values if replaces_node and not override.is_hydra_override() else groups).append(override)
+        base, defaults = self._compose_groups(tuple(str(override.input_line) for override in groups))
         config = copy.deepcopy(base)
         if self.of_checkpoint is not None:
             chosen = {override.key_or_group for override in groups}
@@ -144,16 +144,16 @@ class Composer:
                     OmegaConf.update(config, part, content, merge=False, force_add=True)
         origin = partial(self.origin, defaults)
         for override in values:
-            text = Known(plain(config), self.groups, origin).check_override(override)
+            text = ConfigSchema(plain_config(config), self.groups, origin).check_override(override)
             if override.is_delete() or text is None:
                 hydra_compat.apply_override(self.loader, override, config)
             else:
                 OmegaConf.update(config, override.key_or_group, text, force_add=True)
         _upgrade_targets(config)
-        check_targets(plain(config))
+        check_targets(plain_config(config))
         return config
 
-    def _base(self, groups: tuple[str, ...]) -> tuple[DictConfig, Any]:
+    def _compose_groups(self, groups: tuple[str, ...]) -> tuple[DictConfig, Any]:
         """The config of a choice of groups, before any value is overridden; a sweep composes each choice once."""
         if groups not in self._bases:
             config = self.loader.load_configuration(self.config_name, list(groups), run_mode=RunMode.RUN)
@@ -162,27 +162,27 @@ class Composer:
             if experiments:
                 _, repository = hydra_compat.parse_overrides_with_repository(self.loader, self.config_name, groups)
                 others = [d for d in defaults if d not in experiments]
-                skeleton = plain(hydra_compat.compose_defaults(self.loader, others, repository))
+                skeleton = plain_config(hydra_compat.compose_defaults(self.loader, others, repository))
             for default in experiments:
                 if default.package:
                     raise ConfigError(f"{self.file(default.config_path)}: its first line must be: # @package _global_")
-                content = plain(repository.load_config(default.config_path).config)
-                for place, name in self._left_out(content, skeleton, groups):
+                content = plain_config(repository.load_config(default.config_path).config)
+                for place, name in self._unused_experiment_parts(content, skeleton, groups):
                     del content[place][name]
                     with open_dict(config):
                         del config[place][name]
                 file = self.file(default.config_path)
                 for old, new in renamed_keys(content):
-                    warn(f"{file}: {old} was renamed; write {new}")
+                    warn_once(f"{file}: {old} was renamed; write {new}")
                     OmegaConf.update(config, new, OmegaConf.select(config, old), force_add=True)
                     with open_dict(config):
                         del OmegaConf.select(config, old.rpartition(".")[0])[old.rpartition(".")[2]]
-                known = Known(skeleton, self.groups, partial(self.origin, others))
+                known = ConfigSchema(skeleton, self.groups, partial(self.origin, others))
                 known.check_file(file, upgrade(content))
             self._bases[groups] = config, defaults
         return self._bases[groups]
 
-    def _left_out(
+    def _unused_experiment_parts(
         self, experiment: dict[str, Any], skeleton: dict[str, Any], lines: Sequence[str]
     ) -> list[tuple[str, str]]:
         """Parts that an experiment sets values of and the command line has not chosen: objective=[itc] of one with itm."""
@@ -222,7 +222,7 @@ class Composer:
     def show(self, lines: Sequence[str], *, kind: str, package: str | None, resolve: bool) -> str:
         """YAML text of `--cfg`: the job's config, Hydra's, or both."""
         config = self.compose(lines)
-        job = OmegaConf.create(resolve_config(config, Path("run")) if resolve else plain(config))
+        job = OmegaConf.create(resolve_config(config, Path("run")) if resolve else plain_config(config))
         hydra = OmegaConf.create({"hydra": OmegaConf.to_container(config.hydra)})
         chosen: Any = {"job": job, "hydra": hydra, "all": OmegaConf.merge(hydra, job)}[kind]
         if package:
@@ -232,29 +232,29 @@ class Composer:
         return to_yaml(chosen)
 
 
-def upgraded_line(line: str) -> str:
+def upgrade_and_warn(line: str) -> str:
     """An override in today's words; a warning names them."""
     line, renamed = upgrade_override(line)
     if renamed is not None:
-        warn(renamed)
+        warn_once(renamed)
     return line
 
 
 def _upgrade_targets(config: DictConfig) -> None:
     """`_target_` of a class that has moved, in YAML of one's own."""
-    for path, target in list(nodes(plain(config))):
+    for path, target in list(dotted_nodes(plain_config(config))):
         if path.endswith("._target_") and (today := upgrade_target(target)) != target:
-            warn(f"{path}: {target} was renamed; write {today}")
+            warn_once(f"{path}: {target} was renamed; write {today}")
             OmegaConf.update(config, path, today)
 
 
 @cache
-def warn(sentence: str) -> None:
+def warn_once(sentence: str) -> None:
     """Once in a process, as a sweep composes many configs."""
     print(f"warning: {sentence}", file=sys.stderr, flush=True)
 
 
-def check_names(folders: Sequence[Path]) -> None:
+def check_unique_file_names(folders: Sequence[Path]) -> None:
     """Raises ConfigError where two of the folders have a YAML file of the same name: only the first would be read."""
     first: dict[Path, Path] = {}
     for folder in folders:
@@ -265,7 +265,7 @@ def check_names(folders: Sequence[Path]) -> None:
                 raise ConfigError(f"{file}: {other / name} has the same name; rename one of them")
 
 
-def plain(config: DictConfig) -> dict[str, Any]:
+def plain_config(config: DictConfig) -> dict[str, Any]:
     """The config without Hydra's own node, unresolved."""
     container: Any = OmegaConf.to_container(config, resolve=False)
     return {key: value for key, value in container.items() if key != "hydra"}

@@ -22,7 +22,7 @@ class ConfigError(UserError):
     """A mistake in the configuration, an override or a command."""
 
 
-def listing(names: Iterable[str], limit: int = 30) -> str:
+def join_names(names: Iterable[str], limit: int = 30) -> str:
     names = sorted(names)
     return ", ".join(names[:limit]) + (f", … ({len(names)} in all)" if len(names) > limit else "")
 
@@ -51,7 +51,7 @@ def explain(error: BaseException) -> str:
     lines = [line for line in lines if not re.match(r"(full_key|object_type|reference_type)\b", line)]
     chosen = re.match(r"You must specify '(.+?)', e\.g, .*", lines[0]) if lines else None
     if chosen:
-        return f"{chosen[1]}: no choice is made; write {chosen[1]}=OPTION, with one of {listing(lines[2:])}"
+        return f"{chosen[1]}: no choice is made; write {chosen[1]}=OPTION, with one of {join_names(lines[2:])}"
     return " ".join(lines[:4]) or type(error).__name__
 
 
@@ -67,4 +67,6 @@ def _missing_config(error: MissingConfigException) -> str:
     if not options:
         return f"{group}={option}: there is no config group {group}{origin}"
     hint = nearest_option(option, options)
-    return f"{group}={option}: no such option{origin}:{hint} Options of {group}: {listing(options)}".replace("::", ":")
+    return f"{group}={option}: no such option{origin}:{hint} Options of {group}: {join_names(options)}".replace(
+        "::", ":"
+    )

@@ -15,8 +15,8 @@ from typing import Any
 
 from hydra.core.override_parser.types import Override
 
-from vlp.launch.config.errors import ConfigError, listing
-from vlp.launch.config.signature import RESERVED, exists, parameters
+from vlp.launch.config.errors import ConfigError, join_names
+from vlp.launch.config.signature import RESERVED, target_exists, target_parameters
 from vlp.system.compat.hydra import split_key
 from vlp.system.suggest import did_you_mean
 
@@ -31,7 +31,7 @@ KINDS: dict[type, set[str]] = {
 WORDS = {bool: "true or false", int: "an integer", float: "a float", str: "a string"}
 
 
-class Known:
+class ConfigSchema:
     """What the YAML files define: the config that they compose to, the groups, and the file that sets a key."""
 
     def __init__(self, config: Plain, groups: list[str], origin: Callable[[str], str]) -> None:
@@ -41,13 +41,13 @@ class Known:
         """Raise ConfigError for an unknown key or a wrong value; return the text to set where YAML has a string but the
         override reads as a number (a folder called 2017)."""
         key, line, value = override.key_or_group, override.input_line or "", override.value()
-        known, default = lookup(self.config, key)
+        known, default = find_key(self.config, key)
         if override.package is not None or "/" in key:
-            hint = did_you_mean(key, self.groups) or " groups: " + listing(self.groups)
+            hint = did_you_mean(key, self.groups) or " groups: " + join_names(self.groups)
             raise ConfigError(f"{line}: there is no config group {key}:{hint}")
         if override.is_delete():
             if not known:
-                raise ConfigError(f"{line}: nothing to remove:{self.unknown(key)}")
+                raise ConfigError(f"{line}: nothing to remove:{self.unknown_key_message(key)}")
             return None
         if override.is_add() and known and default is not None and not isinstance(value, (dict, list)):
             raise ConfigError(f"{line}: {key} is there already; write it without +")
@@ -62,23 +62,23 @@ class Known:
                 self.check(f"{place}: {key}", key, value, added=True)
 
     def check(self, place: str, key: str, value: Any, *, added: bool) -> None:
-        known, default = lookup(self.config, key)
+        known, default = find_key(self.config, key)
         if isinstance(value, dict) and "_target_" not in value and (isinstance(default, dict) or not known):
             for name, inner in value.items():
                 self.check(f"{place}.{name}" if ":" in place else place, f"{key}.{name}", inner, added=added)
         if known:
             self.check_value(place, key, value, default)
         elif not isinstance(value, dict) or "_target_" in value or not value:
-            self.check_new(place, key, value, added=added)
+            self.check_new_key(place, key, value, added=added)
 
-    def check_new(self, place: str, key: str, value: Any, *, added: bool) -> None:
+    def check_new_key(self, place: str, key: str, value: Any, *, added: bool) -> None:
         accepted = key.rpartition(".")[2] in RESERVED or (isinstance(value, dict) and "_target_" in value)
-        for node in parents(self.config, key):
+        for node in parent_nodes(self.config, key):
             accepted = accepted or node in (None, {}) or (isinstance(node, dict) and "_target_" in node)
         if not accepted or "." not in key:
-            raise ConfigError(f"{place}: there is no {key} in the config:{self.unknown(key)}")
+            raise ConfigError(f"{place}: there is no {key} in the config:{self.unknown_key_message(key)}")
         if not added:
-            hint = did_you_mean(key, keys(self.config))
+            hint = did_you_mean(key, dotted_keys(self.config))
             raise ConfigError(f"{place}: {key} is not in the YAML:{hint} To add it write +{place}")
 
     def check_value(self, place: str, key: str, value: Any, default: Any) -> None:
@@ -93,7 +93,7 @@ class Known:
         else:
             right = isinstance(value, type(default))
         if not right and not self.named(key, value):
-            raise ConfigError(f"{place}: {self.wrong_type(key, value, default)}, got {value!r}")
+            raise ConfigError(f"{place}: {self.wrong_type_message(key, value, default)}, got {value!r}")
         if is_number(value) and value < 0 and NOT_NEGATIVE.search(key):
             raise ConfigError(f"{place}: expects 0 or more ({self.origin(key)}), got {value}")
         if is_number(value) and is_number(default) and value <= 0 < default and POSITIVE.search(key):
@@ -103,14 +103,14 @@ class Known:
         """Whether the annotation of the constructor's argument, of which the key may be a part, names the value's type."""
         parts = split_key(key)
         for length in range(len(parts) - 1, 0, -1):
-            node = lookup(self.config, ".".join(parts[:length]))[1]
+            node = find_key(self.config, ".".join(parts[:length]))[1]
             target = node.get("_target_") if isinstance(node, dict) else None
             if isinstance(target, str):
-                words = set(re.findall(r"\w+", (parameters(target) or {}).get(parts[length], "")))
+                words = set(re.findall(r"\w+", (target_parameters(target) or {}).get(parts[length], "")))
                 return bool(KINDS.get(type(value), {type(value).__name__}) & words)
         return False
 
-    def wrong_type(self, key: str, value: Any, default: Any) -> str:
+    def wrong_type_message(self, key: str, value: Any, default: Any) -> str:
         if isinstance(default, dict):
             group = key.replace(".", "/")
             other = f"to choose another one write {group}={value}"
@@ -121,32 +121,32 @@ class Known:
         example = str(default).lower() if isinstance(default, bool) else default
         return f"expects {WORDS[type(default)]} such as {example} ({self.origin(key)})"
 
-    def unknown(self, key: str) -> str:
-        hint = did_you_mean(key, [*keys(self.config), *self.groups])
-        return hint or f" the top-level keys are {listing(self.config)}"
+    def unknown_key_message(self, key: str) -> str:
+        hint = did_you_mean(key, [*dotted_keys(self.config), *self.groups])
+        return hint or f" the top-level keys are {join_names(self.config)}"
 
 
 def check_targets(config: Plain) -> None:
     """Every argument of a `_target_` is one that its constructor names, read from the source without an import."""
     for group in ("objective", "task"):
         if group in config:
-            dotted = str(lookup(config, f"{group}._target_")[1]).split(".")
+            dotted = str(find_key(config, f"{group}._target_")[1]).split(".")
             name = dotted[-2] if len(dotted) > 1 else "NAME"
             raise ConfigError(
                 f"conf/{group}/{name}.yaml would not be used: its first line must be '# @package {group}s.{name}'"
             )
-    for path, node in nodes(config):
+    for path, node in dotted_nodes(config):
         target = node.get("_target_") if isinstance(node, dict) else None
         if not isinstance(target, str) or "${" in target:
             continue
         if re.fullmatch(r"data\.sources\.[^.]+", path) and not node.get("_partial_"):
             raise ConfigError(f"{path}: a source is finished by its mixture: set +{path}._partial_=true")
-        if target.startswith("vlp.") and not exists(target):
+        if target.startswith("vlp.") and not target_exists(target):
             raise ConfigError(f"{path}._target_: there is no {target} in the package")
-        accepted = parameters(target)
+        accepted = target_parameters(target)
         for name in node if accepted is not None else ():
             if accepted is not None and name not in accepted and name not in RESERVED:
-                hint = did_you_mean(str(name), accepted) or f" it takes {listing(accepted) or 'none'}"
+                hint = did_you_mean(str(name), accepted) or f" it takes {join_names(accepted) or 'none'}"
                 raise ConfigError(f"{path}.{name}: {target} takes no argument {name!r}:{hint}")
 
 
@@ -154,7 +154,7 @@ def is_number(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
-def lookup(config: Any, key: str) -> tuple[bool, Any]:
+def find_key(config: Any, key: str) -> tuple[bool, Any]:
     """Whether a dotted key exists in a plain (unresolved) config, and its value."""
     node = config
     for part in split_key(key):
@@ -167,23 +167,23 @@ def lookup(config: Any, key: str) -> tuple[bool, Any]:
     return True, node
 
 
-def parents(config: Plain, key: str) -> Iterator[Any]:
+def parent_nodes(config: Plain, key: str) -> Iterator[Any]:
     """What lies above a key, the root excluded, as far as it exists."""
     parts = split_key(key)
     for length in range(1, len(parts)):
-        known, node = lookup(config, ".".join(parts[:length]))
+        known, node = find_key(config, ".".join(parts[:length]))
         if known:
             yield node
 
 
-def nodes(config: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+def dotted_nodes(config: Any, path: str = "") -> Iterator[tuple[str, Any]]:
     """Everything in a config with its dotted path."""
     pairs = config.items() if isinstance(config, dict) else enumerate(config) if isinstance(config, list) else ()
     for name, value in pairs:
         place = f"{path}.{name}" if path else str(name)
         yield place, value
-        yield from nodes(value, place)
+        yield from dotted_nodes(value, place)
 
 
-def keys(config: Plain) -> list[str]:
-    return [path for path, _ in nodes(config) if path.rpartition(".")[2] not in RESERVED]
+def dotted_keys(config: Plain) -> list[str]:
+    return [path for path, _ in dotted_nodes(config) if path.rpartition(".")[2] not in RESERVED]

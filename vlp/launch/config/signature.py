@@ -16,14 +16,14 @@ from pathlib import Path
 RESERVED = {"_target_", "_partial_", "_convert_", "_recursive_", "_args_"}
 
 
-def parameters(target: str) -> dict[str, str] | None:
+def target_parameters(target: str) -> dict[str, str] | None:
     """Names (and annotations) that the class, function or method at this dotted path takes; None when its source does
     not tell."""
     found = _locate(target.split("."))
-    return _accepted(*found) if found else None
+    return _accepted_parameters(*found) if found else None
 
 
-def exists(target: str) -> bool:
+def target_exists(target: str) -> bool:
     """False only when the source of `target` was found and nothing of that name is in it."""
     file, names = _module(target.split("."))
     if file is None:
@@ -94,27 +94,27 @@ def _locate(parts: list[str], depth: int = 6) -> tuple[Path, ast.stmt, list[str]
     return None
 
 
-def _accepted(file: Path, statement: ast.stmt, rest: list[str], depth: int = 6) -> dict[str, str] | None:
+def _accepted_parameters(file: Path, statement: ast.stmt, rest: list[str], depth: int = 6) -> dict[str, str] | None:
     if isinstance(statement, ast.FunctionDef):
-        return None if rest or statement.args.kwarg else _named(statement)
+        return None if rest or statement.args.kwarg else _named_parameters(statement)
     if not isinstance(statement, ast.ClassDef) or depth == 0 or statement.keywords:
         return None
-    wanted = rest[0] if rest else "__init__"
+    name_sought = rest[0] if rest else "__init__"
     for member in statement.body:
-        if isinstance(member, ast.FunctionDef) and member.name == wanted:
-            if not _passes_on(member):
-                return _accepted(file, member, rest[1:], depth)
-            inherited = _inherited(file, statement, [wanted], depth)
-            return None if inherited is None else inherited | _named(member)
-    return None if statement.decorator_list else _inherited(file, statement, rest, depth)
+        if isinstance(member, ast.FunctionDef) and member.name == name_sought:
+            if not _forwards_keywords(member):
+                return _accepted_parameters(file, member, rest[1:], depth)
+            inherited = _inherited_parameters(file, statement, [name_sought], depth)
+            return None if inherited is None else inherited | _named_parameters(member)
+    return None if statement.decorator_list else _inherited_parameters(file, statement, rest, depth)
 
 
-def _named(function: ast.FunctionDef) -> dict[str, str]:
+def _named_parameters(function: ast.FunctionDef) -> dict[str, str]:
     named = [*function.args.posonlyargs, *function.args.args, *function.args.kwonlyargs]
     return {a.arg: ast.unparse(a.annotation) if a.annotation else "" for a in named if a.arg not in ("self", "cls")}
 
 
-def _passes_on(function: ast.FunctionDef) -> bool:
+def _forwards_keywords(function: ast.FunctionDef) -> bool:
     """Whether its `**arguments` go to the parent's function of the same name."""
     name = function.args.kwarg.arg if function.args.kwarg else None
     return name is not None and any(
@@ -125,7 +125,7 @@ def _passes_on(function: ast.FunctionDef) -> bool:
     )
 
 
-def _inherited(file: Path, statement: ast.ClassDef, rest: list[str], depth: int) -> dict[str, str] | None:
+def _inherited_parameters(file: Path, statement: ast.ClassDef, rest: list[str], depth: int) -> dict[str, str] | None:
     if len(statement.bases) != 1 or not isinstance(statement.bases[0], ast.Name):
         return None  # parents that cannot be followed
     name = statement.bases[0].id
@@ -136,4 +136,4 @@ def _inherited(file: Path, statement: ast.ClassDef, rest: list[str], depth: int)
         if found is None:
             return None
         file, parent, _ = found
-    return _accepted(file, parent, rest, depth - 1) if isinstance(parent, ast.ClassDef) else None
+    return _accepted_parameters(file, parent, rest, depth - 1) if isinstance(parent, ast.ClassDef) else None

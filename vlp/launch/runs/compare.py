@@ -18,8 +18,8 @@ from typing import Any, NamedTuple
 import yaml
 from rich.console import Console
 
-from vlp.launch.config.changes import flat
-from vlp.launch.config.errors import ConfigError, listing
+from vlp.launch.config.changes import dotted_items
+from vlp.launch.config.errors import ConfigError, join_names
 from vlp.system import tables
 from vlp.system.suggest import did_you_mean
 from vlp.upgrade import upgrade
@@ -36,7 +36,7 @@ class Run(NamedTuple):
     monitor: str | None = None  # the figure that chose best.ckpt
 
 
-class Row(NamedTuple):
+class ComparisonRow(NamedTuple):
     """Runs that differ at most in their seed."""
 
     settings: dict[str, Any]
@@ -49,12 +49,12 @@ def compare(
     folders: Sequence[Path], *, metrics: Sequence[str] = (), csv_file: Path | None = None, as_json: bool = False
 ) -> None:
     """Print the table, or JSON; write it as CSV where asked."""
-    runs = find(folders)
+    runs = find_runs(folders)
     available = sorted({name for run in runs for name in run.figures or ()})
-    chosen = [name for text in metrics for name in match(text, available)] or main_figures(
+    chosen = [name for text in metrics for name in match_figures(text, available)] or main_figures(
         available, monitored=dict.fromkeys(run.monitor for run in runs if run.monitor)
     )
-    rows = arrange(runs, chosen)
+    rows = comparison_rows(runs, chosen)
     if csv_file is not None:
         with open(csv_file, "w", newline="", encoding="utf-8") as stream:
             writer = csv.writer(stream)
@@ -69,7 +69,9 @@ def compare(
             )
             for row in rows:
                 figures = [value for name in chosen for value in row.figures.get(name, (None, None))]
-                writer.writerow([*row.settings.values(), len(row.runs), finished(row), len(row.repeats), *figures])
+                writer.writerow(
+                    [*row.settings.values(), len(row.runs), count_finished(row), len(row.repeats), *figures]
+                )
     if as_json:
         records = [
             {
@@ -81,10 +83,10 @@ def compare(
         ]
         print(json.dumps(records, indent=2, default=str))
     else:
-        show(rows, chosen)
+        print_rows(rows, chosen)
 
 
-def find(folders: Sequence[Path]) -> list[Run]:
+def find_runs(folders: Sequence[Path]) -> list[Run]:
     """The run folders (those with a config.yaml) at or below each folder, in order of path."""
     for folder in folders:
         if not folder.is_dir():
@@ -94,13 +96,13 @@ def find(folders: Sequence[Path]) -> list[Run]:
         if not own:
             raise ConfigError(f"{folder}: no run in it (a run folder holds config.yaml)")
     files = {file.resolve(): file for own in found.values() for file in own}
-    return [load(file) for file in files.values()]
+    return [load_run(file) for file in files.values()]
 
 
-def load(file: Path) -> Run:
+def load_run(file: Path) -> Run:
     folder, figures = file.parent, None
     try:
-        config = dict(flat(upgrade(yaml.safe_load(file.read_text(encoding="utf-8")))))
+        config = dict(dotted_items(upgrade(yaml.safe_load(file.read_text(encoding="utf-8")))))
         if (folder / "results.json").is_file():
             results = json.loads((folder / "results.json").read_text(encoding="utf-8"))
             figures = {key: value for key, value in results.items() if type(value) in (int, float)}
@@ -113,7 +115,7 @@ def load(file: Path) -> Run:
     return Run(folder, config.get("seed"), settings, figures, config.get("monitor"))
 
 
-def arrange(runs: Sequence[Run], metrics: Sequence[str]) -> list[Row]:
+def comparison_rows(runs: Sequence[Run], metrics: Sequence[str]) -> list[ComparisonRow]:
     """One row for each config. Where a `_target_` differs, it stands for all that lies beside and below it."""
     names = sorted({key for run in runs for key in run.settings})
     keys = [key for key in names if len({json.dumps(run.settings.get(key), default=str) for run in runs}) > 1]
@@ -134,15 +136,15 @@ def arrange(runs: Sequence[Run], metrics: Sequence[str]) -> list[Row]:
             name: (statistics.fmean(v), statistics.stdev(v) if len(v) > 1 else None) for name, v in values.items() if v
         }
         repeats = [run for run in found if run not in group]
-        rows.append(Row({key: group[0].settings.get(key) for key in columns}, group, repeats, spread))
+        rows.append(ComparisonRow({key: group[0].settings.get(key) for key in columns}, group, repeats, spread))
     return rows
 
 
-def match(text: str, available: Sequence[str]) -> list[str]:
+def match_figures(text: str, available: Sequence[str]) -> list[str]:
     """The figure of that name, else those whose names contain the text."""
     found = [name for name in available if name == text] or [name for name in available if text in name]
     if not found:
-        hint = did_you_mean(text, available) or f" there are {listing(available) or 'none yet'}"
+        hint = did_you_mean(text, available) or f" there are {join_names(available) or 'none yet'}"
         raise ConfigError(f"--metric {text}: no run has such a figure:{hint}")
     return found
 
@@ -157,7 +159,7 @@ def main_figures(names: Iterable[str], *, monitored: Iterable[str] = (), limit: 
     return list(dict.fromkeys([*first, *main[:limit]]))
 
 
-def short(names: Sequence[str]) -> list[str]:
+def short_names(names: Sequence[str]) -> list[str]:
     """The last part of each name where that still tells them apart."""
     last = [name.removesuffix("._target_").rpartition("/")[2].rpartition(".")[2] for name in names]
     return [part if last.count(part) == 1 else name for part, name in zip(last, names, strict=True)]
@@ -167,37 +169,40 @@ def figure_headers(names: Sequence[str]) -> list[str]:
     """`short`, with the split where the figures are of several."""
     splits = [name.partition("/")[0] for name in names]
     several = len(set(splits)) > 1
-    tails = zip(splits, short([name.partition("/")[2] for name in names]), strict=True)
-    return [f"{split} {tail}" for split, tail in tails] if several else short(names)
+    tails = zip(splits, short_names([name.partition("/")[2] for name in names]), strict=True)
+    return [f"{split} {tail}" for split, tail in tails] if several else short_names(names)
 
 
-def finished(row: Row) -> int:
+def count_finished(row: ComparisonRow) -> int:
     return sum(run.figures is not None for run in row.runs)
 
 
-def summary(figure: tuple[float, float | None] | None) -> str:
+def summarize_figure(figure: tuple[float, float | None] | None) -> str:
     mean, spread = figure or (None, None)
     return "" if mean is None else f"{mean:.4g}" + ("" if spread is None else f" ± {spread:.2g}")
 
 
-def show(rows: Sequence[Row], metrics: Sequence[str]) -> None:
+def print_rows(rows: Sequence[ComparisonRow], metrics: Sequence[str]) -> None:
     base = os.path.commonpath([run.folder.parent for row in rows for run in row.runs])
     first = [
         ("(first) run", [os.path.relpath(row.runs[0].folder, base or ".") for row in rows]),
-        ("finished", [f"{finished(row)} of {len(row.runs)}" if finished(row) else "unfinished" for row in rows]),
+        (
+            "finished",
+            [f"{count_finished(row)} of {len(row.runs)}" if count_finished(row) else "unfinished" for row in rows],
+        ),
     ]
     settings = [
         (header, [_cell(key, row.settings[key]) for row in rows])
-        for key, header in zip(rows[0].settings, short(list(rows[0].settings)), strict=True)
+        for key, header in zip(rows[0].settings, short_names(list(rows[0].settings)), strict=True)
     ]
     figures = [
-        (header, [summary(row.figures.get(name)) for row in rows])
+        (header, [summarize_figure(row.figures.get(name)) for row in rows])
         for name, header in zip(metrics, figure_headers(metrics), strict=True)
     ]
     # one setting at least tells the rows apart, and one figure is what was asked for; then figures come before settings
     left = Console().width - sum(map(_width, [*first, *settings[:1], *figures[:1]]))
-    more_figures, left = _fitting(figures[1:], left)
-    more_settings, left = _fitting(settings[1:], left)
+    more_figures, left = _columns_that_fit(figures[1:], left)
+    more_settings, left = _columns_that_fit(settings[1:], left)
     notes = [
         f"{len(columns) - 1 - len(more)} more {what}: see --csv or --json"
         for columns, more, what in ((settings, more_settings, "settings differ"), (figures, more_figures, "figures"))
@@ -208,14 +213,16 @@ def show(rows: Sequence[Row], metrics: Sequence[str]) -> None:
         notes.append(f"{repeats} older or unfinished runs of the same seed are not counted")
     columns = [*first, *settings, *figures]
     cells = zip(*(cells for _, cells in columns), strict=True)
-    tables.show(tables.table([header for header, _ in columns], cells, title=base, caption="; ".join(notes) or None))
+    tables.print_table(
+        tables.build_table([header for header, _ in columns], cells, title=base, caption="; ".join(notes) or None)
+    )
 
 
 def _cell(key: str, value: Any) -> str:
     return str(value).rpartition(".")[2] if key.endswith("_target_") else str(value)
 
 
-def _fitting(columns: list[tuple[str, list[str]]], left: int) -> tuple[list[tuple[str, list[str]]], int]:
+def _columns_that_fit(columns: list[tuple[str, list[str]]], left: int) -> tuple[list[tuple[str, list[str]]], int]:
     """As many of the first columns as the width that is left has room for, and what is then left."""
     count = 0
     for column in columns:

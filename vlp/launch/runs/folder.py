@@ -26,7 +26,7 @@ def parent_folder(container: dict[str, Any]) -> Path:
     return Path(container.get("runs") or "runs") / safe_name(str(container.get("name") or "scenes"))
 
 
-def read(file: Path | str) -> DictConfig:
+def read_frozen_config(file: Path | str) -> DictConfig:
     """A frozen config in today's words. Its unresolved container is fit to be stored or shown; access resolves the secrets."""
     config = OmegaConf.load(file)
     if not isinstance(config, DictConfig):
@@ -40,7 +40,7 @@ def safe_name(text: str, limit: int = 100) -> str:
     return re.sub(r"[^\w=.,+@-]+", "-", text).strip("-.")[:limit].rstrip("-.") or "run"
 
 
-def create(parent: Path) -> Path:
+def create_run_folder(parent: Path) -> Path:
     """A new folder named by the time, unique also within a second and between processes."""
     stamp = time.strftime("%Y-%m-%d_%H-%M-%S")
     try:
@@ -59,15 +59,15 @@ def create(parent: Path) -> Path:
     raise ConfigError(f"{parent}: no free name for a run folder at {stamp}")
 
 
-def header(folder: Path) -> list[str]:
+def header_comments(folder: Path) -> list[str]:
     """The comments of RUN/config.yaml: the command that made it, and where."""
     lines = (folder / "config.yaml").read_text(encoding="utf-8").splitlines()
     return [line[2:] for line in lines if line.startswith("# ")]
 
 
-def origin(told: Sequence[str]) -> tuple[str | None, Path | None]:
+def origin_of_header(header_lines: Sequence[str]) -> tuple[str | None, Path | None]:
     """From a header: the run folder as the config names it, and the folder from which that is meant."""
-    for line in told:
+    for line in header_lines:
         if line.startswith(FROM) and FROM_FOLDER in line:
             named, _, cwd = line.removeprefix(FROM).partition(FROM_FOLDER)
             return named, Path(cwd)
@@ -78,12 +78,12 @@ def freeze(folder: Path, container: dict[str, Any], command: str) -> Path:
     """Write RUN/config.yaml, headed by the command that made it and by what its paths are meant from."""
     file = folder / "config.yaml"
     lines = command.splitlines()
-    if origin(lines) == (None, None):
+    if origin_of_header(lines) == (None, None):
         lines.insert(1, f"{FROM}{folder}{FROM_FOLDER}{Path.cwd()}")
-    told = "".join(f"# {line}\n" for line in lines)
+    header_lines = "".join(f"# {line}\n" for line in lines)
     try:
         folder.mkdir(exist_ok=True)
-        atomic_write_text(file, told + yaml.safe_dump(container, sort_keys=False, allow_unicode=True, width=2**16))
+        atomic_write_text(file, header_lines + yaml.safe_dump(container, sort_keys=False, allow_unicode=True, width=2**16))
     except OSError as error:
         raise ConfigError(f"cannot write {file}: {error.strerror}; choose another place with runs=DIR") from error
     return file

@@ -14,7 +14,7 @@ from vlp.system.locks import exclusive_lock
 
 
 @contextmanager
-def locked(folder: Path) -> Iterator[None]:
+def run_folder_lock(folder: Path) -> Iterator[None]:
     """Raises ConfigError where another process trains in the folder. Ranks that another rank started belong to the holder."""
     if ranks.rank():
         yield

@@ -9,13 +9,13 @@ from typing import Any
 import yaml
 
 from vlp.launch.config.errors import ConfigError
-from vlp.launch.runs.folder import header, origin
+from vlp.launch.runs.folder import header_comments, origin_of_header
 from vlp.upgrade import upgrade
 
 PARTS = {"data": "data", "task": "tasks"}  # the config group → its place in a config
 
 
-def of_checkpoint(path: str) -> list[tuple[str, str, Any]]:
+def parts_of_checkpoint(path: str) -> list[tuple[str, str, Any]]:
     """Group, place in a config and content of the data and the tasks of the run whose folder this is, or in whose
     checkpoints/ it lies; nothing for other files.  Raises ConfigError."""
     place = Path(os.path.expanduser(path)).absolute()
@@ -29,14 +29,14 @@ def of_checkpoint(path: str) -> list[tuple[str, str, Any]]:
         raise ConfigError(f"{file}: not readable: {' '.join(str(error).split())}") from error
     if not isinstance(config, dict):
         raise ConfigError(f"{file}: not a config; it should hold keys and values")
-    config, cwd = upgrade(config), origin(header(folder))[1]
-    return [(group, part, _from(config[part], cwd)) for group, part in PARTS.items() if config.get(part)]
+    config, cwd = upgrade(config), origin_of_header(header_comments(folder))[1]
+    return [(group, part, _from_start_folder(config[part], cwd)) for group, part in PARTS.items() if config.get(part)]
 
 
-def _from(value: Any, cwd: Path | None, key: str = "") -> Any:
+def _from_start_folder(value: Any, cwd: Path | None, key: str = "") -> Any:
     """Folders of data are meant from where the run was started, if they are still there."""
     if isinstance(value, dict):
-        return {name: _from(inner, cwd, name) for name, inner in value.items()}
+        return {name: _from_start_folder(inner, cwd, name) for name, inner in value.items()}
     if key == "root" and isinstance(value, str) and cwd and cwd != Path.cwd() and (cwd / value).exists():
         return str(cwd / value)
     return value

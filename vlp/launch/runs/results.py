@@ -18,38 +18,38 @@ def write_results(
 ) -> dict[str, Any]:
     """Figures and the card as one flat object, written atomically.  data: its name.  splits: facts of what was measured."""
     rounded = {key: float(f"{value:.7g}") if isinstance(value, float) else value for key, value in figures.items()}
-    results = rounded | card(config, data, splits)  # single precision holds seven digits
+    results = rounded | protocol_card(config, data, splits)  # single precision holds seven digits
     atomic_write_json(folder / "results.json", results)
     return results
 
 
-def card(config: dict[str, Any], data: str, splits: Mapping[str, Any]) -> dict[str, Any]:
+def protocol_card(config: dict[str, Any], data: str, splits: Mapping[str, Any]) -> dict[str, Any]:
     """Commit, seed, data, what selected the checkpoint, what the weights have seen, the splits and the versions."""
-    values: dict[str, Any] = {"commit": commit(), "seed": config["seed"], "data": data}
+    values: dict[str, Any] = {"commit": git_commit(), "seed": config["seed"], "data": data}
     values["selected_on"] = "val" if "monitor" in config else None
-    values["pretrained_on"] = _pretrained(config)
+    values["pretrained_on"] = _pretrained_weights(config)
     return values | dict(splits) | {f"version/{name}": version(name) for name in _LIBRARIES}
 
 
-def _pretrained(config: dict[str, Any]) -> list[str]:
+def _pretrained_weights(config: dict[str, Any]) -> list[str]:
     """What the weights had seen before this run: the starting checkpoint, and each tower that is not random."""
     start = [str(config["checkpoint"])] if config.get("checkpoint") else []
-    return start + list(_with_weights(config.get("model", {})))
+    return start + list(_nodes_with_weights(config.get("model", {})))
 
 
-def _with_weights(node: Any) -> Iterator[str]:
+def _nodes_with_weights(node: Any) -> Iterator[str]:
     if isinstance(node, dict):
-        weights, name = node.get("weights"), _described(node.get("name"))
+        weights, name = node.get("weights"), _describe_target(node.get("name"))
         if weights:
-            yield name if weights in (True, "pretrained") else f"{name}: {_described(weights)}"
+            yield name if weights in (True, "pretrained") else f"{name}: {_describe_target(weights)}"
         for value in node.values():
-            yield from _with_weights(value)
+            yield from _nodes_with_weights(value)
     elif isinstance(node, list):
         for value in node:
-            yield from _with_weights(value)
+            yield from _nodes_with_weights(value)
 
 
-def _described(value: Any) -> str:
+def _describe_target(value: Any) -> str:
     """A computed value by what it calls."""
     if not isinstance(value, dict):
         return str(value)
@@ -57,7 +57,7 @@ def _described(value: Any) -> str:
     return f"{value.get('_target_')}({arguments})"
 
 
-def commit() -> str | None:
+def git_commit() -> str | None:
     """The checkout's commit, with '+' when files differ from it; None outside a checkout."""
     here = Path(__file__).resolve().parent
 

@@ -27,7 +27,7 @@ ENDED = (psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD)
 RANKS_LEFT = 10.0  # seconds that further ranks have to end after the first of them
 
 
-class Ended(NamedTuple):
+class JobEnd(NamedTuple):
     """How a job's process ended; code None: nobody saw it, for it was not our child."""
 
     code: int | None
@@ -35,7 +35,7 @@ class Ended(NamedTuple):
     seconds: float
 
 
-class Process:
+class JobProcess:
     """A running job. `poll` also keeps the time limit: SIGTERM, and SIGKILL `grace` seconds later."""
 
     def __init__(self, pid: int, began: float, minutes: float | None, grace: float) -> None:
@@ -48,7 +48,7 @@ class Process:
     @classmethod
     def start(
         cls, folder: Path, arguments: Sequence[str], environment: dict[str, str], minutes: float | None, grace: float
-    ) -> Process:
+    ) -> JobProcess:
         (folder / STOP).unlink(missing_ok=True)
         with open(folder / LOG, "ab") as log:
             child = subprocess.Popen(
@@ -56,19 +56,24 @@ class Process:
             )
         process = cls(child.pid, time.monotonic(), minutes, grace)
         process.child = child
-        record = {"pid": child.pid, "started": start_of(child.pid), "host": socket.gethostname(), "time": time.time()}
+        record = {
+            "pid": child.pid,
+            "started": process_start_time(child.pid),
+            "host": socket.gethostname(),
+            "time": time.time(),
+        }
         with suppress(OSError):  # a full disk: the job itself will say so
             atomic_write_json(folder / RECORD, record)
         return process
 
     @classmethod
-    def find(cls, folder: Path, minutes: float | None, grace: float) -> Process | None:
+    def find(cls, folder: Path, minutes: float | None, grace: float) -> JobProcess | None:
         """The process that an earlier sweep started in this folder, if it still runs on this machine."""
         try:
             record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
             if record["host"] != socket.gethostname() or record["started"] is None:
                 return None
-            if not still_runs(record["pid"], record["started"]):
+            if not is_same_process_running(record["pid"], record["started"]):
                 return None
             process = cls(record["pid"], time.monotonic() - (time.time() - record["time"]), minutes, grace)
         except (OSError, ValueError, KeyError, TypeError):
@@ -76,9 +81,9 @@ class Process:
         process.started = record["started"]
         return process
 
-    def poll(self) -> Ended | None:
+    def poll(self) -> JobEnd | None:
         now = time.monotonic()
-        running, code = self._leader()
+        running, code = self._poll_leader()
         if running:
             if self.timed_out is None and self.minutes and now - self.began > 60 * self.minutes:
                 self.timed_out = now
@@ -87,17 +92,19 @@ class Process:
                 self.stop(signal.SIGKILL)
             return None
         self.leader_ended = self.leader_ended or now
-        if group_runs(self.pid):  # ranks of a crashed job would wait for it, and hold its devices, for half an hour
+        if is_process_group_running(
+            self.pid
+        ):  # ranks of a crashed job would wait for it, and hold its devices, for half an hour
             if now - self.leader_ended < RANKS_LEFT:
                 return None
             self.stop(signal.SIGKILL)
-        return Ended(code, self.timed_out is not None and code != 0, round(self.leader_ended - self.began, 1))
+        return JobEnd(code, self.timed_out is not None and code != 0, round(self.leader_ended - self.began, 1))
 
-    def _leader(self) -> tuple[bool, int | None]:
+    def _poll_leader(self) -> tuple[bool, int | None]:
         if self.child is not None:
             code = self.child.poll()
             return code is None, code
-        return still_runs(self.pid, self.started), None
+        return is_same_process_running(self.pid, self.started), None
 
     def stop(self, number: int) -> None:
         """SIGTERM goes to the first process alone, which tells its ranks: it would end loaders of data that the last
@@ -106,7 +113,7 @@ class Process:
             (os.kill if number == signal.SIGTERM else os.killpg)(self.pid, number)
 
 
-class Task:
+class RemoteJob:
     """A job as a callable that another machine unpickles and runs: for Slurm and Ray.
 
     It is stopped through a file in the job's folder, which every machine of a cluster sees. The environment holds only what
@@ -119,7 +126,7 @@ class Task:
         self.folder, self.arguments, self.environment = folder, list(arguments), environment
         self.minutes, self.grace = minutes, grace
         self.cwd = os.getcwd()
-        self.process: Process | None = None
+        self.process: JobProcess | None = None
 
     def __call__(self) -> tuple[int | None, bool, float]:
         os.chdir(self.cwd)
@@ -127,8 +134,8 @@ class Task:
         environment |= self.environment
         if "SLURM_JOB_NAME" in environment:
             environment["SLURM_JOB_NAME"] = "interactive"  # Lightning then starts the ranks itself, within this task
-        left = Process.find(self.folder, self.minutes, self.grace)  # by a worker that was killed on this machine
-        self.process = left or Process.start(self.folder, self.arguments, environment, self.minutes, self.grace)
+        left = JobProcess.find(self.folder, self.minutes, self.grace)  # by a worker that was killed on this machine
+        self.process = left or JobProcess.start(self.folder, self.arguments, environment, self.minutes, self.grace)
         try:
             return self.wait()
         except KeyboardInterrupt:  # Ray's and submitit's way to cancel
@@ -138,12 +145,12 @@ class Task:
     def wait(self, seconds: float | None = None) -> tuple[int | None, bool, float]:
         """Until the process has ended; after `seconds` it is killed."""
         assert self.process is not None
-        began, told = time.monotonic(), 0
+        began, last_signal = time.monotonic(), 0
         while (ended := self.process.poll()) is None:
             with suppress(OSError, ValueError):
                 number = int((self.folder / STOP).read_text())
-                if number != told:
-                    told = number
+                if number != last_signal:
+                    last_signal = number
                     self.process.stop(number)
             if seconds is not None and time.monotonic() - began > seconds:
                 self.process.stop(signal.SIGKILL)
@@ -152,7 +159,7 @@ class Task:
 
     def checkpoint(self) -> Any:
         """submitit calls this when Slurm preempts the task or its time is over: the run writes its checkpoint and ends,
-        and the same task, queued again, goes on from there."""
+        and the same task, queued again, continues from there."""
         from submitit.helpers import DelayedSubmission
 
         if self.process is not None:
@@ -165,7 +172,7 @@ class Task:
         return {**self.__dict__, "process": None}
 
 
-def start_of(pid: int) -> float | None:
+def process_start_time(pid: int) -> float | None:
     """When a process started, in seconds since the machine did, which no setting of the clock changes; None when it does
     not run (any more)."""
     try:
@@ -175,15 +182,15 @@ def start_of(pid: int) -> float | None:
         return None
 
 
-def still_runs(pid: int, started: float) -> bool:
+def is_same_process_running(pid: int, started: float) -> bool:
     """Whether the process of this id is the one that started then: no id comes back within a second."""
-    start = start_of(pid)
+    start = process_start_time(pid)
     return (
         start is not None and abs(start - started) < 1.5
     )  # the kernel's boot time is a whole second, sometimes the next
 
 
-def group_runs(group: int) -> bool:
+def is_process_group_running(group: int) -> bool:
     """Whether a process of the group is left; one that has ended and only waits to be collected does not count."""
     for process in psutil.process_iter():
         with suppress(psutil.Error, OSError):

@@ -12,17 +12,17 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol
 
-from vlp.launch.sweep.job_process import LOG, Ended, Process
+from vlp.launch.sweep.job_process import LOG, JobEnd, JobProcess
 from vlp.launch.sweep.ledger import Job, Ledger
 from vlp.system.exit_codes import STOPPED
 
 
-class Running(Protocol):
-    def poll(self) -> Ended | None: ...
+class RunningJob(Protocol):
+    def poll(self) -> JobEnd | None: ...
     def stop(self, number: int) -> None: ...
 
 
-class Place(Protocol):
+class Executor(Protocol):
     at_once: int
     together: bool  # many jobs are started by one request
 
@@ -30,32 +30,32 @@ class Place(Protocol):
     def find(self, job: Job) -> Any: ...  # Running | None
 
 
-class Source(Protocol):
+class JobSource(Protocol):
     """Where jobs come from: a grid knows them all, a search asks for the next when there is room for one."""
 
-    def take(self) -> Job | None: ...
-    def again(self, job: Job) -> None: ...
-    def ended(self, job: Job) -> None: ...
+    def next_job(self) -> Job | None: ...
+    def requeue(self, job: Job) -> None: ...
+    def record_end(self, job: Job) -> None: ...
 
 
-class Grid:
+class GridSource:
     def __init__(self, jobs: list[Job]) -> None:
         self.waiting = list(jobs)
 
-    def take(self) -> Job | None:
+    def next_job(self) -> Job | None:
         return self.waiting.pop(0) if self.waiting else None
 
-    def again(self, job: Job) -> None:
+    def requeue(self, job: Job) -> None:
         self.waiting.append(job)
 
-    def ended(self, job: Job) -> None:
+    def record_end(self, job: Job) -> None:
         """Nothing to learn from one job for the others."""
 
 
-class Runner:
-    def __init__(self, ledger: Ledger, source: Source, place: Place, devices: list[str] | None) -> None:
+class JobRunner:
+    def __init__(self, ledger: Ledger, source: JobSource, place: Executor, devices: list[str] | None) -> None:
         self.ledger, self.source, self.place, self.devices = ledger, source, place, devices
-        self.running: list[tuple[Job, Running]] = []
+        self.running: list[tuple[Job, RunningJob]] = []
         self.signals: list[int] = []
         self.echoed: dict[int, int] = {}  # bytes of each job's output that the terminal has seen
 
@@ -63,17 +63,17 @@ class Runner:
         """0, or 128 + the signal that ended the sweep before its last job."""
         previous = {number: signal.signal(number, self.on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
         try:
-            self.fill()
+            self.start_waiting_jobs()
             while self.running:
-                self.collect()
-                self.fill()
+                self.collect_ended_jobs()
+                self.start_waiting_jobs()
                 time.sleep(0.05)
         finally:
             for number, handler in previous.items():
                 signal.signal(number, handler)
         return 128 + self.signals[0] if self.signals else 0
 
-    def adopt(self, job: Job, running: Running) -> None:
+    def adopt_running_job(self, job: Job, running: RunningJob) -> None:
         print(f"[{job['index'] + 1}] {job['overrides']} still runs → {job['folder']}", flush=True)
         self.running.append((job, running))
         self.ledger.update(job, status="running")
@@ -85,11 +85,11 @@ class Runner:
             with suppress(OSError):
                 running.stop(number if len(self.signals) == 1 else signal.SIGKILL)
 
-    def fill(self) -> None:
+    def start_waiting_jobs(self) -> None:
         """Start as many jobs as there is room for, at once: on Slurm they become one array."""
         jobs: list[Job] = []
         while not self.signals and len(self.running) + len(jobs) < self.place.at_once:
-            if (job := self.source.take()) is None:
+            if (job := self.source.next_job()) is None:
                 break
             used = {other["devices"] for other in [*jobs, *(job for job, _ in self.running)]}
             job["devices"] = next(device for device in self.devices if device not in used) if self.devices else None
@@ -107,7 +107,7 @@ class Runner:
             for job in jobs:
                 print(f"job {job['index']} cannot be started: {error}", file=sys.stderr, flush=True)
                 self.ledger.update(job, status="failed")
-                self.source.ended(job)
+                self.source.record_end(job)
             return
         for job, running in zip(jobs, started, strict=True):
             self.running.append((job, running))
@@ -116,24 +116,24 @@ class Runner:
             job.update(status="running", exit_code=None)
         self.ledger.write()
 
-    def collect(self) -> None:
+    def collect_ended_jobs(self) -> None:
         for entry in list(self.running):
             job, running = entry
             ended = running.poll()
             if self.place.at_once == 1:
-                self.echo(job)
+                self.echo_output(job)
             if ended is None:
                 continue
             self.running.remove(entry)
             code = ended.code
             if code is None and (Path(job["folder"]) / "results.json").is_file():
                 code = 0
-            elif code is None and not self.signals and not ended.timed_out and isinstance(running, Process):
-                self.source.again(job)  # left by a killed sweep, and nobody knows how it ended
+            elif code is None and not self.signals and not ended.timed_out and isinstance(running, JobProcess):
+                self.source.requeue(job)  # left by a killed sweep, and nobody knows how it ended
                 continue
-            self.record_result(job, Ended(code, ended.timed_out, ended.seconds))
+            self.record_result(job, JobEnd(code, ended.timed_out, ended.seconds))
 
-    def record_result(self, job: Job, ended: Ended) -> None:
+    def record_result(self, job: Job, ended: JobEnd) -> None:
         stopped = bool(self.signals) or ended.code in STOPPED
         status = (
             "finished" if ended.code == 0 else "timed out" if ended.timed_out else "stopped" if stopped else "failed"
@@ -143,11 +143,11 @@ class Runner:
         self.ledger.update(job, status=status, exit_code=ended.code, seconds=seconds, metric=metric)
         if status in ("failed", "timed out"):
             what = "timed out" if ended.timed_out else f"failed with exit code {ended.code}"
-            print(f"job {job['index']} {what} ({job['folder']}/{LOG}); the others go on", file=sys.stderr, flush=True)
+            print(f"job {job['index']} {what} ({job['folder']}/{LOG}); the others continue", file=sys.stderr, flush=True)
         if status != "stopped":
-            self.source.ended(job)
+            self.source.record_end(job)
 
-    def echo(self, job: Job) -> None:
+    def echo_output(self, job: Job) -> None:
         """The terminal shows one job at a time; more than one write to their folders alone."""
         with suppress(OSError), open(Path(job["folder"]) / LOG, "rb") as log:
             log.seek(self.echoed.get(job["index"], 0))

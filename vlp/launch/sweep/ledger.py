@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from vlp.launch.config.errors import ConfigError
-from vlp.launch.runs.compare import load, main_figures, short, summary
+from vlp.launch.runs.compare import load_run, main_figures, short_names, summarize_figure
 from vlp.system import tables
 from vlp.system.atomic import atomic_write_json
 from vlp.system.locks import exclusive_lock
@@ -62,17 +62,17 @@ class Ledger:
 
     def metric(self, job: Job) -> dict[str, Any] | None:
         """The figure that the sweep is about: sweep.metric, else the run's monitor, else its first main figure."""
-        run = load(Path(job["folder"]) / "config.yaml")
+        run = load_run(Path(job["folder"]) / "config.yaml")
         figures = run.figures or {}
-        wanted = self.content.get("metric") or next(iter(main_figures(figures)), None)
-        return {"name": wanted, "value": figures[wanted]} if wanted in figures else None
+        metric_name = self.content.get("metric") or next(iter(main_figures(figures)), None)
+        return {"name": metric_name, "value": figures[metric_name]} if metric_name in figures else None
 
     def unfinished(self) -> list[Job]:
         return [job for job in self.jobs if job["status"] != "finished"]
 
     def show(self) -> None:
         """The table at the end: status, time and main figures of every job."""
-        figures = [figures_of(job) for job in self.jobs]
+        figures = [job_figures(job) for job in self.jobs]
         metrics = main_figures(dict.fromkeys(name for found in figures for name in found))
         chosen = self.content.get("metric")
         if chosen and chosen not in metrics and any(chosen in found for found in figures):
@@ -81,17 +81,17 @@ class Ledger:
         for job, found in zip(self.jobs, figures, strict=True):
             status = job["status"] + (f" ({job['exit_code']})" if job["exit_code"] else "")
             cells = [job["index"], job["overrides"], status, job["seconds"] if job["seconds"] is not None else ""]
-            shown = [summary((found[m], None) if m in found else None) for m in metrics]
-            rows.append([*map(str, cells), *shown])
-        columns = ["job", "overrides", "status", "seconds", *short(metrics)]
-        tables.show(tables.table(columns, rows, title=str(self.folder)))
+            metric_cells = [summarize_figure((found[m], None) if m in found else None) for m in metrics]
+            rows.append([*map(str, cells), *metric_cells])
+        columns = ["job", "overrides", "status", "seconds", *short_names(metrics)]
+        tables.print_table(tables.build_table(columns, rows, title=str(self.folder)))
 
 
-def figures_of(job: Job) -> dict[str, float]:
+def job_figures(job: Job) -> dict[str, float]:
     """An unreadable folder is said, and leaves the other rows of the table alone."""
     file = Path(job["folder"]) / "config.yaml"
     try:
-        return load(file).figures or {} if file.is_file() else {}
+        return load_run(file).figures or {} if file.is_file() else {}
     except (OSError, ConfigError) as error:
         print(f"job {job['index']}: {error}", file=sys.stderr)
         return {}

@@ -20,15 +20,15 @@ from omegaconf import OmegaConf
 from vlp.launch.config.compose import Composer
 from vlp.launch.config.errors import ConfigError
 from vlp.launch.config.resolve import resolve_config
-from vlp.launch.process import command_line, shown
-from vlp.launch.runs.folder import create, freeze, parent_folder, safe_name
-from vlp.launch.runs.provenance import of_checkpoint
-from vlp.launch.sweep.job_runner import Grid, Runner, Source
+from vlp.launch.process import command_line, redact_overrides
+from vlp.launch.runs.folder import create_run_folder, freeze, parent_folder, safe_name
+from vlp.launch.runs.provenance import parts_of_checkpoint
+from vlp.launch.sweep.job_runner import GridSource, JobRunner, JobSource
 from vlp.launch.sweep.ledger import Job, Ledger
-from vlp.launch.sweep.settings import check_settings, place_of
+from vlp.launch.sweep.settings import build_executor, check_settings
 
 
-def expand(composer: Composer, lines: Sequence[str]) -> tuple[list[list[str]], list[str]]:
+def expand_overrides(composer: Composer, lines: Sequence[str]) -> tuple[list[list[str]], list[str]]:
     """The override lists of all jobs (the product, later keys fastest) and the keys that vary."""
     axes: dict[str, list[str]] = {}
     varying = []
@@ -78,49 +78,49 @@ def sweep(command: str, composer: Composer, lines: list[str]) -> int:
     if "trials" in settings:
         return search(command, composer, lines, settings)
     configs: list[Any] = []
-    combinations, varying = expand(composer, lines)
+    combinations, varying = expand_overrides(composer, lines)
     for index, job_lines in enumerate(combinations):
         try:
             configs.append(composer.compose(job_lines))
-            settled = settled_job(configs[-1], Path("run"))
+            resolved = resolve_job_config(configs[-1], Path("run"))
         except ConfigError as error:
-            what = f"job {index} of {len(combinations)} ({' '.join(shown(job_lines))})"
+            what = f"job {index} of {len(combinations)} ({' '.join(redact_overrides(job_lines))})"
             raise ConfigError(f"no job was started, for {what} is wrong: {error}") from error
     names = {str(config.get("name")) for config in configs}
-    ledger = new_ledger(command, lines, settled if len(names) == 1 else {**settled, "name": "sweep"}, settings)
+    ledger = new_ledger(command, lines, resolved if len(names) == 1 else {**resolved, "name": "sweep"}, settings)
     for job_lines, config in zip(combinations, configs, strict=True):
         add_job(ledger, config, job_lines, varying)
     with ledger.lock():
         ledger.write()
-        return run(ledger, Grid(ledger.jobs))
+        return run_jobs(ledger, GridSource(ledger.jobs))
 
 
 def search(command: str, composer: Composer, lines: list[str], settings: dict[str, Any]) -> int:
     from vlp.launch.sweep.search import distributions
 
-    for line, stored in zip(lines, shown(lines), strict=True):
+    for line, stored in zip(lines, redact_overrides(lines), strict=True):
         if line != stored and "${" not in line:
             key = line.partition("=")[0]
             raise ConfigError(f"{key}: a search keeps its command; write the secret as '{key}=${{oc.env:VARIABLE}}'")
     overrides = composer.parse(lines)
     distributions(overrides)
     config = composer.compose(first_values(overrides))
-    settled = settled_job(config, Path("run"))
-    ledger = new_ledger(command, lines, settled, settings)
+    resolved = resolve_job_config(config, Path("run"))
+    ledger = new_ledger(command, lines, resolved, settings)
     places = {"conf": str(composer.conf.resolve()), "extra": [str(folder.resolve()) for folder in composer.extra]}
     ledger.content["search"] = {"lines": lines, "config_name": composer.config_name, **places}
     with ledger.lock():
         ledger.write()
-        return run(ledger, source_of_search(ledger, composer))
+        return run_jobs(ledger, search_source(ledger, composer))
 
 
-def source_of_search(ledger: Ledger, composer: Composer) -> Any:
-    from vlp.launch.sweep.search import Search, distributions
+def search_source(ledger: Ledger, composer: Composer) -> Any:
+    from vlp.launch.sweep.search import SearchSource, distributions
 
     overrides = composer.parse(ledger.content["search"]["lines"])
     space = distributions(overrides)
     fixed = [str(o.input_line) for o in overrides if not o.is_sweep_override()]
-    return Search(ledger, space, ledger.content["settings"], partial(suggested_job, ledger, composer, fixed))
+    return SearchSource(ledger, space, ledger.content["settings"], partial(suggested_job, ledger, composer, fixed))
 
 
 def suggested_job(ledger: Ledger, composer: Composer, fixed: list[str], texts: dict[str, str], trial: int) -> Job:
@@ -136,41 +136,41 @@ def suggested_job(ledger: Ledger, composer: Composer, fixed: list[str], texts: d
     return job
 
 
-def settled_job(config: Any, folder: Path) -> dict[str, Any]:
-    settled = resolve_config(config, folder)
-    if settled.get("resume") == "auto":
+def resolve_job_config(config: Any, folder: Path) -> dict[str, Any]:
+    resolved = resolve_config(config, folder)
+    if resolved.get("resume") == "auto":
         raise ConfigError("resume=auto belongs to one run; name the checkpoint with resume=PATH")
-    return settled
+    return resolved
 
 
-def new_ledger(command: str, lines: Sequence[str], settled: dict[str, Any], settings: dict[str, Any]) -> Ledger:
-    folder = create(parent_folder(settled))
+def new_ledger(command: str, lines: Sequence[str], resolved: dict[str, Any], settings: dict[str, Any]) -> Ledger:
+    folder = create_run_folder(parent_folder(resolved))
     content = {"command": command_line(command, ["-m", *lines]), "program": command, "cwd": os.getcwd()}
-    metric = settings["metric"] or settled.get("monitor")
+    metric = settings["metric"] or resolved.get("monitor")
     return Ledger(folder, {**content, "metric": metric, "settings": settings, "jobs": []})
 
 
 def add_job(ledger: Ledger, config: Any, lines: Sequence[str], varying: Sequence[str], **more: Any) -> Job:
-    swept = shown([line for line in lines if line.split("=")[0] in varying])
+    swept = redact_overrides([line for line in lines if line.split("=")[0] in varying])
     folder = ledger.folder / safe_name("_".join([str(len(ledger.jobs)), *swept]))
-    settled = settled_job(config, folder)
-    for logger in (settled.get("loggers") or {}).values():  # W&B shows the runs of a sweep as one group
+    resolved = resolve_job_config(config, folder)
+    for logger in (resolved.get("loggers") or {}).values():  # W&B shows the runs of a sweep as one group
         if isinstance(logger, dict) and "group" in logger and logger["group"] is None:
             logger["group"] = ledger.folder.name
-    freeze(folder, settled, command_line(ledger.content["program"], lines))
+    freeze(folder, resolved, command_line(ledger.content["program"], lines))
     return ledger.add(folder, " ".join(swept), **more)
 
 
-def run(ledger: Ledger, source: Source, unfinished: Sequence[Job] = ()) -> int:
+def run_jobs(ledger: Ledger, source: JobSource, unfinished: Sequence[Job] = ()) -> int:
     settings = ledger.content["settings"]
-    place = place_of(ledger.content["program"], settings, ledger.folder)
-    runner = Runner(ledger, source, place, settings["devices"])
+    place = build_executor(ledger.content["program"], settings, ledger.folder)
+    runner = JobRunner(ledger, source, place, settings["devices"])
     for job in unfinished:
         if (running := place.find(job)) is not None:
-            runner.adopt(job, running)
+            runner.adopt_running_job(job, running)
         else:
             job.update(status="pending")
-            source.again(job)
+            source.requeue(job)
     interrupted = runner.run()
     ledger.show()
     best: Callable[[], str | None] | None = getattr(source, "best", None)
@@ -181,7 +181,7 @@ def run(ledger: Ledger, source: Source, unfinished: Sequence[Job] = ()) -> int:
     return interrupted or int(bool(ledger.unfinished()))
 
 
-def resume(folder: Path) -> int:
+def resume_sweep(folder: Path) -> int:
     """Run again, in their folders, the jobs of a sweep that did not finish; those that still run are waited for."""
     ledger = Ledger.read(folder.resolve())
     cwd = Path(ledger.content.get("cwd") or ".")
@@ -194,7 +194,7 @@ def resume(folder: Path) -> int:
         unfinished = []
         for job in ledger.unfinished():
             check_job(job, ledger.folder)
-            if (Path(job["folder"]) / "results.json").is_file() and place_is_quiet(job):
+            if (Path(job["folder"]) / "results.json").is_file() and no_running_process(job):
                 job.update(status="finished", exit_code=0, metric=ledger.metric(job))
             elif (Path(job["folder"]) / "config.yaml").is_file():
                 unfinished.append(job)
@@ -203,23 +203,26 @@ def resume(folder: Path) -> int:
                     f"job {job['index']} ({job['overrides']}) has no config in {job['folder']}: it stays {job['status']}"
                 )
         ledger.write()
-        source: Any = Grid([])
+        source: Any = GridSource([])
         if (stored := ledger.content.get("search")) is not None:
             extra = [Path(path) for path in stored["extra"]]
             composer = Composer(
-                conf=Path(stored["conf"]), extra=extra, config_name=stored["config_name"], of_checkpoint=of_checkpoint
+                conf=Path(stored["conf"]),
+                extra=extra,
+                config_name=stored["config_name"],
+                of_checkpoint=parts_of_checkpoint,
             )
-            source = source_of_search(ledger, composer)
+            source = search_source(ledger, composer)
             for job in ledger.jobs:
                 if job["status"] == "finished":  # perhaps since the sweep was killed: the study has not heard
-                    source.ended(job)
-        return run(ledger, source, unfinished)
+                    source.record_end(job)
+        return run_jobs(ledger, source, unfinished)
 
 
-def place_is_quiet(job: Job) -> bool:
-    from vlp.launch.sweep.job_process import Process
+def no_running_process(job: Job) -> bool:
+    from vlp.launch.sweep.job_process import JobProcess
 
-    return Process.find(Path(job["folder"]), None, 0) is None
+    return JobProcess.find(Path(job["folder"]), None, 0) is None
 
 
 def check_job(job: Job, folder: Path) -> None:

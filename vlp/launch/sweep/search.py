@@ -75,7 +75,7 @@ def check_search(settings: dict[str, Any]) -> None:
             raise ConfigError("sweep.sampler=cmaes needs another package: pip install cmaes") from error
 
 
-class Search:
+class SearchSource:
     """The source of jobs. make: freezes one job from the texts of its swept keys; it may raise ConfigError."""
 
     def __init__(
@@ -99,9 +99,9 @@ class Search:
             storage=storage, study_name="sweep", direction=settings["direction"], load_if_exists=True
         )
         self.waiting: list[Job] = []
-        self.left = self.unrecorded()
+        self.left = self.unrecorded_trials()
 
-    def unrecorded(self) -> list[Any]:
+    def unrecorded_trials(self) -> list[Any]:
         """Trials that were asked for just before a kill, with no job yet."""
         known = {job["trial"] for job in self.ledger.jobs}
         running = self.study.get_trials(deepcopy=False, states=[self.optuna.trial.TrialState.RUNNING])
@@ -119,7 +119,7 @@ class Search:
         # jobs that run beside each other must not all try the same place
         return samplers.TPESampler(seed=seed, constant_liar=self.settings["jobs"] > 1)
 
-    def take(self) -> Job | None:
+    def next_job(self) -> Job | None:
         if self.waiting:
             return self.waiting.pop(0)
         while self.left or len(self.ledger.jobs) < self.settings["trials"]:
@@ -132,13 +132,13 @@ class Search:
             job = self.make(texts, trial.number)
             if job["status"] == "pending":
                 return job
-            self.ended(job)  # a value that does not fit the others: a failed trial, to be learned from
+            self.record_end(job)  # a value that does not fit the others: a failed trial, to be learned from
         return None
 
-    def again(self, job: Job) -> None:
+    def requeue(self, job: Job) -> None:
         self.waiting.append(job)
 
-    def ended(self, job: Job) -> None:
+    def record_end(self, job: Job) -> None:
         states = self.optuna.trial.TrialState
         value = (job["metric"] or {}).get("value")
         if job["status"] == "finished" and value is None:

@@ -6,7 +6,7 @@ import importlib
 from pathlib import Path
 from typing import Any
 
-from vlp.launch.config.errors import ConfigError, listing
+from vlp.launch.config.errors import ConfigError, join_names
 from vlp.system.suggest import nearest_option
 
 EXTRAS = {"slurm": ("submitit", "slurm"), "ray": ("ray", "ray"), "optuna": ("optuna", "sweep")}  # module, extra of ours
@@ -24,7 +24,7 @@ def check_settings(given: dict[str, Any]) -> dict[str, Any]:
     settings["ray"] = RAY | (given.get("ray") or {})
     places = ("local", "slurm", "ray")
     if settings["executor"] not in places:
-        hint = nearest_option(str(settings["executor"]), places) or f" there are {listing(places)}"
+        hint = nearest_option(str(settings["executor"]), places) or f" there are {join_names(places)}"
         raise ConfigError(f"sweep.executor={settings['executor']}: no such executor:{hint}")
     for key in ("jobs", "time_limit_min", "grace_period_s"):
         value = settings[key]
@@ -47,7 +47,7 @@ def check_settings(given: dict[str, Any]) -> dict[str, Any]:
                 f"set sweep.jobs={len(devices)} or name more"
             )
     if settings["executor"] != "local":
-        require(settings["executor"], f"sweep.executor={settings['executor']}")
+        require_package(settings["executor"], f"sweep.executor={settings['executor']}")
     if settings["executor"] == "slurm" and settings["slurm"]["cluster"] not in ("slurm", "local"):
         raise ConfigError(f"sweep.slurm.cluster={settings['slurm']['cluster']}: there are slurm, local")
     if settings["executor"] == "slurm" and settings["slurm"]["cluster"] == "slurm":
@@ -58,14 +58,14 @@ def check_settings(given: dict[str, Any]) -> dict[str, Any]:
                 "sweep.executor=slurm: there is no sbatch on this machine; start the sweep on a login node of the cluster"
             )
     if "trials" in settings:
-        require("optuna", "sweep=optuna")
+        require_package("optuna", "sweep=optuna")
         from vlp.launch.sweep.search import check_search
 
         check_search(settings)
     return settings
 
 
-def require(what: str, place: str) -> None:
+def require_package(what: str, place: str) -> None:
     module, extra = EXTRAS[what]
     try:
         importlib.import_module(module)
@@ -73,15 +73,15 @@ def require(what: str, place: str) -> None:
         raise ConfigError(f"{place} needs {error.name}: pip install 'vlp[{extra}]'") from error
 
 
-def place_of(command: str, settings: dict[str, Any], folder: Path) -> Any:
+def build_executor(command: str, settings: dict[str, Any], folder: Path) -> Any:
     if settings["executor"] == "slurm":
-        from vlp.launch.sweep.executors.slurm import Slurm
+        from vlp.launch.sweep.executors.slurm import SlurmExecutor
 
-        return Slurm(command, settings, folder)
+        return SlurmExecutor(command, settings, folder)
     if settings["executor"] == "ray":
-        from vlp.launch.sweep.executors.ray import Ray
+        from vlp.launch.sweep.executors.ray import RayExecutor
 
-        return Ray(command, settings)
-    from vlp.launch.sweep.executors.local import Here
+        return RayExecutor(command, settings)
+    from vlp.launch.sweep.executors.local import LocalExecutor
 
-    return Here(command, settings)
+    return LocalExecutor(command, settings)

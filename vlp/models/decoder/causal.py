@@ -13,10 +13,10 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from vlp.models.language_head import LanguageHead
-from vlp.models.layers import Dropout, Layout, Past, attention_heads
-from vlp.models.post_norm import blocks, initialise
-from vlp.models.text.bert import BertText, with_start
-from vlp.structures import Memory, Record, Text, Tokens
+from vlp.models.layers import Dropout, Layout, PastKeyValues, num_heads
+from vlp.models.post_norm import build_post_norm_blocks, init_bert_weights
+from vlp.models.text.bert import BertText, replace_start_token
+from vlp.structures import CrossAttentionCache, Record, Text, Tokens
 from vlp.system.errors import UserError
 
 
@@ -28,7 +28,7 @@ class Cache(Record):
     """
 
     layers: list[Float[Tensor, "r two h n k"]]
-    memory: Memory
+    memory: CrossAttentionCache
 
     def select(self, index: Int[Tensor, " s"]) -> Cache:
         """Rows by index; each must stay with its own row of the memory."""
@@ -71,8 +71,8 @@ class CausalDecoder(nn.Module):
         self.token_types = nn.Embedding(token_types, width) if token_types else None
         self.norm = nn.LayerNorm(width, eps=norm_eps)
         self.dropout = Dropout(dropout)
-        self.heads = attention_heads(width, heads, "decoder.heads")
-        self.blocks = blocks(
+        self.heads = num_heads(width, heads, "decoder.heads")
+        self.blocks = build_post_norm_blocks(
             layers=layers,
             width=width,
             heads=self.heads,
@@ -85,9 +85,9 @@ class CausalDecoder(nn.Module):
         self.head = LanguageHead(
             width=width, vocabulary_size=vocabulary_size, activation=activation, norm_eps=norm_eps
         )  # tied to the embedding
-        initialise(self, width)
+        init_bert_weights(self, width)
 
-    def share(self, text: nn.Module | None) -> None:
+    def share_embeddings(self, text: nn.Module | None) -> None:
         """Called by the model."""
         if not self.shared:
             return
@@ -102,28 +102,28 @@ class CausalDecoder(nn.Module):
             for name in ("cross_attention", "norm_cross", "mlp", "norm2"):
                 setattr(own, name, getattr(theirs, name))
 
-    def remember(self, memory: Tokens) -> Memory:
-        wanted, width = self.memory_width, memory.states.shape[-1]
-        if width != wanted:
+    def project_memory(self, memory: Tokens) -> CrossAttentionCache:
+        expected, width = self.memory_width, memory.states.shape[-1]
+        if width != expected:
             raise UserError(
-                f"the decoder looks at states of width {wanted}, but these have {width}: choose a vision tower as wide as "
+                f"the decoder looks at states of width {expected}, but these have {width}: choose a vision tower as wide as "
                 f"model.fusion.width"
             )
-        layers = [block.cross_attention.remember(memory.states) for block in self.blocks]  # type: ignore[union-attr, operator]
-        return Memory(layers=layers, mask=memory.mask)
+        layers = [block.cross_attention.project_memory(memory.states) for block in self.blocks]  # type: ignore[union-attr, operator]
+        return CrossAttentionCache(layers=layers, mask=memory.mask)
 
-    def forward(self, text: Text, memory: Tokens | Memory) -> Float[Tensor, "b t v"]:
+    def forward(self, text: Text, memory: Tokens | CrossAttentionCache) -> Float[Tensor, "b t v"]:
         """Logits of the token after each token; those of padding are zero.
 
         text: k times as many rows as the memory's, which are k texts in a row for each; padding comes last.
         """
-        seen = memory if isinstance(memory, Memory) else self.remember(memory)
+        seen = memory if isinstance(memory, CrossAttentionCache) else self.project_memory(memory)
         layout = Layout.of(text.mask)
         return layout.unpack(self.head(self._layers(text.ids, layout, seen), self.embedding.weight))
 
-    def start(self, memory: Tokens | Memory) -> Cache:
+    def start(self, memory: Tokens | CrossAttentionCache) -> Cache:
         """Of no tokens yet: one row for each of the memory's."""
-        seen = memory if isinstance(memory, Memory) else self.remember(memory)
+        seen = memory if isinstance(memory, CrossAttentionCache) else self.project_memory(memory)
         one = seen.layers[0]
         empty = one.new_zeros(len(one), 2, self.heads, 0, self.width // self.heads)
         return Cache(layers=[empty for _ in self.blocks], memory=seen)
@@ -132,14 +132,18 @@ class CausalDecoder(nn.Module):
         """Logits of what follows these tokens: the first ones together, all later ones one by one."""
         if cache.length and ids.shape[1] != 1:
             raise UserError(f"{ids.shape[1]} tokens at once after {cache.length}: only the first step takes several")
-        past = [Past(layer) for layer in cache.layers]
+        past = [PastKeyValues(layer) for layer in cache.layers]
         layout = Layout(len(ids), ids.shape[1])
         states = layout.unpack(self._layers(ids, layout, cache.memory, past))[:, -1]
         grown = dataclasses.replace(cache, layers=[layer.both for layer in past])
         return self.head(states, self.embedding.weight), grown
 
     def _layers(
-        self, ids: Int[Tensor, "b t"], layout: Layout, memory: Memory, past: list[Past] | None = None
+        self,
+        ids: Int[Tensor, "b t"],
+        layout: Layout,
+        memory: CrossAttentionCache,
+        past: list[PastKeyValues] | None = None,
     ) -> Float[Tensor, "r d"]:
         before = past[0].both.shape[3] if past else 0
         x = layout.pack(self._embed(ids, before))
@@ -162,7 +166,7 @@ class CausalDecoder(nn.Module):
                 f"texts of {length} tokens, prompt included, for a decoder of {self.context_length}: lower max_length or "
                 "tokenizer.context_length, or raise model.decoder.context_length"
             )
-        ids = ids if before else with_start(ids, self.start_id)
+        ids = ids if before else replace_start_token(ids, self.start_id)
         x = self.embedding(ids) + self.positions.weight[before:length]
         if self.token_types is not None:
             x = x + self.token_types.weight[0]

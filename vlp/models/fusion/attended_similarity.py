@@ -55,11 +55,11 @@ class _AttendedSimilarity(torch.autograd.Function):
         by_word = words.new_empty(len(words), len(places), dtype=single)
         by_place = words.new_empty(len(lengths), *places.shape[:2], dtype=single)
         total_word, total_place = torch.empty_like(by_word), torch.empty_like(by_place)
-        for rows, captions, member in _blocks(lengths, places):
-            cosine, weight = _weights(words[rows], places, sharpness, seen)
-            total_word[rows], total_place[captions] = weight.sum(-1), _sums(member, weight)
+        for rows, captions, member in _caption_blocks(lengths, places):
+            cosine, weight = _attention_weights(words[rows], places, sharpness, seen)
+            total_word[rows], total_place[captions] = weight.sum(-1), _sum_over_captions(member, weight)
             weight.mul_(cosine)
-            by_word[rows], by_place[captions] = weight.sum(-1), _sums(member, weight)
+            by_word[rows], by_place[captions] = weight.sum(-1), _sum_over_captions(member, weight)
         if seen is not None:
             total_place.masked_fill_(~seen, 1)
         by_word, by_place = by_word.div_(total_word), by_place.div_(total_place)
@@ -77,8 +77,8 @@ class _AttendedSimilarity(torch.autograd.Function):
         grad_words = torch.empty_like(words)
         grad_places, grad_sharpness = torch.zeros_like(places, dtype=by_word.dtype), by_word.new_zeros(())
         flat = places.flatten(0, 1)
-        for rows, captions, member in _blocks(ctx.lengths, places):
-            cosine, weight = _weights(words[rows], places, sharpness, ctx.seen)
+        for rows, captions, member in _caption_blocks(ctx.lengths, places):
+            cosine, weight = _attention_weights(words[rows], places, sharpness, ctx.seen)
             a = a_place[captions][member].add_(a_word[rows, :, None])
             b = b_place[captions][member].add_(b_word[rows, :, None])
             slope = (a * cosine).sub_(b)
@@ -89,7 +89,7 @@ class _AttendedSimilarity(torch.autograd.Function):
         return grad_words, grad_places.to(places.dtype), grad_sharpness.to(sharpness.dtype), None, None
 
 
-def _weights(
+def _attention_weights(
     words: Float[Tensor, "w d"], places: Float[Tensor, "b p d"], sharpness: Float[Tensor, ""], seen: Tensor | None
 ) -> tuple[Float[Tensor, "w b p"], Float[Tensor, "w b p"]]:
     """Cosines and exp(λ (c − 1)), which is zero where nothing is seen."""
@@ -99,14 +99,14 @@ def _weights(
     return cosine, weight if seen is None else weight.mul_(seen)
 
 
-def _sums(member: Int[Tensor, " w"], x: Float[Tensor, "w b p"]) -> Float[Tensor, "r b p"]:
+def _sum_over_captions(member: Int[Tensor, " w"], x: Float[Tensor, "w b p"]) -> Float[Tensor, "r b p"]:
     """Over the words of each caption, as a product with zeros and ones."""
     ones = torch.zeros(int(member[-1]) + 1, len(member), dtype=x.dtype, device=x.device)
     ones[member, torch.arange(len(member), device=x.device)] = 1
     return (ones @ x.flatten(1)).view(-1, *x.shape[1:])
 
 
-def _blocks(lengths: list[int], places: Tensor) -> list[tuple[slice, slice, Int[Tensor, " w"]]]:
+def _caption_blocks(lengths: list[int], places: Tensor) -> list[tuple[slice, slice, Int[Tensor, " w"]]]:
     """Words and captions of each block, and the caption of each of its words, counted from the block's first."""
     at_most = _BLOCK.get(places.device.type, 2**19) // max(1, places.shape[0] * places.shape[1])
     blocks, word, caption = [], 0, 0

@@ -7,9 +7,9 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from vlp.models.layers import Layout, attention_heads, masked_mean
-from vlp.models.post_norm import blocks, initialise
-from vlp.structures import Memory, Tokens
+from vlp.models.layers import Layout, masked_mean, num_heads
+from vlp.models.post_norm import build_post_norm_blocks, init_bert_weights
+from vlp.structures import CrossAttentionCache, Tokens
 from vlp.system.errors import UserError
 
 
@@ -43,33 +43,33 @@ class CrossFusion(nn.Module):
             raise UserError(f"{layers} fusion layers cannot look at {images} images in turn: set model.fusion.layers")
         self.width, self.images, self.pool = width, images, pool
         self.input = nn.Identity() if text_width == width else nn.Linear(text_width, width)
-        self.blocks = blocks(
+        self.blocks = build_post_norm_blocks(
             layers=layers,
             width=width,
-            heads=attention_heads(width, heads, "fusion_heads"),
+            heads=num_heads(width, heads, "fusion_heads"),
             hidden_width=hidden_width,
             activation=activation,
             dropout=dropout,
             norm_eps=norm_eps,
             memory_width=image_width,
         )
-        initialise(self, width)
+        init_bert_weights(self, width)
         for index, block in enumerate(self.blocks):
             block.cross_attention.key_value = self.blocks[index - index % images].cross_attention.key_value  # type: ignore[union-attr]
 
-    def remember(self, image: Tokens) -> Memory:
+    def project_memory(self, image: Tokens) -> CrossAttentionCache:
         """One layer for each round of the images: layers of a round see the same keys and values."""
-        return Memory(
-            layers=[block.cross_attention.remember(image.states) for block in self.blocks[:: self.images]],  # type: ignore[union-attr, operator]
+        return CrossAttentionCache(
+            layers=[block.cross_attention.project_memory(image.states) for block in self.blocks[:: self.images]],  # type: ignore[union-attr, operator]
             mask=image.mask,
         )
 
-    def forward(self, text: Tokens, *images: Tokens | Memory) -> Tokens:
+    def forward(self, text: Tokens, *images: Tokens | CrossAttentionCache) -> Tokens:
         """States of padding are zero.  images: as many as the fusion was built for, of as many rows as text, or of one row that
         all texts look at."""
         if len(images) != self.images:
             raise UserError(f"this fusion looks at {self.images} images at once, and got {len(images)}")
-        memories = [image if isinstance(image, Memory) else self.remember(image) for image in images]
+        memories = [image if isinstance(image, CrossAttentionCache) else self.project_memory(image) for image in images]
         x, mask = self.input(text.states), text.mask
         layout = Layout(x.shape[0], x.shape[1]) if mask is None else Layout.of(mask)
         real, x = layout.real(), layout.pack(x)

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from torch import nn
 
-from vlp.models.text.bert import BertText, with_start
-from vlp.structures import Memory, Text, Tokens
+from vlp.models.text.bert import BertText, replace_start_token
+from vlp.structures import CrossAttentionCache, Text, Tokens
 from vlp.system.errors import UserError
 
 
@@ -22,7 +22,7 @@ class GroundedFusion(nn.Module):
         super().__init__()
         self.image_width, self.width, self.start_id = image_width, text_width, start_id
 
-    def share(self, text: nn.Module | None) -> None:
+    def share_embeddings(self, text: nn.Module | None) -> None:
         """Called by the model. The tower stays a part of the model only, so its weights have one name."""
         cross = getattr(text.blocks[0], "cross_attention", None) if isinstance(text, BertText) else None
         if not isinstance(text, BertText) or cross is None or cross.key_value.in_features != self.image_width:
@@ -36,13 +36,13 @@ class GroundedFusion(nn.Module):
     def text(self) -> BertText:
         return self._text[0]
 
-    def remember(self, image: Tokens) -> Memory:
-        layers = [block.cross_attention.remember(image.states) for block in self.text.blocks]  # type: ignore[union-attr, operator]
-        return Memory(layers=layers, mask=image.mask)
+    def project_memory(self, image: Tokens) -> CrossAttentionCache:
+        layers = [block.cross_attention.project_memory(image.states) for block in self.text.blocks]  # type: ignore[union-attr, operator]
+        return CrossAttentionCache(layers=layers, mask=image.mask)
 
-    def forward(self, text: Tokens, image: Tokens | Memory) -> Tokens:
+    def forward(self, text: Tokens, image: Tokens | CrossAttentionCache) -> Tokens:
         """States of padding are zero.  image: of as many rows as text."""
         assert text.ids is not None, "this fusion starts from the text's ids"
         mask = text.ids.new_ones(text.ids.shape).bool() if text.mask is None else text.mask
-        memory = image if isinstance(image, Memory) else self.remember(image)
-        return self.text(Text(ids=with_start(text.ids, self.start_id), mask=mask), memory)
+        memory = image if isinstance(image, CrossAttentionCache) else self.project_memory(image)
+        return self.text(Text(ids=replace_start_token(text.ids, self.start_id), mask=mask), memory)

@@ -69,12 +69,12 @@ class LateFusion(nn.Module):
         return self.log_sharpness.clamp(max=math.log(MAX_SHARPNESS)).exp()
 
     @torch.no_grad()
-    def constrain(self) -> None:
+    def clamp_parameters(self) -> None:
         """Beyond its bound a parameter would have no gradient to come back by."""
         self.log_scale.clamp_(max=math.log(self.max_scale))
         self.log_sharpness.clamp_(max=math.log(MAX_SHARPNESS))
 
-    def remember(self, image: Tokens) -> Tokens:
+    def project_memory(self, image: Tokens) -> Tokens:
         """Unit vectors of the places, and in one more channel what β is the softmax of."""
         with self._precision(image.states):
             places, logits = self.image(image.states)
@@ -82,12 +82,12 @@ class LateFusion(nn.Module):
         return Tokens(states=states, pooled=image.pooled, mask=image.mask, grid=image.grid)
 
     def forward(self, text: Tokens, *images: Tokens) -> Tokens:
-        """The states are each word times what it looks at, channel by channel.  images: what `remember` made of one image for
+        """The states are each word times what it looks at, channel by channel.  images: what `project_memory` made of one image for
         each text, or of one that all look at."""
         (image,) = images
         flat, alpha, real = *self._words(text), real_mask(text)
         words = flat.new_zeros(*real.shape, self.width).masked_scatter(real[..., None], flat)
-        places, beta, seen = *_places(image, len(words)), real_mask(image).expand(len(words), -1)
+        places, beta, seen = *_unpack_positions(image, len(words)), real_mask(image).expand(len(words), -1)
         with torch.autocast(words.device.type, enabled=False):
             logits = self.sharpness() * einsum(words, places, "b n d, b p d -> b n p")
             on_places = logits.masked_fill(~seen[:, None, :], -torch.inf).softmax(-1)
@@ -98,13 +98,13 @@ class LateFusion(nn.Module):
         return Tokens(states=states, pooled=pooled, mask=text.mask, ids=text.ids)
 
     def score(self, text: Tokens, image: Tokens) -> Float[Tensor, " r"]:
-        """s of row i of the texts with row i of what `remember` made of the images, or with the one image that there is."""
+        """s of row i of the texts with row i of what `project_memory` made of the images, or with the one image that there is."""
         return self.scale() * self(text, image).pooled.sum(-1)
 
-    def all_pairs(self, text: Tokens, image: Tokens) -> Float[Tensor, "r b"]:
+    def score_all_pairs(self, text: Tokens, image: Tokens) -> Float[Tensor, "r b"]:
         """s of every text with every image."""
         words, alpha, real = *self._words(text), real_mask(text)
-        places, beta = _places(image, len(image.states))
+        places, beta = _unpack_positions(image, len(image.states))
         owner, device = real.nonzero()[:, 0], words.device.type
         mixed = torch.is_autocast_enabled(device) and torch.get_autocast_dtype(device) == torch.bfloat16
         narrow = torch.bfloat16 if self.bf16 or mixed else words.dtype
@@ -132,7 +132,7 @@ class LateFusion(nn.Module):
         return torch.autocast(states.device.type, torch.bfloat16) if self.bf16 else nullcontext()
 
 
-def _places(image: Tokens, rows: int) -> tuple[Float[Tensor, "b p d"], Float[Tensor, "b p"]]:
+def _unpack_positions(image: Tokens, rows: int) -> tuple[Float[Tensor, "b p d"], Float[Tensor, "b p"]]:
     """Unit vectors, and β."""
     logits = image.states[..., -1].masked_fill(~real_mask(image), -torch.inf)
     return image.states[..., :-1].expand(rows, -1, -1), logits.softmax(-1).expand(rows, -1)

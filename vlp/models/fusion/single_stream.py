@@ -12,8 +12,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from vlp.models.layers import Attention, Dropout, Layout, Mlp, attention_heads
-from vlp.models.post_norm import initialise
+from vlp.models.layers import Attention, Dropout, Layout, Mlp, num_heads
+from vlp.models.post_norm import init_bert_weights
 from vlp.models.tokens import real_mask
 from vlp.structures import Tokens
 from vlp.system.errors import UserError
@@ -70,7 +70,7 @@ class SingleStreamFusion(nn.Module):
         self.blocks = nn.ModuleList(
             StreamBlock(
                 width=width,
-                heads=attention_heads(width, heads, "heads, or vision_heads to vlp.load"),
+                heads=num_heads(width, heads, "heads, or vision_heads to vlp.load"),
                 mlp_ratio=mlp_ratio,
                 activation=activation,
                 dropout=dropout,
@@ -80,11 +80,11 @@ class SingleStreamFusion(nn.Module):
         )
         self.norm = nn.LayerNorm(width, eps=norm_eps)
         self.pooler = nn.Linear(width, width)
-        initialise(self, width)
+        init_bert_weights(self, width)
 
-    def remember(self, image: Tokens) -> Tokens:
-        """The image's states as this fusion's stream takes them; every layer looks at them anew."""
-        return dataclasses.replace(image, states=self._fitted(image))
+    def project_memory(self, image: Tokens) -> Tokens:
+        """The image's states as this fusion's stream takes them; every layer looks at them again."""
+        return dataclasses.replace(image, states=self._to_fusion_width(image))
 
     def forward(self, text: Tokens, *images: Tokens) -> Tokens:
         """The text's states, then the image's; with two images, the text and the second image after that. States of
@@ -108,7 +108,7 @@ class SingleStreamFusion(nn.Module):
     def _stream(self, text: Tokens, image: Tokens, kind: int) -> Tokens:
         """kind: the image's row of the type embeddings."""
         words = self.text_input(text.states) + self.types.weight[0]
-        x = torch.cat([words, self._fitted(image) + self.types.weight[kind]], dim=1)
+        x = torch.cat([words, self._to_fusion_width(image) + self.types.weight[kind]], dim=1)
         mask = torch.cat([real_mask(text), real_mask(image)], dim=1)
         layout = Layout.of(mask)
         real, x = layout.real(), layout.pack(x)
@@ -118,6 +118,6 @@ class SingleStreamFusion(nn.Module):
         pooled = self.pooler(states[:, 0]).tanh()
         return Tokens(states=states, pooled=pooled, mask=None if layout.rows is None else mask, grid=image.grid)
 
-    def _fitted(self, image: Tokens) -> Float[Tensor, "b m d"]:
-        """Of this fusion's width; those of `remember` already are."""
+    def _to_fusion_width(self, image: Tokens) -> Float[Tensor, "b m d"]:
+        """Of this fusion's width; those of `project_memory` already are."""
         return image.states if image.states.shape[-1] == self.width else self.image_input(image.states)

@@ -50,7 +50,7 @@ class Temperature(nn.Module):
         return 1 / self.temperature.detach() if self.divisor else self.logit_scale.detach().exp()
 
     @torch.no_grad()
-    def constrain(self) -> None:
+    def clamp_parameters(self) -> None:
         if self.divisor:
             self.temperature.clamp_(*DIVISOR_RANGE)
         else:

@@ -9,9 +9,9 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from vlp.models.layers import Dropout, Layout, attention_heads, masked_mean
-from vlp.models.post_norm import blocks, initialise
-from vlp.structures import Memory, Text, Tokens
+from vlp.models.layers import Dropout, Layout, masked_mean, num_heads
+from vlp.models.post_norm import build_post_norm_blocks, init_bert_weights
+from vlp.structures import CrossAttentionCache, Text, Tokens
 from vlp.system.errors import UserError
 
 
@@ -47,19 +47,19 @@ class BertText(nn.Module):
         self.token_types = nn.Embedding(token_types, width) if token_types else None
         self.norm = nn.LayerNorm(width, eps=norm_eps)
         self.dropout = Dropout(dropout)
-        self.blocks = blocks(
+        self.blocks = build_post_norm_blocks(
             layers=layers,
             width=width,
-            heads=attention_heads(width, heads, "text_heads") if layers else 0,  # ViLT's embedder has no layer
+            heads=num_heads(width, heads, "text_heads") if layers else 0,  # ViLT's embedder has no layer
             hidden_width=hidden_width,
             activation=activation,
             dropout=dropout,
             norm_eps=norm_eps,
             memory_width=memory_width,
         )
-        initialise(self, width)
+        init_bert_weights(self, width)
 
-    def forward(self, text: Text, memory: Memory | None = None) -> Tokens:
+    def forward(self, text: Text, memory: CrossAttentionCache | None = None) -> Tokens:
         """States of padding are zero.  memory: None = text alone."""
         length = text.ids.shape[1]
         if length > self.context_length:
@@ -89,7 +89,7 @@ class BertText(nn.Module):
         return {"vocabulary_size": self.vocabulary_size}
 
 
-def with_start(ids: Int[Tensor, "b t"], start_id: int | None) -> Int[Tensor, "b t"]:
+def replace_start_token(ids: Int[Tensor, "b t"], start_id: int | None) -> Int[Tensor, "b t"]:
     """Texts whose first token is another one, which tells BLIP's layers what they are to do; None = as they are."""
     if start_id is None:
         return ids

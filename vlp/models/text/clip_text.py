@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from vlp.models.layers import Layout, attention_heads, blocks
+from vlp.models.layers import Layout, build_blocks, num_heads
 from vlp.structures import Text, Tokens
 from vlp.system.errors import UserError
 
@@ -50,10 +50,10 @@ class ClipText(nn.Module):
         self.causal, self.pool, self.eot_id, self.pad_id = causal, pool, eot_id, pad_id
         self.embedding = nn.Embedding(vocabulary_size, width)
         self.positions = nn.Parameter(0.01 * torch.randn(context_length, width))
-        self.blocks = blocks(
+        self.blocks = build_blocks(
             layers=layers,
             width=width,
-            heads=attention_heads(width, heads, "text_heads"),
+            heads=num_heads(width, heads, "text_heads"),
             mlp_ratio=mlp_ratio,
             activation_name=activation,
             norm_eps=norm_eps,

@@ -36,7 +36,7 @@ class TransformersText(nn.Module):
         super().__init__()
         if pool not in ("pooler", "class", "mean"):
             raise UserError(f"unknown pool {pool!r}: choose pooler, class or mean")
-        self.backbone: Any = without_idle_pooler(backbone("text", name, weights, config, vocabulary_size), pool)
+        self.backbone: Any = remove_unused_pooler(build_backbone("text", name, weights, config, vocabulary_size), pool)
         settings = self.backbone.config
         if vocabulary_size is not None and vocabulary_size > settings.vocab_size:
             raise UserError(
@@ -74,18 +74,18 @@ class TransformersText(nn.Module):
 _UNSAFE = {"auto_map"} | {f"{dash}{kind}_implementation" for dash in ("", "_") for kind in ("attn", "experts")}
 
 
-def backbone(
+def build_backbone(
     part: str,
     name: str | None,
     weights: bool,
     config: dict[str, Any] | None,
     vocabulary_size: int | None = None,
 ) -> nn.Module:
-    """The bare transformers model of one tower; of a two-tower model, such as CLIP, that tower alone."""
+    """The transformers model of one tower without heads; of a two-tower model, such as CLIP, that tower alone."""
     if name is None and (weights or config is None):
         raise UserError(f"model.{part} needs a name (hub name or folder), or weights=false and a config")
     if weights or config is None:
-        settings = _hub(part, name, transformers.AutoConfig.from_pretrained)
+        settings = _read_from_hub(part, name, transformers.AutoConfig.from_pretrained)
         settings = getattr(settings, f"{part}_config", settings)
     else:
         plain = {key: value for key, value in config.items() if key not in _UNSAFE | {"model_type"}}
@@ -93,20 +93,22 @@ def backbone(
     if weights:
         with torch.device("meta"):
             kind = type(transformers.AutoModel.from_config(settings))
-        return _hub(part, name, lambda where: kind.from_pretrained(where, config=settings, dtype=torch.float32))
+        return _read_from_hub(
+            part, name, lambda where: kind.from_pretrained(where, config=settings, dtype=torch.float32)
+        )
     if vocabulary_size is not None:
         settings.vocab_size = vocabulary_size
     return transformers.AutoModel.from_config(settings)
 
 
-def without_idle_pooler(model: Any, pool: str) -> Any:
+def remove_unused_pooler(model: Any, pool: str) -> Any:
     """A pooler that is not used would have parameters that never get a gradient."""
     if pool != "pooler" and getattr(model, "pooler", None) is not None:
         model.pooler = None
     return model
 
 
-def _hub(part: str, name: str | None, read: Any) -> Any:
+def _read_from_hub(part: str, name: str | None, read: Any) -> Any:
     try:
         return read(name)
     except OSError as error:

@@ -15,7 +15,7 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from vlp.models.layers import attention_heads
+from vlp.models.layers import num_heads
 from vlp.models.vision.normalize import CLIP_MEAN, CLIP_STD, Normalize
 from vlp.structures import Image, Tokens
 from vlp.system.errors import UserError
@@ -98,7 +98,7 @@ class ClipResNet(nn.Module):
         self.attnpool = AttentionPool(
             side=image_size // 32,
             width=32 * stem_width,
-            heads=attention_heads(32 * stem_width, heads, "vision_heads"),
+            heads=num_heads(32 * stem_width, heads, "vision_heads"),
             width_out=width,
         )
 

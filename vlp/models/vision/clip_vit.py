@@ -14,7 +14,7 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from vlp.models.layers import Layout, attention_heads, blocks
+from vlp.models.layers import Layout, build_blocks, num_heads
 from vlp.models.vision.normalize import CLIP_MEAN, CLIP_STD, Normalize
 from vlp.structures import Image, Tokens
 from vlp.system.errors import UserError
@@ -57,10 +57,10 @@ class ClipVit(nn.Module):
         self.class_token = nn.Parameter(width**-0.5 * torch.randn(width))
         self.positions = nn.Parameter(width**-0.5 * torch.randn((image_size // patch_size) ** 2 + 1, width))
         self.norm_pre = nn.LayerNorm(width, eps=norm_eps) if pre_norm else nn.Identity()
-        self.blocks = blocks(
+        self.blocks = build_blocks(
             layers=layers,
             width=width,
-            heads=attention_heads(width, heads, "vision_heads"),
+            heads=num_heads(width, heads, "vision_heads"),
             mlp_ratio=mlp_ratio,
             activation_name=activation,
             norm_eps=norm_eps,

@@ -44,9 +44,11 @@ class SmallCnn(nn.Module):
             raise UserError(f"model.vision.image_size={image_size} must be a multiple of 8")
         self.image_size, self.width = image_size, 8 * channels
         self.normalize = Normalize(mean=mean, std=std)
-        self.stem = nn.Sequential(_Down(3, channels), _Down(channels, 2 * channels), _Down(2 * channels, 4 * channels))
+        self.stem = nn.Sequential(
+            _Downsample(3, channels), _Downsample(channels, 2 * channels), _Downsample(2 * channels, 4 * channels)
+        )
         self.blocks = nn.Sequential(*(_Residual(4 * channels) for _ in range(blocks)))
-        self.textures = _Down(3, 4 * channels) if textures else None
+        self.textures = _Downsample(3, 4 * channels) if textures else None
         self.last = nn.Conv2d((12 if textures else 4) * channels, self.width, 1)
         self.positions = nn.Parameter(0.1 * torch.randn((image_size // 8) ** 2, self.width)) if positions else None
 
@@ -54,7 +56,7 @@ class SmallCnn(nn.Module):
         pixels = self.normalize(image)
         maps = self.blocks(self.stem(pixels))
         if self.textures is not None:
-            maps = torch.cat([maps, *_statistics(self.textures(pixels), maps.shape[-1])], 1)
+            maps = torch.cat([maps, *_grid_mean_and_std(self.textures(pixels), maps.shape[-1])], 1)
         maps = F.relu(self.last(maps))
         states = rearrange(maps, "b d h w -> b (h w) d")
         if self.positions is not None:
@@ -66,7 +68,7 @@ class SmallCnn(nn.Module):
         )
 
 
-def _statistics(
+def _grid_mean_and_std(
     maps: Float[Tensor, "b d h w"], side: int
 ) -> tuple[Float[Tensor, "b d {side} {side}"], Float[Tensor, "b d {side} {side}"]]:
     """Mean and standard deviation over each place of a coarser grid."""
@@ -76,7 +78,7 @@ def _statistics(
     return mean, variance.clamp(min=1e-4).sqrt().to(mean)
 
 
-class _Down(nn.Sequential):
+class _Downsample(nn.Sequential):
     def __init__(self, width_in: int, width: int) -> None:
         super().__init__(
             nn.Conv2d(width_in, width, 4, stride=2, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU()

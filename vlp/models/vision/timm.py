@@ -41,14 +41,14 @@ class TimmVision(nn.Module):
         if pool not in ("tower", "average"):
             raise UserError(f"unknown pool {pool!r}: choose tower or average")
         folder = Path(name) if (Path(name) / "config.json").is_file() else None
-        told = read_json(folder / "config.json") if folder else {}
-        self.name, self.pool = told.get("architecture", name), pool
-        self.options = told.get("model_args", {}) | dict(options or {})
-        file = _file(folder, weights)
+        file_config = read_json(folder / "config.json") if folder else {}
+        self.name, self.pool = file_config.get("architecture", name), pool
+        self.options = file_config.get("model_args", {}) | dict(options or {})
+        file = _weights_file(folder, weights)
         self.backbone: Any = self._create(image_size, download=weights == "pretrained" and file is None)
         if file is not None:
-            _load(self.backbone, file)
-        data = timm.data.resolve_model_data_config(self.backbone) | _given(told.get("pretrained_cfg", {}))
+            _load_backbone(self.backbone, file)
+        data = timm.data.resolve_model_data_config(self.backbone) | _pretrained_settings(file_config.get("pretrained_cfg", {}))
         self.normalize = Normalize(mean=mean or data["mean"], std=std or data["std"])
         self.image_size = image_size or data["input_size"][-1]
         self.width = self._measure()
@@ -110,11 +110,11 @@ class TimmVision(nn.Module):
         }
 
 
-def _given(config: dict[str, Any]) -> dict[str, Any]:
+def _pretrained_settings(config: dict[str, Any]) -> dict[str, Any]:
     return {key: config[key] for key in ("mean", "std", "input_size") if key in config}
 
 
-def _file(folder: Path | None, weights: str | None) -> Path | None:
+def _weights_file(folder: Path | None, weights: str | None) -> Path | None:
     if weights is None or (weights == "pretrained" and folder is None):
         return None
     if weights != "pretrained":
@@ -128,7 +128,7 @@ def _file(folder: Path | None, weights: str | None) -> Path | None:
     return files[0]
 
 
-def _load(backbone: nn.Module, file: Path) -> None:
+def _load_backbone(backbone: nn.Module, file: Path) -> None:
     """All but the classifier, which the tower does not have."""
     state = timm.models.load_state_dict(str(file), weights_only=True)
     missing, extra = backbone.load_state_dict(state, strict=False)

@@ -34,11 +34,11 @@ class TorchvisionVision(nn.Module):
         chosen = known[weights] if weights in known.__members__ else known.DEFAULT
         model = library.get_model(name)
         if weights is not None:
-            model.load_state_dict(_state(name, weights, known))
+            model.load_state_dict(_read_state(name, weights, known))
         preset = chosen.transforms()
         self.name, self.image_size = name, image_size or preset.crop_size[0]
         self.normalize = Normalize(mean=preset.mean, std=preset.std)
-        self.width = _take_off_head(model, name)
+        self.width = _remove_head(model, name)
         nodes = get_graph_node_names(model)[0]
         if "avgpool" not in nodes:
             raise UserError(
@@ -57,7 +57,7 @@ class TorchvisionVision(nn.Module):
         return {"name": self.name, "weights": None, "image_size": self.image_size}
 
 
-def _state(name: str, weights: str, known: Any) -> dict[str, torch.Tensor]:
+def _read_state(name: str, weights: str, known: Any) -> dict[str, torch.Tensor]:
     if Path(weights).is_file():
         return torch.load(weights, map_location="cpu", weights_only=True)
     if weights not in known.__members__ and weights != "DEFAULT":
@@ -72,7 +72,7 @@ def _state(name: str, weights: str, known: Any) -> dict[str, torch.Tensor]:
         ) from error
 
 
-def _take_off_head(model: nn.Module, name: str) -> int:
+def _remove_head(model: nn.Module, name: str) -> int:
     """Replaces the last linear layer by the identity, and returns its input width."""
     path, head = [(path, module) for path, module in model.named_modules() if isinstance(module, nn.Linear)][-1]
     parent, _, child = path.rpartition(".")

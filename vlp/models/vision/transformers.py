@@ -9,7 +9,7 @@ import transformers
 from einops import rearrange
 from torch import nn
 
-from vlp.models.text.transformers import backbone, without_idle_pooler
+from vlp.models.text.transformers import build_backbone, remove_unused_pooler
 from vlp.models.vision.normalize import Normalize
 from vlp.structures import Image, Tokens
 from vlp.system.errors import UserError
@@ -34,7 +34,7 @@ class TransformersVision(nn.Module):
         super().__init__()
         if pool not in ("pooler", "class", "average"):
             raise UserError(f"unknown pool {pool!r}: choose pooler, class or average")
-        self.backbone: Any = without_idle_pooler(backbone("vision", name, weights, config), pool)
+        self.backbone: Any = remove_unused_pooler(build_backbone("vision", name, weights, config), pool)
         settings = self.backbone.config
         own_size = getattr(settings, "image_size", None)
         if isinstance(own_size, int) and image_size not in (None, own_size):
@@ -42,9 +42,9 @@ class TransformersVision(nn.Module):
         self.pool = pool
         self.image_size: int = image_size or own_size or 224
         self.width = settings.hidden_size if hasattr(settings, "hidden_size") else settings.hidden_sizes[-1]
-        told = transformers.ImageProcessingMixin.get_image_processor_dict(name)[0] if name and mean is None else {}
+        processor = transformers.ImageProcessingMixin.get_image_processor_dict(name)[0] if name and mean is None else {}
         half = [0.5, 0.5, 0.5]
-        self.normalize = Normalize(mean=mean or told.get("image_mean", half), std=std or told.get("image_std", half))
+        self.normalize = Normalize(mean=mean or processor.get("image_mean", half), std=std or processor.get("image_std", half))
 
     def forward(self, image: Image) -> Tokens:
         output = self.backbone(pixel_values=self.normalize(image), return_dict=True)

@@ -61,9 +61,9 @@ class ViltPatches(nn.Module):
         """The class token, then each image's own patches; `pooled` is the class token. States of padding are zero."""
         grids = self._grids(image)
         pixels = self.normalize(image)
-        flat, shift = self._cut(pixels, grids), self._shift(grids)
+        flat, shift = self._extract_patches(pixels, grids), self._position_embeddings(grids)
         counts = [rows * columns for rows, columns in grids]
-        kept = self._drawn(counts)
+        kept = self._sample_patches(counts)
         if kept is not None:
             counts = [len(own) for own in kept]
             starts = accumulate((rows * columns for rows, columns in grids), initial=0)
@@ -92,7 +92,7 @@ class ViltPatches(nn.Module):
             raise UserError(f"Image.size tells of images larger than their {height} x {width} pixels")
         return [(rows // self.patch_size, columns // self.patch_size) for rows, columns in sizes]
 
-    def _cut(self, pixels: Float[Tensor, "b c h w"], grids: Sequence[Grid]) -> Float[Tensor, "r k"]:
+    def _extract_patches(self, pixels: Float[Tensor, "b c h w"], grids: Sequence[Grid]) -> Float[Tensor, "r k"]:
         """Each image's patches as rows of pixels, image after image."""
         side = self.patch_size
         if len(set(grids)) == 1:
@@ -102,7 +102,7 @@ class ViltPatches(nn.Module):
         parts = [own[:, : rows * side, : columns * side] for own, (rows, columns) in zip(pixels, grids, strict=True)]
         return torch.cat([rearrange(part, "c (h p) (w q) -> (h w) (c p q)", p=side, q=side) for part in parts])
 
-    def _shift(self, grids: Sequence[Grid]) -> Float[Tensor, "r d"]:
+    def _position_embeddings(self, grids: Sequence[Grid]) -> Float[Tensor, "r d"]:
         """The position embeddings of each image's patches, bilinearly resized with the corners kept in the corners."""
         side = math.isqrt(len(self.positions) - 1)
         stored = rearrange(self.positions[1:], "(h w) d -> 1 d h w", h=side)
@@ -114,7 +114,7 @@ class ViltPatches(nn.Module):
             resized[grid] = rearrange(fitted, "1 d h w -> (h w) d")
         return torch.cat([resized[grid] for grid in grids])
 
-    def _drawn(self, counts: Sequence[int]) -> list[Int[Tensor, " _"]] | None:
+    def _sample_patches(self, counts: Sequence[int]) -> list[Int[Tensor, " _"]] | None:
         """Which patches of each image are kept, in raster order; None = all."""
         if not self.training or self.max_patches is None or max(counts) <= self.max_patches:
             return None

@@ -76,7 +76,7 @@ class ShardingStrategy(ModelParallelStrategy):
     """ModelParallelStrategy where every process holds a part of the weights, with public names for what a subclass needs.
 
     Lightning divides the processes into tensor-parallel groups unless both sizes are given before the devices are known, makes
-    a device mesh anew in each of fit and test, and has public names for none of it.
+    a device mesh again in each of fit and test, and has public names for none of it.
     """
 
     def setup_environment(self) -> None:

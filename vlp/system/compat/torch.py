@@ -55,8 +55,8 @@ def lost_connection(error: BaseException) -> bool:
 
 
 def data_worker_died(error: BaseException) -> bool:
-    """Whether a DataLoader's worker process ended: torch raises a RuntimeError, told from others by its text alone, wherever the
-    main thread happens to be."""
+    """Whether a DataLoader's worker process ended: torch raises a RuntimeError that only its text distinguishes
+    from others, wherever the main thread happens to be."""
     return (
         isinstance(error, RuntimeError)
         and "DataLoader worker (pid" in str(error)

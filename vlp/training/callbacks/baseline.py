@@ -28,7 +28,7 @@ class RidgeBaseline(Callback):
 
     def on_test_epoch_end(self, trainer: L.Trainer, pl_module: Any) -> None:
         figures: dict[str, float] = {}
-        for name, source in trainer.datamodule.measured("test").items():  # type: ignore[attr-defined]
+        for name, source in trainer.datamodule.sources_with_split("test").items():  # type: ignore[attr-defined]
             found = self._recall(source)
             figures |= {f"test/{name}/ridge_baseline/{metric}": value for metric, value in found.items()}
         pl_module.log_dict(figures)

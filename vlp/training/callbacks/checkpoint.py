@@ -1,7 +1,7 @@
-"""checkpoints/last.ckpt and checkpoints/best.ckpt of a run folder, from which the run goes on to the bit.
+"""checkpoints/last.ckpt and checkpoints/best.ckpt of a run folder, from which the run continues bit-exactly.
 
 A checkpoint is written between two steps, when every figure of the steps before it is in the log: at the start of the
-next step, before a validation (which a run that goes on then does first), and at the end of an epoch. All processes take
+next step, before a validation (which a run that continues then does first), and at the end of an epoch. All processes take
 part in each decision, so a signal to one, or a disk that is full for one, is the same event for all.
 """
 
@@ -20,12 +20,12 @@ from vlp.distributed import gather_objects
 from vlp.system.compat.lightning import enter_fit_loop_always, set_logged_step
 from vlp.system.errors import UserError
 from vlp.system.fault_injection import inject
-from vlp.training.lifecycle.checkpoint_files import BEST, LAST, WholeFiles, copy
-from vlp.training.lifecycle.nonfinite import NotFinite, finite
-from vlp.training.lifecycle.restart import epochs_done
-from vlp.training.lifecycle.signals import SIGNALS, Stopped
+from vlp.training.lifecycle.checkpoint_files import BEST, LAST, AtomicCheckpointIO, copy_file
+from vlp.training.lifecycle.nonfinite import NotFinite, all_finite
+from vlp.training.lifecycle.restart import count_finished_epochs
+from vlp.training.lifecycle.signals import SIGNALS, RunStopped
 
-FULL_DISK = ("stop", "continue")
+ON_DISK_FULL = ("stop", "continue")
 
 
 class RunCheckpoint(Checkpoint):
@@ -49,8 +49,8 @@ class RunCheckpoint(Checkpoint):
     ) -> None:
         if mode not in ("max", "min"):
             raise UserError(f'callbacks.checkpoint.mode={mode}: choose "max" or "min"')
-        if on_disk_full not in FULL_DISK:
-            raise UserError(f"callbacks.checkpoint.on_disk_full={on_disk_full}: choose from {', '.join(FULL_DISK)}")
+        if on_disk_full not in ON_DISK_FULL:
+            raise UserError(f"callbacks.checkpoint.on_disk_full={on_disk_full}: choose from {', '.join(ON_DISK_FULL)}")
         for name, value in (
             ("train_steps", every_n_train_steps),
             ("minutes", every_n_minutes),
@@ -74,12 +74,12 @@ class RunCheckpoint(Checkpoint):
         return {"best_score": self.best_score, "validation_due": self.validation_due, "stopping": self.stopping}
 
     def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
-        checkpoint["epoch"] = epochs_done(checkpoint["loops"]["fit_loop"])
+        checkpoint["epoch"] = count_finished_epochs(checkpoint["loops"]["fit_loop"])
         metrics = self.folder.parent / "metrics.jsonl"
         checkpoint["logged_bytes"] = metrics.stat().st_size if metrics.exists() else 0
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        # a new run that goes on from a file of another one has no best.ckpt yet
+        # a new run that continues from a file of another one has no best.ckpt yet
         self.best_score = state_dict.get("best_score") if (self.folder / BEST).exists() else None
         self.validation_due = state_dict.get("validation_due", False)
         self.stopping = state_dict.get("stopping", False)
@@ -102,14 +102,14 @@ class RunCheckpoint(Checkpoint):
             self._again = True
             validate_again(trainer)
             self._again = False
-            self._between_steps(trainer, due=True)  # here, for there may be no further step
+            self._save_between_steps(trainer, due=True)  # here, for there may be no further step
 
     def on_train_batch_start(self, trainer: L.Trainer, module: L.LightningModule, batch: Any, batch_idx: int) -> None:
         if self._restored:  # Lightning counts some restarts as a step
             set_logged_step(trainer, trainer.global_step)
             self._restored = False
         if batch_idx % trainer.accumulate_grad_batches == 0:
-            self._between_steps(trainer)
+            self._save_between_steps(trainer)
         inject("batch", step=trainer.global_step, rank=trainer.global_rank)
 
     def on_train_batch_end(self, trainer: L.Trainer, *args: Any) -> None:
@@ -118,14 +118,18 @@ class RunCheckpoint(Checkpoint):
     def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if trainer.state.fn == "fit" and not trainer.sanity_checking and not self._again:
             self.validation_due = True
-            self._between_steps(trainer, due=True)  # a long validation that is cut off then costs nothing but itself
+            self._save_between_steps(
+                trainer, due=True
+            )  # a long validation that is cut off then costs nothing but itself
 
     def on_validation_batch_end(self, trainer: L.Trainer, *args: Any) -> None:
         if trainer.state.fn == "fit" and not trainer.sanity_checking:
             inject("validation", step=trainer.global_step, rank=trainer.global_rank)
-            if code := SIGNALS.told():  # not agreed on: ranks have different numbers of batches, and all is on the disk
-                SIGNALS.tell()
-                raise Stopped(code)
+            if (
+                code := SIGNALS.stop_requested()
+            ):  # not agreed on: ranks have different numbers of batches, and all is on the disk
+                SIGNALS.request_stop()
+                raise RunStopped(code)
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if trainer.state.fn == "fit" and not trainer.sanity_checking:
@@ -136,7 +140,7 @@ class RunCheckpoint(Checkpoint):
         every = self.epochs is not None and (trainer.current_epoch + 1) % self.epochs == 0
         last = trainer.current_epoch + 1 == trainer.max_epochs or trainer.global_step == trainer.max_steps
         # the last one is written here, as averaged weights take the place of the others when training has ended
-        self._between_steps(trainer, due=every or trainer.should_stop or last)
+        self._save_between_steps(trainer, due=every or trainer.should_stop or last)
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         SIGNALS.training = False
@@ -144,10 +148,10 @@ class RunCheckpoint(Checkpoint):
     def on_test_batch_end(self, trainer: L.Trainer, *args: Any) -> None:
         inject("test", rank=trainer.global_rank)
 
-    def _between_steps(self, trainer: L.Trainer, *, due: bool = False) -> None:
+    def _save_between_steps(self, trainer: L.Trainer, *, due: bool = False) -> None:
         due = due or (self.steps is not None and trainer.global_step - self.saved_step >= self.steps)
         late = self.minutes is not None and time.monotonic() - self.saved_at >= 60 * self.minutes
-        stop, save, late_for_one = SIGNALS.agreed(int(late))
+        stop, save, late_for_one = SIGNALS.agree_on_signals(int(late))
         if self._again:  # on the way back into a validation; nothing is new
             due, save, late_for_one = False, 0, 0
         if self._measured and self._is_best(trainer):
@@ -158,7 +162,7 @@ class RunCheckpoint(Checkpoint):
             self.save(trainer)
         self._measured = False
         if stop:
-            raise Stopped(stop)
+            raise RunStopped(stop)
 
     def _is_best(self, trainer: L.Trainer) -> bool:
         if self.monitor not in trainer.callback_metrics:
@@ -175,7 +179,7 @@ class RunCheckpoint(Checkpoint):
 
     def save(self, trainer: L.Trainer, *, best: bool = False) -> bool:
         """last.ckpt, and best.ckpt where these weights are the best. Every rank calls it. False: the disk is full."""
-        spoiled = [name for name, value in trainer.lightning_module.named_parameters() if not finite([value])]
+        spoiled = [name for name, value in trainer.lightning_module.named_parameters() if not all_finite([value])]
         if any(gather_objects(bool(spoiled))):
             raise NotFinite(
                 f"after {trainer.global_step} steps {len(spoiled)} weights hold numbers that are not finite "
@@ -189,23 +193,23 @@ class RunCheckpoint(Checkpoint):
             trainer.save_checkpoint(self.folder / LAST)
         elif best and trainer.is_global_zero and error is None:
             try:
-                copy(self.folder / BEST, self.folder / LAST)
+                copy_file(self.folder / BEST, self.folder / LAST)
             except OSError as found:
                 error = found
-        if isinstance(files, WholeFiles):
+        if isinstance(files, AtomicCheckpointIO):
             files.error = None
-        told = next((text for text in gather_objects(str(error) if error else None) if text), None)
+        failure = next((text for text in gather_objects(str(error) if error else None) if text), None)
         self.saved_at = time.monotonic()
-        if told is None:
+        if failure is None:
             self.saved_step = trainer.global_step
             return True
         message = (
-            f"the checkpoint of step {trainer.global_step} could not be written ({told}); the one before is intact"
+            f"the checkpoint of step {trainer.global_step} could not be written ({failure}); the one before is intact"
         )
         if self.on_disk_full == "stop":
-            raise OSError(f"{message}: make room, and go on with resume={self.folder.parent}")
+            raise OSError(f"{message}: make room, and resume with resume={self.folder.parent}")
         if trainer.is_global_zero:
-            print(f"warning: {message}; training goes on", file=sys.stderr, flush=True)
+            print(f"warning: {message}; training continues", file=sys.stderr, flush=True)
         return False
 
 

@@ -10,7 +10,13 @@ from typing import Any
 import lightning as L
 from lightning.pytorch.callbacks import Callback
 
-from vlp.report.plots import loss_curves, read_curves, retrieved_captions, retrieved_images, similarity_matrix
+from vlp.report.plots import (
+    plot_loss_curves,
+    plot_retrieved_captions,
+    plot_retrieved_images,
+    plot_similarity_matrix,
+    read_curves,
+)
 from vlp.training.loggers import log_pictures
 
 
@@ -32,10 +38,10 @@ class Pictures(Callback):
         metrics = self.folder / "metrics.jsonl"
         if trainer.is_global_zero and metrics.exists() and (curves := read_curves(metrics)):
             path = self.folder / "plots" / "curves.png"
-            shown = {
+            visible = {
                 name: c for name, c in curves.items() if name.startswith(("train/", "val/")) and "chance" not in name
             }
-            loss_curves(shown, path)
+            plot_loss_curves(visible, path)
             log_pictures(trainer.loggers, trainer.global_step, {"curves": path})
 
     def _draw(self, trainer: L.Trainer, module: Any, split: str) -> None:
@@ -45,19 +51,19 @@ class Pictures(Callback):
         several = len(trainer.datamodule.sources) > 1  # type: ignore[attr-defined]
         for (source, task), figures in module.measurement.pictured.items():
             place = [split, source, task] if several else [split, task]
-            for kind, path in draw(figures, self.folder / "plots" / "_".join(place)).items():
+            for kind, path in draw_pictures(figures, self.folder / "plots" / "_".join(place)).items():
                 pictures["/".join([*place, kind])] = path
         log_pictures(trainer.loggers, trainer.global_step, pictures)
 
 
-def draw(figures: Mapping[str, Any], stem: Path) -> dict[str, Path]:
+def draw_pictures(figures: Mapping[str, Any], stem: Path) -> dict[str, Path]:
     """Every picture that a task's `figures` hold material for; its kind → the file."""
     paths = {kind: stem.with_name(f"{stem.name}_{kind}.png") for kind in figures}
     if figures.get("image_to_text"):
-        retrieved_captions(figures["image_to_text"], paths["image_to_text"])
+        plot_retrieved_captions(figures["image_to_text"], paths["image_to_text"])
     if figures.get("text_to_image"):
-        retrieved_images(figures["text_to_image"], paths["text_to_image"])
+        plot_retrieved_images(figures["text_to_image"], paths["text_to_image"])
     if "similarity" in figures:
         matrix = figures["similarity"]
-        similarity_matrix(matrix["images"], matrix["captions"], matrix["scores"].tolist(), paths["similarity"])
+        plot_similarity_matrix(matrix["images"], matrix["captions"], matrix["scores"].tolist(), paths["similarity"])
     return {kind: path for kind, path in paths.items() if kind in ("image_to_text", "text_to_image", "similarity")}

@@ -1,4 +1,4 @@
-"""What a person sees while a run goes on: a bar with samples/s and time left, or plain lines where there is no terminal."""
+"""What a person sees while a run continues: a bar with samples/s and time left, or plain lines where there is no terminal."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class _Rate:
         return (self.samples + module.samples_seen - self.before) / max(seconds, 1e-9)
 
 
-class Bar(RichProgressBar):
+class ProgressBar(RichProgressBar):
     """Lightning's bar (steps, elapsed, time left of the epoch) with samples/s and the loss."""
 
     def __init__(self) -> None:
@@ -62,7 +62,7 @@ class Lines(Callback):
 
     def __init__(self, monitor: str) -> None:
         self.monitor, self.rate, self.begin = monitor, _Rate(), 0.0
-        self.told = -1  # the last epoch that has its line
+        self.last_line_epoch = -1  # the last epoch that has its line
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self.begin, self.first_step = time.perf_counter(), trainer.global_step
@@ -77,16 +77,16 @@ class Lines(Callback):
     def on_validation_end(self, trainer: L.Trainer, pl_module: Any) -> None:
         self.rate.start(pl_module)
         if trainer.state.fn == "fit":
-            self._tell(trainer, pl_module, validated=True)
+            self._print_line(trainer, pl_module, validated=True)
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: Any) -> None:
         self.rate.stop(pl_module)
         self.rate.start(pl_module)
-        if self.told < trainer.current_epoch:  # no validation in this one
-            self._tell(trainer, pl_module)
+        if self.last_line_epoch < trainer.current_epoch:  # no validation in this one
+            self._print_line(trainer, pl_module)
 
-    def _tell(self, trainer: L.Trainer, pl_module: Any, validated: bool = False) -> None:
-        self.told = trainer.current_epoch
+    def _print_line(self, trainer: L.Trainer, pl_module: Any, validated: bool = False) -> None:
+        self.last_line_epoch = trainer.current_epoch
         if not trainer.is_global_zero:
             return
         figures = trainer.callback_metrics
@@ -104,9 +104,9 @@ class Lines(Callback):
         pace = (
             f"{self.rate.per_second(pl_module):.0f} samples/s, {left:.0f} s left" if done else ""
         )  # none since a resume
-        told = ", ".join(part for part in (losses, monitored, pace) if part)
-        print(f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}: {told}", flush=True)
+        line = ", ".join(part for part in (losses, monitored, pace) if part)
+        print(f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}: {line}", flush=True)
 
 
 def progress(*, monitor: str) -> Callback:
-    return Bar() if on_terminal(stderr=False) else Lines(monitor)
+    return ProgressBar() if on_terminal(stderr=False) else Lines(monitor)

@@ -1,4 +1,4 @@
-"""A watch for those who debug training on several processes: the weights must be equal on all of them, to the bit.
+"""A watch for those who debug training on several processes: the weights must be equal on all of them, bit by bit.
 
 DistributedDataParallel averages gradients and then trusts that every rank makes the same step of them. What breaks that (a
 seed of one rank's own, a parameter changed by hand, a step that one rank leaves out) shows in no loss at first.
@@ -33,19 +33,19 @@ class RanksAgree(Callback):
         self._looked_at = -1  # the last step, of which there may be several batches
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self._look(trainer, pl_module)
+        self._compare_ranks(trainer, pl_module)
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any) -> None:
         if trainer.global_step % self.every_n_steps == 0 and trainer.global_step != self._looked_at:
-            self._look(trainer, pl_module)
+            self._compare_ranks(trainer, pl_module)
 
-    def _look(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+    def _compare_ranks(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         self._looked_at = trainer.global_step
         if world_size() == 1:
             return
-        named = compared(module)
+        named = tensors_to_compare(module)
         own = torch.stack([fingerprint(value) for value in named.values()]).to(module.device)
-        differing = disagreement(gather(own[None]), list(named))
+        differing = find_disagreement(gather(own[None]), list(named))
         if differing is not None:
             raise RanksDisagree(
                 f"after step {trainer.global_step} {differing}: every rank has to make the same step from the same "
@@ -53,7 +53,7 @@ class RanksAgree(Callback):
             )
 
 
-def compared(module: nn.Module) -> dict[str, Tensor]:
+def tensors_to_compare(module: nn.Module) -> dict[str, Tensor]:
     """Parameters and buffers, but for the running statistics of batch norms: those are of each rank's own share, until
     DistributedDataParallel replaces them by rank 0's at the next forward pass."""
     own = {
@@ -76,7 +76,7 @@ def fingerprint(value: Tensor) -> Tensor:
     return ((data + 1) * odd).sum()
 
 
-def disagreement(fingerprints: Tensor, names: list[str]) -> str | None:
+def find_disagreement(fingerprints: Tensor, names: list[str]) -> str | None:
     """Of [rank, parameter]: which is the first that is not equal everywhere, and on which ranks it is not that of most."""
     unequal = (fingerprints != fingerprints[:1]).any(0).nonzero()[:, 0].tolist()
     if not unequal:
@@ -86,7 +86,7 @@ def disagreement(fingerprints: Tensor, names: list[str]) -> str | None:
     odd = [rank for rank, value in enumerate(found) if value != most]
     # of two ranks, or of as many as there are on the other side, nobody can say which is right
     ranks = odd if times > len(found) / 2 else list(range(len(found)))
-    told = f"rank {ranks[0]}" if len(ranks) == 1 else f"ranks {', '.join(map(str, ranks))}"
+    rank_names = f"rank {ranks[0]}" if len(ranks) == 1 else f"ranks {', '.join(map(str, ranks))}"
     how = "differs on" if len(ranks) == 1 else "differs between"
     more = f" (and {len(unequal) - 1} more)" if len(unequal) > 1 else ""
-    return f"{names[unequal[0]]}{more} {how} {told}"
+    return f"{names[unequal[0]]}{more} {how} {rank_names}"

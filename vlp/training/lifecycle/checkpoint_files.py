@@ -29,7 +29,7 @@ from vlp.system.fault_injection import inject
 LAST, PREVIOUS, BEST = "last.ckpt", "previous.ckpt", "best.ckpt"
 
 
-class _Hashed(io.RawIOBase):
+class _HashingFile(io.RawIOBase):
     """A file that is only written to, front to back, with the sha256 of what went in."""
 
     def __init__(self, path: Path) -> None:
@@ -56,7 +56,7 @@ class _Hashed(io.RawIOBase):
         super().close()
 
 
-class WholeFiles(CheckpointIO):
+class AtomicCheckpointIO(CheckpointIO):
     """Lightning's way to the disk. A file that cannot be written (a full disk) leaves what was there, and its error here,
     where the callback finds it: the other processes wait for this one, so it must not raise alone.
     """
@@ -75,11 +75,11 @@ class WholeFiles(CheckpointIO):
     def load_checkpoint(
         self, path: str | os.PathLike[str], map_location: Any = None, weights_only: bool | None = None
     ) -> dict[str, Any]:
-        return read(Path(path))
+        return read_checkpoint(Path(path))
 
     def remove_checkpoint(self, path: str | os.PathLike[str]) -> None:
         Path(path).unlink(missing_ok=True)
-        sidecar(Path(path)).unlink(missing_ok=True)
+        sidecar_path(Path(path)).unlink(missing_ok=True)
 
 
 def write(path: Path, content: dict[str, Any]) -> None:
@@ -87,12 +87,12 @@ def write(path: Path, content: dict[str, Any]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.tmp-{os.getpid()}")
     try:
-        file = _Hashed(temporary)
+        file = _HashingFile(temporary)
         try:
             torch.save(content, file)  # type: ignore[arg-type]
             file.finish()
         except RuntimeError as error:  # torch's writer hides the disk's error
-            raise _of_disk(error) from error
+            raise _as_disk_error(error) from error
         finally:
             file.close()
         inject("replacing")
@@ -103,24 +103,24 @@ def write(path: Path, content: dict[str, Any]) -> None:
             "epoch": content.get("epoch"),
             "written": round(time.time(), 3),
         }
-        publish(temporary, path, facts)
+        publish_file(temporary, path, facts)
     finally:
         temporary.unlink(missing_ok=True)
 
 
-def written(folder: Path, content: dict[str, Any], *, rank: int, processes: int) -> OSError | None:
+def write_shard(folder: Path, content: dict[str, Any], *, rank: int, processes: int) -> OSError | None:
     """A process's shard; the error of a disk that has no room for it."""
     try:
         sharded.write(folder, content, rank=rank, processes=processes)
     except (OSError, RuntimeError) as error:
-        cause = _of_disk(error)
+        cause = _as_disk_error(error)
         if not isinstance(cause, OSError):
             raise
         return cause
     return None
 
 
-def _of_disk(error: BaseException) -> BaseException:
+def _as_disk_error(error: BaseException) -> BaseException:
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, OSError):
@@ -129,61 +129,61 @@ def _of_disk(error: BaseException) -> BaseException:
     return error
 
 
-def publish(temporary: Path, path: Path, facts: dict[str, Any]) -> None:
+def publish_file(temporary: Path, path: Path, facts: dict[str, Any]) -> None:
     """Gives a written file its name, and its sidecar; what was last becomes previous."""
     if path.is_dir():
-        _make_way(path)
+        _remove_previous(path)
     elif path.name == LAST and path.exists():
         previous = path.with_name(PREVIOUS)
         if previous.is_dir():
             _remove(previous)
-        if sidecar(path).exists():
-            _put(sidecar(path), sidecar(previous))
-        _put(path, previous)
-    atomic_write_text(sidecar(path), json.dumps(facts) + "\n")
+        if sidecar_path(path).exists():
+            _link_or_copy(sidecar_path(path), sidecar_path(previous))
+        _link_or_copy(path, previous)
+    atomic_write_text(sidecar_path(path), json.dumps(facts) + "\n")
     os.replace(temporary, path)
     sync_folder(path.parent)
 
 
 def publish_folder(unfinished: Path, path: Path) -> None:
     """The same for a folder of shards, which has no sidecar."""
-    _make_way(path)
+    _remove_previous(path)
     unfinished.rename(path)
     sync_folder(path.parent)
 
 
-def _make_way(path: Path) -> None:
+def _remove_previous(path: Path) -> None:
     """A folder cannot be replaced in one step: what was previous is removed while last is whole, and last becomes previous."""
     if path.name != LAST or not path.exists():
         _remove(path)
         return
     previous = path.with_name(PREVIOUS)
     _remove(previous)
-    if sidecar(path).exists():
-        sidecar(path).rename(sidecar(previous))
+    if sidecar_path(path).exists():
+        sidecar_path(path).rename(sidecar_path(previous))
     path.rename(previous)
 
 
 def _remove(path: Path) -> None:
-    sidecar(path).unlink(missing_ok=True)
+    sidecar_path(path).unlink(missing_ok=True)
     if path.is_dir():
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)
 
 
-def copy(source: Path, target: Path) -> None:
+def copy_file(source: Path, target: Path) -> None:
     """The same file under a second name, without writing it again."""
     temporary = target.with_name(f".{target.name}.tmp-{os.getpid()}")
-    facts = json.loads(sidecar(source).read_text(encoding="utf-8"))
-    _put(source, temporary)
+    facts = json.loads(sidecar_path(source).read_text(encoding="utf-8"))
+    _link_or_copy(source, temporary)
     try:
-        publish(temporary, target, facts)
+        publish_file(temporary, target, facts)
     finally:
         temporary.unlink(missing_ok=True)
 
 
-def _put(source: Path, target: Path) -> None:
+def _link_or_copy(source: Path, target: Path) -> None:
     """A second name for a file; a copy of it on file systems that have no second names."""
     temporary = target.with_name(f".{target.name}.tmp-link-{os.getpid()}")
     temporary.unlink(missing_ok=True)
@@ -196,23 +196,23 @@ def _put(source: Path, target: Path) -> None:
     os.replace(temporary, target)
 
 
-def sidecar(path: Path) -> Path:
+def sidecar_path(path: Path) -> Path:
     return path.with_name(path.name + ".json")
 
 
-def fault(path: Path) -> str | None:
+def describe_damage(path: Path) -> str | None:
     """What is wrong with a checkpoint file; None = it is what its sidecar says, or it has none and can be read."""
     if path.is_dir():
-        return sharded.fault(path)
+        return sharded.describe_damage(path)
     if not path.is_file():
         return "is not there"
     try:
-        facts = json.loads(sidecar(path).read_text(encoding="utf-8"))
+        facts = json.loads(sidecar_path(path).read_text(encoding="utf-8"))
         size, digest = facts["size"], facts["sha256"]
     except FileNotFoundError:
-        return None if _readable(path) else "cannot be read"
+        return None if _is_readable(path) else "cannot be read"
     except (ValueError, KeyError, TypeError):
-        return f"cannot be compared with {sidecar(path).name}, which is damaged"
+        return f"cannot be compared with {sidecar_path(path).name}, which is damaged"
     if path.stat().st_size != size:
         return f"has {path.stat().st_size:,} bytes instead of {size:,}"
     with open(path, "rb") as file:
@@ -220,7 +220,7 @@ def fault(path: Path) -> str | None:
     return None if found == digest else "is not what was written (another sha256)"
 
 
-def _readable(path: Path) -> bool:
+def _is_readable(path: Path) -> bool:
     try:
         torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except Exception:  # torch raises many kinds
@@ -228,7 +228,7 @@ def _readable(path: Path) -> bool:
     return True
 
 
-def read(path: Path) -> dict[str, Any]:
+def read_checkpoint(path: Path) -> dict[str, Any]:
     """Tensors and plain values.  Raises UserError for a damaged file, and for one that would run code."""
     content = tensor_files.read(path)
     if not isinstance(content, dict):
@@ -236,23 +236,23 @@ def read(path: Path) -> dict[str, Any]:
     return content
 
 
-def newest(folder: Path) -> tuple[Path | None, dict[Path, str]]:
-    """The newest whole checkpoint of a run to go on from, and a sentence for each that was passed over."""
+def newest_checkpoint(folder: Path) -> tuple[Path | None, dict[Path, str]]:
+    """The newest complete checkpoint of a run to continue from, and a sentence for each that was passed over."""
     passed: dict[Path, str] = {}
     for name in (LAST, PREVIOUS):
         path = folder / name
         if not path.exists():
             continue
-        wrong = fault(path)
+        wrong = describe_damage(path)
         if wrong is None:
             return path, passed
         passed[path] = f"{path} {wrong}"
-    if passed and fault(folder / BEST) is None:
+    if passed and describe_damage(folder / BEST) is None:
         return folder / BEST, passed
     return None, passed
 
 
-def clear(folder: Path) -> None:
+def remove_unfinished_files(folder: Path) -> None:
     """Removes what killed processes left half written; for the process that holds the run's lock."""
     for path in folder.glob(".*.tmp-*"):
         with contextlib.suppress(OSError):

@@ -17,54 +17,58 @@ from typing import Any
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from omegaconf.errors import OmegaConfBaseException
 
-from vlp.data.loader import LostWorker
+from vlp.data.loader import DataWorkerLost
 from vlp.system import exit_codes, ranks
 from vlp.system.compat.torch import data_worker_died, lost_connection
 from vlp.system.errors import is_user_error
-from vlp.system.secrets import hide_in_tracebacks, redact, values
+from vlp.system.secrets import hide_in_tracebacks, known_secrets, redact
 from vlp.training.lifecycle.nonfinite import NotFinite
-from vlp.training.lifecycle.signals import SIGNALS, Stopped
+from vlp.training.lifecycle.signals import SIGNALS, RunStopped
 
 
-def enter(name: str, function: Callable[[Path], Any]) -> None:
+def run_entry_point(name: str, function: Callable[[Path], Any]) -> None:
     """`function` of the config file on the command line.
 
-    The text of a UserError or an OSError is printed and the process exits with 2 (4 where training diverged); of LostWorker with
-    1. Anything else is a defect, of vlp or of a library, and keeps its traceback.
+    The text of a UserError or an OSError is printed and the process exits with 2 (4 where training diverged); of DataWorkerLost
+    with 1. Anything else is a defect, of vlp or of a library, and keeps its traceback.
     """
     config = Path(sys.argv[1])
     rank = ranks.rank()
     end_with_parent()
     SIGNALS.install()
-    secrets = values(config)
+    secrets = known_secrets(config)
     hide_in_tracebacks(secrets)
     try:
-        _run(function, config)
-    except Stopped as stopped:
-        _stopped(name, config, rank, stopped)
+        _run_and_exit(function, config)
+    except RunStopped as stopped:
+        _report_stop(name, config, rank, stopped)
     except (
         MisconfigurationException,
         OmegaConfBaseException,
     ) as error:  # a device that is not there; a secret that is not set
-        _note(config, rank, secrets)
-        told = " ".join(str(error).split())
-        print(redact(f"{name}: {told} (traceback: {_file(config, rank)})", secrets), file=sys.stderr, flush=True)
-        _exit(exit_codes.MISTAKE)
+        _write_failure(config, rank, secrets)
+        message = " ".join(str(error).split())
+        print(
+            redact(f"{name}: {message} (traceback: {_failure_file(config, rank)})", secrets), file=sys.stderr, flush=True
+        )
+        _flush_and_exit(exit_codes.MISTAKE)
     except Exception as error:
-        if isinstance(error, LostWorker) or is_user_error(error):
-            if isinstance(error, LostWorker) and SIGNALS.stop_code:  # what told this run to stop told its workers, too
-                _stopped(name, config, rank, Stopped(SIGNALS.stop_code))
-            _note(config, rank, secrets)
+        if isinstance(error, DataWorkerLost) or is_user_error(error):
+            if (
+                isinstance(error, DataWorkerLost) and SIGNALS.stop_code
+            ):  # the signal that stopped this run reached its workers, too
+                _report_stop(name, config, rank, RunStopped(SIGNALS.stop_code))
+            _write_failure(config, rank, secrets)
             whose = f"rank {rank}: " if rank else ""
-            sentence = f"{name}: {whose}{error} (traceback: {_file(config, rank)})"
+            sentence = f"{name}: {whose}{error} (traceback: {_failure_file(config, rank)})"
             print(redact(sentence, secrets), file=sys.stderr, flush=True)
-            _exit(_exit_code(error))
-        if not several():
+            _flush_and_exit(_exit_code(error))
+        if not has_several_processes():
             raise
-        if code := SIGNALS.told():  # this rank waited for one that was told to stop
-            _stopped(name, config, rank, Stopped(code))
-        _note(config, rank, secrets)
-        first = _first(config)
+        if code := SIGNALS.stop_requested():  # this rank waited for one that a signal stopped
+            _report_stop(name, config, rank, RunStopped(code))
+        _write_failure(config, rank, secrets)
+        first = _first_failure(config)
         if first is not None and first[0] != rank:  # this one only lost its partner
             print(f"{name}: rank {first[0]} failed first: {redact(first[1], secrets)}", file=sys.stderr, flush=True)
         elif lost_connection(error):
@@ -72,25 +76,25 @@ def enter(name: str, function: Callable[[Path], Any]) -> None:
         raise
 
 
-def _run(function: Callable[[Path], Any], config: Path) -> None:
+def _run_and_exit(function: Callable[[Path], Any], config: Path) -> None:
     try:
         function(config)
     except RuntimeError as error:
-        if isinstance(error, LostWorker) or not data_worker_died(error):
+        if isinstance(error, DataWorkerLost) or not data_worker_died(error):
             raise
-        raise LostWorker(f"a data worker died ({error}); go on with resume={config.parent}") from error
+        raise DataWorkerLost(f"a data worker died ({error}); resume with resume={config.parent}") from error
 
 
 def _exit_code(error: Exception) -> int:
-    if isinstance(error, LostWorker):
+    if isinstance(error, DataWorkerLost):
         return exit_codes.FAILED
     return exit_codes.DIVERGED if isinstance(error, NotFinite) else exit_codes.MISTAKE
 
 
-def _stopped(name: str, config: Path, rank: int, stopped: Stopped) -> None:
+def _report_stop(name: str, config: Path, rank: int, stopped: RunStopped) -> None:
     if rank == 0:
-        print(f"{name}: {stopped}; go on with resume={config.parent}", file=sys.stderr, flush=True)
-    _exit(stopped.code)
+        print(f"{name}: {stopped}; resume with resume={config.parent}", file=sys.stderr, flush=True)
+    _flush_and_exit(stopped.code)
 
 
 def end_with_parent() -> None:
@@ -99,23 +103,25 @@ def end_with_parent() -> None:
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
 
 
-def several() -> bool:
-    """Whether the run has several processes, of which the first that fails is to be told."""
-    return SIGNALS.connected or int(os.environ.get("WORLD_SIZE", "1")) > 1  # which Lightning removes when it fails
+def has_several_processes() -> bool:
+    """Whether the run has several processes, of which the first that fails is reported."""
+    return (
+        SIGNALS.has_other_ranks or int(os.environ.get("WORLD_SIZE", "1")) > 1
+    )  # which Lightning removes when it fails
 
 
-def _file(config: Path, rank: int) -> Path:
+def _failure_file(config: Path, rank: int) -> Path:
     return config.parent / ("error.txt" if rank == 0 else f"error_rank_{rank}.txt")
 
 
-def _note(config: Path, rank: int, secrets: Any) -> None:
+def _write_failure(config: Path, rank: int, secrets: Any) -> None:
     try:
-        _file(config, rank).write_text(redact(traceback.format_exc(), secrets), encoding="utf-8")
+        _failure_file(config, rank).write_text(redact(traceback.format_exc(), secrets), encoding="utf-8")
     except OSError:  # a full disk must not hide what happened
         traceback.print_exc()
 
 
-def _first(config: Path) -> tuple[int, str] | None:
+def _first_failure(config: Path) -> tuple[int, str] | None:
     """The rank that failed first, and its last line."""
     files = [config.parent / "error.txt", *config.parent.glob("error_rank_*.txt")]
     files = sorted((file for file in files if file.exists()), key=lambda file: file.stat().st_mtime)
@@ -125,7 +131,7 @@ def _first(config: Path) -> tuple[int, str] | None:
     return (int(number) if number.isdigit() else 0), files[0].read_text(encoding="utf-8").strip().splitlines()[-1]
 
 
-def _exit(code: int) -> None:
+def _flush_and_exit(code: int) -> None:
     sys.stdout.flush()
     sys.stderr.flush()
-    os._exit(code) if several() else sys.exit(code)
+    os._exit(code) if has_several_processes() else sys.exit(code)

@@ -1,8 +1,8 @@
 """What happens at a loss or a gradient that is no number: stop, leave the step out, or go back.
 
 raise: stop with exit code 4.  skip: the step is left out: weights, optimiser, queues and running statistics stay; the
-schedule goes on, and so do moving averages.  rollback: weights, optimiser, moving averages and queues become those of the
-last checkpoint, and training goes on with the data that come next. After `limit` such steps in a row, both stop.
+schedule continues, and so do moving averages.  rollback: weights, optimiser, moving averages and queues become those of the
+last checkpoint, and training continues with the data that come next. After `limit` such steps in a row, both stop.
 
 The decision is taken from the gradients after the processes have averaged them, so all of them take the same one, also
 when the number came up in one process alone.
@@ -21,10 +21,10 @@ from lightning.pytorch.callbacks import WeightAveraging
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
-from vlp.distributed import gather_objects, total
+from vlp.distributed import gather_objects, sum_over_ranks
 from vlp.system.compat.torch import local_part
 from vlp.system.errors import UserError
-from vlp.training.lifecycle.checkpoint_files import newest, read
+from vlp.training.lifecycle.checkpoint_files import newest_checkpoint, read_checkpoint
 
 POLICIES = ("raise", "skip", "rollback")
 
@@ -33,7 +33,7 @@ class NotFinite(UserError, ArithmeticError):
     """Training diverged; the entry point exits with 4."""
 
 
-def finite(tensors: Sequence[Tensor]) -> bool:
+def all_finite(tensors: Sequence[Tensor]) -> bool:
     """Whether all of them hold finite numbers; waits for the accelerator. Integers do, and of a sharded tensor each process
     looks at its own rows."""
     own = [local_part(value) for value in tensors if value.is_floating_point()]
@@ -45,10 +45,10 @@ def finite(tensors: Sequence[Tensor]) -> bool:
     return not norms or bool(torch.stack(norms).isfinite().all())
 
 
-def _told(loss: Tensor | None, samples: Any) -> str:
-    """Of the ranks whose loss is no number, else of all, whose gradient then is none."""
+def _describe_step(loss: Tensor | None, samples: Any) -> str:
+    """The ranks whose loss is not finite; all ranks where every loss is finite and only a gradient is not."""
     every = gather_objects((math.nan if loss is None else float(loss), samples))
-    wrong = {rank: told for rank, told in enumerate(every) if not math.isfinite(told[0])} or dict(enumerate(every))
+    wrong = {rank: summary for rank, summary in enumerate(every) if not math.isfinite(summary[0])} or dict(enumerate(every))
     parts = (
         f"{value:g} on samples {ids}" + (f" (rank {rank})" if len(every) > 1 else "")
         for rank, (value, ids) in wrong.items()
@@ -56,7 +56,7 @@ def _told(loss: Tensor | None, samples: Any) -> str:
     return f"the loss is {', '.join(parts)}, and its gradient is not finite"
 
 
-class Guard:
+class NonFiniteGuard:
     """policy: of those above.  limit: such steps in a row that are borne.  folder: of the run's checkpoints."""
 
     def __init__(self, *, policy: str = "raise", limit: int = 10, folder: Path | None = None) -> None:
@@ -73,15 +73,15 @@ class Guard:
 
     def check(self, module: L.LightningModule, gradients: Sequence[Tensor], samples: Any, loss: Tensor | None) -> bool:
         """Whether the optimiser may step.  Raises NotFinite."""
-        right = finite(gradients)
+        right = all_finite(gradients)
         if any(isinstance(gradient, DTensor) for gradient in gradients):  # each process holds some of the rows
-            right = not total(torch.tensor(float(not right), device=module.device))
+            right = not sum_over_ranks(torch.tensor(float(not right), device=module.device))
         if right:
             self.in_a_row = 0
             return True
         self.in_a_row += 1
         self.skipped += 1
-        said = f"{_told(loss, samples)}, at step {module.global_step}"
+        said = f"{_describe_step(loss, samples)}, at step {module.global_step}"
         if self.policy == "raise" or self.in_a_row > self.limit:
             tried = "" if self.policy == "raise" else f", the {self.in_a_row}th in a row"
             raise NotFinite(
@@ -99,13 +99,13 @@ class Guard:
         return False
 
     def _roll_back(self, module: L.LightningModule) -> None:
-        path = newest(self.folder)[0] if self.folder is not None else None
+        path = newest_checkpoint(self.folder)[0] if self.folder is not None else None
         if path is None:
             raise NotFinite(
                 f"the loss is not finite at step {module.global_step} and there is no checkpoint to roll back to yet: set "
                 "callbacks.checkpoint.every_n_train_steps, or nonfinite=skip"
             )
-        content, trainer = read(path), module.trainer
+        content, trainer = read_checkpoint(path), module.trainer
         module.load_state_dict(content["state_dict"])
         for callback in trainer.callbacks:  # type: ignore[attr-defined]
             if isinstance(callback, WeightAveraging):

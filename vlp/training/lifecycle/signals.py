@@ -1,8 +1,8 @@
-"""What a run does when it is told to stop: it goes on to the end of its step, writes a checkpoint and exits.
+"""What a run does when a signal asks it to stop: it finishes its step, writes a checkpoint and exits.
 
 SIGTERM: checkpoint, exit 143.  SIGINT (Ctrl-C): checkpoint, exit 130.  A second one: exit at once, but for a SIGTERM so soon
 that it is the same one, sent to the process and by its parent.  SIGUSR1: checkpoint, and
-training goes on. The handlers only note what came; processes agree on it between steps, so a signal to one rank is one
+training continues. The handlers only note what came; processes agree on it between steps, so a signal to one rank is one
 to all. Lightning's own handlers run a collective inside the handler, which hangs when one rank alone is signalled
 (Lightning-AI/pytorch-lightning#21406), and exit with 0; they are not installed.
 """
@@ -28,14 +28,14 @@ from vlp.system.compat.lightning import observe_child_processes, process_group_t
 from vlp.system.compat.torch import default_store
 from vlp.system.exit_codes import INTERRUPTED, TERMINATED
 
-TOLD = "vlp/stop"
-ECHO = 2.0  # seconds
-PATIENCE = 15.0  # seconds that rank 0 has to notice that it lost another rank
+STOP_KEY = "vlp/stop"
+REPEATED_SIGNAL_S = 2.0  # seconds
+STOP_TIMEOUT_S = 15.0  # seconds that rank 0 has to notice that it lost another rank
 STOP = {signal.SIGTERM: TERMINATED, signal.SIGINT: INTERRUPTED}
 
 
-class Stopped(BaseException):
-    """The run was told to stop, and what it had done is on the disk."""
+class RunStopped(BaseException):
+    """A signal stopped the run; a checkpoint was written first."""
 
     def __init__(self, code: int) -> None:
         super().__init__(f"stopped by {'SIGINT' if code == INTERRUPTED else 'SIGTERM'}")
@@ -57,7 +57,7 @@ class Signals:
         signal.signal(signal.SIGUSR1, self._on_save)
 
     def _on_stop(self, number: int, frame: FrameType | None) -> None:
-        if self.stop_code and number == signal.SIGTERM and time.monotonic() - self.since < ECHO:
+        if self.stop_code and number == signal.SIGTERM and time.monotonic() - self.since < REPEATED_SIGNAL_S:
             return
         again, self.since = bool(self.stop_code), time.monotonic()
         self.stop_code = STOP[signal.Signals(number)]
@@ -66,13 +66,13 @@ class Signals:
             sys.stderr.flush()
             os._exit(self.stop_code)
         if not self.training:
-            self.tell()
-            raise Stopped(self.stop_code)
+            self.request_stop()
+            raise RunStopped(self.stop_code)
 
     def _on_save(self, number: int, frame: FrameType | None) -> None:
         self.save = True
 
-    def agreed(self, *wishes: int) -> list[int]:
+    def agree_on_signals(self, *wishes: int) -> list[int]:
         """(stop code, whether to save, further wishes), the largest of all ranks; every rank calls it at the same point."""
         own = [self.stop_code, int(self.save), *wishes]
         self.save = False
@@ -85,7 +85,7 @@ class Signals:
         return own
 
     @property
-    def connected(self) -> bool:
+    def has_other_ranks(self) -> bool:
         """Whether there are other ranks, or were."""
         return self._store is not None
 
@@ -95,17 +95,17 @@ class Signals:
         if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
             self._store = default_store()
 
-    def tell(self) -> None:
+    def request_stop(self) -> None:
         """The other ranks, of a stop that they have no part in deciding: this one ends now."""
         with suppress(RuntimeError):  # rank 0, which holds the store, has ended
             if self._store is not None:
-                self._store.set(TOLD, str(self.stop_code))
+                self._store.set(STOP_KEY, str(self.stop_code))
 
-    def told(self) -> int:
+    def stop_requested(self) -> int:
         """The stop code of this rank, or that of one which has ended by it; 0 = none."""
         with suppress(RuntimeError):
-            if not self.stop_code and self._store is not None and self._store.check([TOLD]):
-                self.stop_code = int(self._store.get(TOLD))
+            if not self.stop_code and self._store is not None and self._store.check([STOP_KEY]):
+                self.stop_code = int(self._store.get(STOP_KEY))
         return self.stop_code
 
 
@@ -126,7 +126,7 @@ class _ChildObserver(threading.Thread):
             if all(child.returncode == 0 for child in self.children):
                 return
             time.sleep(0.5)
-        time.sleep(PATIENCE)
+        time.sleep(STOP_TIMEOUT_S)
         failed = next(child.returncode for child in self.children if child.returncode)
         sys.stderr.write(f"a rank ended with code {failed}, and this one waited for it in vain\n")
         sys.stderr.flush()
@@ -135,6 +135,6 @@ class _ChildObserver(threading.Thread):
         os._exit(failed if failed > 0 else 1)
 
 
-def replace_lightnings(trainer: L.Trainer) -> None:
+def replace_lightning_signals(trainer: L.Trainer) -> None:
     observe_child_processes(lambda children: _ChildObserver(children).start())
     remove_signal_handling(trainer)

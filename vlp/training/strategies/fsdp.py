@@ -23,13 +23,13 @@ from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
 
 from vlp.checkpoints import sharded
-from vlp.distributed import copy_from_first, gather_objects
+from vlp.distributed import broadcast_from_first_rank, gather_objects
 from vlp.system.compat.lightning import ShardingStrategy, unwrap_optimizer
 from vlp.system.compat.torch import BATCH_NORMS, initialize_fsdp, is_compiled, scalars_to_rows
 from vlp.system.errors import UserError
-from vlp.training.lifecycle.checkpoint_files import publish_folder, written
+from vlp.training.lifecycle.checkpoint_files import publish_folder, write_shard
 from vlp.training.optimizer import CombinedOptimizer
-from vlp.training.strategies.sharding import part_of, units
+from vlp.training.strategies.sharding import block_units, local_rows
 
 
 class FSDP(ShardingStrategy):
@@ -62,7 +62,7 @@ class FSDP(ShardingStrategy):
         return self.lightning_module
 
     @property
-    def _sharded(self) -> list[Any]:
+    def _sharded_modules(self) -> list[Any]:
         """The root first."""
         return [part for part in self.module.modules() if isinstance(part, FSDPModule)]
 
@@ -72,7 +72,7 @@ class FSDP(ShardingStrategy):
         assert self.accelerator is not None
         self.accelerator.setup(trainer)
         if not isinstance(self.module, FSDPModule):
-            refuse(trainer, self.module)
+            refuse_unsupported(trainer, self.module)
             self.synchronize_layers(self.module)
             self.precision_plugin.convert_module(self.module)
             self.model_to_device()
@@ -91,12 +91,12 @@ class FSDP(ShardingStrategy):
 
     def _shard(self) -> None:
         module, mesh = self.module, self.device_mesh["data_parallel"]
-        copy_from_first([*module.parameters(), *module.buffers()])
+        broadcast_from_first_rank([*module.parameters(), *module.buffers()])
         self._scalars = scalars_to_rows(module)
         halved = MixedPrecisionPolicy(
             param_dtype=torch.bfloat16, reduce_dtype=torch.float32, output_dtype=torch.float32
         )
-        for unit in units(module):
+        for unit in block_units(module):
             normed = any(isinstance(part, BATCH_NORMS) for part in unit.modules())
             fully_shard(
                 unit, mesh=mesh, mp_policy=halved if self.bfloat16_blocks and not normed else MixedPrecisionPolicy()
@@ -105,46 +105,46 @@ class FSDP(ShardingStrategy):
         register_fsdp_forward_method(module, "training_step")
         initialize_fsdp(module)  # else the block that runs first, in an evaluation, would be the root
         if torch.distributed.get_backend() == "gloo":  # which sums but does not average
-            for part in self._sharded:
+            for part in self._sharded_modules:
                 part.set_force_sum_reduction_for_comms(True)
-        module.register_load_state_dict_pre_hook(self._deal_out)
+        module.register_load_state_dict_pre_hook(self._scatter_state)
 
     # ------------------------------------------------------------- computation
 
     def training_step(self, *args: Any, **kwargs: Any) -> Any:
-        self._share_statistics()
+        self._broadcast_statistics()
         return super().training_step(*args, **kwargs)
 
-    def _share_statistics(self) -> None:
+    def _broadcast_statistics(self) -> None:
         """Of batch norms: the first process's, as under DistributedDataParallel."""
         norms = [part for part in self.module.modules() if isinstance(part, BATCH_NORMS)]
-        copy_from_first([buffer for norm in norms for buffer in norm.buffers(recurse=False)])
+        broadcast_from_first_rank([buffer for norm in norms for buffer in norm.buffers(recurse=False)])
 
     def on_validation_start(self) -> None:
         self._gather()
 
     def on_validation_end(self) -> None:
-        self._let_go()
+        self._reshard()
 
     def on_test_start(self) -> None:
         self._gather()
 
     def on_test_end(self) -> None:
-        self._let_go()
+        self._reshard()
 
     def _gather(self) -> None:
-        """All that evaluation uses, until `_let_go`: from now on a forward waits for no other process."""
-        self._share_statistics()
+        """All that evaluation uses, until `_reshard`: from now on a forward waits for no other process."""
+        self._broadcast_statistics()
         momentum = getattr(self.module, "momentum", None)
         slow = set() if momentum is None else set(momentum.modules())
-        for part in self._sharded:
+        for part in self._sharded_modules:
             if part not in slow:
                 part.set_reshard_after_forward(False, recurse=False)
                 part.unshard()
 
-    def _let_go(self) -> None:
+    def _reshard(self) -> None:
         root = self.module
-        for part in self._sharded:
+        for part in self._sharded_modules:
             part.set_reshard_after_forward(part is not root, recurse=False)
             part.reshard()
 
@@ -154,29 +154,29 @@ class FSDP(ShardingStrategy):
     def lightning_restore_optimizer(self) -> bool:
         return True
 
-    def _stored(self, value: Any, scalar: bool) -> Any:
+    def _to_stored(self, value: Any, scalar: bool) -> Any:
         """A tensor as it goes to the file: whole, or this process's rows of it."""
         if not isinstance(value, DTensor):
             return value
         shape: Any = () if scalar else value.shape
         if self.saves_shards:
-            return sharded.rows(value.to_local().detach().cpu().clone(), tuple(shape))
-        whole = value.full_tensor().detach()
-        return whole.cpu().reshape(shape) if self.is_global_zero else None
+            return sharded.row_slice(value.to_local().detach().cpu().clone(), tuple(shape))
+        full_value = value.full_tensor().detach()
+        return full_value.cpu().reshape(shape) if self.is_global_zero else None
 
     def lightning_module_state_dict(self) -> dict[str, Any]:
         """Whole tensors on the first process, nothing on others; or each process's rows."""
-        state = {name: self._stored(v, name in self._scalars) for name, v in self.module.state_dict().items()}
+        state = {name: self._to_stored(v, name in self._scalars) for name, v in self.module.state_dict().items()}
         return state if self.saves_shards or self.is_global_zero else {}
 
     def optimizer_state(self, optimizer: Optimizer) -> dict[str, Any]:
-        """Under the numbers that the optimiser itself gives to parameters, so a run may go on under another strategy."""
+        """Under the numbers that the optimiser itself gives to parameters, so a run may continue under another strategy."""
         optimizer = unwrap_optimizer(optimizer)
         state, parameters = optimizer.state_dict(), _parameters(optimizer)
         named = dict(self.module.named_parameters())
         scalars = {id(named[name]) for name in self._scalars if name in named}
         kept = {
-            index: {key: self._stored(value, id(parameters[index]) in scalars) for key, value in entry.items()}
+            index: {key: self._to_stored(value, id(parameters[index]) in scalars) for key, value in entry.items()}
             for index, entry in state["state"].items()
         }
         return state | {"state": kept} if self.saves_shards or self.is_global_zero else {}
@@ -197,7 +197,7 @@ class FSDP(ShardingStrategy):
         own = checkpoint
         if not self.is_global_zero:
             own = {key: checkpoint[key] for key in ("state_dict", "optimizer_states") if key in checkpoint}
-        error = written(unfinished, own, rank=self.global_rank, processes=self.world_size)
+        error = write_shard(unfinished, own, rank=self.global_rank, processes=self.world_size)
         if any(gather_objects(error is not None)):  # a full disk of one of them: what was there stays
             self.checkpoint_io.error = error or OSError("another process could not write its shard")  # type: ignore[attr-defined]
         elif self.is_global_zero:
@@ -207,7 +207,9 @@ class FSDP(ShardingStrategy):
     def load_checkpoint(self, checkpoint_path: str | Path, weights_only: bool | None = None) -> dict[str, Any]:
         path = Path(self.broadcast(checkpoint_path))
         return (
-            sharded.read(path) if sharded.matches(path) else self.checkpoint_io.load_checkpoint(path, weights_only=True)
+            sharded.read(path)
+            if sharded.is_sharded(path)
+            else self.checkpoint_io.load_checkpoint(path, weights_only=True)
         )
 
     def load_model_state_dict(self, checkpoint: Mapping[str, Any], strict: bool = True) -> None:
@@ -217,27 +219,27 @@ class FSDP(ShardingStrategy):
         for optimizer, stored in zip(self.optimizers, checkpoint["optimizer_states"], strict=True):
             parameters = _parameters(optimizer)
             state = {
-                index: {k: v if k == "step" else part_of(v, parameters[index]) for k, v in entry.items()}
+                index: {k: v if k == "step" else local_rows(v, parameters[index]) for k, v in entry.items()}
                 for index, entry in stored["state"].items()
             }
             optimizer.load_state_dict({**stored, "state": state})
 
-    def _deal_out(self, module: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
+    def _scatter_state(self, module: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
         """Before any `load_state_dict` of the whole module: of whole tensors each process takes its rows."""
-        for part in self._sharded:
+        for part in self._sharded_modules:
             part.reshard()
         for name, parameter in module.named_parameters(remove_duplicate=False):
             if prefix + name in state and isinstance(state[prefix + name], Tensor):
                 value = state[prefix + name]
                 if value.shape == parameter.shape or (name in self._scalars and value.numel() == 1):
-                    state[prefix + name] = part_of(value, parameter)
+                    state[prefix + name] = local_rows(value, parameter)
 
 
 def _parameters(optimizer: Optimizer) -> list[Tensor]:
     return [parameter for group in optimizer.param_groups for parameter in group["params"]]
 
 
-def refuse(trainer: L.Trainer, module: Any) -> None:
+def refuse_unsupported(trainer: L.Trainer, module: Any) -> None:
     """What would compute something else than one process does, or nothing."""
     for callback in getattr(trainer, "callbacks", ()):
         if isinstance(callback, WeightAveraging):

@@ -12,11 +12,11 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 
-def units(module: nn.Module) -> list[nn.Module]:
+def block_units(module: nn.Module) -> list[nn.Module]:
     """The blocks of every stack (ModuleList, Sequential) in `module`, innermost ones.
 
     Left out: blocks that share parameters with something else, as a unit's parameters are there only during its own
-    forward. Of a block that is also asked from outside (`remember`: the keys and values of a cross-attention), only the
+    forward. Of a block that is also asked from outside (`project_memory`: the keys and values of a cross-attention), only the
     parts that are not.
     """
     places = Counter(id(parameter) for _, parameter in module.named_parameters(remove_duplicate=False))
@@ -32,16 +32,16 @@ def units(module: nn.Module) -> list[nn.Module]:
         ]
         if inner or not block:
             return inner
-        if any(hasattr(inside, "remember") for inside in part.modules()):
+        if any(hasattr(inside, "project_memory") for inside in part.modules()):
             return [unit for child in part.children() for unit in found(child, any(True for _ in child.children()))]
         return [part] if alone(part) else []
 
     return list(dict.fromkeys(found(module, False)))
 
 
-def part_of(value: Tensor, parameter: Tensor) -> Tensor:
+def local_rows(value: Tensor, parameter: Tensor) -> Tensor:
     """This process's share of a whole tensor, dealt out as `parameter` is; every process already has the whole."""
     if not isinstance(parameter, DTensor) or isinstance(value, DTensor):
         return value
-    whole = value.reshape(parameter.shape).to(parameter.device)
-    return distribute_tensor(whole, parameter.device_mesh, parameter.placements, src_data_rank=None)
+    full = value.reshape(parameter.shape).to(parameter.device)
+    return distribute_tensor(full, parameter.device_mesh, parameter.placements, src_data_rank=None)

@@ -11,14 +11,14 @@ import signal
 from pathlib import Path
 from typing import Any
 
-from vlp.launch.process import process
-from vlp.launch.sweep.job_process import STOP, Ended, Process, Task
+from vlp.launch.process import training_process
+from vlp.launch.sweep.job_process import STOP, JobEnd, JobProcess, RemoteJob
 from vlp.launch.sweep.ledger import Job
 
 PASSED_ON = ("VLP_", "WANDB_", "HF_", "AWS_", "OMP_")  # a machine of the cluster has its own environment otherwise
 
 
-class Ray:
+class RayExecutor:
     together = False
 
     def __init__(self, command: str, settings: dict[str, Any]) -> None:
@@ -35,19 +35,19 @@ class Ray:
     def start(self, jobs: list[Job]) -> list[RayTask]:
         return [RayTask(Path(job["folder"]), self.remote.remote(self.task(job))) for job in jobs]
 
-    def task(self, job: Job) -> Task:
+    def task(self, job: Job) -> RemoteJob:
         folder = Path(job["folder"])
         (folder / STOP).unlink(missing_ok=True)
-        arguments, environment = process(self.command, folder / "config.yaml")
+        arguments, environment = training_process(self.command, folder / "config.yaml")
         added = {name: value for name, value in environment.items() if name.startswith(PASSED_ON)}
         added |= {name: environment[name] for name in ("PYTHONPATH", "PATH") if name in environment}
-        return Task(folder, arguments, added, self.settings["time_limit_min"], self.settings["grace_period_s"])
+        return RemoteJob(folder, arguments, added, self.settings["time_limit_min"], self.settings["grace_period_s"])
 
-    def find(self, job: Job) -> Process | None:
-        return Process.find(Path(job["folder"]), self.settings["time_limit_min"], self.settings["grace_period_s"])
+    def find(self, job: Job) -> JobProcess | None:
+        return JobProcess.find(Path(job["folder"]), self.settings["time_limit_min"], self.settings["grace_period_s"])
 
 
-def run_task(task: Task) -> tuple[int | None, bool, float]:
+def run_task(task: RemoteJob) -> tuple[int | None, bool, float]:
     os.environ.pop("OMP_NUM_THREADS", None)  # Ray's guess for its own workers; the task brings the user's
     return task()
 
@@ -56,18 +56,18 @@ class RayTask:
     def __init__(self, folder: Path, reference: Any) -> None:
         self.folder, self.reference = folder, reference
 
-    def poll(self) -> Ended | None:
+    def poll(self) -> JobEnd | None:
         import ray
 
         done, _ = ray.wait([self.reference], timeout=0)
         if not done:
             return None
         try:
-            return Ended(*ray.get(self.reference))
+            return JobEnd(*ray.get(self.reference))
         except ray.exceptions.TaskCancelledError:
-            return Ended(-signal.SIGTERM, False, 0.0)
+            return JobEnd(-signal.SIGTERM, False, 0.0)
         except ray.exceptions.RayError:  # the worker or its machine is gone
-            return Ended(None, False, 0.0)
+            return JobEnd(None, False, 0.0)
 
     def stop(self, number: int) -> None:
         import ray

@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from vlp.launch.config.errors import ConfigError
-from vlp.launch.process import process
-from vlp.launch.sweep.job_process import STOP, Ended, Process, Task
+from vlp.launch.process import training_process
+from vlp.launch.sweep.job_process import STOP, JobEnd, JobProcess, RemoteJob
 from vlp.launch.sweep.ledger import Job
 
 
-class Slurm:
+class SlurmExecutor:
     together = True  # one array
 
     def __init__(self, command: str, settings: dict[str, Any], folder: Path) -> None:
@@ -27,8 +27,8 @@ class Slurm:
         self.command, self.settings, self.folder = command, settings, (folder / "submitit").resolve()
         slurm = settings["slurm"]
         self.cluster = slurm["cluster"]
-        whole = self.cluster == "slurm" and "trials" not in settings  # Slurm itself then keeps to so many at a time
-        self.at_once: int = 2**31 if whole else settings["jobs"]
+        limits_jobs_itself = self.cluster == "slurm" and "trials" not in settings  # Slurm itself then keeps to so many at a time
+        self.at_once: int = 2**31 if limits_jobs_itself else settings["jobs"]
         self.executor = submitit.AutoExecutor(
             self.folder, cluster=self.cluster, slurm_max_num_timeout=slurm["requeues"]
         )
@@ -52,14 +52,14 @@ class Slurm:
             job["ticket"] = task.job_id
         return [SlurmTask(Path(job["folder"]), task) for job, task in zip(jobs, submitted, strict=True)]
 
-    def task(self, job: Job) -> Task:
+    def task(self, job: Job) -> RemoteJob:
         folder = Path(job["folder"])
         (folder / STOP).unlink(missing_ok=True)
-        arguments, environment = process(self.command, folder / "config.yaml")
+        arguments, environment = training_process(self.command, folder / "config.yaml")
         added = {name: environment[name] for name in ("PYTHONPATH",) if name in environment}
-        return Task(folder, arguments, added, self.settings["time_limit_min"], self.settings["grace_period_s"])
+        return RemoteJob(folder, arguments, added, self.settings["time_limit_min"], self.settings["grace_period_s"])
 
-    def find(self, job: Job) -> SlurmTask | Process | None:
+    def find(self, job: Job) -> SlurmTask | JobProcess | None:
         """The task that an earlier sweep submitted, be it waiting, running or finished."""
         import submitit
 
@@ -69,22 +69,22 @@ class Slurm:
             if not re.fullmatch(r"\d+(_\d+)?", ticket):  # it goes to Slurm's programs
                 raise ConfigError(f"{self.folder.parent / 'sweep.json'}: ticket {ticket} is no id of a Slurm job")
             return SlurmTask(Path(job["folder"]), submitit.SlurmJob(self.folder, ticket))
-        return Process.find(Path(job["folder"]), self.settings["time_limit_min"], self.settings["grace_period_s"])
+        return JobProcess.find(Path(job["folder"]), self.settings["time_limit_min"], self.settings["grace_period_s"])
 
 
 class SlurmTask:
     def __init__(self, folder: Path, task: Any) -> None:
         self.folder, self.task, self.cancelled = folder, task, False
 
-    def poll(self) -> Ended | None:
+    def poll(self) -> JobEnd | None:
         if self.cancelled:
-            return Ended(-signal.SIGTERM, False, 0.0)
+            return JobEnd(-signal.SIGTERM, False, 0.0)
         if not self.task.done():
             return None
         try:
-            return Ended(*self.task.result())
+            return JobEnd(*self.task.result())
         except Exception:  # submitit's errors hold the task's own traceback; its files lie in SWEEP/submitit
-            return Ended(None, False, 0.0)
+            return JobEnd(None, False, 0.0)
 
     def stop(self, number: int) -> None:
         (self.folder / STOP).write_text(str(int(signal.SIGTERM if number == signal.SIGINT else number)))

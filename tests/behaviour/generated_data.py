@@ -1,0 +1,51 @@
+"""Overrides that run an experiment on generated scenes, in the layout that it reads."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+from vlp.scenes.generate import generate
+
+RECIPES = ("pretrain_4m_albef", "pretrain_4m_vilt")
+MIXTURES = ("encoder_decoder_scenes", "seed_pretrain")
+Counts = Mapping[str, int]
+
+
+def scenes_overrides(folder: Path, images: Counts) -> list[str]:
+    return [f"data.root={folder}", *(f"data.images.{split}={count}" for split, count in images.items())]
+
+
+def mixture_overrides(folder: Path, images: Counts) -> list[str]:
+    prefix = "data.sources.scenes"
+    return [f"{prefix}.root={folder}", *(f"{prefix}.images.{split}={count}" for split, count in images.items())]
+
+
+def recipe_overrides(folder: Path, batch_size: int) -> list[str]:
+    """COCO in Karpathy's layout, Visual Genome's own files, two flat JSON lists and a WordPiece vocabulary, for the recipes
+    of four million images.  batch_size: of each of the four sources."""
+    images = folder / "scenes"
+    if not images.is_dir():
+        generate(images, images=40, size=64)
+        listed = json.loads((images / "dataset_coco.json").read_text())["images"]
+        rows = [
+            {"image": f"{image['filepath']}/{image['filename']}", "caption": image["sentences"][0]["raw"]}
+            for image in listed
+            if image["split"] == "train"
+        ]
+        (images / "pairs.json").write_text(json.dumps(rows))
+        words = sorted({word for row in rows for word in re.findall(r"[a-z]+|[^a-z ]", row["caption"])})
+        (folder / "vocab.txt").write_text("\n".join(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *words]) + "\n")
+    overrides = [f"tokenizer.vocabulary={folder / 'vocab.txt'}", "trainer=cpu"]
+    for source in ("coco", "visual_genome", "sbu", "cc3m"):
+        overrides += [f"data.sources.{source}.batch_size={batch_size}", f"data.sources.{source}.eval_batch_size=8"]
+        overrides += [f"data.sources.{source}.num_workers=0"]
+    overrides += [f"data.sources.coco.root={images}", f"data.sources.visual_genome.root={images / 'visual_genome'}"]
+    overrides += ["data.sources.visual_genome.images=..", "data.sources.visual_genome.held_out=4"]
+    overrides += ["data.sources.visual_genome.exclude_coco=../dataset_coco.json"]
+    overrides += ["data.sources.visual_genome.exclude_flickr=null"]
+    for source in ("sbu", "cc3m"):
+        overrides += [f"data.sources.{source}.root={images}", f"data.sources.{source}.files.train=pairs.json"]
+    return overrides
