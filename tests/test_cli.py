@@ -73,7 +73,7 @@ def test_ls_shows_the_options_with_their_first_comment(tmp_path):
         ("task", "retrieval", "Recall@1/5/10 both ways"),
         ("model/vision", "timm", "any backbone of timm"),
         ("towers", "timm", "any backbone of timm"),
-        ("experiment", "flickr8k_transfer", "Flickr8k from pretrained towers"),  # of a study
+        ("experiment", "flickr8k_transfer", "Flickr8k with pretrained towers"),  # of a study
     ],
 )
 def test_ls_takes_the_name_of_a_group(group, option, comment, tmp_path):

@@ -50,7 +50,7 @@ def test_a_turned_photo_is_upright_as_a_file_and_as_a_picture(predictor: Predict
     assert torch.equal(as_file, predictor.embed_images([PIL.Image.open(tmp_path / "turned.jpg")]))
 
 
-def test_a_picture_without_pixels_is_told(predictor: Predictor) -> None:
+def test_a_picture_without_pixels_is_an_error(predictor: Predictor) -> None:
     with pytest.raises(ValueError, match="an image of 0 x 5 pixels"):
         predictor.embed_images([PIL.Image.new("RGB", (0, 5))])
 
@@ -65,7 +65,7 @@ def test_a_picture_without_pixels_is_told(predictor: Predictor) -> None:
         (["cat", "dog"], ["a photo"], "'a photo' has no {} where the label goes"),
     ],
 )
-def test_classes_that_are_none(predictor: Predictor, labels: Any, templates: Any, message: str) -> None:
+def test_invalid_labels_and_templates(predictor: Predictor, labels: Any, templates: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         predictor.classify(pictures(), labels, templates)
 
@@ -100,14 +100,14 @@ def test_classes_are_ranked_by_similarity_to_their_prompts(predictor: Predictor)
     torch.testing.assert_close(torch.tensor([list(row.values()) for row in default]), expected)
 
 
-def test_a_single_input_instead_of_a_list_is_told(predictor: Predictor) -> None:
+def test_a_single_input_instead_of_a_list_is_an_error(predictor: Predictor) -> None:
     with pytest.raises(ValueError, match="texts must be a list"):
         predictor.embed_texts("a dog")
     with pytest.raises(ValueError, match="images must be a list"):
         predictor.embed_images([])
 
 
-def test_a_lacking_vocabulary_is_an_error_only_when_strings_are_used(shared: Path) -> None:
+def test_a_missing_vocabulary_is_an_error_only_when_strings_are_used(shared: Path) -> None:
     predictor = vlp.load(shared / "reference" / "openai_clip" / "vit" / "checkpoint.pt")
     assert predictor.embed_images(pictures(1)).shape == (1, 48)
     assert predictor.tokenizer is None

@@ -80,7 +80,9 @@ def build_parser() -> Parser:
     compare.add_argument("--csv", type=Path, metavar="FILE")
     compare.add_argument("--json", action="store_true", help="print JSON")
 
-    sweep = commands.add_parser("sweep", help="continue with a sweep that was stopped or killed, or had jobs that failed")
+    sweep = commands.add_parser(
+        "sweep", help="continue with a sweep that was stopped or killed, or had jobs that failed"
+    )
     sweeps = sweep.add_subparsers(dest="sweep_command", metavar="COMMAND", required=True, parser_class=Parser)
     resumed = sweeps.add_parser(
         "resume", help="run the jobs of a sweep that did not finish, each from its last checkpoint"

@@ -1,4 +1,4 @@
-"""load(checkpoint) → Predictor: embeddings, matches, fillings, answers and captions of paths, pictures and strings.
+"""load(checkpoint) → Predictor: embeddings, matches, masked words, answers and captions of paths, pictures and strings.
 
 predictor = vlp.load("runs/scenes/…")          # or an original: OpenAI CLIP, ALBEF, ViLT, BLIP, open_clip, a Hugging Face folder
 predictor.similarity(["dog.jpg"], ["a dog", "a cat"])
@@ -18,25 +18,22 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from vlp.build import ALLOWED_IN_FILES, build
-from vlp.checkpoints.checkpoint import Checkpoint
 from vlp.checkpoints.keys import load_strictly
 from vlp.checkpoints.load import build_model, read
+from vlp.checkpoints.vocabulary import find_tokenizer
 from vlp.data.collate import pad_images
 from vlp.data.images import exif_orientation, open_image
-from vlp.models.equal_inputs import content_keys, first_equal
+from vlp.models.equal_inputs import content_keys, first_equal_positions
 from vlp.models.momentum import MomentumCopy
 from vlp.models.vlm import VisionLanguageModel
 from vlp.structures import Image, Text
 from vlp.system.errors import UserError
-from vlp.system.json_files import read_json
 from vlp.system.renamed import RenamedMethod
 from vlp.tasks.captioning import Captioning
 from vlp.tasks.zero_shot import embed_classes
 from vlp.tokenizers.base import Tokenizer
-from vlp.tokenizers.clip import ClipTokenizer
-from vlp.tokenizers.wordpiece import WordPieceTokenizer
 
-VERBS = {"vqa", "captioning"}  # tasks that can be asked though they may have no parameters of their own
+TASKS_WITHOUT_HEADS = {"vqa", "captioning"}  # tasks that a checkpoint can do even where they have no parameters
 Picture = str | Path | PIL.Image.Image
 Transform = Callable[[PIL.Image.Image], Tensor]
 
@@ -44,16 +41,16 @@ Transform = Callable[[PIL.Image.Image], Tensor]
 def load(path: str | Path, *, tokenizer: Tokenizer | str | Path | None = None, **architecture: Any) -> Predictor:
     """path: a file or run folder of ours, or an original checkpoint, detected by its content.
 
-    tokenizer: a built one or a vocabulary (file or folder), for checkpoints that do not hold theirs; its lack is an
+    tokenizer: a built one or a vocabulary (file or folder), for checkpoints without one; a missing one is an
     error only when strings are used.
-    architecture: what a file does not say: vision_heads, text_heads (default: width / 64), activation ('quick_gelu',
+    architecture: what a file does not contain: vision_heads, text_heads (default: width / 64), activation ('quick_gelu',
     'gelu'), or another image_size.
     """
     if isinstance(tokenizer, (str, Path)) and not Path(tokenizer).expanduser().exists():
         raise FileNotFoundError(f"tokenizer={tokenizer}: there is no such file or folder")
     checkpoint = read(Path(path).expanduser(), architecture)
     model = build_model(checkpoint)
-    heads = {key.partition(".")[0] for key in checkpoint.heads} | VERBS
+    heads = {key.partition(".")[0] for key in checkpoint.heads} | TASKS_WITHOUT_HEADS
     nodes = {name: node for name, node in (checkpoint.config.get("objectives") or {}).items() if name in heads}
     objectives = nn.ModuleDict(build(nodes, allow=ALLOWED_IN_FILES))
     load_strictly(objectives, checkpoint.heads)
@@ -69,53 +66,18 @@ def load(path: str | Path, *, tokenizer: Tokenizer | str | Path | None = None, *
         objectives=objectives.eval(),
         nodes=nodes,
         momentum=momentum,
-        tokenizer=tokenizer if isinstance(tokenizer, Tokenizer) else lambda: _tokenizer(checkpoint, model, tokenizer),
+        tokenizer=tokenizer
+        if isinstance(tokenizer, Tokenizer)
+        else lambda: find_tokenizer(checkpoint, model, tokenizer),
         transform=build(node, allow=ALLOWED_IN_FILES) if node else None,
     )
-
-
-def _tokenizer(checkpoint: Checkpoint, model: VisionLanguageModel, given: str | Path | None) -> Tokenizer:
-    """What was given, else what the checkpoint holds, else files beside it, else CLIP's installed vocabulary."""
-    if given is None and checkpoint.tokenizer_json is not None:
-        return Tokenizer.from_json(checkpoint.tokenizer_json)
-    beside = [checkpoint.vocabulary / name for name in _VOCABULARIES] if checkpoint.vocabulary else []
-    vocabulary = given or next((file.parent for file in beside if file.is_file()), None)
-    text = model.part("decoder" if model.text is None else "text")
-    context_length = int(text.context_length)
-    node = checkpoint.config.get("tokenizer")
-    if node and "vocabulary" not in node:  # of the original's own kind, which lacks only its words
-        if vocabulary is None:
-            raise FileNotFoundError(_NO_VOCABULARY)
-        return build({"context_length": context_length, **node, "vocabulary": str(vocabulary)}, allow=ALLOWED_IN_FILES)
-    if vocabulary is None and model.part("text").vocabulary_size != 49408:
-        raise FileNotFoundError(_NO_VOCABULARY)
-    if vocabulary is not None and _is_wordpiece(Path(vocabulary)):
-        tokenizer: Tokenizer = WordPieceTokenizer(vocabulary=vocabulary, context_length=context_length)
-    else:
-        tokenizer = ClipTokenizer(vocabulary=vocabulary, context_length=context_length)
-    if tokenizer.size > model.part("text").vocabulary_size:
-        raise UserError(
-            f"the vocabulary has {tokenizer.size} tokens, but the checkpoint only {model.part('text').vocabulary_size}"
-        )
-    return tokenizer
-
-
-_NO_VOCABULARY = "this checkpoint holds no vocabulary: give tokenizer=PATH (a file or folder) to vlp.load"
-_VOCABULARIES = ("tokenizer.json", "vocab.json", "vocab.txt")
-
-
-def _is_wordpiece(path: Path) -> bool:
-    tokenizer_file = path / "tokenizer.json" if path.is_dir() else path
-    if tokenizer_file.suffix == ".json" and tokenizer_file.is_file():
-        return read_json(tokenizer_file).get("model", {}).get("type") == "WordPiece"
-    return (path / "vocab.txt").is_file() or path.name == "vocab.txt"
 
 
 class Predictor:
     """Works on the device that `.model` is on, in evaluation mode, without gradients.
 
-    objectives: those that have parameters of their own, and what can be asked (vqa, captioning); `nodes`: the configs they
-    were built from.  momentum: the slowly moving copy, where the file has one.  transform: picture → uint8 pixels.
+    objectives: those that have parameters, and vqa and captioning; `nodes`: the configs they
+    were built from.  momentum: the momentum copy, where the file has one.  transform: picture → uint8 pixels.
     batch_size: inputs embedded at a time.
     """
 
@@ -136,7 +98,7 @@ class Predictor:
         self.momentum = momentum
         self.transform = transform
         self.batch_size = batch_size
-        self._given = tokenizer
+        self._tokenizer = tokenizer
 
     @property
     def tokenizer(self) -> Tokenizer | None:
@@ -147,11 +109,11 @@ class Predictor:
             return None
 
     def require_tokenizer(self) -> Tokenizer:
-        if self._given is None:
+        if self._tokenizer is None:
             raise FileNotFoundError("this predictor has no tokenizer: give tokenizer=PATH to vlp.load")
-        if not isinstance(self._given, Tokenizer):
-            self._given = self._given()
-        return self._given
+        if not isinstance(self._tokenizer, Tokenizer):
+            self._tokenizer = self._tokenizer()
+        return self._tokenizer
 
     @property
     def device(self) -> torch.device:
@@ -160,7 +122,9 @@ class Predictor:
     @torch.inference_mode()
     def embed_images(self, images: Sequence[Picture]) -> Float[Tensor, "n e"]:
         """Of unit length; equal pictures have equal embeddings."""
-        return self._embed(images, "images", self._pixels, lambda x: self.model.embed_image(self.model.encode_image(x)))
+        return self._embed_batches(
+            images, "images", self._load_pixels, lambda x: self.model.embed_image(self.model.encode_image(x))
+        )
 
     @torch.inference_mode()
     def embed_texts(self, texts: Sequence[str]) -> Float[Tensor, "n e"]:
@@ -170,9 +134,9 @@ class Predictor:
         def tokens(batch: list[str]) -> Text:
             return tokenizer(batch).to(self.device)
 
-        return self._embed(texts, "texts", tokens, lambda x: self.model.embed_text(self.model.encode_text(x)))
+        return self._embed_batches(texts, "texts", tokens, lambda x: self.model.embed_text(self.model.encode_text(x)))
 
-    def _embed(
+    def _embed_batches(
         self, inputs: Sequence[Any], name: str, read: Callable[[list[Any]], Any], embed: Callable[[Any], Tensor]
     ) -> Float[Tensor, "n e"]:
         keys: list[bytes] = []
@@ -180,7 +144,7 @@ class Predictor:
         for batch in self._batches(inputs, name):
             keys += content_keys(content := read(batch))
             parts.append(embed(content))
-        return torch.cat(parts)[first_equal(keys).to(self.device)]
+        return torch.cat(parts)[first_equal_positions(keys).to(self.device)]
 
     @torch.inference_mode()
     def similarity(self, images: Sequence[Picture], texts: Sequence[str]) -> Float[Tensor, "n m"]:
@@ -198,13 +162,12 @@ class Predictor:
     ) -> list[dict[str, float]]:
         """The probability of each label, for each image.
 
-        templates: prompts with {} where the label goes, of whose embeddings the mean is taken; None = one,
-        "a photo of a {}.".
+        templates: prompts with {} where the label goes, whose embeddings are averaged; None = "a photo of a {}.".
         """
-        prompts = tuple(("a photo of a {}.",) if templates is None else _as_list(templates, "templates"))
+        prompts = tuple(("a photo of a {}.",) if templates is None else _require_list(templates, "templates"))
         if wrong := [prompt for prompt in prompts if "{}" not in prompt]:
             raise UserError(f"templates: {wrong[0]!r} has no {{}} where the label goes")
-        if len(set(_as_list(labels, "labels"))) < len(labels):
+        if len(set(_require_list(labels, "labels"))) < len(labels):
             raise UserError(f"labels: {next(label for label in labels if list(labels).count(label) > 1)!r} comes twice")
         tokenizer = self.require_tokenizer()
         classes = embed_classes(self.model, tokenizer, tuple(labels), prompts, self.batch_size)
@@ -214,11 +177,11 @@ class Predictor:
     @torch.inference_mode()
     def match(self, images: Sequence[Picture], texts: Sequence[str]) -> Float[Tensor, " n"]:
         """The probability that text i belongs to image i, by the head of image-text matching."""
-        head = self._objective("itm").head
+        head = self._require_head("itm").head
         parts = []
-        for pictures, words in self._pairs(images, texts, "texts"):
+        for pictures, words in self._pair_batches(images, texts, "texts"):
             text = self.model.encode_text(self.require_tokenizer()(words).to(self.device))
-            memory = self.model.project_memory(self.model.encode_image(self._pixels(pictures)))
+            memory = self.model.project_memory(self.model.encode_image(self._load_pixels(pictures)))
             parts.append(head(self.model.fuse(text, memory).pooled).softmax(1)[:, 1])
         return torch.cat(parts)
 
@@ -228,12 +191,12 @@ class Predictor:
     ) -> list[list[tuple[str, float]]]:
         """For each [MASK] of each text, in order, the `count` most probable tokens with their probabilities, one list after
         the other."""
-        tokenizer, objective = self.require_tokenizer(), self._objective("mlm")
+        tokenizer, objective = self.require_tokenizer(), self._require_head("mlm")
         results: list[list[tuple[str, float]]] = []
-        for pictures, words in self._pairs(images, texts, "texts"):
+        for pictures, words in self._pair_batches(images, texts, "texts"):
             text, chosen = tokenizer.encode_masked(words)
             text, chosen = text.to(self.device), chosen.to(self.device)
-            memory = self.model.project_memory(self.model.encode_image(self._pixels(pictures)))
+            memory = self.model.project_memory(self.model.encode_image(self._load_pixels(pictures)))
             best = objective.logits(self.model, text, memory, chosen).softmax(1).topk(count)
             tokens = [[tokenizer.decode_with_specials([index]) for index in row] for row in best.indices.tolist()]
             rows = [list(zip(*row, strict=True)) for row in zip(tokens, best.values.tolist(), strict=True)]
@@ -251,11 +214,11 @@ class Predictor:
 
         answers: those to choose from, for a decoder that ranks them; none = the checkpoint's own.
         """
-        tokenizer, task = self.require_tokenizer(), self._objective("vqa")
+        tokenizer, task = self.require_tokenizer(), self._require_head("vqa")
         results: list[list[tuple[str, float]]] = []
-        for pictures, words in self._pairs(images, questions, "questions"):
+        for pictures, words in self._pair_batches(images, questions, "questions"):
             text = tokenizer(words, kind="question").to(self.device)
-            results += task.answer(self.model, tokenizer, self._pixels(pictures), text, names=answers)
+            results += task.answer(self.model, tokenizer, self._load_pixels(pictures), text, names=answers)
         return results
 
     @torch.inference_mode()
@@ -265,40 +228,40 @@ class Predictor:
         task: Any = self.objectives["captioning"] if "captioning" in self.objectives else Captioning()
         self.model.part("decoder")  # an error that names it where there is none
         batches = self._batches(images, "images")
-        return [text for batch in batches for text in task.caption(self.model, tokenizer, self._pixels(batch))]
+        return [text for batch in batches for text in task.caption(self.model, tokenizer, self._load_pixels(batch))]
 
-    def _objective(self, name: str) -> Any:
+    def _require_head(self, name: str) -> Any:
         if name not in self.objectives:
             has = ", ".join(self.objectives) or "none"
             raise UserError(f"this checkpoint has no head for {name}; its heads are: {has}")
         return self.objectives[name]
 
-    def _pixels(self, images: Sequence[Picture]) -> Image:
+    def _load_pixels(self, images: Sequence[Picture]) -> Image:
         if self.transform is None:
             raise UserError("this checkpoint's image preprocessing is not one that vlp knows: set predictor.transform")
-        return pad_images([self.transform(_as_picture(image)) for image in images]).to(self.device)
+        return pad_images([self.transform(_open_picture(image)) for image in images]).to(self.device)
 
-    def _pairs(
+    def _pair_batches(
         self, images: Sequence[Picture], texts: Sequence[str], name: str
     ) -> Iterator[tuple[list[Any], list[str]]]:
-        if len(_as_list(images, "images")) != len(_as_list(texts, name)):
+        if len(_require_list(images, "images")) != len(_require_list(texts, name)):
             raise UserError(f"{len(images)} images and {len(texts)} {name}: give one for each image")
         return zip(self._batches(images, "images"), self._batches(texts, name), strict=True)
 
     def _batches(self, inputs: Sequence[Any], name: str) -> Iterator[list[Any]]:
-        _as_list(inputs, name)
+        _require_list(inputs, name)
         for start in range(0, len(inputs), self.batch_size):
             yield list(inputs[start : start + self.batch_size])
 
 
-def _as_list(inputs: Sequence[Any], name: str) -> Sequence[Any]:
+def _require_list(inputs: Sequence[Any], name: str) -> Sequence[Any]:
     several = hasattr(inputs, "__getitem__") and hasattr(inputs, "__len__")  # a column of a table too
     if isinstance(inputs, (str, Path, PIL.Image.Image)) or not several or len(inputs) == 0:
         raise UserError(f"{name} must be a list with at least one entry")
     return inputs
 
 
-def _as_picture(image: Picture) -> PIL.Image.Image:
+def _open_picture(image: Picture) -> PIL.Image.Image:
     """Upright, as a file is."""
     if isinstance(image, (str, Path)):
         return open_image(image)

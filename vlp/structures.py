@@ -210,7 +210,7 @@ class Tokens(Record):
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class CrossAttentionCache(Record):
     """An image's states as each fusion layer's cross-attention keys and values (h heads of width k), computed once per
-    image and looked at by any number of texts. `mask` is True on real tokens."""
+    image and attended to by any number of texts. `mask` is True on real tokens."""
 
     layers: list[Float[Tensor, "b two h m k"]]
     mask: Bool[Tensor, "b m"] | None = None
@@ -219,6 +219,9 @@ class CrossAttentionCache(Record):
         return CrossAttentionCache(
             layers=[layer[index] for layer in self.layers], mask=None if self.mask is None else self.mask[index]
         )
+
+    def attention_mask(self) -> Bool[Tensor, "b 1 1 m"] | None:
+        return None if self.mask is None else self.mask[:, None, None, :]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -94,8 +94,10 @@ def measure_vlp(gallery: Gallery, images: tuple[int, int]) -> tuple[float, dict[
     texts, text_rows = pairs[:, 1].unique(return_inverse=True)
     rows = torch.stack([(pairs[:, 0] == images[1]).long(), text_rows], 1)
     states, text_states = image_states(images), gallery.text_states[texts]
-    image = PackedTokens.of([Tokens(states=states, pooled=states[:, 0])])
-    text = PackedTokens.of([Tokens(states=text_states, pooled=text_states[:, 0], mask=gallery.texts.mask[texts])])
+    image = PackedTokens.from_batches([Tokens(states=states, pooled=states[:, 0])])
+    text = PackedTokens.from_batches(
+        [Tokens(states=text_states, pooled=text_states[:, 0], mask=gallery.texts.mask[texts])]
+    )
     start = time.perf_counter()
     scores = score_pairs(gallery.model, gallery.score, image, text, rows, device=torch.device("cpu"))
     seconds = (time.perf_counter() - start) / len(pairs) * len(gallery.pairs)

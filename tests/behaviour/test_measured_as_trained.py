@@ -28,7 +28,9 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def composed_config(*lines: str) -> dict[str, object]:
-    config = Composer(conf=conf_folder(), config_name="evaluate", of_checkpoint=parts_of_checkpoint).compose(list(lines))
+    config = Composer(conf=conf_folder(), config_name="evaluate", of_checkpoint=parts_of_checkpoint).compose(
+        list(lines)
+    )
     return {
         "images": config.data.get("images"),
         "root": config.data.root,

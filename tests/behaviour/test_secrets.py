@@ -78,7 +78,7 @@ def test_a_mistyped_place_of_a_secret_does_not_print_it(tmp_path: Path, key: str
 
 CRASH = """
 import sys, threading
-from vlp.training.lifecycle.entry import enter
+from vlp.training.lifecycle.entry import run_entry_point
 
 def crash(config):
     if len(sys.argv) > 2:
@@ -91,7 +91,7 @@ def crash(config):
 def crash_here():
     raise KeyError("no such bucket: s3://user:{secret}@host")
 
-enter("train", crash)
+run_entry_point("train", crash)
 """
 
 

@@ -173,7 +173,7 @@ def measure(rank: int, world: int, root: str, out: str) -> dict[str, Any]:
 def gather_half_precision(rank: int) -> list[float]:
     """Gathers bfloat16 texts of the first rank; the second rank has none."""
     states = torch.arange(24.0).view(2, 3, 4).bfloat16()
-    mine = PackedTokens.of([Tokens(states=states, pooled=states[:, 0])] if rank == 0 else [])
+    mine = PackedTokens.from_batches([Tokens(states=states, pooled=states[:, 0])] if rank == 0 else [])
     everyone = _gather_packed(mine, torch.device("cpu"))
     assert everyone.states.dtype == torch.bfloat16
     return everyone.states.flatten().tolist()

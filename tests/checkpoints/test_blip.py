@@ -52,7 +52,7 @@ def check_gradients(
 ) -> None:
     gradients = {f"model.{key}": p.grad for key, p in model.named_parameters(remove_duplicate=False)} | (heads or {})
     assert [key for key, value in gradients.items() if value is None] == []
-    theirs = to_theirs(blip.unflattened(gradients), blip.TABLE)
+    theirs = to_theirs(blip.add_leading_dimensions(gradients), blip.TABLE)
     for key in list(theirs):  # the originals count these once more
         if key.endswith(".cls.predictions.bias"):
             theirs[key.replace("predictions.bias", "predictions.decoder.bias")] = theirs[key]
@@ -109,10 +109,10 @@ def test_written_answers(shared: Path) -> None:
     states = expected["question_states"]
     theirs = Tokens(states=states, pooled=states[:, 0])
     start = torch.full((3, 1), 600)
-    found = beam_search(model.decoder.step, model.decoder.start(theirs), start, rules, beams=3)
+    found = beam_search(model.decoder.step, model.decoder.empty_cache(theirs), start, rules, beams=3)
     assert found.tolist() == expected["generate_ids"].tolist()
     ours = model.fuse(model.encode_text(text(inputs, "question")), model.encode_image(Image(pixels=inputs["image"])))
-    found = beam_search(model.decoder.step, model.decoder.start(ours), start, rules, beams=3)
+    found = beam_search(model.decoder.step, model.decoder.empty_cache(ours), start, rules, beams=3)
     whole = ours.mask.all(1)
     assert whole.any()
     assert found[whole].tolist() == expected["generate_ids"][whole].tolist()

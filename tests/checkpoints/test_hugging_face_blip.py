@@ -12,7 +12,7 @@ from torch import nn
 
 from tests.checkpoints.fixtures import arrays, text
 from vlp.checkpoints import hugging_face_blip, load, tensor_files
-from vlp.models.generation import GenerationRules, beam_search, greedy
+from vlp.models.generation import GenerationRules, beam_search, greedy_search
 from vlp.objectives.lm import token_losses
 from vlp.structures import Image, Tokens
 
@@ -44,11 +44,11 @@ def test_its_captions(shared: Path, name: str, beams: int) -> None:
     rules = GenerationRules(end_id=102, pad_id=0, max_length=prompt.shape[1] + 12)
     start = (
         model.decoder.step,
-        model.decoder.start(model.encode_image(Image(pixels=inputs["pixel_values"]))),
+        model.decoder.empty_cache(model.encode_image(Image(pixels=inputs["pixel_values"]))),
         prompt,
         rules,
     )
-    found = greedy(*start) if beams == 1 else beam_search(*start, beams=beams)
+    found = greedy_search(*start) if beams == 1 else beam_search(*start, beams=beams)
     assert found.tolist() == arrays(folder / "outputs.npz")[f"generate_{name}"].tolist()
 
 
@@ -88,9 +88,9 @@ def test_question_answering(shared: Path) -> None:
     loss = token_losses(model.decode(answer, seen), answer).sum() / answer.mask[:, 1:].sum()
     torch.testing.assert_close(loss, expected["loss"], atol=1e-5, rtol=0)
     rules, start = GenerationRules(end_id=102, pad_id=0, max_length=7), torch.full((2, 1), 600)
-    found = greedy(model.decoder.step, model.decoder.start(seen), start, rules)
+    found = greedy_search(model.decoder.step, model.decoder.empty_cache(seen), start, rules)
     assert found.tolist() == expected["generate_greedy"].tolist()
-    found = greedy(model.decoder.step, model.decoder.start(fused), start, rules)
+    found = greedy_search(model.decoder.step, model.decoder.empty_cache(fused), start, rules)
     assert found[1].tolist() == expected["generate_greedy"][1].tolist()
 
 

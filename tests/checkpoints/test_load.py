@@ -106,7 +106,7 @@ def test_weights_of_another_architecture_start_no_run(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "target",
     ["os.system", "torch.load", "builtins.open", "torch.hub.load", "vlp.models.vlm.nn.Module", "vlp.models.vlm.nn",
-     "vlp.models.vision.timm.timm.create_model", "vlp.models.layers.blocks", "vlp.models.text.transformers.Text",
+     "vlp.models.vision.timm.timm.create_model", "vlp.models.layers.build_pre_norm_blocks", "vlp.models.text.transformers.Text",
      "vlp.predictor.load", "vlp.models.nothing.Nothing"],
 )  # fmt: skip
 def test_a_stranger_config_builds_nothing_but_our_own_parts(tmp_path: Path, target: str) -> None:

@@ -14,6 +14,7 @@ import torch
 from vlp.data.datamodule import DataModule
 from vlp.data.images import ImageError
 from vlp.data.packed_samples import PackedSamples
+from vlp.data.transforms import EvalTransform, TrainTransform
 from vlp.structures import Batch, Sample
 from vlp.training.lifecycle.restart import move_between_steps
 
@@ -257,3 +258,13 @@ def test_lightning_resumes_with_the_samples_that_were_left(toy: Toy, tmp_path: P
     # each run writes the checkpoints after its start again, so that later ones come from runs resumed several times
     for steps in (1, 2, 3, 4, 5, 6, 8):
         assert fit(resume_after=steps) == straight[steps:], f"resumed after {steps} steps"
+
+
+def test_names_of_before_work_with_a_warning_and_an_override_that_nobody_would_call_is_refused(tmp_path: Path) -> None:
+    transform = {"train": TrainTransform(image_size=8), "eval": EvalTransform(image_size=8)}
+    data = DataModule(name="one", root=tmp_path, transform=transform)
+    (tmp_path / "x.png").touch()
+    with pytest.warns(FutureWarning, match="write resolve_path"):
+        assert data.inside(tmp_path, "x.png", place="a list") == tmp_path / "x.png"
+    with pytest.raises(TypeError, match=r"Old\.reading_ahead was renamed: name the method prefetcher"):
+        type("Old", (DataModule,), {"reading_ahead": lambda self: None})

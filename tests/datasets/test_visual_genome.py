@@ -144,13 +144,17 @@ def test_lists_of_photos(tmp_path: Path) -> None:
 
 
 def test_a_file_name_tells_the_photo() -> None:
-    assert image_id_from_path("val2014/COCO_val2014_000000391895.jpg") == image_id_from_path("000000391895.jpg") == 391895
+    assert (
+        image_id_from_path("val2014/COCO_val2014_000000391895.jpg") == image_id_from_path("000000391895.jpg") == 391895
+    )
     assert image_id_from_path("data/VG_100K_2/7.jpg") == GENOME_BASE + 7
     for path in ("Images/1000268201_693b08cb0e.jpg", "flickr30k-images/1000268201.jpg"):
         assert image_id_from_path(path) == FLICKR_BASE + 1000268201
     assert flickr_image_id("1000268201.jpg") == visual_genome_id(7, None, 1000268201) == FLICKR_BASE + 1000268201
     assert flickr_image_id("a.jpg") == image_id_from_path("a.jpg")
-    assert visual_genome_id(7, 391895, 1000268201) == 391895, "COCO's id comes first: most of its photos lack Flickr's here"
+    assert visual_genome_id(7, 391895, 1000268201) == 391895, (
+        "COCO's id comes first: most of its photos lack Flickr's here"
+    )
     others = {image_id_from_path(path) for path in ("1000092795.jpg", "a/1.jpg", "b/1.jpg", "7.jpg")}
     assert len(others) == 4
     assert all(OTHER_BASE <= number < 2**63 for number in others)

@@ -106,8 +106,8 @@ def vlp(conf: Path, tmp_path: Path):
     start.write_text(
         "import sys\nfrom vlp.launch import process\n"
         "process.MODULES.update(train='stand_in', evaluate='stand_in')\n"
-        "from vlp.cli import launch\n"
-        "code = launch(sys.argv[1], sys.argv[2:])\n"
+        "from vlp.cli import run_hydra_command\n"
+        "code = run_hydra_command(sys.argv[1], sys.argv[2:])\n"
         "assert not {'torch', 'lightning', 'transformers'} & set(sys.modules)\nsys.exit(code)\n"
     )
     (tmp_path / "stand_in.py").write_text(RUN)

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import torch
 
-from vlp.models.equal_inputs import EmbeddingStore, content_keys, first_equal
+from vlp.models.equal_inputs import EmbeddingStore, content_keys, first_equal_positions
 from vlp.structures import Image, Text
 
 
@@ -34,13 +34,13 @@ def test_shape_and_type_count() -> None:
 
 
 def test_first_equal() -> None:
-    assert first_equal([b"a", b"b", b"a", b"c", b"b"]).tolist() == [0, 1, 0, 3, 1]
-    assert first_equal([]).tolist() == []
+    assert first_equal_positions([b"a", b"b", b"a", b"c", b"b"]).tolist() == [0, 1, 0, 3, 1]
+    assert first_equal_positions([]).tolist() == []
 
 
 def test_equal_inputs_of_different_batches_have_the_first_embedding() -> None:
     store = EmbeddingStore()
     store.add(torch.tensor([[1.0, 2.0], [3.0, 4.0]]), text([5, 6], [7], length=2))
     store.add(torch.tensor([[9.0, 9.0], [1.5, 2.5]]), text([8], [5, 6], length=3))
-    assert store.joined(torch.device("cpu")).tolist() == [[1, 2], [3, 4], [9, 9], [1, 2]]
-    assert EmbeddingStore().joined(torch.device("cpu")).shape == (0, 0)
+    assert store.gather_embeddings(torch.device("cpu")).tolist() == [[1, 2], [3, 4], [9, 9], [1, 2]]
+    assert EmbeddingStore().gather_embeddings(torch.device("cpu")).shape == (0, 0)

@@ -65,9 +65,9 @@ def test_text_levels_are_means_over_real_tokens() -> None:
 def test_padding_does_not_count() -> None:
     ours = text(["backbone.encoder.layer.1"], keep=10)
     ours(texts(4, width=4))
-    assert len(ours._memory) == 1
+    assert len(ours._cache) == 1
     ours(Text(ids=F.pad(texts(4, width=4).ids, (0, 3)), mask=F.pad(texts(4, width=4).mask, (0, 3))))
-    assert len(ours._memory) == 1
+    assert len(ours._cache) == 1
 
 
 @pytest.mark.parametrize(("bf16", "tolerance"), [(False, 1e-5), (True, 1e-2)])
@@ -82,7 +82,7 @@ def test_each_input_runs_once(bf16: bool, tolerance: float) -> None:
     torch.testing.assert_close(first, vision(bf16=bf16)(Image(pixels=PIXELS)).pooled, rtol=tolerance, atol=tolerance)
 
 
-def test_another_run_reads_what_one_has_kept_on_disk(tmp_path: Path) -> None:
+def test_another_run_reads_the_features_on_disk(tmp_path: Path) -> None:
     calls: list[int] = []
 
     def run(levels: list[str] = CONVOLUTIONAL, seed: int = 0, count: int = 3, **changes: Any) -> Tensor:
@@ -105,7 +105,7 @@ def test_another_run_reads_what_one_has_kept_on_disk(tmp_path: Path) -> None:
     assert len(list(tmp_path.glob("*.sqlite"))) == 5
 
 
-def test_words_are_kept_on_disk_by_their_number(tmp_path: Path) -> None:
+def test_states_on_disk_have_the_number_of_real_tokens(tmp_path: Path) -> None:
     made = [text(["backbone.encoder.layer.1"], tokens=True, keep=9, folder=str(tmp_path)) for _ in range(2)]
     first, again = (one(texts(5, 3, width=6)) for one in made)
     assert len(list(tmp_path.glob("*.sqlite"))) == 1
@@ -136,18 +136,18 @@ def test_other_weights_have_other_features(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("fault", ["garbage", "a file instead of the folder"])
-def test_a_store_that_cannot_be_used_is_told_once_and_left(tmp_path: Path, fault: str) -> None:
+def test_an_unusable_store_is_reported_once_and_not_used_again(tmp_path: Path, fault: str) -> None:
     folder = tmp_path / "features"
     ours = vision(keep=9, folder=str(folder))
     expected = vision()(Image(pixels=PIXELS)).pooled
     if fault == "garbage":
         folder.mkdir()
-        (folder / f"{ours._name.hex()}.sqlite").write_bytes(b"no table" * 1000)
+        (folder / f"{ours._fingerprint.hex()}.sqlite").write_bytes(b"no table" * 1000)
     else:
         folder.write_text("")
-    with pytest.warns(UserWarning, match="cannot be used .*: features are computed") as told:
+    with pytest.warns(UserWarning, match="cannot be used .*: features are computed") as warnings:
         torch.testing.assert_close(ours(Image(pixels=PIXELS)).pooled, expected)
-    assert len(told) == 1
+    assert len(warnings) == 1
 
 
 def test_pixels_of_another_shape_are_another_picture() -> None:
@@ -170,11 +170,11 @@ def _write(folder: Path, start: int) -> None:
         store.write({bytes([key]): torch.full((2, 5), key, dtype=torch.half)})
 
 
-def test_keeps_no_more_than_told_and_a_copy_shares_it() -> None:
+def test_keeps_no_more_than_keep_and_a_copy_shares_it() -> None:
     ours = vision(keep=2)
     ours(Image(pixels=PIXELS))
-    assert len(ours._memory) == 2
-    assert copy.deepcopy(ours)._memory is ours._memory
+    assert len(ours._cache) == 2
+    assert copy.deepcopy(ours)._cache is ours._cache
 
 
 @pytest.mark.parametrize("keep", [0, 10])
@@ -207,12 +207,12 @@ def test_words_of_all_levels_are_joined(keep: int) -> None:
     torch.testing.assert_close(found.pooled, text(levels)(inputs).pooled)
 
 
-def test_rasters_of_different_sizes_want_cells() -> None:
+def test_rasters_of_different_sizes_need_cells() -> None:
     with pytest.raises(ValueError, match="give cells"):
         vision(levels=["backbone.blocks.2", "backbone.blocks.6"], tokens=True)
 
 
-def test_side_by_side_joins_states_of_equal_grids() -> None:
+def test_concat_joins_states_of_equal_grids() -> None:
     both = ConcatTower(
         towers=[vision(tokens=True, cells=2), vision("resnet10t", ["backbone.layer4"], tokens=True, cells=2)],
         image_size=64,
@@ -225,13 +225,13 @@ def test_side_by_side_joins_states_of_equal_grids() -> None:
     assert found.grid == (2, 2)
 
 
-def test_side_by_side_of_different_grids_is_an_error() -> None:
+def test_concat_of_different_grids_is_an_error() -> None:
     towers = [vision(tokens=True, cells=2), vision(tokens=True, cells=3)]
     with pytest.raises(ValueError, match=r"\(2, 2\), \(3, 3\)"):
         ConcatTower(towers=towers, image_size=64, join_states=True)(Image(pixels=PIXELS))
 
 
-def test_nothing_in_it_is_trained() -> None:
+def test_no_parameter_is_trained() -> None:
     ours = vision().train()
     assert not any(module.training for module in ours.tower.modules())
     assert not any(parameter.requires_grad for parameter in ours.parameters())
@@ -253,7 +253,7 @@ def test_unknown_levels_are_an_error(levels: list[str]) -> None:
         vision(levels=levels)
 
 
-def test_side_by_side_is_rebuilt_from_a_file_without_weights() -> None:
+def test_concat_is_rebuilt_from_a_file_without_weights() -> None:
     both = ConcatTower(
         towers=[vision(), vision("resnet10t", ["backbone.layer3", "backbone.layer4"])], image_size=64
     ).eval()
@@ -264,7 +264,7 @@ def test_side_by_side_is_rebuilt_from_a_file_without_weights() -> None:
     torch.testing.assert_close(again(Image(pixels=PIXELS)).pooled, both(Image(pixels=PIXELS)).pooled)
 
 
-def test_what_is_remembered_does_not_depend_on_what_was_seen_before() -> None:
+def test_cached_features_do_not_depend_on_earlier_inputs() -> None:
     """With deterministic algorithms: a run that is killed and resumed asks for other inputs at once than one that was not."""
     torch.use_deterministic_algorithms(True)
     try:

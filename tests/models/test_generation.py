@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from tests.checkpoints.fixtures import arrays, opened
-from vlp.models.generation import GenerationRules, beam_search, greedy, nucleus
+from vlp.models.generation import GenerationRules, beam_search, greedy_search, sample_nucleus
 from vlp.structures import Image
 
 END, PAD = 4, 0
@@ -71,22 +71,22 @@ def test_beams_of_a_model_in_half_precision(precision: torch.dtype) -> None:
         logits, cache = step(ids, cache)
         return (100 * logits).round().to(precision), cache  # what even bfloat16 tells apart
 
-    def whole(ids: torch.Tensor, cache: Toy) -> tuple[torch.Tensor, Toy]:
+    def single(ids: torch.Tensor, cache: Toy) -> tuple[torch.Tensor, Toy]:
         logits, cache = half(ids, cache)
         return logits.float(), cache
 
     limits = rules(max_length=9)
-    found, expected = (beam_search(one, Toy(torch.arange(3)), PROMPT, limits, beams=3) for one in (half, whole))
+    found, expected = (beam_search(one, Toy(torch.arange(3)), PROMPT, limits, beams=3) for one in (half, single))
     assert found.tolist() == expected.tolist()
 
 
 def test_greedy_takes_the_most_probable_token_and_stops_at_the_end() -> None:
-    found = greedy(step, Toy(torch.arange(3)), PROMPT, rules(max_length=12))
+    found = greedy_search(step, Toy(torch.arange(3)), PROMPT, rules(max_length=12))
     for language, row in enumerate(found.tolist()):
-        for place in range(1, len(row)):
-            before = row[:place]
+        for position in range(1, len(row)):
+            before = row[:position]
             expected = PAD if END in before else int(LOGITS[language, before[-1]].argmax())
-            assert row[place] == expected
+            assert row[position] == expected
 
 
 def test_each_row_is_searched_for_itself() -> None:
@@ -98,7 +98,7 @@ def test_each_row_is_searched_for_itself() -> None:
 
 def test_repetition_makes_scores_worse_whatever_their_sign() -> None:
     scores = torch.tensor([[2.0, -1.0, 1.0, 0.5, -3.0]])
-    found = rules(repetition_penalty=2.0).apply(scores, torch.tensor([[0, 1, 0]]))
+    found = rules(repetition_penalty=2.0).adjust_scores(scores, torch.tensor([[0, 1, 0]]))
     assert found.tolist() == [[1.0, -2.0, 1.0, 0.5, -3.0]]
 
 
@@ -109,20 +109,20 @@ def test_nucleus_draws_from_the_most_probable_tokens_by_seed_alone() -> None:
     first = probability.sort(descending=True)
     kept = first.indices[: int((first.values.cumsum(0) < 0.7).sum()) + 1]
     seeds = torch.arange(count)
-    drawn = nucleus(step, language, prompt, rules(max_length=2), top_p=0.7, seeds=seeds)[:, 1]
+    drawn = sample_nucleus(step, language, prompt, rules(max_length=2), top_p=0.7, seeds=seeds)[:, 1]
     share = torch.bincount(drawn, minlength=5) / count
     expected = torch.zeros(5)
     expected[kept] = probability[kept] / probability[kept].sum()
     torch.testing.assert_close(share, expected, atol=0.03, rtol=0)
-    again = nucleus(
+    again = sample_nucleus(
         step, Toy(torch.zeros(10, dtype=torch.int64)), prompt[:10], rules(max_length=2), top_p=0.7, seeds=seeds[:10]
     )
     assert torch.equal(again[:, 1], drawn[:10])
 
 
-def test_a_prompt_without_room_is_an_error() -> None:
-    with pytest.raises(ValueError, match="leaves no room"):
-        greedy(step, Toy(torch.arange(3)), PROMPT.expand(3, 4), rules())
+def test_a_prompt_of_max_length_is_an_error() -> None:
+    with pytest.raises(ValueError, match="is not shorter than max_length"):
+        greedy_search(step, Toy(torch.arange(3)), PROMPT.expand(3, 4), rules())
 
 
 @pytest.mark.parametrize(
@@ -148,9 +148,9 @@ def test_the_captions_of_blip(shared: Path, name: str) -> None:
     )  # fmt: skip
     start = (
         decoder.step,
-        decoder.start(model.encode_image(Image(pixels=inputs["image"]))),
+        decoder.empty_cache(model.encode_image(Image(pixels=inputs["image"]))),
         inputs["input_ids"][:, :4],
         limits,
     )
-    found = greedy(*start) if beams == 1 else beam_search(*start, beams=beams)
+    found = greedy_search(*start) if beams == 1 else beam_search(*start, beams=beams)
     assert found.tolist() == arrays(folder / "outputs.npz")[f"generate_{name}"].tolist()

@@ -12,13 +12,13 @@ from vlp.objectives.itc import ITC
 from vlp.objectives.itm import ITM
 
 
-def copied(decay: float = 0.9) -> tuple[torch.nn.Module, ITM, MomentumCopy]:
+def momentum_of_toy_model(decay: float = 0.9) -> tuple[torch.nn.Module, ITM, MomentumCopy]:
     model, objective = toy_model(fused=True).double(), ITM(width=4).double()
     return model, objective, MomentumCopy(model, {"itm": objective}, decay=decay)
 
 
 def test_moves_a_share_of_the_way_at_each_step() -> None:
-    model, objective, momentum = copied()
+    model, objective, momentum = momentum_of_toy_model()
     before = model.text.net.weight.detach().clone()
     with torch.no_grad():
         model.text.net.weight += 1.0
@@ -26,11 +26,11 @@ def test_moves_a_share_of_the_way_at_each_step() -> None:
     momentum.step()
     torch.testing.assert_close(momentum.copy_of(model.text.net).weight, before + 0.1)
     torch.testing.assert_close(momentum.copy_of(objective.head).bias, torch.full((2,), 0.1, dtype=torch.float64))
-    momentum.restart()
+    momentum.reset_to_originals()
     assert torch.equal(momentum.copy_of(model).text.net.weight, model.text.net.weight)
 
 
-def test_what_is_frozen_stays_equal_to_the_bit() -> None:
+def test_frozen_weights_stay_bit_exact() -> None:
     model = toy_model(fused=True)
     model.text.requires_grad_(False)
     momentum = MomentumCopy(model, {}, decay=0.995)
@@ -40,7 +40,7 @@ def test_what_is_frozen_stays_equal_to_the_bit() -> None:
 
 
 def test_features_of_the_copy_come_without_gradient() -> None:
-    model, _, momentum = copied()
+    model, _, momentum = momentum_of_toy_model()
     with torch.no_grad():
         momentum.model.text.net.weight.zero_()
     features = compute_features(
@@ -53,7 +53,7 @@ def test_features_of_the_copy_come_without_gradient() -> None:
     assert not torch.equal(features.text_embed, features.momentum.text_embed)
 
 
-def test_nothing_of_it_is_trained_and_queues_are_not_copied() -> None:
+def test_no_parameter_is_trained_and_queues_are_not_copied() -> None:
     model = toy_model(fused=True)
     momentum = MomentumCopy(model, {"itc": ITC(queue_size=100, width=5)})
     assert not any(parameter.requires_grad for parameter in momentum.parameters())
@@ -61,12 +61,12 @@ def test_nothing_of_it_is_trained_and_queues_are_not_copied() -> None:
     assert len(momentum.state_dict()) == len(model.state_dict())
 
 
-def test_a_stranger_has_no_twin() -> None:
-    _, _, momentum = copied()
+def test_a_foreign_module_has_no_copy() -> None:
+    _, _, momentum = momentum_of_toy_model()
     with pytest.raises(ValueError, match="Linear is no part of the model"):
         momentum.copy_of(torch.nn.Linear(2, 2))
 
 
 def test_decay_is_a_share() -> None:
     with pytest.raises(ValueError, match=r"momentum=1\.5"):
-        copied(1.5)
+        momentum_of_toy_model(1.5)

@@ -27,7 +27,7 @@ def score(model: VisionLanguageModel, text: Tokens, memory: CrossAttentionCache 
 @pytest.mark.parametrize("kind", ["cross", "single_stream"])
 @pytest.mark.parametrize("tokens", [4096, 10])
 def test_equals_one_pair_at_a_time(kind: str, tokens: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("vlp.models.reranking.TOKENS", tokens)
+    monkeypatch.setattr("vlp.models.reranking.MAX_FUSED_TOKENS", tokens)
     torch.manual_seed(0)
     single = SingleStreamFusion(image_width=32, text_width=32, width=32, layers=2, heads=4).eval()
     model = VisionLanguageModel(fusion=fusion() if kind == "cross" else single)
@@ -35,9 +35,10 @@ def test_equals_one_pair_at_a_time(kind: str, tokens: int, monkeypatch: pytest.M
     pairs = torch.tensor([(i, j) for i in (3, 0, 1) for j in range(7) if (i + j) % 3])
     order = torch.randperm(len(pairs), generator=torch.Generator().manual_seed(3))
     done: list[tuple[int, int]] = []
+    packed = PackedTokens.from_batches([image.select(slice(0, 3)), image.select(slice(3, 4))])
     found = score_pairs(
-        model, score, PackedTokens.of([image.select(slice(0, 3)), image.select(slice(3, 4))]), PackedTokens.of([text]),
-        pairs[order], device=CPU, report=lambda count, of, _: done.append((count, of)),
+        model, score, packed, PackedTokens.from_batches([text]), pairs[order], device=CPU,
+        report=lambda count, of, _: done.append((count, of)),
     )  # fmt: skip
     with torch.no_grad():
         for (i, j), value in zip(pairs[order].tolist(), found, strict=True):
@@ -51,7 +52,10 @@ def test_keys_and_values_are_projected_once_an_image() -> None:
     seen = []
     ours.blocks[0].cross_attention.key_value.register_forward_hook(lambda *_: seen.append(1))
     pairs = torch.cartesian_prod(torch.arange(3), torch.arange(5))
-    image, text = PackedTokens.of([rows(3, [5, 5, 5], 1)]), PackedTokens.of([rows(5, [6, 2, 4, 1, 6], 2)])
+    image, text = (
+        PackedTokens.from_batches([rows(3, [5, 5, 5], 1)]),
+        PackedTokens.from_batches([rows(5, [6, 2, 4, 1, 6], 2)]),
+    )
     score_pairs(VisionLanguageModel(fusion=ours), score, image, text, pairs, device=CPU)
     assert len(seen) == 3
 

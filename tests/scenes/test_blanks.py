@@ -61,7 +61,8 @@ def test_a_size_is_asked_only_where_no_texture_could_stand() -> None:
     whole = {"size": thing.size, "texture": thing.texture, "colour": thing.colour, "shape": thing.shape}
     short = {name: word for name, word in whole.items() if name != "texture"}
     asked = [
-        {b.kind for b in find_blanks(scene, Caption(template="{0}", mentions=(told(**said),)))} for said in (whole, short)
+        {b.kind for b in find_blanks(scene, Caption(template="{0}", mentions=(told(**said),)))}
+        for said in (whole, short)
     ]
     assert asked[0] >= {"size", "texture"}
     assert "size" not in asked[1]

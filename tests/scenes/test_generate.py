@@ -64,7 +64,7 @@ def test_an_interrupted_run_leaves_nothing_and_a_finished_one_is_kept(
 ) -> None:
     out, wanted = tmp_path / "scenes", {"images": 8, "size": 32, "seed": 0}
     module = sys.modules["vlp.scenes.generate"]
-    draw, calls = module.describe, []
+    draw, calls = module.describe_scene, []
 
     def breaks(**which: Any) -> Any:
         calls.append(which)
@@ -72,7 +72,7 @@ def test_an_interrupted_run_leaves_nothing_and_a_finished_one_is_kept(
             raise KeyboardInterrupt
         return draw(**which)
 
-    monkeypatch.setattr(module, "describe", breaks)
+    monkeypatch.setattr(module, "describe_scene", breaks)
     with pytest.raises(KeyboardInterrupt):
         generate(out, **wanted)
     assert list(tmp_path.iterdir()) == []

@@ -7,7 +7,9 @@ from vlp.system.tables import build_table, print_table
 
 
 def test_cells_are_texts_and_no_markup(capsys: pytest.CaptureFixture[str]) -> None:
-    made = build_table(["run [a]", "r1"], [["[bold]x[/bold]", Text("3.5", style="bold")]], title="[red]", numbers=["r1"])
+    made = build_table(
+        ["run [a]", "r1"], [["[bold]x[/bold]", Text("3.5", style="bold")]], title="[red]", numbers=["r1"]
+    )
     print_table(made, width=60)
     text = capsys.readouterr().out
     assert all(part in text for part in ("run [a]", "[bold]x[/bold]", "3.5", "[red]"))

@@ -331,7 +331,7 @@ def test_the_ranking_of_albef(shared: Path) -> None:
     fused = model.fuse(model.encode_text(batch.question), model.project_memory(model.encode_image(batch.image)))
     torch.testing.assert_close(fused.states[fused.mask], expected["question_states"][fused.mask], atol=1e-5, rtol=0)
     answers = Text(ids=inputs["answer_ids"], mask=inputs["answer_mask"].bool())
-    first, _ = model.decoder.step(answers.ids[:1, :1].expand(3, 1), model.decoder.start(fused))
+    first, _ = model.decoder.step(answers.ids[:1, :1].expand(3, 1), model.decoder.empty_cache(fused))
     torch.testing.assert_close(first, expected["first_token_logits"], atol=2e-5, rtol=0)
     index, score = rank_answers(model, fused, answers, candidates=5, first_token_twice=True)
     assert index.tolist() == expected["topk_ids"].tolist()

@@ -81,7 +81,9 @@ def read(state: Mapping[str, Tensor], path: Path, architecture: dict[str, Any]) 
     file_config = read_json(beside) if beside else {}
     heads = {"text_heads": file_config.get("transformer_heads"), "vision_heads": file_config.get("vision_heads")}
     options = heads | architecture
-    model = infer_config(ours, **{key: value for key, value in options.items() if key in _FILE_OPTIONS and value is not None})
+    model = infer_config(
+        ours, **{key: value for key, value in options.items() if key in _FILE_OPTIONS and value is not None}
+    )
     return Checkpoint(config={"model": model, "transform": eval_transform(model["vision"]["image_size"])}, state=ours)
 
 

@@ -61,7 +61,9 @@ def read(path: Path, architecture: dict[str, Any]) -> Checkpoint:
     if not path.exists():
         raise FileNotFoundError(f"{path}: there is no such checkpoint")
     options = {key: value for key, value in architecture.items() if key != "image_size"}
-    checkpoint = _read_folder(path, options) if path.is_dir() and not sharded.is_sharded(path) else _read_file(path, options)
+    checkpoint = (
+        _read_folder(path, options) if path.is_dir() and not sharded.is_sharded(path) else _read_file(path, options)
+    )
     if "image_size" in architecture:
         _resize_to(checkpoint, architecture["image_size"])
     return checkpoint
@@ -107,7 +109,7 @@ def load_weights(path: Path, model: nn.Module, heads: Mapping[str, nn.Module], m
     if unused := sorted(stored - set(heads)):
         notes.append(f"has heads that are not used by this run: {', '.join(unused)}")
     if momentum is not None:
-        momentum.restart()
+        momentum.reset_to_originals()
         if checkpoint.momentum:
             notes += _load_parts(momentum.model, without_prefix(checkpoint.momentum, "model."))
     return [f"checkpoint={path} {note}" for note in notes]
@@ -184,7 +186,10 @@ def _read_file(path: Path, options: dict[str, Any]) -> Checkpoint:
 def _own_checkpoint(content: dict[str, Any]) -> Checkpoint:
     options = upgrade(content["config"])
     config: dict[str, Any] = {key: options[key] for key in ("model", "transform") if key in options}
-    config["objectives"] = {**(options.get("objectives") or {}), **(options.get("tasks") or {})}  # tasks may have heads too
+    config["objectives"] = {
+        **(options.get("objectives") or {}),
+        **(options.get("tasks") or {}),
+    }  # tasks may have heads too
     return Checkpoint(
         config=config,
         state=without_prefix(content["state_dict"], "model."),

@@ -113,7 +113,12 @@ def write_preprocessing(folder: Path, kind: str, config: dict[str, Any]) -> None
     node = (config.get("transform") or {}).get("eval")
     vision = config["model"]["vision"]
     normalize = {f"image_{key}": vision[key] for key in ("mean", "std") if key in vision}
-    file_settings: dict[str, Any] = {"image_processor_type": kind, "do_resize": True, "do_rescale": True, "do_normalize": True}
+    file_settings: dict[str, Any] = {
+        "image_processor_type": kind,
+        "do_resize": True,
+        "do_rescale": True,
+        "do_normalize": True,
+    }
     numbers = {name: number for number, name in _RESAMPLING.items()}
     if node and node["_target_"].endswith(".MinMaxTransform"):
         file_settings |= {"size": {"shortest_edge": node["image_size"]}, "size_divisor": node.get("multiple", 32)}

@@ -83,6 +83,11 @@ class DataModule(L.LightningDataModule):
 
     # -- for a data set to define ----------------------------------------------------------------------------------
 
+    def __init_subclass__(cls, **arguments: Any) -> None:
+        super().__init_subclass__(**arguments)
+        if "reading_ahead" in cls.__dict__:  # it would never be called
+            raise TypeError(f"{cls.__name__}.reading_ahead was renamed: name the method prefetcher")
+
     def samples(self, split: str) -> Sequence[Sample]:
         """The raw samples of "train", "val" or "test"; empty if the data set does not have the split."""
         raise NotImplementedError
@@ -97,13 +102,18 @@ class DataModule(L.LightningDataModule):
 
     # -- for a data set to use -------------------------------------------------------------------------------------
 
-    inside = RenamedMethod("resolve_path")
     measured = RenamedMethod("sources_with_split")
 
     def resolve_path(self, folder: Path, relative: object, *, location: str) -> Path:
+        """A path of an annotation file, below `folder`.  Raises DataError where it leaves the folder."""
         return path_below_root(
             folder, relative, location=location, follow_symlinks=self.follow_symlinks, folders=self._listings
         )
+
+    def inside(self, folder: Path, relative: object, *, place: str) -> Path:
+        """The old name of `resolve_path`, whose `location` was `place`."""
+        warnings.warn("DataModule.inside was renamed: write resolve_path(…, location=…)", FutureWarning, stacklevel=2)
+        return self.resolve_path(folder, relative, location=place)
 
     @property
     def sources(self) -> dict[str, DataModule]:

@@ -22,6 +22,7 @@ from vlp.data.loader import Loader, discarded_batches
 from vlp.data.sampler import TrainSampler
 from vlp.structures import Batch, Sample
 from vlp.system.errors import UserError
+from vlp.system.renamed import RenamedMethod
 from vlp.system.suggest import nearest_option
 
 
@@ -164,6 +165,8 @@ class Mixture(L.LightningDataModule):
     @property
     def bad_samples(self) -> int:
         return sum(source.bad_samples for source in self.sources.values())
+
+    measured = RenamedMethod("sources_with_split")
 
     def sources_with_split(self, split: str) -> dict[str, DataModule]:
         """The sources that have samples in a split, in the order of its loaders."""

@@ -112,10 +112,10 @@ class SalesforceJson(DataModule):
 
     def _image(self, row: dict[str, Any], *, place: str) -> tuple[str, Path]:
         """The path as the file tells it, prefix replaced, and where it lies."""
-        told_path, data_set = row_image(row, place=place), str(row.get("dataset"))
-        if (told_path, data_set) not in self._placed:
-            self._placed[told_path, data_set] = self._place_image(told_path, row, place=place)
-        return self._placed[told_path, data_set]
+        listed_path, data_set = row_image(row, place=place), str(row.get("dataset"))
+        if (listed_path, data_set) not in self._placed:
+            self._placed[listed_path, data_set] = self._place_image(listed_path, row, place=place)
+        return self._placed[listed_path, data_set]
 
     def _place_image(self, path: str, row: dict[str, Any], *, place: str) -> tuple[str, Path]:
         for written, meant in self.prefixes.items():

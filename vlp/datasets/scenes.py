@@ -61,7 +61,9 @@ class Scenes(Karpathy):
             with self.faults.catch_errors():
                 name = sample.image.name
                 if name not in also_true or (split != "train" and not (name in exchanged and name in cloze)):
-                    message = f"{self.root} lacks the other annotations of {name}; delete the folder and it is drawn again"
+                    message = (
+                        f"{self.root} lacks the other annotations of {name}; delete the folder and it is drawn again"
+                    )
                     raise DataError("missing key", message)
                 sample = replace(sample, also_true=tuple(map(tuple, also_true[name])))
                 if split != "train":

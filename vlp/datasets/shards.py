@@ -152,7 +152,9 @@ class Shards(DataModule):
         counted, lost = [], Counter[str]()
         for shard, samples in zip(shards, expected, strict=True):
             problem = listed[shard.name].bytes if shard.name in listed else None
-            shorter = problem is not None and shard.bytes is not None and shard.bytes < problem and not self.store.remote
+            shorter = (
+                problem is not None and shard.bytes is not None and shard.bytes < problem and not self.store.remote
+            )
             if problem not in (None, shard.bytes) and not shorter:
                 raise DataError(
                     "shard changed",
@@ -172,7 +174,10 @@ class Shards(DataModule):
         sizes = self._all(lambda shard: self.store.file_size(shard.name), shards)
         missing = [shard.name for shard, size in zip(shards, sizes, strict=True) if size is None]
         empty = [shard.name for shard, size in zip(shards, sizes, strict=True) if size == 0]
-        for kind, problem, names in (("missing shard", "are not there", missing), ("empty shard", "have 0 bytes", empty)):
+        for kind, problem, names in (
+            ("missing shard", "are not there", missing),
+            ("empty shard", "have 0 bytes", empty),
+        ):
             if names:
                 where = join_first_five(map(self.store.address, names))
                 message = f"{len(names)} of {len(shards)} {split} shards of {self.name} {problem}: {where}"
@@ -199,7 +204,9 @@ class Shards(DataModule):
                 ) from error
         if self.store.remote:
             problem = f"how many samples {self.store.address(shard.name)} has is written nowhere"
-            raise DataError("no manifest", f"{problem}; `vlp data index` reads the shards once and writes manifest.json")
+            raise DataError(
+                "no manifest", f"{problem}; `vlp data index` reads the shards once and writes manifest.json"
+            )
         return None
 
     def _count(self, shard: Shard, split: str) -> int:

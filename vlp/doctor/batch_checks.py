@@ -24,7 +24,9 @@ def check_batch(
             yield error("arithmetic.batch", f"{setting}={global_batch} is not divisible by {world} processes", fix)
         elif 0 < samples.get(name, global_batch) < global_batch:
             fix = f"vlp train {setting}={max(1, samples[name] // world) * world}"
-            message = f"{setting}={global_batch} is more than {name}'s {samples[name]} training samples: there is no step"
+            message = (
+                f"{setting}={global_batch} is more than {name}'s {samples[name]} training samples: there is no step"
+            )
             yield error("arithmetic.batch", message, fix)
         elif global_batch == 1 and in_batch:
             message = f"{', '.join(in_batch)} has no negatives in a batch of 1"
@@ -88,7 +90,9 @@ def check_shards(config: dict[str, Any], world: int, counts: Mapping[str, tuple[
     for name, (found, samples) in counts.items():
         workers = int(sources(config)[name].get("num_workers") or 0)
         readers = max(1, workers) * world
-        message = f"{name}: {found} training shards for {readers} readers ({max(1, workers)} workers × {world} processes)"
+        message = (
+            f"{name}: {found} training shards for {readers} readers ({max(1, workers)} workers × {world} processes)"
+        )
         if found < readers:
             fix = f"vlp data pack OUT data=… --samples {max(1, samples // (4 * readers))}"
             if found >= world:

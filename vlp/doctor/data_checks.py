@@ -128,7 +128,9 @@ def splits(facts: dict[str, Any], config: dict[str, Any]) -> Iterator[Finding]:
         other = next((name for name, n in count.items() if name.endswith("/val") and n), None)
         metric = str(config["monitor"]).split("/", 2)[-1]
         fix = f"vlp train monitor=val/{other.split('/')[0]}/{metric}" if other else ""
-        yield error("data.splits", message, fix or "vlp train data.splits.val=FILE    # give the data a validation split")
+        yield error(
+            "data.splits", message, fix or "vlp train data.splits.val=FILE    # give the data a validation split"
+        )
     elif not by_kind["test"]:
         yield warning(
             "data.splits", "there is no test split: no final figures", "vlp evaluate checkpoint=RUN data=…    # later"

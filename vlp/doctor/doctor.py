@@ -162,9 +162,7 @@ def findings_of_failed_stages(
     elif _has_facts(facts, "fit") and facts["fit"]["seconds"]:
         yield fine_finding("step.taken", f"{len(facts['fit']['seconds'])} full steps on the config's own data")
     elif not any("problem" in found for found in facts.values()):
-        yield warning(
-            "step.taken", "no full step was taken, for the reason above", "vlp doctor    # again, later"
-        )
+        yield warning("step.taken", "no full step was taken, for the reason above", "vlp doctor    # again, later")
 
 
 def _has_facts(facts: dict[str, Any], stage: str) -> bool:

@@ -58,7 +58,9 @@ def check_versions(required: Sequence[str]) -> Iterator[Finding]:
             wrong += 1
             excluded = any(one.operator == "!=" and one.version == found for one in requirement.specifier)
             distribution = "is refused: that release is known to be harmful" if excluded else "is out of range"
-            yield error("packages.versions", f"{requirement.name} {found} {distribution} ({requirement.specifier})", fix)
+            yield error(
+                "packages.versions", f"{requirement.name} {found} {distribution} ({requirement.specifier})", fix
+            )
     if not wrong:
         yield fine_finding("packages.versions", f"{len(required)} libraries within their bounds")
 
@@ -73,7 +75,9 @@ def check_optional_packages(config: dict[str, Any]) -> Iterator[Finding]:
                     needed[module] = (place, fix)
         elif place.endswith("root") and isinstance(node, str) and (found := ADDRESSES.get(node.partition("://")[0])):
             needed[found] = (place, "pip install 'vlp[stream]'" if found != "gcsfs" else "pip install gcsfs")
-    missing = {module: distribution for module, distribution in needed.items() if importlib.util.find_spec(module) is None}
+    missing = {
+        module: distribution for module, distribution in needed.items() if importlib.util.find_spec(module) is None
+    }
     for module, (place, fix) in missing.items():
         yield error("packages.optional", f"{place} needs {module}, which is not installed", fix)
     if not missing:

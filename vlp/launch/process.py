@@ -41,13 +41,13 @@ def run_with_restarts(arguments: list[str], environment: dict[str, str], restart
     """--max-restarts N: a run whose process was lost (killed, out of memory, a broken connection) is started again, in its
     folder, and continues from its last checkpoint; exit codes in FINAL are not, as it would end in the same way, or was
     meant to end. Returns the exit code of the last start. Signals are passed on to the run."""
-    told: list[int] = []
+    stop_signals: list[int] = []
     for left in range(restarts, -1, -1):
         running = subprocess.Popen(arguments, env=environment)
 
         def pass_on(number: int, frame: FrameType | None, running: subprocess.Popen[bytes] = running) -> None:
             if number == signal.SIGTERM:
-                told.append(number)
+                stop_signals.append(number)
             running.send_signal(number)
 
         signal.signal(signal.SIGTERM, pass_on)
@@ -55,7 +55,7 @@ def run_with_restarts(arguments: list[str], environment: dict[str, str], restart
         signal.signal(signal.SIGINT, lambda number, frame: None)  # the terminal sends it to the run, too
         code = running.wait()
         code = 128 - code if code < 0 else code
-        if code in FINAL or told:
+        if code in FINAL or stop_signals:
             break
         if left:
             print(

@@ -43,7 +43,9 @@ def _apply_overrides(folder: Path, composer: Composer, overrides: list[str]) -> 
     for override in composer.parse(overrides):
         key = override.key_or_group
         if override.is_sweep_override() or override.is_add() or override.is_delete() or override.is_force_add():
-            raise ConfigError(f"{override.input_line}: resume=FOLDER continues with one config and the keys that it has")
+            raise ConfigError(
+                f"{override.input_line}: resume=FOLDER continues with one config and the keys that it has"
+            )
         if key == "force":
             now["force"] = bool(override.value())
             continue

@@ -12,14 +12,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-_MINUTE = 60.0  # seconds to wait for another process that writes
+_LOCK_TIMEOUT_S = 60.0  # seconds to wait for another process that writes
 
 
 class FeatureStore:
     """A table of arrays in one SQLite file, `FOLDER/NAME.sqlite`; processes may share it.
 
     name: of everything that the features depend on but the input (`fingerprint`).  width, dtype: of the features' rows.
-    A kept array is never changed: of two that are written under one key the first stays.
+    A stored array is never changed: of two that are written under one key the first is kept.
     Methods raise sqlite3.Error or OSError where the file cannot be used.
     """
 
@@ -27,16 +27,16 @@ class FeatureStore:
         self.file, self.width, self.dtype = Path(folder) / f"{name}.sqlite", width, dtype
 
     @contextmanager
-    def _open(self) -> Iterator[sqlite3.Connection]:
+    def _connect(self) -> Iterator[sqlite3.Connection]:
         self.file.parent.mkdir(parents=True, exist_ok=True)
-        with closing(sqlite3.connect(self.file, timeout=_MINUTE)) as table, table:
+        with closing(sqlite3.connect(self.file, timeout=_LOCK_TIMEOUT_S)) as table, table:
             table.execute("CREATE TABLE IF NOT EXISTS features (key BLOB PRIMARY KEY, value BLOB NOT NULL)")
             yield table
 
     def read(self, keys: Iterable[bytes]) -> dict[bytes, Float[Tensor, "_ d"]]:
-        """Those of the keys that are kept."""
+        """The stored features of these keys; absent keys are left out."""
         found, row = {}, self.width * self.dtype.itemsize
-        with self._open() as table:
+        with self._connect() as table:
             for key in keys:
                 value = table.execute("SELECT value FROM features WHERE key = ?", (key,)).fetchone()
                 if value is not None and value[0] and len(value[0]) % row == 0:
@@ -44,9 +44,9 @@ class FeatureStore:
         return found
 
     def write(self, features: Mapping[bytes, Float[Tensor, "_ d"]]) -> dict[bytes, Float[Tensor, "_ d"]]:
-        """What is kept under these keys afterwards, maybe by another process."""
+        """What is stored under these keys afterwards, possibly by another process."""
         rows = [(key, value.contiguous().numpy().tobytes()) for key, value in features.items()]
-        with self._open() as table:
+        with self._connect() as table:
             table.executemany("INSERT OR IGNORE INTO features VALUES (?, ?)", rows)
         return self.read(features)
 

@@ -42,13 +42,13 @@ def embed_in_chunks(
 
 
 @functools.cache
-def _malloc_trim() -> Callable[[int], int] | None:
+def _find_malloc_trim() -> Callable[[int], int] | None:
     return getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
 
 
 def _return_freed_memory(tensor: Tensor) -> None:
     """glibc keeps what each chunk frees in a heap that fragments: a step of 16 chunks held 14 GB where 6 were in use."""
-    trim = _malloc_trim() if tensor.device.type == "cpu" else None
+    trim = _find_malloc_trim() if tensor.device.type == "cpu" else None
     if trim is not None:
         trim(0)
 
@@ -73,17 +73,19 @@ def compute_features(
     if chunk is not None and not CHUNKABLE.issuperset(fields | momentum_features):
         rest = ", ".join(sorted((fields | momentum_features) - CHUNKABLE))
         raise UserError(f"gradient_cache serves objectives that use embeddings alone, but one here uses {rest}")
-    copied = None
+    momentum_copy = None
     if momentum is not None:
         with torch.no_grad():
-            copied = Momentum(copy_of=momentum.copy_of, **_both_towers(momentum.model, batch, momentum_features, chunk))
-    values = _both_towers(model, batch, fields, chunk)
+            momentum_copy = Momentum(
+                copy_of=momentum.copy_of, **_encode_modalities(momentum.model, batch, momentum_features, chunk)
+            )
+    values = _encode_modalities(model, batch, fields, chunk)
     if batch.caption is not None and not {"text", "text_embed"}.isdisjoint(fields | momentum_features):
-        values["owner"] = caption_rows(batch)[1]
-    return Features(**values, step=step, momentum=copied)
+        values["owner"] = flatten_captions(batch)[1]
+    return Features(**values, step=step, momentum=momentum_copy)
 
 
-def caption_rows(batch: Batch) -> tuple[Text, Int[Tensor, " r"]]:
+def flatten_captions(batch: Batch) -> tuple[Text, Int[Tensor, " r"]]:
     """The captions of a batch as [r t], and the sample that each belongs to."""
     assert batch.caption is not None
     if batch.caption.ids.ndim == 3:
@@ -99,24 +101,24 @@ def image_memory_per_text(
     return memory if one_each else memory.select(owner)
 
 
-def _both_towers(
+def _encode_modalities(
     model: VisionLanguageModel, batch: Batch, fields: Collection[str], chunk: int | None
 ) -> dict[str, Any]:
     values: dict[str, Any] = {}
     if batch.image is not None:
         required = {*fields, "image"} if "memory" in fields else fields
         image, rows = batch.image, len(batch.image.pixels)
-        values |= _tower_features("image", image, rows, model.encode_image, model.embed_image, required, chunk)
+        values |= _encode_modality("image", image, rows, model.encode_image, model.embed_image, required, chunk)
         if "memory" in fields:
             values["memory"] = model.project_memory(values["image"])
     if batch.caption is not None and not {"text", "text_embed"}.isdisjoint(fields):
-        caption = caption_rows(batch)[0]
+        caption = flatten_captions(batch)[0]
         rows = len(caption.ids)
-        values |= _tower_features("text", caption, rows, model.encode_text, model.embed_text, fields, chunk)
+        values |= _encode_modality("text", caption, rows, model.encode_text, model.embed_text, fields, chunk)
     return values
 
 
-def _tower_features(
+def _encode_modality(
     name: str,
     inputs: Image | Text,
     rows: int,

@@ -1,6 +1,6 @@
 """A frozen tower read at several depths, its features computed once for each different input.
 
-Early levels hold texture, colour and single words, late ones objects and the whole sentence. On a few thousand pairs a
+Early levels hold texture, colour and single words, late ones objects and complete sentences. On a few thousand pairs a
 linear map from the mean of each level beats one from the last level by several points of recall, and costs a
 thousandth of tuning the tower (experiments/flickr8k_transfer). Related: head-to-toe probing, Evci et al.,
 arXiv:2201.03529, which joins the pooled features of all layers of a frozen network.
@@ -23,11 +23,12 @@ from torch import Tensor, nn
 
 from vlp.models.equal_inputs import content_keys
 from vlp.models.feature_store import FeatureStore, fingerprint
-from vlp.models.layers import masked_mean
+from vlp.models.tokens import masked_mean
+from vlp.models.vlm import tower_config
 from vlp.structures import Image, Text, Tokens
 from vlp.system.errors import UserError
 
-_FORMAT = 1  # to be raised with any change of this file or of a tower's code that changes features
+_FORMAT = 1  # increase it with any change of this file or of a tower's code that changes features
 _Rows = dict[bytes, Float[Tensor, "_ d"]]
 
 
@@ -38,13 +39,14 @@ class FrozenLevels(nn.Module):
     cells: rows and columns that rasters of all levels are averaged to, so that they can be joined cell by cell.
     image_size: pixels a side of the images that come; they are resized (bicubic) to the tower's. None = the tower's.
     mirror: the mean of the features of an image and of its mirror image.
-    keep: how many inputs to remember, oldest first out: a frozen tower is a function of pixels or token ids. The last bits
-    may depend on what else is in the batch, so with PyTorch's deterministic algorithms (trainer.deterministic) each input
-    goes through the tower alone: what a run remembers then never depends on what it, or another run, had seen before.
-    folder: where to keep on disk what `keep` remembers, for other runs with the same tower and the same inputs. It grows
+    keep: for how many inputs the features are cached, the oldest are dropped first: a frozen tower is a function of pixels
+    or token ids. The last bits may depend on what else is in the batch, so with PyTorch's deterministic algorithms
+    (trainer.deterministic) each input goes through the tower alone: what a run caches then never depends on the inputs
+    that it, or another run, had before.
+    folder: where the cache is also written to disk, for other runs with the same tower and the same inputs. It grows
     without bound and may be deleted between runs; where it cannot be used, a warning says so and features are computed.
     None = nowhere.
-    bf16: run the tower in bfloat16 and remember in half precision.
+    bf16: run the tower in bfloat16 and cache in half precision.
     """
 
     def __init__(
@@ -71,19 +73,19 @@ class FrozenLevels(nn.Module):
         # convolutions on a CPU are twice as fast with channels last
         self.tower = tower.requires_grad_(False).to(memory_format=torch.channels_last)
         if tokens and mirror:
-            raise UserError("tokens=true: an image's places are not those of its mirror image; set mirror=false")
+            raise UserError("tokens=true: the regions of an image are not those of its mirror image; set mirror=false")
         self.levels, self.tokens, self.cells = list(levels), tokens, cells
         self.mirror, self.keep, self.folder, self.bf16 = mirror, keep, folder, bf16
-        self._memory, self._kept = _RamCache(), torch.half if bf16 else torch.float
+        self._cache, self._cache_dtype = _FeatureCache(), torch.half if bf16 else torch.float
         if hasattr(tower, "image_size"):
             self.image_size: int = image_size or tower.image_size
         else:
             self.context_length, self.vocabulary_size = tower.context_length, tower.vocabulary_size
-        self.register_load_state_dict_post_hook(_forget_name)
+        self.register_load_state_dict_post_hook(_clear_fingerprint)
         self.train(False)
-        self.width = self._run(self._example())[0].shape[1]
+        self.width = self._compute_features(self._example_input())[0].shape[1]
 
-    def _example(self) -> Image | Text:
+    def _example_input(self) -> Image | Text:
         if hasattr(self, "image_size"):
             return Image(pixels=torch.zeros(1, 3, self.image_size, self.image_size, dtype=torch.uint8))
         return Text(ids=torch.zeros(1, 4, dtype=torch.long), mask=torch.ones(1, 4, dtype=torch.bool))
@@ -95,7 +97,7 @@ class FrozenLevels(nn.Module):
 
     def forward(self, inputs: Image | Text) -> Tokens:
         """Without `tokens` the pooled feature is also the one token."""
-        rows = self._cached_features(inputs) if self.keep else self._run(inputs)
+        rows = self._cached_features(inputs) if self.keep else self._compute_features(inputs)
         pooled = torch.stack([row[0] for row in rows])
         if not self.tokens:
             return Tokens(states=pooled.unsqueeze(1), pooled=pooled)
@@ -106,42 +108,41 @@ class FrozenLevels(nn.Module):
         return Tokens(states=states, pooled=pooled, grid=None if self.cells is None else (self.cells, self.cells))
 
     def _cached_features(self, inputs: Image | Text) -> list[Float[Tensor, "_ d"]]:
-        keys = [self._name + key for key in content_keys(inputs)]
-        where = {key: index for index, key in enumerate(keys) if key not in self._memory}  # each input once
-        if where:
-            self._memory.update(self._open_store(lambda store: store.read(where)))
-        missing = [(key, index) for key, index in where.items() if key not in self._memory]
+        keys = [self._fingerprint + key for key in content_keys(inputs)]
+        first_index = {key: index for index, key in enumerate(keys) if key not in self._cache}  # each input once
+        if first_index:
+            self._cache.update(self._use_store(lambda store: store.read(first_index)))
+        missing = [(key, index) for key, index in first_index.items() if key not in self._cache]
         device = next(self.tower.parameters()).device
-        rows = _chunk_rows(inputs, device, len(missing))
+        rows = _tower_batch_size(inputs, device, len(missing))
         for start in range(0, len(missing), rows):
-            some = missing[start : start + rows]
-            # copied, for a slice would keep all rows of its batch alive
-            found = [
-                row.to("cpu", self._kept, copy=True) for row in self._run(inputs.select([index for _, index in some]))
-            ]
-            fresh = dict(zip((key for key, _ in some), found, strict=True))
-            self._memory.update(fresh | self._open_store(functools.partial(FeatureStore.write, features=fresh)))
-        features = [self._memory[key].to(device).float() for key in keys]
-        for key in list(self._memory)[: max(0, len(self._memory) - self.keep)]:
-            del self._memory[key]
+            chunk = missing[start : start + rows]
+            computed = self._compute_features(inputs.select([index for _, index in chunk]))
+            # copied, because a slice would keep the memory of all rows of its batch
+            rows_cpu = [row.to("cpu", self._cache_dtype, copy=True) for row in computed]
+            fresh = dict(zip((key for key, _ in chunk), rows_cpu, strict=True))
+            self._cache.update(fresh | self._use_store(functools.partial(FeatureStore.write, features=fresh)))
+        features = [self._cache[key].to(device).float() for key in keys]
+        for key in list(self._cache)[: max(0, len(self._cache) - self.keep)]:
+            del self._cache[key]
         return features
 
-    def _open_store(self, use: Callable[[FeatureStore], _Rows]) -> _Rows:
+    def _use_store(self, use: Callable[[FeatureStore], _Rows]) -> _Rows:
         if self.folder is None:
             return {}
-        store = FeatureStore(self.folder, self._name.hex(), width=self.width, dtype=self._kept)
+        store = FeatureStore(self.folder, self._fingerprint.hex(), width=self.width, dtype=self._cache_dtype)
         try:
             return use(store)
         except (sqlite3.Error, OSError) as error:
             self.folder = None
             warnings.warn(
-                f"{store.file} cannot be used ({error}): features are computed and not kept on disk", stacklevel=2
+                f"{store.file} cannot be used ({error}): features are computed and not written to disk", stacklevel=2
             )
             return {}
 
     @functools.cached_property
-    def _name(self) -> bytes:
-        """Of all that the features depend on but the input."""
+    def _fingerprint(self) -> bytes:
+        """Of everything that the features depend on except the input."""
         size = getattr(self, "image_size", None)
         read = [_FORMAT, self.levels, self.tokens, self.cells, size, self.mirror, self.bf16, self.tower.architecture()]
         read += [torch.are_deterministic_algorithms_enabled()]
@@ -149,23 +150,23 @@ class FrozenLevels(nn.Module):
         return bytes.fromhex(fingerprint(self.tower, str(read)))
 
     @torch.no_grad()
-    def _run(self, inputs: Image | Text) -> list[Float[Tensor, "_ d"]]:
+    def _compute_features(self, inputs: Image | Text) -> list[Float[Tensor, "_ d"]]:
         """Of each input the pooled feature and, with `tokens`, those of its real tokens after it."""
         if isinstance(inputs, Image):
             pixels, side = inputs.pixels, self.tower.image_size
             if side != self.image_size:
                 pixels = F.interpolate(pixels.float(), (side, side), mode="bicubic", antialias=True)
                 pixels = pixels.round().clamp(0, 255).byte()
-            features = self._levels(Image(pixels=pixels), None)
+            features = self._level_features(Image(pixels=pixels), None)
             if self.mirror:
-                features = (features + self._levels(Image(pixels=pixels.flip(-1)), None)) / 2
+                features = (features + self._level_features(Image(pixels=pixels.flip(-1)), None)) / 2
             return list(features)
-        features = self._levels(inputs, inputs.mask)
+        features = self._level_features(inputs, inputs.mask)
         if not self.tokens:
             return list(features)
         return [row[: 1 + count] for row, count in zip(features, inputs.mask.sum(1).tolist(), strict=True)]
 
-    def _levels(self, inputs: Image | Text, mask: Bool[Tensor, "b t"] | None) -> Float[Tensor, "b n d"]:
+    def _level_features(self, inputs: Image | Text, mask: Bool[Tensor, "b t"] | None) -> Float[Tensor, "b n d"]:
         outputs: dict[str, Tensor] = {}
 
         def keep(name: str, _: nn.Module, __: Any, output: Any) -> None:
@@ -183,15 +184,17 @@ class FrozenLevels(nn.Module):
             for hook in hooks:
                 hook.remove()
         found = [outputs[level].float() for level in self.levels]
-        rows = [_mean(level, mask).unsqueeze(1) for level in found]
+        rows = [_pool_level(level, mask).unsqueeze(1) for level in found]
         if self.tokens:
-            rows = [torch.cat([pooled, self._tokens(level)], 1) for pooled, level in zip(rows, found, strict=True)]
+            rows = [
+                torch.cat([pooled, self._level_tokens(level)], 1) for pooled, level in zip(rows, found, strict=True)
+            ]
         lengths = {level.shape[1] for level in rows}
         if len(lengths) > 1:
             raise UserError(f"the levels {self.levels} have different numbers of tokens: give cells, or other levels")
         return torch.cat([F.layer_norm(level, level.shape[2:]) for level in rows], dim=2)
 
-    def _tokens(self, features: Tensor) -> Float[Tensor, "b n d"]:
+    def _level_tokens(self, features: Tensor) -> Float[Tensor, "b n d"]:
         if features.ndim == 4:
             cells = features if self.cells is None else F.adaptive_avg_pool2d(features, self.cells)
             return rearrange(cells, "b d h w -> b (h w) d")
@@ -200,9 +203,8 @@ class FrozenLevels(nn.Module):
         return features
 
     def architecture(self) -> dict[str, Any]:
-        tower = {"_target_": f"{type(self.tower).__module__}.{type(self.tower).__qualname__}"}
         return {
-            "tower": tower | self.tower.architecture(),
+            "tower": tower_config(self.tower),
             "levels": self.levels,
             "tokens": self.tokens,
             "cells": self.cells,
@@ -214,7 +216,7 @@ class FrozenLevels(nn.Module):
         }
 
 
-def _chunk_rows(inputs: Image | Text, device: torch.device, missing: int) -> int:
+def _tower_batch_size(inputs: Image | Text, device: torch.device, missing: int) -> int:
     if torch.are_deterministic_algorithms_enabled():
         return 1
     if device.type != "cpu":
@@ -223,18 +225,18 @@ def _chunk_rows(inputs: Image | Text, device: torch.device, missing: int) -> int
     return 8 if isinstance(inputs, Image) else 64
 
 
-class _RamCache(dict[bytes, Tensor]):
+class _FeatureCache(dict[bytes, Tensor]):
     """Shared by copies of the model, such as a moving average of the weights; its keys name the tower's weights too."""
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> _RamCache:
+    def __deepcopy__(self, memo: dict[int, Any]) -> _FeatureCache:
         return self
 
 
-def _forget_name(module: nn.Module, _: Any) -> None:
-    module.__dict__.pop("_name", None)
+def _clear_fingerprint(module: nn.Module, _: Any) -> None:
+    module.__dict__.pop("_fingerprint", None)
 
 
-def _mean(features: Tensor, mask: Bool[Tensor, "b t"] | None) -> Float[Tensor, "b d"]:
+def _pool_level(features: Tensor, mask: Bool[Tensor, "b t"] | None) -> Float[Tensor, "b d"]:
     if features.ndim == 4:
         return features.mean((2, 3))
     if features.ndim == 2:

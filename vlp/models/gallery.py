@@ -1,6 +1,6 @@
-"""The images and texts of a split as they come in batches: each rank keeps its own on the CPU, and they are joined at the end,
-so one process and many see the same whatever the sizes. A rank may have none. Equal inputs are equal in all that is ranked
-(`vlp.models.equal_inputs`)."""
+"""The images and texts of a split, batch by batch: each rank keeps those of its batches on the CPU, and they are joined at
+the end, so the result does not depend on the number of processes or the batch size. A rank may have none. Equal inputs have
+equal embeddings and scores (`vlp.models.equal_inputs`)."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from torch import Tensor
 
 from vlp import distributed
 from vlp.models.equal_inputs import EmbeddingStore
-from vlp.models.features import caption_rows
+from vlp.models.features import flatten_captions
 from vlp.models.reranking import PackedTokens
 from vlp.models.vlm import VisionLanguageModel
 from vlp.structures import Batch, Features, Tokens
 
-KINDS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)  # of the towers' states
+STATE_DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)  # of the towers' states
 
 
 class Gallery:
@@ -36,7 +36,7 @@ class Gallery:
         assert batch.image is not None
         contrastive = features.image_embed is not None and features.text_embed is not None
         self._image.add(features.image_embed if contrastive else None, batch.image)
-        self._text.add(features.text_embed if contrastive else None, caption_rows(batch)[0])
+        self._text.add(features.text_embed if contrastive else None, flatten_captions(batch)[0])
         if self.tokens:
             assert features.image is not None
             assert features.text is not None
@@ -45,26 +45,28 @@ class Gallery:
         self._id.append(batch.id.cpu())
         self._text_id.append(batch.id[features.owner].cpu())
 
-    def ids(self, device: torch.device) -> tuple[Int[Tensor, " n"], Int[Tensor, " m"]]:
+    def gather_ids(self, device: torch.device) -> tuple[Int[Tensor, " n"], Int[Tensor, " m"]]:
         """Of all ranks' images, and of each text's image."""
-        return _join_ids(self._id, device), _join_ids(self._text_id, device)
+        return _gather_ids(self._id, device), _gather_ids(self._text_id, device)
 
-    def embeds(self, device: torch.device) -> tuple[Float[Tensor, "n e"], Float[Tensor, "m e"]]:
+    def gather_embeddings(self, device: torch.device) -> tuple[Float[Tensor, "n e"], Float[Tensor, "m e"]]:
         """Of all ranks' images and texts."""
-        return self._image.joined(device), self._text.joined(device)
+        return self._image.gather_embeddings(device), self._text.gather_embeddings(device)
 
-    def packed(self, device: torch.device) -> tuple[PackedTokens, PackedTokens]:
+    def gather_tokens(self, device: torch.device) -> tuple[PackedTokens, PackedTokens]:
         """States of this rank's images, and of all ranks' texts."""
-        return PackedTokens.of(self._image_tokens), _gather_packed(PackedTokens.of(self._text_tokens), device)
+        return PackedTokens.from_batches(self._image_tokens), _gather_packed(
+            PackedTokens.from_batches(self._text_tokens), device
+        )
 
-    def distinct(self, pairs: Int[Tensor, "p 2"]) -> tuple[Int[Tensor, "q 2"], Int[Tensor, " p"]]:
+    def unique_input_pairs(self, pairs: Int[Tensor, "p 2"]) -> tuple[Int[Tensor, "q 2"], Int[Tensor, " p"]]:
         """The different pairs of inputs among (image, text) pairs, sorted by image, and for each pair which of them it is."""
-        image, text = self._image.first_equal(), self._text.first_equal()
+        image, text = self._image.first_equal_positions(), self._text.first_equal_positions()
         return torch.stack([image[pairs[:, 0]], text[pairs[:, 1]]], 1).unique(dim=0, return_inverse=True)
 
-    def share(self, pairs: Int[Tensor, "p 2"], device: torch.device) -> Int[Tensor, "q 2"]:
-        """Those of (image, text) pairs, sorted by image, that are of this rank's images, counted from its first one. What
-        the ranks make of their shares stands in the order of the pairs when it is gathered."""
+    def pairs_of_this_rank(self, pairs: Int[Tensor, "p 2"], device: torch.device) -> Int[Tensor, "q 2"]:
+        """The (image, text) pairs, sorted by image, of this rank's images, which are counted from its first one. Results of
+        the ranks are in the order of the pairs when they are gathered."""
         own = sum(map(len, self._id))
         start = distributed.row_offset(torch.zeros(own, device=device))
         mine = (pairs[:, 0] >= start) & (pairs[:, 0] < start + own)
@@ -72,7 +74,7 @@ class Gallery:
 
 
 def scoring_device(model: VisionLanguageModel) -> torch.device:
-    """The model's, but for Apple's, which has no float64."""
+    """The model's, except Apple's, which has no float64."""
     return next((p.device for p in model.parameters() if p.device.type != "mps"), torch.device("cpu"))
 
 
@@ -85,9 +87,10 @@ def _gather_packed(text: PackedTokens, device: torch.device) -> PackedTokens:
     lengths = distributed.gather(text.lengths().to(device)).cpu()
     width = int(distributed.gather(torch.tensor([text.states.shape[1]], device=device)).max())
     known = bool(distributed.gather(torch.tensor([text.ids is not None or not len(text)], device=device)).all())
-    own = KINDS.index(text.states.dtype) if len(text) else -1  # which a rank without texts learns from the others
-    kind = KINDS[int(distributed.gather(torch.tensor([own], device=device)).max())]
-    states = text.states if len(text) else torch.zeros(0, width, dtype=kind)
+    # a rank without texts learns the type from the others
+    dtype_index = STATE_DTYPES.index(text.states.dtype) if len(text) else -1
+    dtype = STATE_DTYPES[int(distributed.gather(torch.tensor([dtype_index], device=device)).max())]
+    states = text.states if len(text) else torch.zeros(0, width, dtype=dtype)
     ids = text.ids if text.ids is not None else torch.zeros(0, dtype=torch.int64)
     return PackedTokens(
         states=distributed.gather(states.to(device)).cpu(),
@@ -96,6 +99,6 @@ def _gather_packed(text: PackedTokens, device: torch.device) -> PackedTokens:
     )
 
 
-def _join_ids(parts: list[Int[Tensor, " _"]], device: torch.device) -> Int[Tensor, " n"]:
+def _gather_ids(parts: list[Int[Tensor, " _"]], device: torch.device) -> Int[Tensor, " n"]:
     own = torch.cat(parts) if parts else torch.zeros(0, dtype=torch.int64)
     return distributed.gather(own.to(device))

@@ -1,6 +1,6 @@
-"""Texts out of a decoder, token by token: greedy, beam search, nucleus sampling.
+"""Texts from a decoder, token by token: greedy_search, beam search, nucleus sampling.
 
-Beam search is that of transformers 4.15, with which BLIP's captions were made: 2k continuations are looked at in each
+Beam search is that of transformers 4.15, with which BLIP's captions were made: 2k continuations are compared in each
 step, ended texts compete by the sum of their log-probabilities / length^penalty, where the length counts the prompt but
 not the end token. (Later versions of transformers leave the prompt out.) Nucleus: Holtzman et al., arXiv:1904.09751.
 """
@@ -25,8 +25,8 @@ Step = Callable[[Any, Any], tuple[Any, Any]]  # (ids [r n], cache) → (logits o
 class GenerationRules:
     """max_length, min_length: of a text in tokens, prompt included; it ends at end_id and is filled up with pad_id.
 
-    repetition_penalty: by what the scores of tokens that are there already are made worse (Keskar et al.,
-    arXiv:1909.05858); 1 = not.
+    repetition_penalty: the scores of tokens that the text already has are divided by it, negative ones multiplied (Keskar et
+    al., arXiv:1909.05858); 1 = unchanged.
     """
 
     end_id: int
@@ -35,29 +35,30 @@ class GenerationRules:
     min_length: int = 0
     repetition_penalty: float = 1.0
 
-    def apply(self, scores: Float[Tensor, "r v"], ids: Int[Tensor, "r n"]) -> Float[Tensor, "r v"]:
+    def adjust_scores(self, scores: Float[Tensor, "r v"], ids: Int[Tensor, "r n"]) -> Float[Tensor, "r v"]:
         """scores: logits or log-probabilities of the token after `ids`."""
         if self.repetition_penalty != 1.0:
-            there = scores.gather(1, ids)
-            worse = torch.where(there < 0, there * self.repetition_penalty, there / self.repetition_penalty)
-            scores = scores.scatter(1, ids, worse)
+            repeated = scores.gather(1, ids)
+            penalty = self.repetition_penalty
+            penalised = torch.where(repeated < 0, repeated * penalty, repeated / penalty)
+            scores = scores.scatter(1, ids, penalised)
         if ids.shape[1] < self.min_length:
             scores = scores.index_fill(1, torch.tensor([self.end_id], device=ids.device), -torch.inf)
         return scores
 
-    def check(self, prompt: Int[Tensor, "b n"]) -> None:
+    def check_prompt(self, prompt: Int[Tensor, "b n"]) -> None:
         if prompt.shape[1] >= self.max_length:
             raise UserError(
-                f"a prompt of {prompt.shape[1]} tokens leaves no room: set max_length above {self.max_length}"
+                f"a prompt of {prompt.shape[1]} tokens is not shorter than max_length={self.max_length}: set a greater max_length"
             )
 
 
-def greedy(step: Step, cache: Any, prompt: Int[Tensor, "b n"], rules: GenerationRules) -> Int[Tensor, "b t"]:
-    """The most probable token each time; the prompt stands at the start of the result."""
-    return _generate_token_by_token(step, cache, prompt, rules, lambda scores, _: scores.argmax(1))
+def greedy_search(step: Step, cache: Any, prompt: Int[Tensor, "b n"], rules: GenerationRules) -> Int[Tensor, "b t"]:
+    """The most probable token each time; the result begins with the prompt."""
+    return _generate_tokens(step, cache, prompt, rules, lambda scores, _: scores.argmax(1))
 
 
-def nucleus(
+def sample_nucleus(
     step: Step,
     cache: Any,
     prompt: Int[Tensor, "b n"],
@@ -67,31 +68,32 @@ def nucleus(
     seeds: Int[Tensor, " b"],
 ) -> Int[Tensor, "b t"]:
     """Each token drawn from the most probable ones that together have probability `top_p`: a function of the row's seed
-    and the place in the text alone.
+    and the position in the text alone.
     """
 
-    def draw(scores: Float[Tensor, "b v"], place: int) -> Int[Tensor, " b"]:
+    def sample_token(scores: Float[Tensor, "b v"], position: int) -> Int[Tensor, " b"]:
         probability, order = scores.softmax(1).sort(dim=1, descending=True, stable=True)
         before = probability.cumsum(1) - probability
-        share = probability.masked_fill(before >= top_p, 0).cumsum(1)  # the first one always stays
-        point = uniform(mix_rows(seeds, place), 1).to(share) * share[:, -1:]
-        return order.gather(1, torch.searchsorted(share, point, right=True).clamp(max=share.shape[1] - 1))[:, 0]
+        cumulative = probability.masked_fill(before >= top_p, 0).cumsum(1)  # the first one always stays
+        threshold = uniform(mix_rows(seeds, position), 1).to(cumulative) * cumulative[:, -1:]
+        rank = torch.searchsorted(cumulative, threshold, right=True).clamp(max=cumulative.shape[1] - 1)
+        return order.gather(1, rank)[:, 0]
 
-    return _generate_token_by_token(step, cache, prompt, rules, draw)
+    return _generate_tokens(step, cache, prompt, rules, sample_token)
 
 
-def _generate_token_by_token(
+def _generate_tokens(
     step: Step,
     cache: Any,
     prompt: Int[Tensor, "b n"],
     rules: GenerationRules,
-    choose: Callable[[Float[Tensor, "b v"], int], Int[Tensor, " b"]],
+    choose_token: Callable[[Float[Tensor, "b v"], int], Int[Tensor, " b"]],
 ) -> Int[Tensor, "b t"]:
-    rules.check(prompt)
+    rules.check_prompt(prompt)
     ids, ended = prompt, torch.zeros(len(prompt), dtype=torch.bool, device=prompt.device)
     logits, cache = step(prompt, cache)
     while True:
-        token = choose(rules.apply(logits, ids), ids.shape[1]).masked_fill(ended, rules.pad_id)
+        token = choose_token(rules.adjust_scores(logits, ids), ids.shape[1]).masked_fill(ended, rules.pad_id)
         ids = torch.cat([ids, token[:, None]], dim=1)
         ended = ended | (token == rules.end_id)
         if bool(ended.all()) or ids.shape[1] >= rules.max_length:
@@ -108,8 +110,8 @@ class _FinishedTexts:
 
     def add(self, score: Float[Tensor, "b n"], ids: Int[Tensor, "b n t"]) -> _FinishedTexts:
         both, texts = torch.cat([self.score, score], dim=1), torch.cat([self.ids, ids], dim=1)
-        best, place = both.topk(self.score.shape[1])
-        return _FinishedTexts(best, _take_beams(texts, place))
+        best, position = both.topk(self.score.shape[1])
+        return _FinishedTexts(best, _take_beams(texts, position))
 
 
 def beam_search(
@@ -121,11 +123,11 @@ def beam_search(
     beams: int,
     length_penalty: float = 1.0,
 ) -> Int[Tensor, "b t"]:
-    """The best text of each row among those that `beams` unfinished ones lead to; the prompt stands at its start.
+    """The best text of each row among those that `beams` unfinished ones lead to; it begins with the prompt.
 
     cache: of as many rows as the prompt, with `select(index)`.
     """
-    rules.check(prompt)
+    rules.check_prompt(prompt)
     batch, device = len(prompt), prompt.device
     first = torch.arange(batch, device=device).repeat_interleave(beams)
     logits, cache = step(prompt, cache)
@@ -136,15 +138,15 @@ def beam_search(
     ended = _FinishedTexts(torch.full_like(total, -torch.inf), texts)
     done = torch.zeros(batch, dtype=torch.bool, device=device)
     while True:
-        scores = rules.apply(logits.float().log_softmax(1), ids) + total.view(-1, 1)
-        best, place = scores.view(batch, -1).topk(2 * beams)
-        parent, token = place // scores.shape[1], place % scores.shape[1]
+        scores = rules.adjust_scores(logits.float().log_softmax(1), ids) + total.view(-1, 1)
+        best, position = scores.view(batch, -1).topk(2 * beams)
+        parent, token = position // scores.shape[1], position % scores.shape[1]
         length = ids.shape[1]
         ends = token == rules.end_id
         ended, done = _collect_finished(ended, done, best, ends, parent, ids, rules, length**length_penalty)
-        alive = ends.to(torch.int8).argsort(dim=1, stable=True)[:, :beams]  # the best that continue
-        total, token = best.gather(1, alive), token.gather(1, alive)
-        rows = (parent.gather(1, alive) + beams * torch.arange(batch, device=device)[:, None]).flatten()
+        unfinished_beams = ends.to(torch.int8).argsort(dim=1, stable=True)[:, :beams]  # the best that continue
+        total, token = best.gather(1, unfinished_beams), token.gather(1, unfinished_beams)
+        rows = (parent.gather(1, unfinished_beams) + beams * torch.arange(batch, device=device)[:, None]).flatten()
         ids = torch.cat([ids[rows], token.view(-1, 1)], dim=1)
         if bool(done.all()) or length + 1 >= rules.max_length:
             break
@@ -180,5 +182,5 @@ def _pad_beams(ids: Int[Tensor, "r n"], beams: int, rules: GenerationRules) -> I
     return full.view(-1, beams, rules.max_length)
 
 
-def _take_beams(texts: Int[Tensor, "b n t"], place: Int[Tensor, "b k"]) -> Int[Tensor, "b k t"]:
-    return texts.gather(1, place[..., None].expand(-1, -1, texts.shape[2]))
+def _take_beams(texts: Int[Tensor, "b n t"], position: Int[Tensor, "b k"]) -> Int[Tensor, "b k t"]:
+    return texts.gather(1, position[..., None].expand(-1, -1, texts.shape[2]))

@@ -8,12 +8,13 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from vlp.models.layers import activation as make_activation
+from vlp.models.layers import make_activation
 from vlp.models.post_norm import init_bert_weights
 
 
 class LanguageHead(nn.Module):
-    """tied: the last map is the embedding's transpose, given at each call (BERT, ALBEF, BLIP); else it is the head's own (ViLT)."""
+    """tied: the last map is the embedding's transpose, an argument of each call (BERT, ALBEF, BLIP);
+    else the head has its own (ViLT)."""
 
     def __init__(
         self,
@@ -38,5 +39,5 @@ class LanguageHead(nn.Module):
         x = self.norm(self.activation(self.transform(states)))
         if self.decoder is not None:
             embedding = self.decoder.weight
-        assert embedding is not None, "a tied head is given the embedding"
+        assert embedding is not None, "a tied head needs the embedding"
         return F.linear(x, embedding, self.bias)

@@ -1,6 +1,6 @@
 """The transformer of the vision towers and of CLIP's text tower: pre-norm blocks of self-attention and a two-layer perceptron.
 
-Every token passes through the same maps; only `Attention` looks at other tokens. So a batch is a flat [rows, width]
+Every token passes through the same maps; only `Attention` reads other tokens. So a batch is a flat [rows, width]
 tensor, and a `Layout` says which rows belong to which sample.
 """
 
@@ -21,7 +21,7 @@ from vlp.system.errors import UserError
 
 
 class _QuickGelu(torch.autograd.Function):
-    """Keeps only x, where x · σ(1.702 x) written in torch keeps three tensors of its size and passes over them again."""
+    """Saves only x for the backward pass, where x · σ(1.702 x) written in torch saves three tensors of its size."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
@@ -50,16 +50,22 @@ class _PointwiseLinear(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         ctx.save_for_backward(x, weight)
-        return _pointwise(x, weight, bias)
+        return _pointwise_convolution(x, weight, bias)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         x, weight = ctx.saved_tensors
-        return _pointwise(gradient.contiguous(), weight.T.contiguous(), None), gradient.T @ x, gradient.sum(0)
+        return (
+            _pointwise_convolution(gradient.contiguous(), weight.T.contiguous(), None),
+            gradient.T @ x,
+            gradient.sum(0),
+        )
 
 
-def _pointwise(x: Float[Tensor, "r d"], weight: Float[Tensor, "e d"], bias: Tensor | None) -> Float[Tensor, "r e"]:
+def _pointwise_convolution(
+    x: Float[Tensor, "r d"], weight: Float[Tensor, "e d"], bias: Tensor | None
+) -> Float[Tensor, "r e"]:
     pixels = x.view(1, len(x), 1, -1).permute(0, 3, 1, 2)  # [1 d r 1] with channels last: no copy
     return F.conv2d(pixels, weight[:, :, None, None], bias)[0, :, :, 0].T
 
@@ -76,7 +82,7 @@ class Linear(nn.Linear):
         return linear(x, self.weight, self.bias)
 
 
-def activation(name: str) -> nn.Module:
+def make_activation(name: str) -> nn.Module:
     kinds: dict[str, Callable[[], nn.Module]] = {
         "quick_gelu": QuickGelu,
         "gelu": nn.GELU,
@@ -89,7 +95,7 @@ def activation(name: str) -> nn.Module:
 
 @dataclass(frozen=True)
 class Layout:
-    """Where the rows of a flat [r d] tensor stand in a [batch, length] grid; `rows` None = they fill it in order.
+    """Position of the rows of a flat [r d] tensor in a [batch, length] grid; `rows` None = they fill it in order.
 
     Maps work on rows alone, so captions of different lengths cost what their tokens cost, not their padding.
     """
@@ -99,7 +105,7 @@ class Layout:
     rows: Int[Tensor, " r"] | None = None
 
     @classmethod
-    def of(cls, mask: Bool[Tensor, "b n"]) -> Layout:
+    def from_mask(cls, mask: Bool[Tensor, "b n"]) -> Layout:
         """Of the real tokens of a padded grid."""
         rows = None if bool(mask.all()) else mask.flatten().nonzero()[:, 0]
         return cls(mask.shape[0], mask.shape[1], rows)
@@ -113,7 +119,7 @@ class Layout:
         x = x.reshape(self.batch * self.length, -1)
         return x if self.rows is None else x.index_select(0, self.rows)
 
-    def real(self) -> Bool[Tensor, "b 1 1 n"] | None:
+    def attention_mask(self) -> Bool[Tensor, "b 1 1 n"] | None:
         """True where the grid holds a row."""
         if self.rows is None:
             return None
@@ -130,9 +136,9 @@ def attend(
     causal: bool = False,
     dropout: float = 0.0,
 ) -> Float[Tensor, "_ h n k"]:
-    """softmax(q kᵀ / √k) v, Vaswani et al., arXiv:1706.03762, equation 1.  mask: True = is seen; not together with causal.
+    """softmax(q kᵀ / √k) v, Vaswani et al., arXiv:1706.03762, equation 1.  mask: True = is attended to; not together with causal.
 
-    torch's own, but for bfloat16 on a CPU: there torch 2.15 takes 2 to 6 times as long as these three steps one by one.
+    By torch's function, but for bfloat16 on a CPU: there torch 2.15 takes 2 to 6 times as long as these three steps one by one.
     """
     if q.device.type != "cpu" or q.dtype != torch.bfloat16 or torch.compiler.is_compiling():
         return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal, dropout_p=dropout)
@@ -147,12 +153,12 @@ def attend(
 class PastKeyValues:
     """Keys and values of one layer's self-attention for the tokens so far, kept while a text is generated."""
 
-    def __init__(self, both: Float[Tensor, "b two h n k"]) -> None:
-        self.both = both
+    def __init__(self, key_values: Float[Tensor, "b two h n k"]) -> None:
+        self.key_values = key_values
 
-    def extend(self, both: Float[Tensor, "b two h m k"]) -> tuple[Tensor, Tensor]:
-        self.both = torch.cat([self.both, both], dim=3)
-        return self.both[:, 0], self.both[:, 1]
+    def append(self, key_values: Float[Tensor, "b two h m k"]) -> tuple[Tensor, Tensor]:
+        self.key_values = torch.cat([self.key_values, key_values], dim=3)
+        return self.key_values[:, 0], self.key_values[:, 1]
 
 
 class Attention(nn.Module):
@@ -177,40 +183,48 @@ class Attention(nn.Module):
         """past: of the tokens before these, to which these are added."""
         q, k, v = rearrange(layout.unpack(self.qkv(x)), "b n (three h d) -> three b h n d", three=3, h=self.heads)
         if past is not None:
-            k, v = past.extend(torch.stack([k, v], dim=1))
+            k, v = past.append(torch.stack([k, v], dim=1))
         dropout = self.dropout if self.training else 0.0
         x = attend(q, k, v, mask, causal=causal, dropout=dropout)
         return self.out(layout.pack(rearrange(x, "b h n d -> b n (h d)")))
 
     def forward_at_rows(self, x: Float[Tensor, "r d"], layout: Layout, keep: Int[Tensor, " b"]) -> Float[Tensor, "b d"]:
-        """The output at one row of each sample, which sees all rows of its sample."""
+        """The output at the row `keep` of each sample, which attends to all rows of its sample."""
         width = x.shape[1]
         q = linear(x[keep], self.qkv.weight[:width], self.qkv.bias[:width])
         q = rearrange(q, "b (h d) -> b h 1 d", h=self.heads)
         both = layout.unpack(linear(x, self.qkv.weight[width:], self.qkv.bias[width:]))
         k, v = rearrange(both, "b n (two h d) -> two b h n d", two=2, h=self.heads)
-        x = attend(q, k, v, layout.real())
+        x = attend(q, k, v, layout.attention_mask())
         return self.out(rearrange(x, "b h 1 d -> b (h d)"))
 
 
 class Mlp(nn.Module):
-    def __init__(self, *, width: int, hidden_width: int, activation_name: str) -> None:
+    """dropout: of the hidden units, in training."""
+
+    def __init__(self, *, width: int, hidden_width: int, activation: str, dropout: float = 0.0) -> None:
         super().__init__()
         self.fc1 = Linear(width, hidden_width)
-        self.activation = activation(activation_name)
+        self.activation = make_activation(activation)
+        self.dropout = Dropout(dropout)
         self.fc2 = Linear(hidden_width, width)
 
     def forward(self, x: Float[Tensor, "r d"]) -> Float[Tensor, "r d"]:
-        return self.fc2(self.activation(self.fc1(x)))
+        return self.fc2(self.dropout(self.activation(self.fc1(x))))
 
 
-class Block(nn.Module):
-    def __init__(self, *, width: int, heads: int, mlp_ratio: float, activation_name: str, norm_eps: float) -> None:
+class PreNormBlock(nn.Module):
+    """dropout: after each linear map of what is added to the residual stream, as in timm."""
+
+    def __init__(
+        self, *, width: int, heads: int, mlp_ratio: float, activation: str, norm_eps: float, dropout: float = 0.0
+    ) -> None:
         super().__init__()
         self.norm1 = nn.LayerNorm(width, eps=norm_eps)
         self.attention = Attention(width=width, heads=heads)
         self.norm2 = nn.LayerNorm(width, eps=norm_eps)
-        self.mlp = Mlp(width=width, hidden_width=round(width * mlp_ratio), activation_name=activation_name)
+        self.mlp = Mlp(width=width, hidden_width=round(width * mlp_ratio), activation=activation, dropout=dropout)
+        self.dropout = Dropout(dropout)
 
     def forward(
         self,
@@ -220,20 +234,20 @@ class Block(nn.Module):
         causal: bool = False,
         keep: Int[Tensor, " b"] | None = None,
     ) -> Float[Tensor, "_ d"]:
-        """keep: the only rows of the output that anybody reads, one a sample: its last row where `causal`."""
+        """keep: the only rows of the output that are read, one for each sample: its last row where `causal`."""
         if keep is None:
-            x = x + self.attention(self.norm1(x), layout, mask, causal)
+            x = x + self.dropout(self.attention(self.norm1(x), layout, mask, causal))
         else:
-            x = x[keep] + self.attention.forward_at_rows(self.norm1(x), layout, keep)
-        return x + self.mlp(self.norm2(x))
+            x = x[keep] + self.dropout(self.attention.forward_at_rows(self.norm1(x), layout, keep))
+        return x + self.dropout(self.mlp(self.norm2(x)))
 
 
-def build_blocks(
-    *, layers: int, width: int, heads: int, mlp_ratio: float, activation_name: str, norm_eps: float
+def build_pre_norm_blocks(
+    *, layers: int, width: int, heads: int, mlp_ratio: float, activation: str, norm_eps: float
 ) -> nn.ModuleList:
     """A stack with CLIP's initialisation: the maps that write to the residual stream shrink with its depth."""
     stack = [
-        Block(width=width, heads=heads, mlp_ratio=mlp_ratio, activation_name=activation_name, norm_eps=norm_eps)
+        PreNormBlock(width=width, heads=heads, mlp_ratio=mlp_ratio, activation=activation, norm_eps=norm_eps)
         for _ in range(layers)
     ]
     for block in stack:
@@ -249,36 +263,31 @@ def build_blocks(
 def num_heads(width: int, heads: int | None, name: str) -> int:
     """`heads`, or CLIP's rule of one head for every 64 of width."""
     if heads is None and width % 64:
-        raise UserError(f"a width of {width} does not tell the number of attention heads (width / 64): give {name}")
+        raise UserError(
+            f"a width of {width} is no multiple of 64, so the number of attention heads cannot be derived: give {name}"
+        )
     return width // 64 if heads is None else heads
 
 
 def apply_dropout(x: Float[Tensor, "*b d"], probability: float) -> Float[Tensor, "*b d"]:
     """Zero with that probability, else x / (1 - probability): dropout of a module in training.
 
-    torch's own, but on a CPU, where torch 2.15 draws one number at a time: 18 to 21 ns an element at ½ (AMX Xeon). Here a draw
-    of 64 bits serves four elements, which rounds the probability to a 65,536th: 4 to 5 ns.
+    By torch's function, but on a CPU, where torch 2.15 draws one number at a time: 18 to 21 ns an element at ½ (AMX Xeon).
+    Here a draw of 64 bits serves four elements, which rounds the probability to a 65,536th: 4 to 5 ns.
     """
     if probability <= 0:
         return x
     if x.device.type != "cpu" or torch.compiler.is_compiling() or not 2**-10 <= probability <= 1 - 2**-10:
         return F.dropout(x, probability)
-    words = torch.empty(-(-x.numel() // 4), dtype=torch.int64).random_(-(2**63), None)
-    dropped = round(probability * 2**16)
-    kept = words.view(torch.int16)[: x.numel()].view(x.shape) >= dropped - 2**15
-    return x * kept * (2**16 / (2**16 - dropped))
+    random_bits = torch.empty(-(-x.numel() // 4), dtype=torch.int64).random_(-(2**63), None)
+    threshold = round(probability * 2**16)
+    keep = random_bits.view(torch.int16)[: x.numel()].view(x.shape) >= threshold - 2**15
+    return x * keep * (2**16 / (2**16 - threshold))
 
 
 class Dropout(nn.Dropout):
     def forward(self, x: Float[Tensor, "*b d"]) -> Float[Tensor, "*b d"]:
         return apply_dropout(x, self.p) if self.training else x
-
-
-def masked_mean(states: Float[Tensor, "b n d"], mask: Bool[Tensor, "b n"] | None) -> Float[Tensor, "b d"]:
-    """Over real tokens; of a row without any it is zero."""
-    if mask is None:
-        return states.mean(1)
-    return (states * mask[..., None]).sum(1) / mask.sum(1, keepdim=True).clamp(min=1)
 
 
 def residual_network(width: int, hidden_width: int | None, dropout: float) -> nn.Sequential | None:

@@ -1,5 +1,5 @@
-"""The transformer block of BERT, ALBEF and BLIP: self-attention, cross-attention where there is something to look at,
-and a perceptron, each followed by dropout, the residual sum and a layer norm.
+"""The transformer block of BERT, ALBEF and BLIP: self-attention, cross-attention where there is a memory, and
+a perceptron, each followed by dropout, the residual sum and a layer norm.
 
 Devlin et al., arXiv:1810.04805; Vaswani et al., arXiv:1706.03762, §3.1. As in `layers`, a batch is a flat [rows, width]
 tensor whose `Layout` says which rows belong to which sample.
@@ -15,7 +15,7 @@ from vlp.models.layers import Attention, Dropout, Layout, Linear, Mlp, PastKeyVa
 
 
 class CrossAttention(nn.Module):
-    """memory_width: of the states that are looked at."""
+    """memory_width: of the states that give keys and values."""
 
     def __init__(self, *, width: int, memory_width: int, heads: int, dropout: float) -> None:
         super().__init__()
@@ -25,7 +25,7 @@ class CrossAttention(nn.Module):
         self.out = Linear(width, width)
 
     def project_memory(self, states: Float[Tensor, "b m e"]) -> Float[Tensor, "b two h m k"]:
-        """Keys and values, which do not depend on who looks: computed once for every image."""
+        """Keys and values, which do not depend on the queries: computed once for every image."""
         return rearrange(self.key_value(states), "b m (two h d) -> b two h m d", two=2, h=self.heads)
 
     def forward(
@@ -35,7 +35,7 @@ class CrossAttention(nn.Module):
         memory: Float[Tensor, "#b two h m k"],
         mask: Bool[Tensor, "#b 1 1 m"] | None,
     ) -> Float[Tensor, "r d"]:
-        """memory: of each sample, or one that all of them look at: then their rows are one long query, and no key is copied."""
+        """memory: of each sample, or one for all of them: then their rows are one long query, and no key is copied."""
         shared = len(memory) == 1
         q = self.query(x)[None] if shared else layout.unpack(self.query(x))
         q = rearrange(q, "b n (h d) -> b h n d", h=self.heads)
@@ -66,7 +66,7 @@ class PostNormBlock(nn.Module):
         if memory_width is not None:
             self.cross_attention = CrossAttention(width=width, memory_width=memory_width, heads=heads, dropout=dropout)
             self.norm_cross = nn.LayerNorm(width, eps=norm_eps)
-        self.mlp = Mlp(width=width, hidden_width=hidden_width, activation_name=activation)
+        self.mlp = Mlp(width=width, hidden_width=hidden_width, activation=activation)
         self.norm2 = nn.LayerNorm(width, eps=norm_eps)
         self.dropout = Dropout(dropout)
 
@@ -81,13 +81,13 @@ class PostNormBlock(nn.Module):
         memory_layout: Layout | None = None,
         past: PastKeyValues | None = None,
     ) -> Float[Tensor, "r d"]:
-        """memory: None = the cross-attention, if there is one, is passed over.  memory_layout: which rows look at which
-        row of the memory, None = as in `layout`.
+        """memory: None = the cross-attention, if there is one, is skipped.  memory_layout: which rows attend to which row of
+        the memory, None = as in `layout`.
         """
         x = self.norm1(x + self.dropout(self.attention(x, layout, mask, causal, past)))
         if memory is not None:
-            looking = memory_layout or layout
-            x = self.norm_cross(x + self.dropout(self.cross_attention(x, looking, memory, memory_mask)))
+            attended = self.cross_attention(x, memory_layout or layout, memory, memory_mask)
+            x = self.norm_cross(x + self.dropout(attended))
         return self.norm2(x + self.dropout(self.mlp(x)))
 
 

@@ -1,9 +1,9 @@
-"""Scores of image-text pairs by a fusion: the second stage of retrieval, exact and without doing anything twice.
+"""Scores of image-text pairs by a fusion: the second stage of retrieval, exact and without repeated work.
 
 ALBEF (salesforce/ALBEF Retrieval.py) fuses one image with its k texts, or one text with its k images, at a time and projects
 the image's keys and values again for every pair. Here pairs are grouped by image: its keys and values are computed once and
-not copied either, as the tokens of all its texts are one long query; texts of like length stand together, and a pair that
-both directions ask for is scored once.
+not copied, as the tokens of all its texts are one long query; texts of similar length are scored together, and a pair that
+both directions need is scored once.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from vlp.models.vlm import VisionLanguageModel
 from vlp.structures import CrossAttentionCache, Tokens
 
 Score = Callable[[VisionLanguageModel, Tokens, "CrossAttentionCache | Tokens"], Tensor]
-TOKENS = 4096  # of texts that are fused with one image at a time
+MAX_FUSED_TOKENS = 4096  # of texts that are fused with one image at a time
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class PackedTokens:
     ids: Int[Tensor, " r"] | None = None
 
     @classmethod
-    def of(cls, parts: list[Tokens]) -> PackedTokens:
+    def from_batches(cls, parts: list[Tokens]) -> PackedTokens:
         if not parts:  # a rank without samples
             return cls(states=torch.zeros(0, 0), ends=torch.zeros(0, dtype=torch.int64))
         lengths, states, ids = [], [], []
@@ -52,17 +52,17 @@ class PackedTokens:
     def lengths(self) -> Int[Tensor, " n"]:
         return self.ends.diff(prepend=self.ends.new_zeros(1))
 
-    def rows(self, index: Int[Tensor, " k"], device: torch.device) -> Tokens:
+    def padded_rows(self, index: Int[Tensor, " k"], device: torch.device) -> Tokens:
         """These rows, padded to the longest of them."""
         lengths = self.lengths()[index]
         mask: Bool[Tensor, "k t"] = torch.arange(int(lengths.max())) < lengths[:, None]
-        place = (self.ends[index] - lengths)[:, None] + torch.arange(mask.shape[1])
+        position = (self.ends[index] - lengths)[:, None] + torch.arange(mask.shape[1])
         states = self.states.new_zeros(*mask.shape, self.states.shape[1])
-        states[mask] = self.states[place[mask]]
+        states[mask] = self.states[position[mask]]
         ids = None
         if self.ids is not None:
             ids = torch.zeros(mask.shape, dtype=torch.int64)
-            ids[mask] = self.ids[place[mask]]
+            ids[mask] = self.ids[position[mask]]
             ids = ids.to(device)
         states = states.to(device)
         return Tokens(states=states, pooled=states[:, 0], mask=None if bool(mask.all()) else mask.to(device), ids=ids)
@@ -85,37 +85,34 @@ def score_pairs(
     result = torch.empty(len(pairs))
     lengths = text.lengths()
     start, done = time.perf_counter(), 0
-    for picture, places in _pairs_by_image(pairs, lengths):
-        memory = model.project_memory(image.rows(torch.tensor([picture]), device))
-        for chunk in _length_slices(lengths[pairs[places, 1]], TOKENS):
-            words = text.rows(pairs[places[chunk], 1], device)
-            seen = (
-                memory
-                if isinstance(memory, CrossAttentionCache)
-                else memory.select(torch.zeros(len(words.states), dtype=torch.int64))
-            )
-            result[places[chunk]] = score(model, words, seen).float().cpu()
-        done += len(places)
+    for image_index, positions in _pairs_by_image(pairs, lengths):
+        memory = model.project_memory(image.padded_rows(torch.tensor([image_index]), device))
+        for chunk in _length_slices(lengths[pairs[positions, 1]], MAX_FUSED_TOKENS):
+            words = text.padded_rows(pairs[positions[chunk], 1], device)
+            repeat = torch.zeros(len(words.states), dtype=torch.int64)
+            rows = memory if isinstance(memory, CrossAttentionCache) else memory.select(repeat)
+            result[positions[chunk]] = score(model, words, rows).float().cpu()
+        done += len(positions)
         if report is not None:
             report(done, len(pairs), time.perf_counter() - start)
     return result
 
 
 def _pairs_by_image(pairs: Int[Tensor, "p 2"], lengths: Int[Tensor, " n"]) -> Iterator[tuple[int, Int[Tensor, " k"]]]:
-    """Each image with the places of its pairs, those of short texts first."""
+    """Each image with the positions of its pairs, those of short texts first."""
     by_length = lengths[pairs[:, 1]].argsort(stable=True)
     order = by_length[pairs[by_length, 0].argsort(stable=True)]
-    pictures, counts = torch.unique_consecutive(pairs[order, 0], return_counts=True)
-    yield from zip(pictures.tolist(), order.split(counts.tolist()), strict=True)
+    image_indices, counts = torch.unique_consecutive(pairs[order, 0], return_counts=True)
+    yield from zip(image_indices.tolist(), order.split(counts.tolist()), strict=True)
 
 
 def _length_slices(lengths: Int[Tensor, " k"], most: int) -> Iterator[slice]:
     """Consecutive texts whose padded tokens are at most `most`; lengths never fall."""
     first = 0
-    for place, length in enumerate(lengths.tolist()):
-        if place > first and (place + 1 - first) * length > most:
-            yield slice(first, place)
-            first = place
+    for position, length in enumerate(lengths.tolist()):
+        if position > first and (position + 1 - first) * length > most:
+            yield slice(first, position)
+            first = position
     if len(lengths):
         yield slice(first, len(lengths))
 
@@ -123,7 +120,7 @@ def _length_slices(lengths: Int[Tensor, " k"], most: int) -> Iterator[slice]:
 def _top_candidates(
     similarity: Float[Tensor, "b m"], count: int, order: Int[Tensor, " m"] | None
 ) -> Int[Tensor, "b _"]:
-    """Which are the most similar. All are sorted only in rows with ties at the border of `count`."""
+    """The `count` most similar columns of each row. All are sorted only in rows with ties at rank `count`."""
     order = torch.arange(similarity.shape[1]) if order is None else order
     order = order.to(similarity.device)
     value, best = similarity.topk(count, dim=1)
@@ -132,8 +129,8 @@ def _top_candidates(
     return best
 
 
-def places(pairs: Int[Tensor, "p 2"], selected: Int[Tensor, "w 2"], columns: int) -> Int[Tensor, " w"]:
-    """Where the selected (image, text) pairs stand among sorted ones; columns: how many texts there are."""
+def pair_positions(pairs: Int[Tensor, "p 2"], selected: Int[Tensor, "w 2"], columns: int) -> Int[Tensor, " w"]:
+    """Positions of the selected (image, text) pairs among sorted ones; columns: how many texts there are."""
     keys = pairs[:, 0] * columns + pairs[:, 1]
     return torch.searchsorted(keys, selected[:, 0] * columns + selected[:, 1])
 
@@ -146,7 +143,7 @@ def candidate_pairs(
     order: Int[Tensor, " m"] | None = None,
 ) -> Int[Tensor, "p 2"]:
     """(query, candidate) for the `count` most similar candidates of each query.  similarity: of the queries from … to …
-    order: the candidates in the order in which equal ones are taken; None = their own.
+    order: the candidates in the order in which equal ones are taken; None = by index.
     """
     parts = []
     for start in range(0, queries, rows):

@@ -1,16 +1,40 @@
-"""What can be asked of any `Tokens`: which are real, and rows of those of all ranks."""
+"""What towers and fusions of any kind share: checks of options and inputs, means over states, and rows of other ranks."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from vlp.distributed import fetch, gather, world_size
 from vlp.structures import Tokens
+from vlp.system.errors import UserError
+
+
+def check_pool(pool: str, choices: Sequence[str]) -> None:
+    if pool not in choices:
+        raise UserError(f"unknown pool {pool!r}: choose {', '.join(choices[:-1])} or {choices[-1]}")
+
+
+def check_text_length(length: int, context_length: int) -> None:
+    if length > context_length:
+        raise UserError(f"texts of {length} tokens for a tower of {context_length}: set tokenizer.context_length")
+
+
+def raster_mean(states: Float[Tensor, "b n d"], grid: tuple[int, int] | None) -> Float[Tensor, "b d"]:
+    """Over the last rows · columns states; without a grid over all."""
+    return (states if grid is None else states[:, -grid[0] * grid[1] :]).mean(1)
+
+
+def masked_mean(states: Float[Tensor, "b n d"], mask: Bool[Tensor, "b n"] | None) -> Float[Tensor, "b d"]:
+    """Over real tokens; of a row without any it is zero."""
+    if mask is None:
+        return states.mean(1)
+    return (states * mask[..., None]).sum(1) / mask.sum(1, keepdim=True).clamp(min=1)
 
 
 def real_mask(tokens: Tokens) -> Bool[Tensor, "b n"]:

@@ -1,6 +1,6 @@
-"""The one model: two towers, the space and the fusion where they meet, and a decoder. Families are YAML files over it.
+"""The one model: two towers, their joint space, a fusion and a decoder. Families are YAML files over it.
 
-The model knows nothing of losses, optimisers or configs. A part that a family lacks is None, and using it is an
+The model does not depend on losses, optimisers or configs. A part that a family lacks is None, and using it is an
 error that names it.
 """
 
@@ -17,8 +17,8 @@ from vlp.structures import CrossAttentionCache, Image, Text, Tokens
 from vlp.system.errors import UserError
 from vlp.system.renamed import RenamedMethod
 
-# methods of a part that the model calls where they exist; a part of one's own with the old name would be passed over silently
-_RENAMED_HOOKS = {"remember": "project_memory", "constrain": "clamp_parameters", "share": "share_embeddings"}
+# methods of a part that the model calls where they exist; a user's part with the old name would be ignored without an error
+_RENAMED_HOOKS = {"remember": "project_memory", "constrain": "clamp_parameters", "share": "share_text_layers"}
 
 
 class VisionLanguageModel(nn.Module):
@@ -26,8 +26,8 @@ class VisionLanguageModel(nn.Module):
 
     vision: Image → Tokens, with `width` of its pooled feature.  text: Text → Tokens, likewise.
     projection: see `vlp.models.projection`; it also holds the temperature (and SigLIP's bias).  fusion: g, text and image
-    states → multimodal states.  decoder: text and what it looks at → logits of the next token. In YAML these three are
-    `_partial_`s, finished here with the widths of what they look at, so that a tower is swapped by one word.
+    states → multimodal states.  decoder: text and memory → logits of the next token. In YAML these three are `_partial_`s,
+    finished here with the widths of the parts that they read, so that a tower is swapped by one word.
     """
 
     def __init__(
@@ -60,8 +60,8 @@ class VisionLanguageModel(nn.Module):
             for old, new in _RENAMED_HOOKS.items():
                 if hasattr(part, old):
                     raise UserError(f"{type(part).__name__}.{old} was renamed: name the method {new}")
-            if hasattr(part, "share_embeddings"):  # BLIP's are made of the text tower's own layers
-                part.share_embeddings(text)
+            if hasattr(part, "share_text_layers"):  # BLIP's are made of the text tower's own layers
+                part.share_text_layers(text)
 
     def part(self, name: str) -> Any:
         module = getattr(self, name)
@@ -70,11 +70,11 @@ class VisionLanguageModel(nn.Module):
         return module
 
     def encode_image(self, image: Image, *, pooled_only: bool = False) -> Tokens:
-        """pooled_only: only `pooled` will be read, so a tower that can leaves out the rest."""
-        return _encode(self.part("vision"), image, pooled_only)
+        """pooled_only: only `pooled` will be read, so a tower that `prunes` leaves out the rest."""
+        return _run_tower(self.part("vision"), image, pooled_only)
 
     def encode_text(self, text: Text, *, pooled_only: bool = False) -> Tokens:
-        return _encode(self.part("text"), text, pooled_only)
+        return _run_tower(self.part("text"), text, pooled_only)
 
     def embed_image(self, tokens: Tokens) -> Float[Tensor, "b e"]:
         return F.normalize(self.part("projection").project_image(tokens.pooled), dim=-1)
@@ -93,11 +93,11 @@ class VisionLanguageModel(nn.Module):
     remember = RenamedMethod("project_memory")
 
     def fuse(self, text: Tokens, *images: Tokens | CrossAttentionCache) -> Tokens:
-        """Text and image states → multimodal states, the text's first; row i of the text meets row i of each image."""
+        """Text and image states → multimodal states, the text's first; row i of the text with row i of each image."""
         return self.part("fusion")(text, *images)
 
     def decode(self, text: Text, memory: Tokens) -> Float[Tensor, "b t vocabulary"]:
-        """Logits of the token after each token of the text, which sees row i of the memory."""
+        """Logits of the token after each token of the text, which attends to row i of the memory."""
         return self.part("decoder")(text, memory)
 
     def clamp_parameters(self) -> None:
@@ -115,5 +115,10 @@ def states_width(part: Any) -> int:
     return getattr(part, "states_width", part.width)
 
 
-def _encode(tower: nn.Module, inputs: Image | Text, pooled_only: bool) -> Tokens:
+def tower_config(tower: Any) -> dict[str, Any]:
+    """From which `build` makes the tower again, without weights."""
+    return {"_target_": f"{type(tower).__module__}.{type(tower).__qualname__}"} | tower.architecture()
+
+
+def _run_tower(tower: nn.Module, inputs: Image | Text, pooled_only: bool) -> Tokens:
     return tower(inputs, pooled_only=True) if pooled_only and getattr(tower, "prunes", False) else tower(inputs)

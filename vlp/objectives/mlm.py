@@ -15,7 +15,7 @@ from einops import repeat
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from vlp.models.features import caption_rows, image_memory_per_text
+from vlp.models.features import flatten_captions, image_memory_per_text
 from vlp.models.language_head import LanguageHead
 from vlp.models.vlm import VisionLanguageModel
 from vlp.objectives.base import Objective, classification_loss, linear_warmup, position_within_image
@@ -149,7 +149,7 @@ class MLM(Objective):
     def forward(self, model: VisionLanguageModel, batch: Batch, features: Features) -> Loss:
         assert features.memory is not None
         assert self.mask_id is not None, "call prepare with the tokenizer first"
-        text, owner = caption_rows(batch)
+        text, owner = flatten_captions(batch)
         seeds = mix_rows(batch.seed[owner], position_within_image(owner))
         memory = image_memory_per_text(features.memory, batch, owner)
         if self.num_maskings > 1:

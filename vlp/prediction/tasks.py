@@ -1,6 +1,6 @@
 """A task of a checkpoint on single inputs: whether it can do it, what it lacks, and its records as JSON lines.
 
-No task is named here: one that stands in conf/task and has `predict` is one of `vlp predict`.
+No task is named here: each file of conf/task whose class has `predict` is a task of `vlp predict`.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ import yaml
 from vlp.data.collate import Collate, LoadedExample, pad_images
 from vlp.data.images import open_image
 from vlp.launch.config.choices import options
-from vlp.prediction.inputs import Input
+from vlp.prediction.inputs import PredictionInput
 from vlp.predictor import Predictor
 from vlp.structures import Batch, Image, Sample
 from vlp.system.errors import UserError
 from vlp.system.suggest import nearest_option
 from vlp.tasks.base import Task
 
-OPTIONS = {"question": "--question", "captions": "--caption", "choices": "--choice"}
-# of a record: the place among the inputs, which the image names better
+TEXT_OPTIONS = {"question": "--question", "captions": "--caption", "choices": "--choice"}
+# keys of a record that number the inputs; a line has the image instead
 POSITIONS = ("id", "sample", "image_id", "question_id")
 
 
@@ -48,77 +48,81 @@ def prepare_task(predictor: Predictor, name: str, *, labels: Sequence[str] = (),
     task = _find_task(predictor, name)
     if isinstance(task, str):
         raise UserError(f"{name} is not possible with this checkpoint: {task}. {_list_possible_tasks(predictor)}")
-    own = tuple(getattr(task, "answers", ()))
-    given = DataNames(class_names=tuple(labels), answer_names=own or tuple(answers) or None)
-    if own and answers:
-        raise UserError(f"--answer: this checkpoint has an answer vocabulary of its own, of {len(own)} answers")
+    stored_answers = tuple(getattr(task, "answers", ()))
+    names = DataNames(class_names=tuple(labels), answer_names=stored_answers or tuple(answers) or None)
+    if stored_answers and answers:
+        raise UserError(
+            f"--answer: this checkpoint has an answer vocabulary of its own, of {len(stored_answers)} answers"
+        )
     if len(set(labels)) < len(labels):
         raise UserError(f"--label: {next(x for x in labels if labels.count(x) > 1)!r} is given more than once")
-    if lacking := task.lacking(given):
+    if lacking := task.lacking(names):
         raise UserError(f"{name} needs {lacking}")
     task.eval().to(predictor.device)
-    task.prepare(predictor.model, predictor.require_tokenizer(), given)
+    task.prepare(predictor.model, predictor.require_tokenizer(), names)
     return task
 
 
 def prediction_lines(
-    predictor: Predictor, task: Task, name: str, inputs: Sequence[Input], *, batch_size: int = 32
+    predictor: Predictor, task: Task, name: str, inputs: Sequence[PredictionInput], *, batch_size: int = 32
 ) -> Iterator[str]:
     """One JSON object a line for each input, in order: image (or images), the texts that it was asked about, and what
     `Task.predict` says. Raises ValueError for an input that lacks what the task requires, before the first line."""
-    for one in inputs:
-        _check_input(task, name, one)
+    for item in inputs:
+        _check_input(task, name, item)
     for start in range(0, len(inputs), batch_size):
-        part = inputs[start : start + batch_size]
-        batch = _batch(predictor, task, part, start).to(predictor.device)
+        chunk = inputs[start : start + batch_size]
+        batch = _build_batch(predictor, task, chunk, start).to(predictor.device)
         with torch.inference_mode():
             records = task.predict(predictor.model, batch)
-        for one, record in zip(part, records, strict=True):
-            images = [str(path) for path in one.images]
+        for item, record in zip(chunk, records, strict=True):
+            images = [str(path) for path in item.images]
             answer = {key: value for key, value in record.items() if key not in POSITIONS}
             line: dict[str, Any] = {"image": images[0]} if len(images) == 1 else {"images": images}
-            yield json.dumps(line | _task_texts(task, one) | answer, ensure_ascii=False) + "\n"
+            yield json.dumps(line | _task_texts(task, item) | answer, ensure_ascii=False) + "\n"
 
 
-def _task_texts(task: Task, one: Input) -> dict[str, Any]:
+def _task_texts(task: Task, item: PredictionInput) -> dict[str, Any]:
     """The texts of an input that the task is about, under the names of `Sample`."""
-    given = {"question": one.question, "captions": one.captions, "choices": one.choices}
-    return {key: value for key, value in given.items() if {key, key.removesuffix("s")} & set(task.requires)}
+    texts = {"question": item.question, "captions": item.captions, "choices": item.choices}
+    return {key: value for key, value in texts.items() if {key, key.removesuffix("s")} & set(task.requires)}
 
 
-def _check_input(task: Task, name: str, one: Input) -> None:
-    if len(one.images) != task.images:
+def _check_input(task: Task, name: str, item: PredictionInput) -> None:
+    if len(item.images) != task.images:
         want = "one image" if task.images == 1 else 'two images, as "images": [left, right] of a JSONL file'
-        raise UserError(f"{one.place}: {name} is about {want}")
-    for key, value in _task_texts(task, one).items():
+        raise UserError(f"{item.location}: {name} is about {want}")
+    for key, value in _task_texts(task, item).items():
         if not value:
-            raise UserError(f"{one.place}: {name} needs {OPTIONS[key]} TEXT, or {key} in a JSONL file")
+            raise UserError(f"{item.location}: {name} needs {TEXT_OPTIONS[key]} TEXT, or {key} in a JSONL file")
 
 
-def _batch(predictor: Predictor, task: Task, inputs: Sequence[Input], start: int) -> Batch:
+def _build_batch(predictor: Predictor, task: Task, inputs: Sequence[PredictionInput], start: int) -> Batch:
     if predictor.transform is None:
         raise UserError("this checkpoint's image preprocessing is not one that vlp knows")
-    pixels = [[predictor.transform(open_image(path)) for path in one.images] for one in inputs]
+    pixels = [[predictor.transform(open_image(path)) for path in item.images] for item in inputs]
     samples = [
         Sample(
-            id=start + place,
-            sample=start + place,
-            image=one.images[0],
-            **_task_texts(task, one),
+            id=start + position,
+            sample=start + position,
+            image=item.images[0],
+            **_task_texts(task, item),
         )
-        for place, one in enumerate(inputs)
+        for position, item in enumerate(inputs)
     ]
     examples = [
         LoadedExample(sample=sample, seed=sample.id, pixels=row[0], captions=sample.captions)
         for sample, row in zip(samples, pixels, strict=True)
     ]
-    given = frozenset(("captions", "question", "choices"))
-    batch = Collate(tokenizer=predictor.require_tokenizer(), available_fields=given, classes=0, training=False)(examples)
+    fields = frozenset(("captions", "question", "choices"))
+    batch = Collate(tokenizer=predictor.require_tokenizer(), available_fields=fields, classes=0, training=False)(
+        examples
+    )
     assert batch is not None
-    return batch if len(pixels[0]) == 1 else _with_pairs(batch, pixels)
+    return batch if len(pixels[0]) == 1 else _pair_images(batch, pixels)
 
 
-def _with_pairs(batch: Batch, pixels: Sequence[Sequence[torch.Tensor]]) -> Batch:
+def _pair_images(batch: Batch, pixels: Sequence[Sequence[torch.Tensor]]) -> Batch:
     flat = pad_images([image for row in pixels for image in row])
     size = None if flat.size is None else flat.size.unflatten(0, (len(pixels), -1))
     image = Image(pixels=flat.pixels.unflatten(0, (len(pixels), -1)), size=size)
@@ -128,21 +132,21 @@ def _with_pairs(batch: Batch, pixels: Sequence[Sequence[torch.Tensor]]) -> Batch
 def _find_task(predictor: Predictor, name: str) -> Task | str:
     """The checkpoint's own task, or one without parameters; else a sentence that says why neither exists."""
     target = str(yaml.safe_load(options("task")[name].read_text(encoding="utf-8"))["_target_"])
-    module, _, word = target.rpartition(".")
-    kind = getattr(importlib.import_module(module), word)
-    if kind.predict is Task.predict:
-        return "it only measures, and says nothing about a single image"
+    module, _, class_name = target.rpartition(".")
+    task_class = getattr(importlib.import_module(module), class_name)
+    if task_class.predict is Task.predict:
+        return "it only measures, and has no prediction for a single image"
     task: Any = dict(predictor.objectives.items()).get(name)
     if task is None:
-        if any(parameter.default is parameter.empty for parameter in inspect.signature(kind).parameters.values()):
+        if any(parameter.default is parameter.empty for parameter in inspect.signature(task_class).parameters.values()):
             return f"it has no head for {name}"
-        task = kind()
+        task = task_class()
     for part in task.needs:
         if getattr(predictor.model, part, None) is None:
             return f"its model has no {part}"
-    seen = getattr(predictor.model.fusion, "images", 1)
-    if task.images > seen:
-        return f"its fusion looks at {seen} image at once and {name} is about {task.images}"
+    max_images = getattr(predictor.model.fusion, "images", 1)
+    if task.images > max_images:
+        return f"its fusion takes {max_images} image at once and {name} is about {task.images}"
     for head in task.predict_heads:
         if head not in predictor.objectives:
             return f"it has no head for {head}"

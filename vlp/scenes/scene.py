@@ -122,18 +122,18 @@ def sample_two_words(rng: random.Random, shares: Mapping[str, float]) -> tuple[s
 
 def sample_kinds(rng: random.Random) -> list[tuple[str, str, str, str, int]]:
     """Shape, colour, texture, size and count of two or three groups; the first two differ in shape and in colour."""
-    looks = list(zip(sample_two_words(rng, SHAPES), sample_two_words(rng, COLOUR_SHARE), strict=True))
+    kinds = list(zip(sample_two_words(rng, SHAPES), sample_two_words(rng, COLOUR_SHARE), strict=True))
     if rng.random() < 0.25:
-        third = looks[0]
-        while third in looks:
+        third = kinds[0]
+        while third in kinds:
             third = (sample_word(rng, SHAPES), sample_word(rng, COLOUR_SHARE))
-        looks.append(third)
-    counts = [rng.choices((1, 2, 3), (0.86, 0.1, 0.04))[0] for _ in looks]
+        kinds.append(third)
+    counts = [rng.choices((1, 2, 3), (0.86, 0.1, 0.04))[0] for _ in kinds]
     while sum(counts) > 4:
         counts[counts.index(max(counts))] -= 1
     return [
         (shape, colour, sample_word(rng, TEXTURES), rng.choice(list(SIZES)), count)
-        for (shape, colour), count in zip(looks, counts, strict=True)
+        for (shape, colour), count in zip(kinds, counts, strict=True)
     ]
 
 

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from vlp import distributed
 from vlp.metrics.caption_metrics import caption_scores
-from vlp.models.generation import GenerationRules, beam_search, greedy, nucleus
+from vlp.models.generation import GenerationRules, beam_search, greedy_search, sample_nucleus
 from vlp.models.vlm import VisionLanguageModel
 from vlp.structures import Batch, Features, Image, Tokens, require
 from vlp.system.errors import UserError
@@ -124,11 +124,11 @@ class Captioning(Task):
         )
         prefix = [tokenizer.start_id, *tokenizer.encode([self.prompt])[0]]
         prompt = torch.tensor(prefix, device=seeds.device).expand(len(seeds), -1)
-        arguments = decoder.step, decoder.start(image), prompt, rules
+        arguments = decoder.step, decoder.empty_cache(image), prompt, rules
         if self.top_p is not None:
-            ids = nucleus(*arguments, top_p=self.top_p, seeds=seeds)
+            ids = sample_nucleus(*arguments, top_p=self.top_p, seeds=seeds)
         elif self.beams == 1:
-            ids = greedy(*arguments)
+            ids = greedy_search(*arguments)
         else:
             ids = beam_search(*arguments, beams=self.beams, length_penalty=self.length_penalty)
         return [tokenizer.decode(row[len(prefix) :]) for row in ids.tolist()]

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from vlp import distributed
 from vlp.metrics.recall import count_ties, expected_hit, to_exact_integers
-from vlp.models.equal_inputs import EmbeddingStore, content_keys, first_equal
+from vlp.models.equal_inputs import EmbeddingStore, content_keys, first_equal_positions
 from vlp.models.gallery import scoring_device
 from vlp.models.vlm import VisionLanguageModel
 from vlp.structures import Batch, Features, require
@@ -55,7 +55,7 @@ class Compositionality(Task):
         counts, label = (
             distributed.gather(torch.cat([empty, *parts]).to(device)).cpu() for parts in (self._counts, self._label)
         )
-        images, texts = self._images.joined(device), self._texts.joined(device)
+        images, texts = self._images.gather_embeddings(device), self._texts.gather_embeddings(device)
         real = torch.arange(int(counts.max()) if len(counts) else 0) < counts[:, None]
         known = label >= 0
         if not bool(known.any()):
@@ -74,7 +74,7 @@ class Compositionality(Task):
         if batch.image is None or batch.choices is None:
             raise UserError("compositionality needs batches with image and choices")
         texts, real = batch.choices.real_rows()[0], batch.choices.mask.any(-1)
-        text_embed = model.embed_text(model.encode_text(texts))[first_equal(content_keys(texts))]
+        text_embed = model.embed_text(model.encode_text(texts))[first_equal_positions(content_keys(texts))]
         scores = choice_scores(model.embed_image(model.encode_image(batch.image)), text_embed, real)
         return [
             {"sample": sample, "scores": row[is_real].tolist(), "choice": int(row.argmax())}

@@ -18,9 +18,9 @@ from torch import Tensor
 
 from vlp import distributed
 from vlp.metrics.recall import exact_cosines
-from vlp.models.features import caption_rows
+from vlp.models.features import flatten_captions
 from vlp.models.gallery import Gallery, scoring_device
-from vlp.models.reranking import places, score_pairs
+from vlp.models.reranking import pair_positions, score_pairs
 from vlp.models.vlm import VisionLanguageModel
 from vlp.objectives.base import position_within_image
 from vlp.random import mix_rows
@@ -74,7 +74,7 @@ class Matching(Task):
         """The probability that each of an image's own captions belongs to it."""
         if batch.image is None or batch.caption is None:
             raise UserError("matching needs batches with image and caption")
-        rows, owner = caption_rows(batch)
+        rows, owner = flatten_captions(batch)
         memory = model.project_memory(model.encode_image(batch.image)).select(owner)
         logits = self.linked["itm"].logits(model, model.encode_text(rows), memory)
         probability = logits.float().softmax(1)[:, 1]
@@ -85,7 +85,7 @@ class Matching(Task):
 
     def compute(self, model: VisionLanguageModel) -> dict[str, float]:
         device = scoring_device(model)
-        image_id, text_id = (ids.cpu() for ids in self._gallery.ids(device))
+        image_id, text_id = (ids.cpu() for ids in self._gallery.gather_ids(device))
         owner = (text_id[:, None] == image_id[None, :]).int().argmax(1)
         allowed = text_id[:, None] != image_id[None, :]
         also_true: list[tuple[int, ...]] = distributed.gather_lists(self._also_true)
@@ -97,14 +97,14 @@ class Matching(Task):
         order = (image_id.argsort(stable=True), text_id.argsort(stable=True))
         negatives = {"random_": _hardest_pairs(noise, allowed, *order)}
         if self.contrastive:
-            image, text = self._gallery.embeds(device)
+            image, text = self._gallery.gather_embeddings(device)
             negatives["hard_"] = _hardest_pairs(exact_cosines(text, image).cpu(), allowed, *order)
         positive = torch.stack([owner, torch.arange(len(owner))], 1)
         scored = torch.cat([positive, *negatives.values()]).unique(dim=0)
         log_odds = self._log_odds(model, scored, device)
 
         def acceptance_rate(pairs: Int[Tensor, "p 2"]) -> float:
-            return 100 * float((log_odds[places(scored, pairs, len(text_id))] > 0).double().mean())
+            return 100 * float((log_odds[pair_positions(scored, pairs, len(text_id))] > 0).double().mean())
 
         accepted = acceptance_rate(positive)
         figures = {"positive_accuracy": accepted}
@@ -126,9 +126,9 @@ class Matching(Task):
             logits = self.linked["itm"].logits(model, text, memory)
             return logits[:, 1] - logits[:, 0]
 
-        image, text = self._gallery.packed(device)
-        distinct, inverse = self._gallery.distinct(pairs)
-        own_pairs = self._gallery.share(distinct, device)
+        image, text = self._gallery.gather_tokens(device)
+        distinct, inverse = self._gallery.unique_input_pairs(pairs)
+        own_pairs = self._gallery.pairs_of_this_rank(distinct, device)
         log_odds = score_pairs(model, score, image, text, own_pairs, device=device)
         return distributed.gather(log_odds.to(device)).cpu()[inverse]
 

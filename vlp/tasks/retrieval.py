@@ -21,9 +21,9 @@ from vlp import distributed
 from vlp.metrics.bootstrap import recall_gains
 from vlp.metrics.recall import chance_recall, rank_candidates, summarise_recall, to_exact_integers, update_ties
 from vlp.metrics.retrieval_examples import first_image_caption_pairs, select_examples
-from vlp.models.features import caption_rows
+from vlp.models.features import flatten_captions
 from vlp.models.gallery import Gallery, scoring_device
-from vlp.models.reranking import candidate_pairs, places, score_pairs
+from vlp.models.reranking import candidate_pairs, pair_positions, score_pairs
 from vlp.models.vlm import VisionLanguageModel
 from vlp.structures import Batch, Features
 from vlp.system.errors import UserError
@@ -99,11 +99,11 @@ class Retrieval(Task):
 
     def compute(self, model: VisionLanguageModel) -> dict[str, float]:
         device = scoring_device(model)
-        image_id, text_id = self._gallery.ids(device)
+        image_id, text_id = self._gallery.gather_ids(device)
         figures: dict[str, float] = {}
         self._figures = {}
         if self.contrastive:
-            image, text = self._gallery.embeds(device)
+            image, text = self._gallery.gather_embeddings(device)
             to_text = rank_candidates(image, text, image_id, text_id)
             to_image = rank_candidates(text, image, text_id, image_id)
             first = summarise_recall(to_text, to_image)
@@ -134,15 +134,15 @@ class Retrieval(Task):
         to_texts = _best_candidates(embeds, (n, m), count, text_id.argsort(stable=True))
         to_images = _best_candidates(embeds and embeds[::-1], (m, n), count, image_id.argsort(stable=True))
         pairs = torch.cat([to_texts, to_images.flip(1)]).unique(dim=0)  # sorted by image
-        distinct, inverse = self._gallery.distinct(pairs)
+        distinct, inverse = self._gallery.unique_input_pairs(pairs)
         scores, seconds = self._score_candidates(model, distinct, image_id, text_id, device)
         scores = scores[inverse]
         cosine = torch.zeros(len(pairs)) if embeds is None else _pair_cosines(*embeds, distinct)[inverse]
         image_id, text_id = image_id.cpu(), text_id.cpu()
         first_stage = (None, None) if ties is None else (ties[0].cpu(), ties[1].cpu())
         directions = (
-            (places(pairs, to_texts, m), text_id[to_texts[:, 1]], image_id, first_stage[0]),
-            (places(pairs, to_images.flip(1), m), image_id[to_images[:, 1]], text_id, first_stage[1]),
+            (pair_positions(pairs, to_texts, m), text_id[to_texts[:, 1]], image_id, first_stage[0]),
+            (pair_positions(pairs, to_images.flip(1), m), image_id[to_images[:, 1]], text_id, first_stage[1]),
         )
 
         def final_ties(itc_weight: float) -> tuple[Int[Tensor, "q 3"], Int[Tensor, "p 3"]]:
@@ -180,8 +180,8 @@ class Retrieval(Task):
         device: torch.device,
     ) -> tuple[Float[Tensor, " p"], float]:
         """The head's score of each (image, text) pair, each rank for its own images; and the seconds of the slowest rank."""
-        image, text = self._gallery.packed(device)
-        own_pairs = self._gallery.share(pairs, device)
+        image, text = self._gallery.gather_tokens(device)
+        own_pairs = self._gallery.pairs_of_this_rank(pairs, device)
         score = self.linked[self.head].score
         first_image = own_pairs[own_pairs[:, 0] == 0]
         rates = [1.0]  # pairs per second
@@ -234,7 +234,7 @@ class Retrieval(Task):
         """The cosine of each image with each of its own captions, and both embeddings."""
         if batch.image is None or batch.caption is None:
             raise UserError("retrieval needs batches with image and caption")
-        rows, owner = caption_rows(batch)
+        rows, owner = flatten_captions(batch)
         image = model.embed_image(model.encode_image(batch.image)).float()
         text = model.embed_text(model.encode_text(rows)).float()
         cosine = reduce(image[owner] * text, "r e -> r", "sum")

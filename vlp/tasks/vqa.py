@@ -22,7 +22,7 @@ from vlp.data.answers import read_answer_vocabulary
 from vlp.distributed import mean_over_ranks
 from vlp.metrics.answer_prior import AnswerPrior
 from vlp.metrics.vqa_accuracy import answer_accuracy, summarise_accuracy
-from vlp.models.equal_inputs import content_keys, first_equal
+from vlp.models.equal_inputs import content_keys, first_equal_positions
 from vlp.models.generation import GenerationRules, beam_search
 from vlp.models.vlm import VisionLanguageModel
 from vlp.objectives.base import linear_warmup
@@ -55,7 +55,7 @@ def rank_answers(
     """
     decoder, questions = model.part("decoder"), len(question.states)
     memory: CrossAttentionCache = decoder.project_memory(question)
-    first, _ = decoder.step(answers.ids[:1, :1].expand(questions, 1), decoder.start(memory))
+    first, _ = decoder.step(answers.ids[:1, :1].expand(questions, 1), decoder.empty_cache(memory))
     first = first.log_softmax(1)[:, answers.ids[:, 1]]
     first, index = (x[:, :candidates] for x in first.sort(dim=1, descending=True, stable=True))
     scores, questions_per_step = [], max(1, ANSWERS_PER_STEP // index.shape[1])
@@ -65,7 +65,9 @@ def rank_answers(
         loss = token_losses(decoder(text, memory.select(part)), text, label_smoothing=label_smoothing)
         scores.append(-loss.sum(1).view(-1, index.shape[1]))
     score = torch.cat(scores) + (first if first_token_twice else 0)
-    equal = first_equal(content_keys(answers))[index.cpu()].to(index.device)  # "[UNK]" is the text of many answers
+    equal = first_equal_positions(content_keys(answers))[index.cpu()].to(
+        index.device
+    )  # "[UNK]" is the text of many answers
     score = score.gather(1, (equal[:, :, None] == equal[:, None, :]).int().argmax(2))
     score, order = score.sort(dim=1, descending=True, stable=True)
     return index.gather(1, order), score
@@ -79,7 +81,7 @@ def generate_answers(
     rules = GenerationRules(end_id=tokenizer.end_id, pad_id=tokenizer.pad_id, max_length=max_length)
     start = torch.full((rows, 1), tokenizer.start_id, device=question.states.device)
     memory = decoder.project_memory(question)
-    ids = beam_search(decoder.step, decoder.start(memory), start, rules, beams=beams)
+    ids = beam_search(decoder.step, decoder.empty_cache(memory), start, rules, beams=beams)
     ends = (ids == rules.end_id).int().cumsum(1)
     text = Text(ids=ids, mask=(ends == 0) | ((ids == rules.end_id) & (ends == 1)))
     probability = (-token_losses(decoder(text, memory), text).sum(1)).exp().tolist()

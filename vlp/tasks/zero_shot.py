@@ -98,7 +98,7 @@ class ZeroShot(Task):
 
         label = gather_parts(self._label, torch.zeros(0, dtype=torch.int64))
         categories = gather_parts(self._categories, torch.zeros(0, classes, dtype=torch.bool))
-        images = self._images.joined(device)
+        images = self._images.gather_embeddings(device)
         if len(label) and len(categories):
             raise UserError("this source mixes images of one label with images of several categories; split it in two")
         if len(categories):

@@ -65,7 +65,9 @@ class Measurement:
         for name, task in self.tasks.items():
             if not any(key.split("/")[1] == name for key in self.figures):
                 source_names = ", ".join(source for source, _ in self.sources)
-                rank_zero_warn(f"{name} was not measured: batches of {source_names} lack one of {', '.join(task.requires)}")
+                rank_zero_warn(
+                    f"{name} was not measured: batches of {source_names} lack one of {', '.join(task.requires)}"
+                )
         return self.figures
 
     def _start_source(self, position: int) -> None:

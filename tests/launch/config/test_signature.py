@@ -49,8 +49,8 @@ def test_follows_reexports_inheritance_and_methods(tmp_path, monkeypatch):
 
 
 def test_reads_without_importing():
-    code = "import sys\nfrom vlp.launch.config.signature import parameters\n"
-    code += "assert 'lr' in parameters('torch.optim.AdamW')\nassert 'torch' not in sys.modules"
+    code = "import sys\nfrom vlp.launch.config.signature import target_parameters\n"
+    code += "assert 'lr' in target_parameters('torch.optim.AdamW')\nassert 'torch' not in sys.modules"
     assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == 0
 
 

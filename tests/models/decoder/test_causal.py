@@ -39,12 +39,12 @@ def text(*lengths: int) -> Text:
 @torch.no_grad()
 def test_with_its_cache_as_without(prompt: int) -> None:
     ours, words = decoder(start_id=7, token_types=2), text(6, 6)
-    whole = ours(words, memory())
-    logits, cache = ours.step(words.ids[:, :prompt], ours.start(memory()))
-    torch.testing.assert_close(logits, whole[:, prompt - 1])
-    for place in range(prompt, 6):
-        logits, cache = ours.step(words.ids[:, place : place + 1], cache)
-        torch.testing.assert_close(logits, whole[:, place], rtol=1e-4, atol=1e-5)
+    complete = ours(words, memory())
+    logits, cache = ours.step(words.ids[:, :prompt], ours.empty_cache(memory()))
+    torch.testing.assert_close(logits, complete[:, prompt - 1])
+    for position in range(prompt, 6):
+        logits, cache = ours.step(words.ids[:, position : position + 1], cache)
+        torch.testing.assert_close(logits, complete[:, position], rtol=1e-4, atol=1e-5)
     assert cache.length == 6
     with pytest.raises(ValueError, match="only the first step takes several"):
         ours.step(words.ids[:, :2], cache)
@@ -67,19 +67,19 @@ def test_padding_of_text_and_memory_changes_nothing() -> None:
         Text(ids=words.ids[1:, :4], mask=words.mask[1:, :4]),
         Tokens(states=seen.states[1:, :2], pooled=seen.pooled[1:]),
     )
-    whole = ours(words, seen)
-    torch.testing.assert_close(whole[1:, :4], alone, rtol=1e-4, atol=1e-5)
-    assert not whole[1, 4:].any()
+    complete = ours(words, seen)
+    torch.testing.assert_close(complete[1:, :4], alone, rtol=1e-4, atol=1e-5)
+    assert not complete[1, 4:].any()
 
 
 @torch.no_grad()
-def test_several_texts_look_at_one_row_of_the_memory() -> None:
+def test_several_texts_attend_to_one_row_of_the_memory() -> None:
     ours, words, seen = decoder(), text(6, 2, 5, 3, 6, 4), memory()
     both = ours(words, seen)
     for row in range(6):
         single = Text(ids=words.ids[row : row + 1], mask=words.mask[row : row + 1])
         torch.testing.assert_close(both[row], ours(single, seen.select([row // 3]))[0], rtol=1e-4, atol=1e-5)
-    with pytest.raises(ValueError, match="3 texts cannot be dealt out to 2 rows"):
+    with pytest.raises(ValueError, match=r"3 texts are no multiple of the memory's 2 rows"):
         ours(text(2, 2, 2), seen)
 
 

@@ -53,17 +53,17 @@ def test_equals_torchs_decoder_layers() -> None:
                 ("linear1", block.mlp.fc1), ("linear2", block.mlp.fc2),
             ):  # fmt: skip
                 getattr(theirs, name).load_state_dict(part.state_dict())
-        text, seen = tokens(3, 6, mask=MASK), torch.tensor([[True] * 5, [True] * 2 + [False] * 3, [True] * 5])
-        image = Tokens(states=tokens(3, 5).states, pooled=tokens(3, 5).pooled, mask=seen)
+        text, image_mask = tokens(3, 6, mask=MASK), torch.tensor([[True] * 5, [True] * 2 + [False] * 3, [True] * 5])
+        image = Tokens(states=tokens(3, 5).states, pooled=tokens(3, 5).pooled, mask=image_mask)
         x = text.states
         for theirs in stack:
-            x = theirs(x, image.states, tgt_key_padding_mask=~MASK, memory_key_padding_mask=~seen)
+            x = theirs(x, image.states, tgt_key_padding_mask=~MASK, memory_key_padding_mask=~image_mask)
         found = ours(text, image)
     torch.testing.assert_close(found.states[MASK], x[MASK], rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(found.pooled, x[:, 0], rtol=1e-4, atol=1e-5)
 
 
-def test_an_image_is_remembered_once_and_looked_at_by_any_text() -> None:
+def test_an_image_is_projected_once_for_any_number_of_texts() -> None:
     ours, image, index = fusion(), tokens(2, 5), torch.tensor([1, 0, 1])
     memory = ours.project_memory(image).select(index)
     again = Tokens(states=image.states[index], pooled=image.pooled[index])
@@ -74,10 +74,10 @@ def test_an_image_is_remembered_once_and_looked_at_by_any_text() -> None:
 
 def test_padding_changes_nothing() -> None:
     ours, text, image = fusion(), tokens(3, 6, mask=MASK), tokens(3, 5)
-    whole = ours(text, image)
+    padded = ours(text, image)
     short = Tokens(states=text.states[:1, :4], pooled=text.pooled[:1])
     alone = ours(short, Tokens(states=image.states[:1], pooled=image.pooled[:1]))
-    torch.testing.assert_close(alone.states[0], whole.states[0, :4], rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(alone.states[0], padded.states[0, :4], rtol=1e-4, atol=1e-5)
 
 
 def test_towers_of_other_widths() -> None:
@@ -85,13 +85,13 @@ def test_towers_of_other_widths() -> None:
     assert ours(tokens(3, 6, 24), tokens(3, 5, 20)).states.shape == (3, 6, 32)
 
 
-def test_two_images_are_looked_at_in_turn_and_share_keys_and_values() -> None:
+def test_two_images_alternate_and_share_keys_and_values() -> None:
     ours, text, first, second = fusion(images=2), tokens(3, 6, mask=MASK), tokens(3, 5), tokens(3, 4)
     assert ours.blocks[0].cross_attention.key_value is ours.blocks[1].cross_attention.key_value
     both = ours(text, first, second).pooled
     torch.testing.assert_close(both, ours(text, ours.project_memory(first), ours.project_memory(second)).pooled)
     assert not torch.allclose(both, ours(text, second, first).pooled)
-    with pytest.raises(ValueError, match="looks at 2 images at once, and got 1"):
+    with pytest.raises(ValueError, match="takes 2 images at once, and got 1"):
         ours(text, first)
 
 

@@ -44,12 +44,12 @@ def test_equals_a_cross_fusion_on_the_embedded_words() -> None:
     ours = model(start_id=29)
     cross = CrossFusion(image_width=5, text_width=16, width=16, layers=2, heads=2, dropout=0.0).eval()
     cross.load_state_dict({key: value for key, value in ours.text.state_dict().items() if key.startswith("blocks.")})
-    bare = deepcopy(ours.text)
-    bare.blocks = nn.ModuleList()
+    embedder = deepcopy(ours.text)
+    embedder.blocks = nn.ModuleList()
     started = Text(ids=WORDS.ids.clone().index_fill_(1, torch.tensor([0]), 29), mask=MASK)
-    expected = cross(bare(started), image())
-    for looked_at in (image(), ours.project_memory(image())):
-        found = ours.fuse(ours.encode_text(WORDS), looked_at)
+    expected = cross(embedder(started), image())
+    for image_input in (image(), ours.project_memory(image())):
+        found = ours.fuse(ours.encode_text(WORDS), image_input)
         torch.testing.assert_close(found.states, expected.states)
         torch.testing.assert_close(found.pooled, expected.pooled)
 

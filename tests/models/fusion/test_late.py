@@ -139,7 +139,7 @@ def test_gradients_of_attended_similarities(lengths: list[int], block: int, monk
         return by_word, by_place.where(seen, 0)
 
     def ours(words: Tensor, places: Tensor, sharpness: Tensor) -> tuple[Tensor, Tensor]:
-        return attended.attended_similarity(words, places, sharpness, owner=owner, captions=4, seen=seen)
+        return attended.attended_similarity(words, places, sharpness, owner=owner, captions=4, region_mask=seen)
 
     inputs = [x.requires_grad_() for x in (words, places, sharpness)]
     for found, expected in zip(ours(*inputs), plain(*inputs), strict=True):

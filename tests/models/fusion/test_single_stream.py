@@ -82,15 +82,15 @@ def test_a_mask_on_one_side_alone(words: torch.Tensor | None, patches: torch.Ten
 @torch.no_grad()
 def test_padding_changes_nothing() -> None:
     ours, text, image = fusion(), tokens(3, 6, mask=WORDS), tokens(3, 5, mask=PATCHES)
-    whole = ours(text, image)
+    padded = ours(text, image)
     for row, (words, patches) in enumerate(zip(WORDS.sum(1).tolist(), PATCHES.sum(1).tolist(), strict=True)):
         alone = ours(
             Tokens(states=text.states[row : row + 1, :words], pooled=text.pooled[row : row + 1]),
             Tokens(states=image.states[row : row + 1, :patches], pooled=image.pooled[row : row + 1]),
         )
         assert alone.mask is None
-        torch.testing.assert_close(alone.pooled[0], whole.pooled[row], rtol=1e-4, atol=1e-5)
-        torch.testing.assert_close(alone.states[0, :words], whole.states[row, :words], rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(alone.pooled[0], padded.pooled[row], rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(alone.states[0, :words], padded.states[row, :words], rtol=1e-4, atol=1e-5)
 
 
 @torch.no_grad()
@@ -112,7 +112,7 @@ def test_a_smaller_image_is_the_same_in_a_padded_batch() -> None:
 
 
 @torch.no_grad()
-def test_an_image_is_remembered_once_and_met_by_any_text() -> None:
+def test_an_image_is_projected_once_for_any_number_of_texts() -> None:
     ours, image, index = fusion(image_width=20), tokens(2, 5, 20), torch.tensor([1, 0, 1])
     memory = ours.project_memory(image)
     again = ours(tokens(3, 6, mask=WORDS), image.select(index))
@@ -120,7 +120,7 @@ def test_an_image_is_remembered_once_and_met_by_any_text() -> None:
 
 
 @torch.no_grad()
-def test_each_of_two_images_meets_the_text_by_itself() -> None:
+def test_each_of_two_images_has_its_own_pass_with_the_text() -> None:
     ours, text = fusion(images=2), tokens(3, 6, mask=WORDS)
     left, right = tokens(3, 5, mask=PATCHES), tokens(3, 4, seed=1)
     both, first = ours(text, left, right), ours(text, left)

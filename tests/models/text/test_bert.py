@@ -15,7 +15,7 @@ MASK = torch.arange(9)[None] < LENGTHS[:, None]
 IDS = torch.randint(1, 50, (4, 9), generator=torch.Generator().manual_seed(0)) * MASK
 
 
-def twins() -> tuple[BertText, nn.Module]:
+def bert_and_transformers_bert() -> tuple[BertText, nn.Module]:
     torch.manual_seed(0)
     ours = BertText(vocabulary_size=50, context_length=16, width=32, layers=3, heads=4, hidden_width=48)
     config = transformers.BertConfig(
@@ -47,7 +47,7 @@ def twins() -> tuple[BertText, nn.Module]:
 
 
 def test_states_of_real_tokens() -> None:
-    ours, theirs = twins()
+    ours, theirs = bert_and_transformers_bert()
     expected = theirs(input_ids=IDS, attention_mask=MASK.long()).last_hidden_state
     tokens = ours(Text(ids=IDS, mask=MASK))
     torch.testing.assert_close(tokens.states[MASK], expected[MASK], rtol=1e-5, atol=1e-5)
@@ -56,7 +56,7 @@ def test_states_of_real_tokens() -> None:
 
 
 def test_padding_changes_nothing() -> None:
-    ours, _ = twins()
+    ours, _ = bert_and_transformers_bert()
     long = ours(Text(ids=IDS, mask=MASK))
     for row, length in enumerate(LENGTHS.tolist()):
         alone = ours(Text(ids=IDS[row : row + 1, :length], mask=MASK[row : row + 1, :length]))
@@ -64,14 +64,14 @@ def test_padding_changes_nothing() -> None:
 
 
 def test_mean_pooling_counts_real_tokens() -> None:
-    ours, _ = twins()
+    ours, _ = bert_and_transformers_bert()
     ours.pool = "mean"
     tokens = ours(Text(ids=IDS, mask=MASK))
     torch.testing.assert_close(tokens.pooled[1], tokens.states[1, :3].mean(0))
 
 
 def test_dropout_only_in_training() -> None:
-    ours, _ = twins()
+    ours, _ = bert_and_transformers_bert()
     text = Text(ids=IDS, mask=MASK)
     assert torch.equal(ours(text).states, ours(text).states)
     ours.train()
@@ -79,6 +79,6 @@ def test_dropout_only_in_training() -> None:
 
 
 def test_a_text_that_is_too_long_is_an_error() -> None:
-    ours, _ = twins()
+    ours, _ = bert_and_transformers_bert()
     with pytest.raises(ValueError, match="17 tokens for a tower of 16"):
         ours(Text(ids=torch.ones(1, 17, dtype=torch.int64), mask=torch.ones(1, 17, dtype=torch.bool)))

@@ -34,7 +34,7 @@ def test_bad_input_is_named() -> None:
         ClipText(**SIZES, pool="eot")
 
 
-def test_gradients_are_the_same_to_the_bit_in_every_run() -> None:
+def test_gradients_are_bit_exact_in_every_run() -> None:
     """With several threads too: a sum in the order of threads would differ."""
     torch.manual_seed(0)
     tower = ClipText(vocabulary_size=500, context_length=24, width=64, layers=1)

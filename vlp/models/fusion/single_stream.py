@@ -1,5 +1,5 @@
-"""ViLT's multimodal encoder: text and image in one sequence through one pre-norm transformer, in which each sees the other
-from the first layer on (Kim et al., arXiv:2102.03334, §3.1; dandelin/ViLT vilt/modules/vilt_module.py `infer`).
+"""ViLT's multimodal encoder: text and image in one sequence through one pre-norm transformer, in which each attends to the
+other from the first layer on (Kim et al., arXiv:2102.03334, §3.1; dandelin/ViLT vilt/modules/vilt_module.py `infer`).
 
 Texts and images of different lengths are packed: layers work on real tokens.
 """
@@ -9,40 +9,19 @@ from __future__ import annotations
 import dataclasses
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor, nn
 
-from vlp.models.layers import Attention, Dropout, Layout, Mlp, num_heads
+from vlp.models.layers import Layout, PreNormBlock, num_heads
 from vlp.models.post_norm import init_bert_weights
 from vlp.models.tokens import real_mask
 from vlp.structures import Tokens
 from vlp.system.errors import UserError
 
 
-class StreamBlock(nn.Module):
-    """timm's vision transformer block, whose dropout follows each linear map of what it adds but not the attention."""
-
-    def __init__(
-        self, *, width: int, heads: int, mlp_ratio: float, activation: str, dropout: float, norm_eps: float
-    ) -> None:
-        super().__init__()
-        self.norm1 = nn.LayerNorm(width, eps=norm_eps)
-        self.attention = Attention(width=width, heads=heads)
-        self.norm2 = nn.LayerNorm(width, eps=norm_eps)
-        self.mlp = Mlp(width=width, hidden_width=round(width * mlp_ratio), activation_name=activation)
-        self.dropout = Dropout(dropout)
-
-    def forward(
-        self, x: Float[Tensor, "r d"], layout: Layout, mask: Bool[Tensor, "b 1 1 n"] | None
-    ) -> Float[Tensor, "r d"]:
-        x = x + self.dropout(self.attention(self.norm1(x), layout, mask, False))
-        hidden = self.dropout(self.mlp.activation(self.mlp.fc1(self.norm2(x))))
-        return x + self.dropout(self.mlp.fc2(hidden))
-
-
 class SingleStreamFusion(nn.Module):
     """image_width, text_width: of the towers' states; states of another width than `width` pass a linear map first.
-    images: how many a text may have (NLVR2: 2); each has its own type embedding and meets the text by itself.
+    images: how many a text may have (NLVR2: 2); each has its own type embedding and its own pass with the text.
     pooled: tanh of a linear map of the text's first state; with two images, both one after the other.
     """
 
@@ -68,7 +47,7 @@ class SingleStreamFusion(nn.Module):
         self.text_input = nn.Identity() if text_width == width else nn.Linear(text_width, width)
         self.types = nn.Embedding(1 + images, width)
         self.blocks = nn.ModuleList(
-            StreamBlock(
+            PreNormBlock(
                 width=width,
                 heads=num_heads(width, heads, "heads, or vision_heads to vlp.load"),
                 mlp_ratio=mlp_ratio,
@@ -83,7 +62,7 @@ class SingleStreamFusion(nn.Module):
         init_bert_weights(self, width)
 
     def project_memory(self, image: Tokens) -> Tokens:
-        """The image's states as this fusion's stream takes them; every layer looks at them again."""
+        """The image's states in the width of this fusion; nothing else can be computed once for several texts."""
         return dataclasses.replace(image, states=self._to_fusion_width(image))
 
     def forward(self, text: Tokens, *images: Tokens) -> Tokens:
@@ -94,7 +73,7 @@ class SingleStreamFusion(nn.Module):
             raise UserError(
                 f"{len(images)} images for a fusion of {self.images}: set model.fusion.images to as many as a text has"
             )
-        streams = [self._stream(text, image, kind) for kind, image in enumerate(images, start=1)]
+        streams = [self._fuse_one_image(text, image, kind) for kind, image in enumerate(images, start=1)]
         if len(streams) == 1:
             return streams[0]
         masks = [real_mask(stream) for stream in streams]
@@ -105,13 +84,13 @@ class SingleStreamFusion(nn.Module):
             grid=images[-1].grid,
         )
 
-    def _stream(self, text: Tokens, image: Tokens, kind: int) -> Tokens:
+    def _fuse_one_image(self, text: Tokens, image: Tokens, kind: int) -> Tokens:
         """kind: the image's row of the type embeddings."""
         words = self.text_input(text.states) + self.types.weight[0]
         x = torch.cat([words, self._to_fusion_width(image) + self.types.weight[kind]], dim=1)
         mask = torch.cat([real_mask(text), real_mask(image)], dim=1)
-        layout = Layout.of(mask)
-        real, x = layout.real(), layout.pack(x)
+        layout = Layout.from_mask(mask)
+        real, x = layout.attention_mask(), layout.pack(x)
         for block in self.blocks:
             x = block(x, layout, real)
         states = layout.unpack(self.norm(x))

@@ -40,10 +40,8 @@ class LinearProjection(Temperature):
                 )
             width = text_width if project_image else image_width
         self.width = width
-        self.image = (
-            _linear(image_width, width, image_bias) if project_image else _identity("image", image_width, width)
-        )
-        self.text = _linear(text_width, width, text_bias) if project_text else _identity("text", text_width, width)
+        self.image = _build_projection("image", image_width, width, project_image, image_bias)
+        self.text = _build_projection("text", text_width, width, project_text, text_bias)
 
     def project_image(self, pooled: Float[Tensor, "b p"]) -> Float[Tensor, "b e"]:
         return self.image(pooled)
@@ -52,16 +50,14 @@ class LinearProjection(Temperature):
         return self.text(pooled)
 
 
-def _identity(name: str, width_in: int, width: int) -> nn.Identity:
-    if width_in != width:
-        raise UserError(
-            f"project_{name}=false needs {name} features as wide as the joint space, but they have {width_in}: "
-            f"set model.projection.width={width_in}"
-        )
-    return nn.Identity()
-
-
-def _linear(width_in: int, width: int, bias: bool) -> nn.Linear:
+def _build_projection(name: str, width_in: int, width: int, project: bool, bias: bool) -> nn.Module:
+    if not project:
+        if width_in != width:
+            raise UserError(
+                f"project_{name}=false needs {name} features as wide as the joint space, but they have {width_in}: "
+                f"set model.projection.width={width_in}"
+            )
+        return nn.Identity()
     linear = nn.Linear(width_in, width, bias=bias)
     nn.init.normal_(linear.weight, std=width_in**-0.5)
     if bias:

@@ -13,7 +13,7 @@ from vlp.models.projection.temperature import Temperature
 
 
 class SharedProjection(Temperature):
-    """image_width, text_width: widths of the towers' pooled features.  hidden_width: where both meet.  width: e."""
+    """image_width, text_width: widths of the towers' pooled features.  hidden_width: of the first map.  width: e."""
 
     def __init__(
         self,

@@ -1,4 +1,4 @@
-"""BERT's text encoder, to the number (Devlin et al., arXiv:1810.04805; transformers' BertModel without pooler).
+"""BERT's text encoder, with equal numbers (Devlin et al., arXiv:1810.04805; transformers' BertModel without pooler).
 
 ALBEF's text tower is its first six layers; BLIP's has no token types. Captions are packed: layers work on real tokens.
 """
@@ -9,16 +9,16 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from vlp.models.layers import Dropout, Layout, masked_mean, num_heads
+from vlp.models.layers import Dropout, Layout, num_heads
 from vlp.models.post_norm import build_post_norm_blocks, init_bert_weights
+from vlp.models.tokens import check_pool, check_text_length, masked_mean
 from vlp.structures import CrossAttentionCache, Text, Tokens
-from vlp.system.errors import UserError
 
 
 class BertText(nn.Module):
     """token_types: rows of the table of which row 0 is added to every token; 0 = none (BLIP).
     pool: 'class' = the first token, 'mean' = the mean over real tokens.  heads: None = width / 64.
-    memory_width: of the image states that each layer can look at, for a fusion by these same layers (BLIP); None = no
+    memory_width: of the image states that each layer can attend to, for a fusion by these same layers (BLIP); None = no
     cross-attention.
     """
 
@@ -39,8 +39,7 @@ class BertText(nn.Module):
         memory_width: int | None = None,
     ) -> None:
         super().__init__()
-        if pool not in ("class", "mean"):
-            raise UserError(f"unknown pool {pool!r}: choose class or mean")
+        check_pool(pool, ("class", "mean"))
         self.width, self.context_length, self.vocabulary_size, self.pool = width, context_length, vocabulary_size, pool
         self.embedding = nn.Embedding(vocabulary_size, width)
         self.positions = nn.Embedding(context_length, width)
@@ -62,23 +61,20 @@ class BertText(nn.Module):
     def forward(self, text: Text, memory: CrossAttentionCache | None = None) -> Tokens:
         """States of padding are zero.  memory: None = text alone."""
         length = text.ids.shape[1]
-        if length > self.context_length:
-            raise UserError(
-                f"texts of {length} tokens for a tower of {self.context_length}: set tokenizer.context_length"
-            )
+        check_text_length(length, self.context_length)
         rows = text.mask.flatten().nonzero()[:, 0]
         layout = Layout(len(text.ids), length, None if len(rows) == text.ids.numel() else rows)
-        x = self._embed(text.ids.flatten()[rows], rows % length)
-        mask = layout.real()
-        looked_at = [None] * len(self.blocks) if memory is None else memory.layers
-        seen = None if memory is None or memory.mask is None else memory.mask[:, None, None, :]
-        for block, layer in zip(self.blocks, looked_at, strict=True):
-            x = block(x, layout, mask, memory=layer, memory_mask=seen)
+        x = self._embed_tokens(text.ids.flatten()[rows], rows % length)
+        mask = layout.attention_mask()
+        memory_layers = [None] * len(self.blocks) if memory is None else memory.layers
+        memory_mask = None if memory is None else memory.attention_mask()
+        for block, layer in zip(self.blocks, memory_layers, strict=True):
+            x = block(x, layout, mask, memory=layer, memory_mask=memory_mask)
         states = layout.unpack(x)
         pooled = states[:, 0] if self.pool == "class" else masked_mean(states, text.mask)
         return Tokens(states=states, pooled=pooled, mask=text.mask, ids=text.ids)
 
-    def _embed(self, ids: Int[Tensor, " r"], positions: Int[Tensor, " r"]) -> Float[Tensor, "r d"]:
+    def _embed_tokens(self, ids: Int[Tensor, " r"], positions: Int[Tensor, " r"]) -> Float[Tensor, "r d"]:
         x = self.embedding(ids) + F.embedding(positions, self.positions.weight)
         if self.token_types is not None:
             x = x + self.token_types.weight[0]
@@ -90,7 +86,7 @@ class BertText(nn.Module):
 
 
 def replace_start_token(ids: Int[Tensor, "b t"], start_id: int | None) -> Int[Tensor, "b t"]:
-    """Texts whose first token is another one, which tells BLIP's layers what they are to do; None = as they are."""
+    """The first token of each text becomes start_id, which tells BLIP's layers their task; None = unchanged."""
     if start_id is None:
         return ids
     ids = ids.clone()

@@ -1,4 +1,4 @@
-"""CLIP's text transformer, to the number (Radford et al., arXiv:2103.00020, §2.4; openai/CLIP clip/model.py).
+"""CLIP's text transformer, with equal numbers (Radford et al., arXiv:2103.00020, §2.4; openai/CLIP clip/model.py).
 
 The final map into the joint space (`text_projection`) is the projection's. CLIP masks no padding: a causal tower's
 feature does not depend on what follows the end token, so texts padded to the batch's longest and to
@@ -12,7 +12,8 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from vlp.models.layers import Layout, build_blocks, num_heads
+from vlp.models.layers import Layout, build_pre_norm_blocks, num_heads
+from vlp.models.tokens import check_text_length
 from vlp.structures import Text, Tokens
 from vlp.system.errors import UserError
 
@@ -50,12 +51,12 @@ class ClipText(nn.Module):
         self.causal, self.pool, self.eot_id, self.pad_id = causal, pool, eot_id, pad_id
         self.embedding = nn.Embedding(vocabulary_size, width)
         self.positions = nn.Parameter(0.01 * torch.randn(context_length, width))
-        self.blocks = build_blocks(
+        self.blocks = build_pre_norm_blocks(
             layers=layers,
             width=width,
             heads=num_heads(width, heads, "text_heads"),
             mlp_ratio=mlp_ratio,
-            activation_name=activation,
+            activation=activation,
             norm_eps=norm_eps,
         )
         self.norm = nn.LayerNorm(width, eps=norm_eps)
@@ -64,16 +65,13 @@ class ClipText(nn.Module):
     def forward(self, text: Text, pooled_only: bool = False) -> Tokens:
         """pooled_only: the one state returned is the pooled one; then captions are packed without padding."""
         ids, length = text.ids, text.ids.shape[1]
-        if length > self.context_length:
-            raise UserError(
-                f"texts of {length} tokens for a tower of {self.context_length}: set tokenizer.context_length"
-            )
+        check_text_length(length, self.context_length)
         if not self.causal or self.pool == "last":
             ids = F.pad(ids, (0, self.context_length - length), value=self.pad_id)
-        position = self._position(text, ids)
+        position = self._pooled_position(text, ids)
         # packing asks for the number of tokens, which a compiled graph cannot know
         if pooled_only and self.causal and not torch.compiler.is_compiling():
-            pooled = self._packed(ids, position)
+            pooled = self._pooled_unpadded(ids, position)
             return Tokens(states=pooled[:, None], pooled=pooled)
         x = self.embedding(ids) + self.positions[: ids.shape[1]]
         layout, x = Layout(*ids.shape), x.flatten(0, 1)
@@ -83,7 +81,7 @@ class ClipText(nn.Module):
         pooled = states[torch.arange(len(ids), device=ids.device), position]
         return Tokens(states=states[:, :length], pooled=pooled, mask=text.mask, ids=text.ids)
 
-    def _packed(self, ids: Int[Tensor, "b n"], position: Int[Tensor, " b"]) -> Float[Tensor, "b d"]:
+    def _pooled_unpadded(self, ids: Int[Tensor, "b n"], position: Int[Tensor, " b"]) -> Float[Tensor, "b d"]:
         """The pooled states alone: what follows a causal text's pooled token cannot change it, so it is left out."""
         columns = torch.arange(ids.shape[1], device=ids.device)
         rows = (columns <= position[:, None]).flatten().nonzero()[:, 0]
@@ -98,7 +96,7 @@ class ClipText(nn.Module):
         """What a config may have left to the tokenizer."""
         return {"vocabulary_size": self.vocabulary_size}
 
-    def _position(self, text: Text, ids: Int[Tensor, "b n"]) -> Int[Tensor, " b"]:
+    def _pooled_position(self, text: Text, ids: Int[Tensor, "b n"]) -> Int[Tensor, " b"]:
         if self.pool == "argmax":
             return ids.argmax(1)
         if self.pool == "eot":

@@ -11,7 +11,7 @@ import torch
 import transformers
 from torch import nn
 
-from vlp.models.layers import masked_mean
+from vlp.models.tokens import check_pool, check_text_length, masked_mean
 from vlp.structures import Text, Tokens
 from vlp.system.errors import UserError
 
@@ -34,8 +34,7 @@ class TransformersText(nn.Module):
         vocabulary_size: int | None = None,
     ) -> None:
         super().__init__()
-        if pool not in ("pooler", "class", "mean"):
-            raise UserError(f"unknown pool {pool!r}: choose pooler, class or mean")
+        check_pool(pool, ("pooler", "class", "mean"))
         self.backbone: Any = remove_unused_pooler(build_backbone("text", name, weights, config, vocabulary_size), pool)
         settings = self.backbone.config
         if vocabulary_size is not None and vocabulary_size > settings.vocab_size:
@@ -49,11 +48,7 @@ class TransformersText(nn.Module):
         self.context_length, self.vocabulary_size = settings.max_position_embeddings - unused, settings.vocab_size
 
     def forward(self, text: Text) -> Tokens:
-        if text.ids.shape[1] > self.context_length:
-            raise UserError(
-                f"texts of {text.ids.shape[1]} tokens for a tower of {self.context_length}: "
-                "set tokenizer.context_length"
-            )
+        check_text_length(text.ids.shape[1], self.context_length)
         output = self.backbone(input_ids=text.ids, attention_mask=text.mask.long(), return_dict=True)
         states = output.last_hidden_state
         if self.pool == "pooler":
@@ -71,7 +66,7 @@ class TransformersText(nn.Module):
         return {"name": None, "weights": False, "config": config, "pool": self.pool, "vocabulary_size": None}
 
 
-_UNSAFE = {"auto_map"} | {f"{dash}{kind}_implementation" for dash in ("", "_") for kind in ("attn", "experts")}
+_UNSAFE_KEYS = {"auto_map"} | {f"{dash}{kind}_implementation" for dash in ("", "_") for kind in ("attn", "experts")}
 
 
 def build_backbone(
@@ -88,7 +83,7 @@ def build_backbone(
         settings = _read_from_hub(part, name, transformers.AutoConfig.from_pretrained)
         settings = getattr(settings, f"{part}_config", settings)
     else:
-        plain = {key: value for key, value in config.items() if key not in _UNSAFE | {"model_type"}}
+        plain = {key: value for key, value in config.items() if key not in _UNSAFE_KEYS | {"model_type"}}
         settings = transformers.AutoConfig.for_model(config["model_type"], **plain)
     if weights:
         with torch.device("meta"):

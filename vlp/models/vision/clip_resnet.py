@@ -1,4 +1,4 @@
-"""CLIP's ResNet, to the number (Radford et al., arXiv:2103.00020, §2.4; openai/CLIP clip/model.py).
+"""CLIP's ResNet, with equal numbers (Radford et al., arXiv:2103.00020, §2.4; openai/CLIP clip/model.py).
 
 Against the usual ResNet: three convolutions in the stem, average pooling before every strided map (anti-aliasing), and
 attention pooling whose output already lies in the joint space. Module names are OpenAI's, as its keys are ours.
@@ -91,10 +91,10 @@ class ClipResNet(nn.Module):
         self.conv1, self.bn1 = nn.Conv2d(3, half, 3, stride=2, padding=1, bias=False), nn.BatchNorm2d(half)
         self.conv2, self.bn2 = nn.Conv2d(half, half, 3, padding=1, bias=False), nn.BatchNorm2d(half)
         self.conv3, self.bn3 = nn.Conv2d(half, stem_width, 3, padding=1, bias=False), nn.BatchNorm2d(stem_width)
-        self.layer1 = _stage(stem_width, stem_width, layers[0], stride=1)
-        self.layer2 = _stage(4 * stem_width, 2 * stem_width, layers[1], stride=2)
-        self.layer3 = _stage(8 * stem_width, 4 * stem_width, layers[2], stride=2)
-        self.layer4 = _stage(16 * stem_width, 8 * stem_width, layers[3], stride=2)
+        self.layer1 = _build_stage(stem_width, stem_width, layers[0], stride=1)
+        self.layer2 = _build_stage(4 * stem_width, 2 * stem_width, layers[1], stride=2)
+        self.layer3 = _build_stage(8 * stem_width, 4 * stem_width, layers[2], stride=2)
+        self.layer4 = _build_stage(16 * stem_width, 8 * stem_width, layers[3], stride=2)
         self.attnpool = AttentionPool(
             side=image_size // 32,
             width=32 * stem_width,
@@ -114,6 +114,6 @@ class ClipResNet(nn.Module):
         return Tokens(states=states, pooled=self.attnpool(states), grid=(x.shape[2], x.shape[3]))
 
 
-def _stage(width_in: int, width: int, blocks: int, stride: int) -> nn.Sequential:
+def _build_stage(width_in: int, width: int, blocks: int, stride: int) -> nn.Sequential:
     first = Bottleneck(width_in=width_in, width=width, stride=stride)
     return nn.Sequential(first, *(Bottleneck(width_in=4 * width, width=width, stride=1) for _ in range(blocks - 1)))

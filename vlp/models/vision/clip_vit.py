@@ -1,4 +1,4 @@
-"""The vision transformer of CLIP, SigLIP, ALBEF and BLIP, to the number (Dosovitskiy et al., arXiv:2010.11929; Radford et
+"""The vision transformer of CLIP, SigLIP, ALBEF and BLIP, with equal numbers (Dosovitskiy et al., arXiv:2010.11929; Radford et
 al., arXiv:2103.00020, §2.4, openai/CLIP clip/model.py; salesforce/ALBEF models/vit.py).
 
 The final map into the joint space (`visual.proj`) is the projection's, not the tower's.
@@ -14,7 +14,8 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from vlp.models.layers import Layout, build_blocks, num_heads
+from vlp.models.layers import Layout, build_pre_norm_blocks, num_heads
+from vlp.models.tokens import check_pool
 from vlp.models.vision.normalize import CLIP_MEAN, CLIP_STD, Normalize
 from vlp.structures import Image, Tokens
 from vlp.system.errors import UserError
@@ -48,8 +49,7 @@ class ClipVit(nn.Module):
         std: Sequence[float] = CLIP_STD,
     ) -> None:
         super().__init__()
-        if pool not in ("class", "average"):
-            raise UserError(f"unknown pool {pool!r}: choose class or average")
+        check_pool(pool, ("class", "average"))
         self.width, self.image_size, self.patch_size = width, image_size, patch_size
         self.pool, self.norm_before_pool, self.norm_states = pool, norm_before_pool, norm_states
         self.normalize = Normalize(mean=mean, std=std)
@@ -57,12 +57,12 @@ class ClipVit(nn.Module):
         self.class_token = nn.Parameter(width**-0.5 * torch.randn(width))
         self.positions = nn.Parameter(width**-0.5 * torch.randn((image_size // patch_size) ** 2 + 1, width))
         self.norm_pre = nn.LayerNorm(width, eps=norm_eps) if pre_norm else nn.Identity()
-        self.blocks = build_blocks(
+        self.blocks = build_pre_norm_blocks(
             layers=layers,
             width=width,
             heads=num_heads(width, heads, "vision_heads"),
             mlp_ratio=mlp_ratio,
-            activation_name=activation,
+            activation=activation,
             norm_eps=norm_eps,
         )
         self.norm_post = nn.LayerNorm(width, eps=norm_eps)
@@ -88,12 +88,12 @@ class ClipVit(nn.Module):
             states = self.blocks[-1](x, layout, keep=layout.length * torch.arange(layout.batch, device=x.device))[
                 :, None
             ]
-            return Tokens(states=states, pooled=self._pooled(states))
+            return Tokens(states=states, pooled=self._pool_states(states))
         states = layout.unpack(x)
-        pooled = self._pooled(states)
+        pooled = self._pool_states(states)
         return Tokens(states=self.norm_post(states) if self.norm_states else states, pooled=pooled, grid=(side, side))
 
-    def _pooled(self, x: Float[Tensor, "b n d"]) -> Float[Tensor, "b d"]:
+    def _pool_states(self, x: Float[Tensor, "b n d"]) -> Float[Tensor, "b d"]:
         if self.pool == "class":
             return self.norm_post(x[:, 0])
         return self.norm_post(x)[:, 1:].mean(1) if self.norm_before_pool else self.norm_post(x[:, 1:].mean(1))

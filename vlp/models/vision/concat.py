@@ -1,4 +1,4 @@
-"""Several towers on the same image, their pooled features joined end to end, and their states place by place if asked."""
+"""Several towers on the same image, their pooled features joined end to end, and their states cell by cell if asked."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from vlp.models.vlm import states_width
+from vlp.models.vlm import states_width, tower_config
 from vlp.structures import Image, Tokens
 from vlp.system.errors import UserError
 
@@ -45,8 +45,5 @@ class ConcatTower(nn.Module):
         return Tokens(states=states, pooled=torch.cat(pooled, dim=-1), grid=grid)
 
     def architecture(self) -> dict[str, Any]:
-        towers = [
-            {"_target_": f"{type(tower).__module__}.{type(tower).__qualname__}"} | tower.architecture()  # type: ignore[operator]
-            for tower in self.towers
-        ]
+        towers = [tower_config(tower) for tower in self.towers]
         return {"towers": towers, "image_size": self.image_size, "join_states": self.join_states}

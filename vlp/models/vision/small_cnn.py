@@ -1,7 +1,7 @@
 """A small convolutional tower for small images, made to learn within minutes on a CPU: three strided convolutions to an
-eighth of the side, residual blocks there, and the mean over places of rectified channels.
+eighth of the side, residual blocks there, and the mean over positions of rectified channels.
 
-The last map comes before the mean, so what it detects at one place (a red circle) is not taken apart by pooling.
+The last map comes before the mean, so pooling does not destroy what it detects at one position (a red circle).
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from vlp.system.errors import UserError
 
 class SmallCnn(nn.Module):
     """channels: of the first convolution; the next have 2, 4 and the pooled map 8 times as many.  blocks: residual ones.
-    positions: whether states are normalised and learned positions added to them, for a fusion that looks at places; the
+    positions: whether states are normalised and learned positions added to them, for a fusion that attends to them; the
     pooled feature is the same.
-    textures: whether the last map also sees, place by place, the mean and the deviation of a shallow convolution of its own,
-    of 4 × channels filters. Random filters tell the textures of generated scenes apart by them; the deep maps lose them before
-    an objective has come to ask (experiments/albef_scenes).
+    textures: whether the last map also has as inputs, at each position, the mean and the deviation of another shallow convolution
+    of 4 × channels filters. By them random filters distinguish the textures of generated scenes, which the deep maps lose
+    early in training (experiments/albef_scenes).
     """
 
     def __init__(
@@ -47,7 +47,7 @@ class SmallCnn(nn.Module):
         self.stem = nn.Sequential(
             _Downsample(3, channels), _Downsample(channels, 2 * channels), _Downsample(2 * channels, 4 * channels)
         )
-        self.blocks = nn.Sequential(*(_Residual(4 * channels) for _ in range(blocks)))
+        self.blocks = nn.Sequential(*(_ResidualBlock(4 * channels) for _ in range(blocks)))
         self.textures = _Downsample(3, 4 * channels) if textures else None
         self.last = nn.Conv2d((12 if textures else 4) * channels, self.width, 1)
         self.positions = nn.Parameter(0.1 * torch.randn((image_size // 8) ** 2, self.width)) if positions else None
@@ -71,7 +71,7 @@ class SmallCnn(nn.Module):
 def _grid_mean_and_std(
     maps: Float[Tensor, "b d h w"], side: int
 ) -> tuple[Float[Tensor, "b d {side} {side}"], Float[Tensor, "b d {side} {side}"]]:
-    """Mean and standard deviation over each place of a coarser grid."""
+    """Mean and standard deviation over each cell of a coarser grid."""
     cell = maps.shape[-1] // side
     mean = F.avg_pool2d(maps, cell)
     variance = F.avg_pool2d(maps.float().square(), cell) - mean.float().square()
@@ -85,7 +85,7 @@ class _Downsample(nn.Sequential):
         )
 
 
-class _Residual(nn.Module):
+class _ResidualBlock(nn.Module):
     def __init__(self, width: int) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(width, width, 3, padding=1, bias=False)

@@ -12,6 +12,7 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from vlp.models.tokens import check_pool, raster_mean
 from vlp.models.vision.normalize import Normalize
 from vlp.structures import Image, Tokens
 from vlp.system.errors import UserError
@@ -38,22 +39,22 @@ class TimmVision(nn.Module):
         options: dict[str, Any] | None = None,
     ) -> None:
         super().__init__()
-        if pool not in ("tower", "average"):
-            raise UserError(f"unknown pool {pool!r}: choose tower or average")
+        check_pool(pool, ("tower", "average"))
         folder = Path(name) if (Path(name) / "config.json").is_file() else None
         file_config = read_json(folder / "config.json") if folder else {}
         self.name, self.pool = file_config.get("architecture", name), pool
         self.options = file_config.get("model_args", {}) | dict(options or {})
         file = _weights_file(folder, weights)
-        self.backbone: Any = self._create(image_size, download=weights == "pretrained" and file is None)
+        self.backbone: Any = self._create_backbone(image_size, download=weights == "pretrained" and file is None)
         if file is not None:
             _load_backbone(self.backbone, file)
-        data = timm.data.resolve_model_data_config(self.backbone) | _pretrained_settings(file_config.get("pretrained_cfg", {}))
+        settings = file_config.get("pretrained_cfg", {})
+        data = timm.data.resolve_model_data_config(self.backbone) | _pretrained_settings(settings)
         self.normalize = Normalize(mean=mean or data["mean"], std=std or data["std"])
         self.image_size = image_size or data["input_size"][-1]
-        self.width = self._measure()
+        self.width = self._measure_width()
 
-    def _create(self, image_size: int | None, download: bool) -> nn.Module:
+    def _create_backbone(self, image_size: int | None, download: bool) -> nn.Module:
         if not timm.is_model(self.name):
             close = ", ".join(timm.list_models(f"*{self.name[:8]}*")[:5])
             raise UserError(
@@ -71,21 +72,20 @@ class TimmVision(nn.Module):
             ) from error
 
     @torch.no_grad()
-    def _measure(self) -> int:
-        was = self.backbone.training
+    def _measure_width(self) -> int:
+        was_training = self.backbone.training
         self.backbone.eval()
-        width = self._pooled(self.backbone.forward_features(torch.zeros(1, 3, self.image_size, self.image_size))).shape[
-            -1
-        ]
-        self.backbone.train(was)
+        features = self.backbone.forward_features(torch.zeros(1, 3, self.image_size, self.image_size))
+        width = self._pool_features(features).shape[-1]
+        self.backbone.train(was_training)
         return width
 
     def forward(self, image: Image) -> Tokens:
         features = self.backbone.forward_features(self.normalize(image))
-        states, grid = self._states(features)
-        return Tokens(states=states, pooled=self._pooled(features), grid=grid)
+        states, grid = self._to_token_states(features)
+        return Tokens(states=states, pooled=self._pool_features(features), grid=grid)
 
-    def _states(self, features: Tensor) -> tuple[Float[Tensor, "b n d"], tuple[int, int] | None]:
+    def _to_token_states(self, features: Tensor) -> tuple[Float[Tensor, "b n d"], tuple[int, int] | None]:
         if features.ndim == 3:
             patches = getattr(self.backbone, "patch_embed", None)
             return features, getattr(patches, "grid_size", None)
@@ -93,10 +93,9 @@ class TimmVision(nn.Module):
             features = rearrange(features, "b h w d -> b d h w")
         return rearrange(features, "b d h w -> b (h w) d"), (features.shape[2], features.shape[3])
 
-    def _pooled(self, features: Tensor) -> Float[Tensor, "b p"]:
+    def _pool_features(self, features: Tensor) -> Float[Tensor, "b p"]:
         if self.pool == "average":
-            states, grid = self._states(features)
-            return (states if grid is None else states[:, -grid[0] * grid[1] :]).mean(1)
+            return raster_mean(*self._to_token_states(features))
         return self.backbone.forward_head(features, pre_logits=True)
 
     def architecture(self) -> dict[str, Any]:
@@ -134,4 +133,4 @@ def _load_backbone(backbone: nn.Module, file: Path) -> None:
     missing, extra = backbone.load_state_dict(state, strict=False)
     extra = [key for key in extra if not key.startswith(("fc.", "head.", "classifier.", "head_dist."))]
     if missing or extra:
-        raise UserError(f"{file} does not fit the backbone: missing {missing}, no place for {extra}")
+        raise UserError(f"{file} does not fit the backbone: missing {missing}, unknown {extra}")

@@ -10,6 +10,7 @@ from einops import rearrange
 from torch import nn
 
 from vlp.models.text.transformers import build_backbone, remove_unused_pooler
+from vlp.models.tokens import check_pool, raster_mean
 from vlp.models.vision.normalize import Normalize
 from vlp.structures import Image, Tokens
 from vlp.system.errors import UserError
@@ -32,8 +33,7 @@ class TransformersVision(nn.Module):
         std: Sequence[float] | None = None,
     ) -> None:
         super().__init__()
-        if pool not in ("pooler", "class", "average"):
-            raise UserError(f"unknown pool {pool!r}: choose pooler, class or average")
+        check_pool(pool, ("pooler", "class", "average"))
         self.backbone: Any = remove_unused_pooler(build_backbone("vision", name, weights, config), pool)
         settings = self.backbone.config
         own_size = getattr(settings, "image_size", None)
@@ -44,7 +44,9 @@ class TransformersVision(nn.Module):
         self.width = settings.hidden_size if hasattr(settings, "hidden_size") else settings.hidden_sizes[-1]
         processor = transformers.ImageProcessingMixin.get_image_processor_dict(name)[0] if name and mean is None else {}
         half = [0.5, 0.5, 0.5]
-        self.normalize = Normalize(mean=mean or processor.get("image_mean", half), std=std or processor.get("image_std", half))
+        self.normalize = Normalize(
+            mean=mean or processor.get("image_mean", half), std=std or processor.get("image_std", half)
+        )
 
     def forward(self, image: Image) -> Tokens:
         output = self.backbone(pixel_values=self.normalize(image), return_dict=True)
@@ -64,7 +66,7 @@ class TransformersVision(nn.Module):
         elif self.pool == "class":
             pooled = states[:, 0]
         else:
-            pooled = (states if grid is None else states[:, -grid[0] * grid[1] :]).mean(1)
+            pooled = raster_mean(states, grid)
         return Tokens(states=states, pooled=pooled, grid=grid)
 
     def architecture(self) -> dict[str, Any]:

@@ -1,9 +1,9 @@
 """ViLT's image embedder: one linear map of patches, no layer above it (Kim et al., arXiv:2102.03334, §3.1; dandelin/ViLT
 vilt/modules/vision_transformer.py `visual_embed`).
 
-Images keep their shape: each has its own grid of whole patches, to which the square grid of position embeddings is
+Images keep their shape: each has its own grid of complete patches, to which the square grid of position embeddings is
 resized. The original infers padding from pixels that are exactly zero, so that one mid-grey pixel can hide a patch; here
-`Image.size` says what is padding. States are in raster order, where the original shuffles them.
+`Image.size` says what is padding. States are in raster order; the original shuffles them.
 """
 
 from __future__ import annotations
@@ -59,37 +59,39 @@ class ViltPatches(nn.Module):
 
     def forward(self, image: Image) -> Tokens:
         """The class token, then each image's own patches; `pooled` is the class token. States of padding are zero."""
-        grids = self._grids(image)
+        grids = self._patch_grids(image)
         pixels = self.normalize(image)
-        flat, shift = self._extract_patches(pixels, grids), self._position_embeddings(grids)
+        patches_flat, position_embeddings = self._extract_patches(pixels, grids), self._position_embeddings(grids)
         counts = [rows * columns for rows, columns in grids]
-        kept = self._sample_patches(counts)
-        if kept is not None:
-            counts = [len(own) for own in kept]
+        sampled = self._sample_patches(counts)
+        if sampled is not None:
+            counts = [len(own) for own in sampled]
             starts = accumulate((rows * columns for rows, columns in grids), initial=0)
-            index = torch.cat([start + own for start, own in zip(starts, kept, strict=False)]).to(flat.device)
-            flat, shift = flat[index], shift[index]
-        x = F.linear(flat, self.patches.weight.flatten(1), self.patches.bias) + shift
-        layout = _layout(counts, x.device)
+            index = torch.cat([start + own for start, own in zip(starts, sampled, strict=False)]).to(
+                patches_flat.device
+            )
+            patches_flat, position_embeddings = patches_flat[index], position_embeddings[index]
+        x = F.linear(patches_flat, self.patches.weight.flatten(1), self.patches.bias) + position_embeddings
+        layout = _build_layout(counts, x.device)
         first = repeat(self.class_token + self.positions[0], "d -> b 1 d", b=len(grids))
         states = self.dropout(torch.cat([first, layout.unpack(x)], dim=1))
-        real = layout.real()
+        real = layout.attention_mask()
         mask = None if real is None else F.pad(real[:, 0, 0], (1, 0), value=True)
-        grid = grids[0] if kept is None and len(set(grids)) == 1 else None
+        grid = grids[0] if sampled is None and len(set(grids)) == 1 else None
         return Tokens(states=states, pooled=states[:, 0], mask=mask, grid=grid)
 
-    def _grids(self, image: Image) -> list[Grid]:
-        """Rows and columns of whole patches of each image."""
+    def _patch_grids(self, image: Image) -> list[Grid]:
+        """Rows and columns of complete patches of each image."""
         batch, _, height, width = image.pixels.shape
         sizes = [[height, width]] * batch if image.size is None else image.size.tolist()
         small = next((size for size in sizes if min(size) < self.patch_size), None)
         if small is not None:
             raise UserError(
-                f"an image of {small[0]} x {small[1]} pixels has no whole patch of {self.patch_size}: "
+                f"an image of {small[0]} x {small[1]} pixels has no complete patch of {self.patch_size}: "
                 "raise the image_size of the transform"
             )
         if any(rows > height or columns > width for rows, columns in sizes):
-            raise UserError(f"Image.size tells of images larger than their {height} x {width} pixels")
+            raise UserError(f"Image.size has images larger than their {height} x {width} pixels")
         return [(rows // self.patch_size, columns // self.patch_size) for rows, columns in sizes]
 
     def _extract_patches(self, pixels: Float[Tensor, "b c h w"], grids: Sequence[Grid]) -> Float[Tensor, "r k"]:
@@ -103,7 +105,7 @@ class ViltPatches(nn.Module):
         return torch.cat([rearrange(part, "c (h p) (w q) -> (h w) (c p q)", p=side, q=side) for part in parts])
 
     def _position_embeddings(self, grids: Sequence[Grid]) -> Float[Tensor, "r d"]:
-        """The position embeddings of each image's patches, bilinearly resized with the corners kept in the corners."""
+        """The position embeddings of each image's patches, bilinearly resized with aligned corners."""
         side = math.isqrt(len(self.positions) - 1)
         stored = rearrange(self.positions[1:], "(h w) d -> 1 d h w", h=side)
         resized = {}
@@ -115,12 +117,12 @@ class ViltPatches(nn.Module):
         return torch.cat([resized[grid] for grid in grids])
 
     def _sample_patches(self, counts: Sequence[int]) -> list[Int[Tensor, " _"]] | None:
-        """Which patches of each image are kept, in raster order; None = all."""
+        """Which patches of each image are sampled, in raster order; None = all."""
         if not self.training or self.max_patches is None or max(counts) <= self.max_patches:
             return None
         return [torch.randperm(count)[: self.max_patches].sort().values for count in counts]
 
 
-def _layout(counts: Sequence[int], device: torch.device) -> Layout:
+def _build_layout(counts: Sequence[int], device: torch.device) -> Layout:
     """Rows of `counts` lengths, one after another, in a grid as long as the longest."""
-    return Layout.of((torch.arange(max(counts)) < torch.tensor(counts)[:, None]).to(device))
+    return Layout.from_mask((torch.arange(max(counts)) < torch.tensor(counts)[:, None]).to(device))

@@ -49,7 +49,9 @@ def run_entry_point(name: str, function: Callable[[Path], Any]) -> None:
         _write_failure(config, rank, secrets)
         message = " ".join(str(error).split())
         print(
-            redact(f"{name}: {message} (traceback: {_failure_file(config, rank)})", secrets), file=sys.stderr, flush=True
+            redact(f"{name}: {message} (traceback: {_failure_file(config, rank)})", secrets),
+            file=sys.stderr,
+            flush=True,
         )
         _flush_and_exit(exit_codes.MISTAKE)
     except Exception as error:

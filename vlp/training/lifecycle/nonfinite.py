@@ -48,7 +48,9 @@ def all_finite(tensors: Sequence[Tensor]) -> bool:
 def _describe_step(loss: Tensor | None, samples: Any) -> str:
     """The ranks whose loss is not finite; all ranks where every loss is finite and only a gradient is not."""
     every = gather_objects((math.nan if loss is None else float(loss), samples))
-    wrong = {rank: summary for rank, summary in enumerate(every) if not math.isfinite(summary[0])} or dict(enumerate(every))
+    wrong = {rank: summary for rank, summary in enumerate(every) if not math.isfinite(summary[0])} or dict(
+        enumerate(every)
+    )
     parts = (
         f"{value:g} on samples {ids}" + (f" (rank {rank})" if len(every) > 1 else "")
         for rank, (value, ids) in wrong.items()

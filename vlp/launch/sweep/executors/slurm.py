@@ -27,7 +27,9 @@ class SlurmExecutor:
         self.command, self.settings, self.folder = command, settings, (folder / "submitit").resolve()
         slurm = settings["slurm"]
         self.cluster = slurm["cluster"]
-        limits_jobs_itself = self.cluster == "slurm" and "trials" not in settings  # Slurm itself then keeps to so many at a time
+        limits_jobs_itself = (
+            self.cluster == "slurm" and "trials" not in settings
+        )  # Slurm itself then keeps to so many at a time
         self.at_once: int = 2**31 if limits_jobs_itself else settings["jobs"]
         self.executor = submitit.AutoExecutor(
             self.folder, cluster=self.cluster, slurm_max_num_timeout=slurm["requeues"]
