@@ -71,6 +71,7 @@ def build_parser() -> Parser:
     convert.add_argument("source", type=Path, metavar="SRC")
     convert.add_argument("destination", type=Path, metavar="DST")
     convert.add_argument("--to", choices=FORMATS, required=True)
+    predict_command.add_architecture_arguments(convert)
 
     compare = commands.add_parser("compare", help="what differs between runs, and their final figures")
     compare.add_argument("folders", type=Path, nargs="+", metavar="RUN", help="run folders, or folders of runs")
@@ -157,7 +158,7 @@ def convert(options: argparse.Namespace) -> None:
         raise FileNotFoundError(f"{options.source}: there is no such file or folder")
     from vlp.checkpoints.convert import convert
 
-    convert(options.source, options.destination, options.to)
+    convert(options.source, options.destination, options.to, **predict_command.architecture(options))
     print(options.destination)
 
 

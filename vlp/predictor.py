@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from vlp.build import ALLOWED_IN_FILES, build
 from vlp.checkpoints.keys import load_strictly
 from vlp.checkpoints.load import build_model, read
+from vlp.checkpoints.settings import warn_of_assumptions
 from vlp.checkpoints.vocabulary import find_tokenizer
 from vlp.data.collate import pad_images
 from vlp.data.images import exif_orientation, open_image
@@ -44,11 +45,12 @@ def load(path: str | Path, *, tokenizer: Tokenizer | str | Path | None = None, *
     tokenizer: a built one or a vocabulary (file or folder), for checkpoints without one; a missing one is an
     error only when strings are used.
     architecture: what a file does not contain: vision_heads, text_heads (default: width / 64), activation ('quick_gelu',
-    'gelu'), or another image_size.
+    'gelu'), or another image_size; None = not given. A setting that is neither in the file nor given is assumed, with a warning.
     """
     if isinstance(tokenizer, (str, Path)) and not Path(tokenizer).expanduser().exists():
         raise FileNotFoundError(f"tokenizer={tokenizer}: there is no such file or folder")
     checkpoint = read(Path(path).expanduser(), architecture)
+    warn_of_assumptions(checkpoint, Path(path))
     model = build_model(checkpoint)
     heads = {key.partition(".")[0] for key in checkpoint.heads} | TASKS_WITHOUT_HEADS
     nodes = {name: node for name, node in (checkpoint.config.get("objectives") or {}).items() if name in heads}

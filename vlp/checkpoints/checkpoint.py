@@ -14,7 +14,8 @@ class Checkpoint:
     """config: `model`, and where the file has them `transform`, `tokenizer` (without its vocabulary) and `objectives`, as
     plain dicts.  state: the model's tensors, of the file's own precision.  heads: those of the objectives.  momentum:
     those of `MomentumCopy`.  vocabulary: a folder with the tokenizer's files.  antialias: how the original resizes position
-    embeddings to another image size (both bicubic).
+    embeddings to another image size (both bicubic).  assumed: settings that the file does not contain, by name, with their
+    values in words.
     """
 
     config: dict[str, Any]
@@ -24,6 +25,7 @@ class Checkpoint:
     tokenizer_json: str | None = None
     vocabulary: Path | None = None
     antialias: bool = True
+    assumed: dict[str, str] = field(default_factory=dict)
 
 
 def eval_transform(image_size: int, mode: str = "clip", **options: Any) -> dict[str, Any]:

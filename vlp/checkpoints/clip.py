@@ -1,7 +1,8 @@
 """OpenAI CLIP: the plain state dict that `clip.load` takes, or the TorchScript archives in which the weights came.
 
-The architecture is in the shapes, but for the numbers of heads (width / 64 unless given) and the activation. OpenAI's
-`convert_weights` leaves convolutions, linear maps and projections in float16, the rest in float32.
+The architecture is in the shapes, but for the numbers of heads (width / 64 unless given) and the activation; a plain state
+dict can as well be open_clip's, so its activation is assumed, with a warning. OpenAI's `convert_weights` leaves convolutions,
+linear maps and projections in float16, the rest in float32.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from torch import Tensor
 
 from vlp.checkpoints.checkpoint import Checkpoint, eval_transform
 from vlp.checkpoints.keys import KeyRow, State, count_layers, to_ours, to_theirs
+from vlp.checkpoints.settings import HEADS_OF_WIDTH, assumed_for_clip
 from vlp.system.errors import UserError
 from vlp.system.json_files import read_json
 
@@ -79,15 +81,18 @@ def read(state: Mapping[str, Tensor], path: Path, architecture: dict[str, Any]) 
     ours = to_ours(state, key_table(state))
     beside = next((f for f in (path.with_suffix(".json"), path.parent / "config.json") if f.is_file()), None)
     file_config = read_json(beside) if beside else {}
-    heads = {"text_heads": file_config.get("transformer_heads"), "vision_heads": file_config.get("vision_heads")}
-    options = heads | architecture
-    model = infer_config(
-        ours, **{key: value for key, value in options.items() if key in _FILE_OPTIONS and value is not None}
+    options = {name: file_config.get(theirs) for name, theirs in _FILE_OPTIONS.items()} | architecture
+    model = infer_config(ours, **{name: options[name] for name in _FILE_OPTIONS if options[name] is not None})
+    of_openai = ARCHIVE[0].theirs in state or bool(set(_CONSTRUCTOR) & file_config.keys())
+    return Checkpoint(
+        config={"model": model, "transform": eval_transform(model["vision"]["image_size"])},
+        state=ours,
+        assumed={} if of_openai else assumed_for_clip(model, options),
     )
-    return Checkpoint(config={"model": model, "transform": eval_transform(model["vision"]["image_size"])}, state=ours)
 
 
-_FILE_OPTIONS = ("vision_heads", "text_heads", "activation")
+_FILE_OPTIONS = {"vision_heads": "vision_heads", "text_heads": "transformer_heads", "activation": "activation"}
+_CONSTRUCTOR = ("embed_dim", "vision_width", "vision_heads", "transformer_width", "transformer_heads")
 
 
 def infer_config(
@@ -138,7 +143,7 @@ def _infer_vision(
         "patch_size": patch_size,
         "width": width,
         "layers": count_layers(state, "vision.blocks."),
-        "heads": heads,
+        "heads": heads or HEADS_OF_WIDTH.get(width),
         "mlp_ratio": shape["vision.blocks.0.mlp.fc1.bias"][0] / width,
         "activation": activation,
     }

@@ -13,6 +13,7 @@ import torch
 
 from vlp.checkpoints import albef, blip, clip, hugging_face, hugging_face_blip, hugging_face_vilt, load, sharded, vilt
 from vlp.checkpoints.checkpoint import Checkpoint
+from vlp.checkpoints.settings import warn_of_assumptions
 from vlp.system.errors import UserError
 
 WRITERS = {"albef": albef.write, "blip": blip.write, "vilt": vilt.write}
@@ -27,6 +28,7 @@ def convert(source: Path, destination: Path, format: str, **architecture: Any) -
     if destination.is_file() or (destination.is_dir() and (format != "hugging_face" or any(destination.iterdir()))):
         raise FileExistsError(f"{destination} exists: give a new place to write to")
     checkpoint = load.read(source, architecture)
+    warn_of_assumptions(checkpoint, source)
     load.build_model(checkpoint)  # nothing is written that does not load
     destination.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{destination.name}.", dir=destination.parent) as unfinished:

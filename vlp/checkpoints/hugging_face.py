@@ -19,6 +19,7 @@ from vlp.checkpoints.checkpoint import Checkpoint, eval_transform
 from vlp.checkpoints.keys import KeyRow, State, to_ours, to_theirs
 from vlp.system.errors import UserError
 from vlp.system.json_files import read_json
+from vlp.system.weight_folders import HUGGING_FACE, uses_safetensors
 
 KINDS = ("clip", "vision-text-dual-encoder", "vilt", "blip")  # the last two in their own modules
 ACTIVATIONS = {"quick_gelu": "quick_gelu", "gelu": "gelu", "gelu_pytorch_tanh": "gelu_tanh"}
@@ -80,10 +81,7 @@ def read(folder: Path, architecture: dict[str, Any]) -> Checkpoint:
 
 
 def read_weights(folder: Path) -> State:
-    names = sorted(folder.glob("model*.safetensors")) or sorted(folder.glob("pytorch_model*.bin"))
-    if not names:
-        raise FileNotFoundError(f"{folder} has a config.json but neither model.safetensors nor pytorch_model.bin")
-    return {key: value for file in names for key, value in tensor_files.read(file).items()}
+    return tensor_files.read_folder(folder, HUGGING_FACE)
 
 
 def refuse_unknown_options(architecture: dict[str, Any]) -> None:
@@ -141,7 +139,9 @@ def _projection(image_width: int, text_width: int, width: int) -> dict[str, Any]
 
 def _read_dual(folder: Path) -> tuple[dict[str, Any], State]:
     reader: Any = transformers.VisionTextDualEncoderModel
-    model, info = reader.from_pretrained(folder, output_loading_info=True, local_files_only=True)
+    model, info = reader.from_pretrained(
+        folder, output_loading_info=True, local_files_only=True, use_safetensors=uses_safetensors(folder)
+    )
     wrong = {name: sorted(map(str, keys)) for name, keys in info.items() if keys and "key" in name}
     if wrong:
         raise UserError(f"{folder} does not fit its own config: {wrong}")

@@ -29,13 +29,18 @@ from vlp.checkpoints import (
     hugging_face_blip,
     hugging_face_vilt,
     open_clip,
+    preprocessing,
     sharded,
     tensor_files,
     vilt,
 )
 from vlp.checkpoints.checkpoint import Checkpoint
 from vlp.checkpoints.keys import State, load_strictly, without_prefix
+from vlp.checkpoints.partial import load_matching
+from vlp.checkpoints.settings import assume_heads, describe_differences
+from vlp.checkpoints.wrappers import unwrap
 from vlp.system.errors import UserError
+from vlp.system.weight_folders import OPEN_CLIP, OPEN_CLIP_CONFIG, folder_names
 from vlp.upgrade import upgrade
 
 TOKENIZER = "vlp_tokenizer.json"
@@ -48,6 +53,8 @@ _TRANSFORMERS = {
     "vilt.embeddings.cls_token", "embeddings.cls_token",
 }  # fmt: skip
 _OPTIONS = ("vision_heads", "text_heads", "activation", "image_size")
+_SCALARS = tuple(f"projection.{name}" for name in ("logit_scale", "logit_bias", "temperature"))
+_BIASES = tuple(f"projection.{name}" for name in ("logit_bias", "image.bias", "text.bias"))
 _POSITIONS = ("vision.positions", "vision.attnpool.positional_embedding")
 
 
@@ -60,10 +67,14 @@ def read(path: Path, architecture: dict[str, Any]) -> Checkpoint:
         raise UserError(f"load takes no {', '.join(unknown)}; what it takes is {', '.join(_OPTIONS)}")
     if not path.exists():
         raise FileNotFoundError(f"{path}: there is no such checkpoint")
+    architecture = {key: value for key, value in architecture.items() if value is not None}
     options = {key: value for key, value in architecture.items() if key != "image_size"}
     checkpoint = (
         _read_folder(path, options) if path.is_dir() and not sharded.is_sharded(path) else _read_file(path, options)
     )
+    for key in _SCALARS:  # some codes save them with shape [1]
+        if key in checkpoint.state and checkpoint.state[key].shape == (1,):
+            checkpoint.state[key] = checkpoint.state[key].reshape(())
     if "image_size" in architecture:
         _resize_to(checkpoint, architecture["image_size"])
     return checkpoint
@@ -81,24 +92,34 @@ def build_model(checkpoint: Checkpoint) -> Any:
     return model.eval()
 
 
-def load_weights(path: Path, model: nn.Module, heads: Mapping[str, nn.Module], momentum: Any = None) -> list[str]:
-    """Starts a run from any checkpoint that `read` reads; returns what was not loaded, in sentences.
+def load_weights(
+    path: Path, model: nn.Module, heads: Mapping[str, nn.Module], momentum: Any = None, *, strict: bool = True
+) -> list[str]:
+    """Starts a run from any checkpoint that `read` reads; returns what was not loaded and which settings differ, in sentences.
 
     Each part of the model (vision, text, projection, …) must be of the file's architecture, key for key, except for the
-    image size, to which position embeddings are resized. Heads and queues that the run and the file have in common are
-    loaded, and so is the momentum copy, where the run has one (`MomentumCopy`).  Raises ValueError.
+    image size, to which position embeddings are resized, and for biases of the projection, which start at their defaults.
+    With strict=False, tensors that do not fit are left, and what was taken and left is part of the result. Heads and
+    queues that the run and the file have in common are loaded, and so is the momentum copy, where the run has one
+    (`MomentumCopy`).  Raises ValueError.
     """
     checkpoint, required = read(path, {}), model.state_dict()
+    notes = describe_differences(checkpoint, model, path)
     try:
         size: Any = getattr(model.vision, "image_size", None)
         if size and any(
             key in required and required[key].shape != checkpoint.state[key].shape for key in _position_keys(checkpoint)
         ):
             _resize_to(checkpoint, size)
-        notes = _load_parts(model, checkpoint.state)
+        notes += _load_parts(model, checkpoint.state) if strict else load_matching(model, checkpoint)
     except ValueError as error:
+        fix = (
+            " that it was trained with, or take what fits with checkpoint_strict=false"
+            if strict
+            else " with parts of it"
+        )
         raise UserError(
-            f"checkpoint={path} is of another architecture than model=…: {error}; choose the model=… that it was trained with"
+            f"checkpoint={path} is of another architecture than model=…: {error}; choose a model=…{fix}"
         ) from error
     stored = {key.partition(".")[0] for key in checkpoint.heads}
     for name, head in heads.items():
@@ -110,7 +131,7 @@ def load_weights(path: Path, model: nn.Module, heads: Mapping[str, nn.Module], m
         notes.append(f"has heads that are not used by this run: {', '.join(unused)}")
     if momentum is not None:
         momentum.reset_to_originals()
-        if checkpoint.momentum:
+        if checkpoint.momentum and strict:
             notes += _load_parts(momentum.model, without_prefix(checkpoint.momentum, "model."))
     return [f"checkpoint={path} {note}" for note in notes]
 
@@ -118,13 +139,22 @@ def load_weights(path: Path, model: nn.Module, heads: Mapping[str, nn.Module], m
 def _load_parts(model: nn.Module, state: State) -> list[str]:
     own = {name: part for name, part in model.named_children() if part.state_dict()}
     others = {key.partition(".")[0] for key in state}
+    added = _default_biases(model, state) if "projection" in own.keys() & others else {}
+    state = state | added
     if own.keys() == others:  # at once, as parts may share layers
         load_strictly(model, state)
     else:
         for name in own.keys() & others:
             load_strictly(own[name], without_prefix(state, f"{name}."))
     missing = [f"has no {name}, which is initialised from scratch" for name in own if name not in others]
+    missing += [f"has no {key}, which starts at {value.unique().tolist()[0]:g}" for key, value in added.items()]
     return missing + [f"has a {name} that is not used by this run" for name in sorted(others - own.keys())]
+
+
+def _default_biases(model: nn.Module, state: State) -> State:
+    """The biases of a projection that CLIP's has not, such as SigLIP's `logit_bias`, where the file has none."""
+    own = model.state_dict()
+    return {key: own[key] for key in _BIASES if key in own and key not in state}
 
 
 def _load_head(name: str, head: nn.Module, state: State) -> list[str]:
@@ -143,44 +173,47 @@ def _read_folder(path: Path, options: dict[str, Any]) -> Checkpoint:
     run = next((file for file in runs if file.is_file() or sharded.is_sharded(file)), None)
     if run is not None:
         return _read_file(run, options)
-    if (path / open_clip.CONFIG).is_file():
-        file = open_clip.weights_file(path)
-        return open_clip.read(tensor_files.read(file), file, options)
-    if (path / "config.json").is_file():
-        reader: Any = next((reader for reader in FOLDERS if reader.matches(path)), hugging_face)
-        checkpoint: Checkpoint = reader.read(path, options)
-        saved = path / TOKENIZER
-        checkpoint.tokenizer_json = saved.read_text() if saved.is_file() else None
-        return checkpoint
-    raise FileNotFoundError(
-        f"{path} is no checkpoint: it has neither checkpoints/best.ckpt or last.ckpt, nor {open_clip.CONFIG}, "
-        "nor config.json"
-    )
+    names = folder_names(path)
+    if names == OPEN_CLIP:
+        return open_clip.read(tensor_files.read_folder(path, names), path / OPEN_CLIP_CONFIG, options)
+    reader: Any = next((reader for reader in FOLDERS if reader.matches(path)), hugging_face)
+    checkpoint: Checkpoint = reader.read(path, options)
+    if checkpoint.config.get("transform") and not (path / preprocessing.FILE).is_file():
+        checkpoint.assumed["preprocessing"] = (
+            f"its format's usual resizing and normalisation, without {preprocessing.FILE}"
+        )
+    saved = path / TOKENIZER
+    checkpoint.tokenizer_json = saved.read_text() if saved.is_file() else None
+    return checkpoint
 
 
 def _read_file(path: Path, options: dict[str, Any]) -> Checkpoint:
     content = tensor_files.read(path)
     if not isinstance(content, dict):
         raise UserError(f"{path} holds a {type(content).__name__}, not a checkpoint")
-    if "config" in content and "state_dict" in content and "model" in content["config"]:
+    config = content.get("config")
+    if isinstance(config, dict) and "state_dict" in content and "model" in config:
         if options:
             raise UserError(
                 f"{path} is a checkpoint of vlp and says its architecture itself; leave out {', '.join(options)}"
             )
         return _own_checkpoint(content)
-    state: Any = content.get("state_dict", content.get("model", content))
-    state = {key.removeprefix("module."): value for key, value in state.items()}
+    state = unwrap(content, path, _is_known)
     for reader in FORMATS:
         if reader.matches(state):
-            return reader.read(state, path, options)
+            checkpoint: Checkpoint = reader.read(state, path, options)
+            assume_heads(checkpoint)
+            return checkpoint
     if _TRANSFORMERS & state.keys():
         raise UserError(f"{path} has transformers' keys: give its folder, where config.json is")
-    if not (clip.matches(state) or open_clip.matches(state)):
-        some = ", ".join(sorted(map(str, state))[:5])
-        raise UserError(f"{path} is of no format that vlp reads; its keys are {some}, …")
     if "state_dict" in content or open_clip.config_beside(path) or not clip.matches(state):
         return open_clip.read(state, path, options)
     return clip.read(state, path, options)
+
+
+def _is_known(state: State) -> bool:
+    readers = (*FORMATS, clip, open_clip)
+    return bool(_TRANSFORMERS & state.keys()) or any(reader.matches(state) for reader in readers)
 
 
 def _own_checkpoint(content: dict[str, Any]) -> Checkpoint:

@@ -1,7 +1,7 @@
 """open_clip: a folder with `open_clip_config.json` and weights, or a training file `epoch_*.pt` with it beside.
 
 Keys are OpenAI's, with `text.` before the text tower's in its CustomTextCLIP. Without a config the architecture is
-inferred from the shapes, with exact GELU: open_clip's default, unlike OpenAI's.
+inferred from the shapes, with exact GELU: open_clip's default, unlike OpenAI's. This is said in a warning.
 """
 
 from __future__ import annotations
@@ -15,11 +15,10 @@ from torch import Tensor
 from vlp.checkpoints import clip
 from vlp.checkpoints.checkpoint import Checkpoint, eval_transform
 from vlp.checkpoints.keys import KeyRow, to_ours
+from vlp.checkpoints.settings import assumed_for_clip
 from vlp.system.errors import UserError
 from vlp.system.json_files import read_json
-
-CONFIG = "open_clip_config.json"
-WEIGHTS = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
+from vlp.system.weight_folders import OPEN_CLIP_CONFIG
 
 # what each side of its config may say; of what is not listed here only the training matters, or the default
 _SIZES = {"layers", "width", "head_width", "heads", "mlp_ratio", "patch_size", "image_size", "context_length"}
@@ -34,15 +33,8 @@ def matches(state: Mapping[str, object]) -> bool:
 
 
 def config_beside(path: Path) -> Path | None:
-    file = (path if path.is_dir() else path.parent) / CONFIG
+    file = (path if path.is_dir() else path.parent) / OPEN_CLIP_CONFIG
     return file if file.is_file() else None
-
-
-def weights_file(folder: Path) -> Path:
-    file = next((folder / name for name in WEIGHTS if (folder / name).is_file()), None)
-    if file is None:
-        raise FileNotFoundError(f"{folder} has {CONFIG} but none of {', '.join(WEIGHTS)}")
-    return file
 
 
 def key_table(state: Mapping[str, object]) -> list[KeyRow]:
@@ -56,17 +48,15 @@ def key_table(state: Mapping[str, object]) -> list[KeyRow]:
 
 
 def read(state: Mapping[str, Tensor], path: Path, architecture: dict[str, Any]) -> Checkpoint:
-    state = {key.removeprefix("module."): value for key, value in state.items()}
     file = config_beside(path)
     file_config = read_json(file) if file else {}
     if file:
         _refuse_unknown(file_config["model_cfg"])
     ours = to_ours(state, key_table(state))
-    for key in ("projection.logit_scale", "projection.logit_bias"):  # [1] where training made it non-scalar
-        if key in ours:
-            ours[key] = ours[key].reshape(())
+    assumed = {}
     if not file:
         model = clip.infer_config(ours, **{"activation": "gelu"} | architecture)
+        assumed = assumed_for_clip(model, architecture)
     else:
         cfg = file_config["model_cfg"]
         heads = {"text_heads": cfg["text_cfg"].get("heads", 8), "vision_heads": _vision_heads(cfg["vision_cfg"])}
@@ -81,7 +71,7 @@ def read(state: Mapping[str, Tensor], path: Path, architecture: dict[str, Any]) 
         "logit_bias": float(ours["projection.logit_bias"]) if "projection.logit_bias" in ours else None,
     }
     config = {"model": model, "transform": _transform(model["vision"]["image_size"], preprocess)}
-    return Checkpoint(config=config, state=ours, vocabulary=path.parent)
+    return Checkpoint(config=config, state=ours, vocabulary=path.parent, assumed=assumed)
 
 
 def _transform(image_size: int, preprocess: dict[str, Any]) -> dict[str, Any] | None:

@@ -7,19 +7,28 @@ here as data: a pickle in which every module is an inert bag of attributes and n
 from __future__ import annotations
 
 import pickle
+import re
+import struct
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
 from vlp.checkpoints import sharded
 from vlp.checkpoints.keys import State
+from vlp.checkpoints.wrappers import without_torch_wrappers
+from vlp.system import ranks
 from vlp.system.errors import UserError
+from vlp.system.weight_files import describe_damage
+from vlp.system.weight_folders import choose_weights
 
 FORMAT = 1  # of our own files, stored in each as `vlp_format`; raised when what they hold changes its meaning
+_DAMAGED = (RuntimeError, EOFError, KeyError, IndexError, ValueError, TypeError, struct.error, SafetensorError)
 
 
 def read(path: Path) -> Any:
@@ -33,28 +42,86 @@ def read(path: Path) -> Any:
     return content
 
 
+def read_folder(folder: Path, names: Sequence[str]) -> State:
+    """The tensors of a folder's weights, which have one of these names, or are the shards of an index of that name. Warns of
+    files that are passed over.  Raises UserError, also where a shard holds other keys than the index says."""
+    chosen = choose_weights(folder, names)
+    for note in chosen.notes:
+        ranks.warn_once(note)
+    indexed = set().union(*(keys for keys in chosen.files.values() if keys))
+    state: State = {}
+    for file, keys in chosen.files.items():
+        part = read(file)
+        for wrong, verb in (
+            (set(keys or part) - part.keys(), "lacks"),
+            (part.keys() - (indexed or part.keys()), "holds"),
+        ):
+            if wrong:
+                shown = ", ".join(sorted(wrong)[:5])
+                raise UserError(f"{file} {verb} {len(wrong)} tensors against its index ({shown}): download both again")
+        state |= {key: part[key] for key in keys or part}
+    return without_torch_wrappers(state, folder)
+
+
 def _read(path: Path) -> Any:
     if path.is_dir():
         return sharded.read(path)
-    if not path.stat().st_size:
-        raise UserError(f"{path} is empty")
-    if path.suffix == ".safetensors":
-        return load_file(path)
-    with path.open("rb") as file:
-        if not file.read(2).startswith((b"PK", b"\x80")):  # archives, and the pickles of before
-            raise UserError(f"{path} is no checkpoint: neither torch nor safetensors wrote it")
-    if zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as archive:
-            if any(name.endswith("/constants.pkl") for name in archive.namelist()):
-                return _read_torchscript(archive)
+    if (wrong := describe_damage(path)) is not None:
+        raise UserError(f"{path} {wrong}")
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        with path.open("rb") as file:
+            is_torch = file.read(2).startswith((b"PK", b"\x80"))  # archives, and the pickles of before torch 1.6
+        if not is_torch:
+            return load_file(path)
+        if zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as archive:
+                if any(name.endswith("/constants.pkl") for name in archive.namelist()):
+                    return _read_torchscript(archive)
+        allowed: list[Any] = [(_PlainData, name) for name in _PLAIN_DATA]
+        with (
+            torch.serialization.safe_globals([*allowed, (_plain_dict, "collections.defaultdict")]),
+            path.open("rb") as file,
+        ):
+            return torch.load(file, map_location="cpu", weights_only=True)  # of a path, torch would believe the suffix
+    except UserError:
+        raise
     except pickle.UnpicklingError as error:
+        name = re.search(r"GLOBAL (\S+)", str(error))
         raise UserError(
-            f"{path} holds more than tensors and plain values, which could run code when it is read: it is refused"
+            f"{path} holds more than tensors and plain values{f' (a {name[1]})' if name else ''}, which could run code when "
+            "it is read: it is refused; save the state_dict alone, where the file comes from"
         ) from error
-    except (RuntimeError, EOFError, KeyError) as error:
-        raise UserError(f"{path} is damaged and cannot be read: {' '.join(str(error).split())[:200]}") from error
+    except _DAMAGED as error:
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise UserError(f"{path} is damaged and cannot be read ({reason}): download or copy it again") from error
+
+
+# classes of options and figures that other codes save beside weights
+_PLAIN_DATA = (
+    "argparse.Namespace", "types.SimpleNamespace", "typing.Any",
+    *(f"{module}.{kind}" for module in ("pathlib", "pathlib._local")
+      for kind in ("PosixPath", "WindowsPath", "PurePosixPath", "PureWindowsPath")),
+    "numpy.dtype", "numpy.ndarray", "_codecs.encode", "datetime.datetime", "datetime.timedelta",
+    *(f"numpy.{core}.multiarray.{name}" for core in ("core", "_core") for name in ("scalar", "_reconstruct")),
+    *(f"builtins.{name}" for name in ("bool", "dict", "float", "int", "list", "str")),
+    "omegaconf.dictconfig.DictConfig", "omegaconf.listconfig.ListConfig", "omegaconf.base.ContainerMetadata",
+    "omegaconf.base.Metadata", "omegaconf.nodes.AnyNode",
+)  # fmt: skip
+
+
+class _PlainData:
+    """Stands for an object of such a class, none of whose code runs; what it held is not kept."""
+
+    def __init__(self, *_: Any) -> None: ...
+
+    def __new__(cls, *_: Any) -> _PlainData:
+        return super().__new__(cls)
+
+    def __setstate__(self, _: Any) -> None: ...
+
+
+def _plain_dict(*_: Any) -> dict[Any, Any]:
+    return {}  # what it holds is put in afterwards
 
 
 _STORAGES = {

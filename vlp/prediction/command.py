@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 from vlp.system.errors import UserError
 
@@ -41,7 +42,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--tokenizer", type=Path, metavar="PATH", help="the vocabulary, for checkpoints that do not hold theirs"
     )
+    add_architecture_arguments(parser)
     parser.add_argument("--batch-size", type=int, default=32, metavar="N", help="images at a time (%(default)s)")
+
+
+def add_architecture_arguments(parser: argparse.ArgumentParser) -> None:
+    """Of settings that a file of weights does not contain, as `vlp.load` takes them."""
+    parser.add_argument(
+        "--activation", metavar="NAME", help="of a checkpoint that does not contain it: quick_gelu or gelu"
+    )
+    parser.add_argument(
+        "--vision-heads", type=int, metavar="N", help="attention heads, where the checkpoint does not say"
+    )
+    parser.add_argument(
+        "--text-heads", type=int, metavar="N", help="attention heads, where the checkpoint does not say"
+    )
+
+
+def architecture(options: argparse.Namespace) -> dict[str, Any]:
+    return {name: getattr(options, name) for name in ("activation", "vision_heads", "text_heads")}
 
 
 def run(options: argparse.Namespace) -> None:
@@ -59,7 +78,7 @@ def run(options: argparse.Namespace) -> None:
     from vlp.predictor import load
     from vlp.system.atomic import atomic_write_text
 
-    predictor = load(options.checkpoint, tokenizer=options.tokenizer)
+    predictor = load(options.checkpoint, tokenizer=options.tokenizer, **architecture(options))
     task = prepare_task(predictor, options.task, labels=options.label, answers=options.answer)
     found = prediction_lines(predictor, task, options.task, inputs, batch_size=options.batch_size)
     if options.out is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 
 
 def rank() -> int:
@@ -21,3 +22,9 @@ def local_rank() -> int:
 def torchrun_rank() -> int | None:
     """None where torchrun did not start this process."""
     return int(os.environ["RANK"]) if "TORCHELASTIC_RUN_ID" in os.environ and "RANK" in os.environ else None
+
+
+def warn_once(message: str) -> None:
+    """A UserWarning on rank 0 only; Python shows each text once in a process."""
+    if rank() == 0:
+        warnings.warn(message, stacklevel=3)

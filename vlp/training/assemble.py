@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import logging
+import sys
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from lightning.pytorch.loggers import Logger
-from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from omegaconf import OmegaConf
 
 from vlp.build import build
@@ -19,6 +19,7 @@ from vlp.data.mixture import Mixture
 from vlp.data.parts import build_data, build_tokenizer
 from vlp.launch.config.layout import tasks
 from vlp.launch.runs.folder import read_frozen_config
+from vlp.system import ranks
 from vlp.training.lifecycle.nonfinite import NonFiniteGuard
 from vlp.training.loggers import JsonLines
 from vlp.training.module import VisionLanguageModule, set_vocabulary_size
@@ -74,8 +75,15 @@ def assemble(config: dict[str, Any], folder: Path, stored: dict[str, Any] | None
         config=stored or config,
     )
     if config["checkpoint"]:
-        for note in load_weights(Path(config["checkpoint"]), model, dict(module.objectives.items()), module.momentum):
-            rank_zero_info(note)
+        notes = load_weights(
+            Path(config["checkpoint"]),
+            model,
+            dict(module.objectives.items()),
+            module.momentum,
+            strict=config.get("checkpoint_strict", True),
+        )
+        for note in notes if ranks.rank() == 0 else ():
+            print(note, file=sys.stderr, flush=True)
     if config["compile"]:
         for part in (model.vision, model.text):
             if part is not None:

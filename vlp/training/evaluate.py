@@ -31,7 +31,7 @@ def evaluate(config_path: Path) -> dict[str, Any]:
     folder = config_path.parent
     silence_known_warnings()
     L.seed_everything(config["seed"], workers=True, verbose=False)
-    predictor = load(config["checkpoint"])
+    predictor = load(config["checkpoint"], **config.get("architecture", {}))
     if predictor.transform is None:
         raise UserError(f"checkpoint={config['checkpoint']}: its image preprocessing is not one that vlp knows")
     transform = {"train": predictor.transform, "eval": predictor.transform}

@@ -13,7 +13,7 @@ from typing import Any
 from vlp.system.secrets import SECRET
 
 FREE = re.compile(
-    r"^(name|runs|resume|force|sweep|loggers|monitor|compile|checkpoint|nonfinite\w*)(\.|$)"
+    r"^(name|runs|resume|force|sweep|loggers|monitor|compile|checkpoint|checkpoint_strict|nonfinite\w*)(\.|$)"
     r"|^callbacks\.(checkpoint|progress|pictures|baseline|ranks_agree)(\.|$)"
     r"|^trainer\.(accelerator|devices|num_nodes|strategy|log_every_n_steps|limit_(val|test)_batches|num_sanity_val_steps"
     r"|check_val_every_n_epoch|val_check_interval|profiler|enable_\w+|deterministic|benchmark|fast_dev_run)(\.|$)"

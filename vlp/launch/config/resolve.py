@@ -18,7 +18,9 @@ from omegaconf.errors import OmegaConfBaseException
 
 from vlp.launch.config.errors import ConfigError, explain
 from vlp.system.compat.hydra import raw_value
+from vlp.system.errors import UserError
 from vlp.system.secrets import HIDDEN, SECRET, SECRET_VARIABLE
+from vlp.system.weight_folders import refuse_damaged
 
 
 def resolve_config(config: DictConfig, folder: Path) -> dict[str, Any]:
@@ -35,7 +37,23 @@ def resolve_config(config: DictConfig, folder: Path) -> dict[str, Any]:
             container[key] = os.path.expanduser(path)
             if not Path(container[key]).exists():
                 raise ConfigError(f"{key}={path}: there is no such file or folder (from {Path.cwd()})")
+            if key == "checkpoint" or Path(container[key]).is_file():
+                _refuse_damaged_weights(f"{key}={path}", Path(container[key]))
+    if not container.get("checkpoint_strict", True) and not container.get("checkpoint"):
+        raise ConfigError("checkpoint_strict=false is about the weights of checkpoint=PATH, which is not given")
+    for name, tower in (container.get("model") or {}).items():
+        weights = tower.get("weights") if isinstance(tower, dict) else None
+        if isinstance(weights, str) and Path(weights).is_file():
+            _refuse_damaged_weights(f"model.{name}.weights={weights}", Path(weights))
     return container
+
+
+def _refuse_damaged_weights(override: str, path: Path) -> None:
+    """Before a run folder appears and torch is imported."""
+    try:
+        refuse_damaged(path)
+    except (UserError, OSError) as error:
+        raise ConfigError(f"{override}: {error}") from error
 
 
 def resolve_values(config: Any, path: str = "") -> Any:

@@ -5,6 +5,7 @@ Code that comes with weights is never run: there is no `trust_remote_code`, nor 
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,6 +15,7 @@ from torch import nn
 from vlp.models.tokens import check_pool, check_text_length, masked_mean
 from vlp.structures import Text, Tokens
 from vlp.system.errors import UserError
+from vlp.system.weight_folders import uses_safetensors
 
 
 class TransformersText(nn.Module):
@@ -88,8 +90,9 @@ def build_backbone(
     if weights:
         with torch.device("meta"):
             kind = type(transformers.AutoModel.from_config(settings))
+        options = {"use_safetensors": uses_safetensors(Path(str(name)))} if Path(str(name)).is_dir() else {}
         return _read_from_hub(
-            part, name, lambda where: kind.from_pretrained(where, config=settings, dtype=torch.float32)
+            part, name, lambda where: kind.from_pretrained(where, config=settings, dtype=torch.float32, **options)
         )
     if vocabulary_size is not None:
         settings.vocab_size = vocabulary_size

@@ -15,8 +15,13 @@ from torch import Tensor, nn
 from vlp.models.tokens import check_pool, raster_mean
 from vlp.models.vision.normalize import Normalize
 from vlp.structures import Image, Tokens
+from vlp.system import ranks
 from vlp.system.errors import UserError
 from vlp.system.json_files import read_json
+from vlp.system.weight_files import describe_damage
+from vlp.system.weight_folders import choose_weights
+
+_NAMES = ("model.safetensors", "pytorch_model.bin")  # timm's, of its folders
 
 
 class TimmVision(nn.Module):
@@ -124,11 +129,21 @@ def _weights_file(folder: Path | None, weights: str | None) -> Path | None:
     files = [file for pattern in patterns if folder for file in sorted(folder.glob(pattern))]
     if not files:
         raise FileNotFoundError(f"{folder} has a config.json but no weights (*.safetensors, *.bin, *.pth)")
+    if folder and any(file.name in _NAMES for file in files):
+        chosen = choose_weights(folder, _NAMES)
+        for note in chosen.notes:
+            ranks.warn_once(note)
+        return next(iter(chosen.files))
+    if len(files) > 1:
+        names = ", ".join(file.name for file in files)
+        raise UserError(f"{folder} has several files of weights ({names}): choose one with model.vision.weights=FILE")
     return files[0]
 
 
 def _load_backbone(backbone: nn.Module, file: Path) -> None:
     """All but the classifier, which the tower does not have."""
+    if (wrong := describe_damage(file)) is not None:
+        raise UserError(f"model.vision.weights: {file} {wrong}")
     state = timm.models.load_state_dict(str(file), weights_only=True)
     missing, extra = backbone.load_state_dict(state, strict=False)
     extra = [key for key in extra if not key.startswith(("fc.", "head.", "classifier.", "head_dist."))]

@@ -17,6 +17,7 @@ from torchvision.models.feature_extraction import create_feature_extractor, get_
 from vlp.models.vision.normalize import Normalize
 from vlp.structures import Image, Tokens
 from vlp.system.errors import UserError
+from vlp.system.weight_files import describe_damage
 
 
 class TorchvisionVision(nn.Module):
@@ -59,6 +60,8 @@ class TorchvisionVision(nn.Module):
 
 def _read_state(name: str, weights: str, known: Any) -> dict[str, torch.Tensor]:
     if Path(weights).is_file():
+        if (wrong := describe_damage(Path(weights))) is not None:
+            raise UserError(f"model.vision.weights: {weights} {wrong}")
         return torch.load(weights, map_location="cpu", weights_only=True)
     if weights not in known.__members__ and weights != "DEFAULT":
         names = ", ".join(["DEFAULT", *known.__members__])
