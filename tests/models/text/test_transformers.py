@@ -61,3 +61,16 @@ def test_robertas_positions_start_after_its_padding() -> None:
     assert tower(full).pooled.shape == (1, 32)
     with pytest.raises(ValueError, match="11 tokens for a tower of 10"):
         tower(Text(ids=torch.full((1, 11), 5), mask=torch.ones(1, 11, dtype=torch.bool)))
+
+
+def test_a_damaged_folder_is_one_sentence_and_its_complete_format_is_read(tmp_path: Path) -> None:
+    model = transformers.BertModel(transformers.BertConfig(**BERT)).eval()
+    model.save_pretrained(tmp_path)
+    file = tmp_path / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:3000])
+    with pytest.raises(ValueError, match=r"model\.safetensors is cut off"):
+        TransformersText(name=str(tmp_path))
+    torch.save(model.state_dict(), tmp_path / "pytorch_model.bin")
+    with pytest.warns(UserWarning, match=r"pytorch_model\.bin is read, as .* is cut off"):
+        tower = TransformersText(name=str(tmp_path))
+    assert torch.equal(tower.backbone.embeddings.word_embeddings.weight, model.embeddings.word_embeddings.weight)

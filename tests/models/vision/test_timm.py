@@ -36,3 +36,25 @@ def test_weights_of_another_network_are_an_error(tmp_path: Path) -> None:
         TimmVision(name="resnet18", weights="nowhere.pth")
     with pytest.raises(ValueError, match="resnet19"):
         TimmVision(name="resnet19")
+
+
+def test_the_exact_file_of_a_folder_is_read(tmp_path: Path) -> None:
+    model = timm.create_model("vit_tiny_patch16_224", num_classes=0, **OPTIONS)
+    (tmp_path / "config.json").write_text(json.dumps({"architecture": "vit_tiny_patch16_224", "model_args": OPTIONS}))
+    zeros = {key: torch.zeros_like(value) for key, value in model.state_dict().items()}
+    save_file(zeros, tmp_path / "averaged.safetensors")
+    torch.save(zeros, tmp_path / "last.pth")
+    with pytest.raises(ValueError, match=r"several files of weights \(averaged\.safetensors, last\.pth\): choose one"):
+        TimmVision(name=str(tmp_path), weights="pretrained")
+    save_file(model.state_dict(), tmp_path / "model.safetensors")
+    with pytest.warns(UserWarning, match=r"model\.safetensors is read; left alone: averaged\.safetensors, last\.pth"):
+        tower = TimmVision(name=str(tmp_path), weights="pretrained")
+    assert torch.equal(tower.backbone.cls_token, model.cls_token)
+
+
+@pytest.mark.parametrize("kept", [30, 5000])
+def test_a_file_that_was_cut_off_is_one_sentence(tmp_path: Path, kept: int) -> None:
+    save_file(timm.create_model("vit_tiny_patch16_224", **OPTIONS).state_dict(), tmp_path / "a.safetensors")
+    (tmp_path / "a.safetensors").write_bytes((tmp_path / "a.safetensors").read_bytes()[:kept])
+    with pytest.raises(ValueError, match=r"model\.vision\.weights: .*a\.safetensors is cut off"):
+        TimmVision(name="vit_tiny_patch16_224", weights=str(tmp_path / "a.safetensors"), options=OPTIONS)

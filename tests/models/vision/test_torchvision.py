@@ -28,3 +28,9 @@ def test_unknown_names_are_errors() -> None:
         TorchvisionVision(name="resnet51")
     with pytest.raises(FileNotFoundError, match="IMAGENET1K_V1"):
         TorchvisionVision(name="resnet18", weights="imagenet")
+
+
+def test_a_file_in_place_of_weights_is_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "weights.pth").write_bytes(b"version https://git-lfs.github.com/spec/v1\nsize 9\n")
+    with pytest.raises(ValueError, match=r"model\.vision\.weights: .*weights\.pth is a Git LFS pointer"):
+        TorchvisionVision(name="resnet18", weights=str(tmp_path / "weights.pth"))
