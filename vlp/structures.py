@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -17,6 +17,7 @@ import torch
 from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor, nn
 
+from vlp.system.errors import UserError
 from vlp.system.renamed import RenamedMethod, renamed_attributes
 
 R = TypeVar("R", bound="Record")
@@ -31,6 +32,14 @@ def _map_tensors(value: Any, function: Callable[[Tensor], Tensor]) -> Any:
     if isinstance(value, list):
         return [_map_tensors(item, function) for item in value]
     return value
+
+
+def height_and_width(image_size: int | Sequence[int]) -> tuple[int, int]:
+    """Of an `image_size` as configs give it: the side of a square, or [height, width].  Raises UserError."""
+    sides = (image_size, image_size) if isinstance(image_size, int) else tuple(image_size)
+    if len(sides) != 2 or any(not isinstance(side, int) or side < 1 for side in sides):
+        raise UserError(f"image_size={image_size}: give pixels, one number or [height, width]")
+    return sides
 
 
 def require(field: T | None) -> T:

@@ -1,11 +1,16 @@
 from __future__ import annotations
 
+import math
+import random
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import PIL.Image
 import pytest
+import timm
 import torch
+from torchvision.transforms.v2.functional import pil_to_tensor
 
 from vlp.data.collate import pad_images
 from vlp.data.images import ImageError, open_image
@@ -38,6 +43,53 @@ def test_odd_shapes_keep_their_size_and_colour(size: tuple[int, int]) -> None:
         assert pixels.dtype == torch.uint8
         assert pixels.shape == (3, 224, 224)
         assert pixels.flatten(1).unique(dim=1).T.tolist() == [[10, 100, 200]]
+
+
+SHAPES = [(99, 64), (64, 99), (97, 64), (64, 64), (130, 91), (91, 130), (500, 333), (33, 71), (50, 49), (700, 61)]
+
+
+def assert_equal_pixels(transform: EvalTransform, reference: Any) -> None:
+    """reference: from a picture to [0, 1]."""
+    for width, height in SHAPES:
+        image = PIL.Image.fromarray(np.random.default_rng(0).integers(0, 255, (height, width, 3), dtype=np.uint8))
+        assert torch.equal(transform(image), (reference(image) * 255).round().to(torch.uint8)), (width, height)
+
+
+@pytest.mark.parametrize("size", [64, (48, 64), (64, 48), (32, 96)])
+@pytest.mark.parametrize(("mode", "resize_mode"), [("clip", "shortest"), ("squash", "squash")])
+def test_evaluation_equals_open_clips(size: int | tuple[int, int], mode: str, resize_mode: str) -> None:
+    library = pytest.importorskip("open_clip")
+    plain: Any = {"mean": (0, 0, 0), "std": (1, 1, 1)}
+    reference = library.image_transform(size, is_train=False, resize_mode=resize_mode, **plain)
+    assert_equal_pixels(EvalTransform(image_size=size, mode=mode), reference)
+
+
+@pytest.mark.parametrize("crop_pct", [0.875, 0.9, 0.95, 1.0])
+def test_evaluation_equals_timms(crop_pct: float) -> None:
+    plain: Any = {"mean": (0, 0, 0), "std": (1, 1, 1)}
+    reference = timm.data.create_transform((3, 64, 64), crop_pct=crop_pct, interpolation="bicubic", **plain)
+    assert_equal_pixels(EvalTransform(image_size=64, resize=math.floor(64 / crop_pct)), reference)
+
+
+def test_a_long_picture_gives_the_pixels_that_its_full_resizing_gives() -> None:
+    image = PIL.Image.fromarray(np.random.default_rng(0).integers(0, 255, (61, 3000, 3), dtype=np.uint8))
+    full = image.resize((64 * 3000 // 61, 64), PIL.Image.Resampling.BICUBIC).crop((1541, 0, 1605, 64))
+    pixels = EvalTransform(image_size=64, crop_offset="floor")(image)
+    assert int((pixels.int() - pil_to_tensor(full).int()).abs().max()) <= 1
+
+
+def test_a_view_of_an_oblong_image() -> None:
+    image = PIL.Image.new("RGB", (200, 100), "white")
+    image.paste("black", (0, 0, 60, 100))
+    for transform in (EvalTransform(image_size=[100, 80]), TrainTransform(image_size=[100, 80])):
+        assert transform(image).shape == (3, 100, 80)
+    assert EvalTransform(image_size=[100, 80])(image).min() > 200, "the centre, from 60 to 140"
+    view = EvalTransform(image_size=[50, 40]).choose_view(200, 100, random.Random(0))
+    assert (view.left, view.top, view.width, view.height, view.size) == (60, 0, 80, 100, (50, 40))
+    with pytest.raises(ValueError, match=r"image_size=\[1, 2, 3\]: give pixels"):
+        EvalTransform(image_size=[1, 2, 3])
+    with pytest.raises(ValueError, match=r"resize=40 of EvalTransform: give at least"):
+        EvalTransform(image_size=48, resize=40)
 
 
 def test_clip_shows_the_centre_and_squash_everything() -> None:

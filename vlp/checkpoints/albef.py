@@ -150,7 +150,7 @@ def read(state: State, path: Path, architecture: dict[str, Any]) -> Checkpoint:
     return Checkpoint(
         config=config
         | {
-            "transform": eval_transform(vision["image_size"], "squash"),
+            "transform": eval_transform(vision["image_size"], "squash", rgb="first"),
             "tokenizer": {
                 "_target_": "vlp.tokenizers.wordpiece.WordPieceTokenizer",
                 "add_end": False,

@@ -118,7 +118,7 @@ def build_checkpoint(ours: State, file_config: dict[str, Any], vocabulary: Path 
     return Checkpoint(
         config={
             "model": model,
-            "transform": eval_transform(model["vision"]["image_size"], "squash"),
+            "transform": eval_transform(model["vision"]["image_size"], "squash", rgb="first"),
             "objectives": _objective_configs(ours, model, file_config.get("label_smoothing", 0.1)),
             "tokenizer": {
                 "_target_": "vlp.tokenizers.wordpiece.WordPieceTokenizer",

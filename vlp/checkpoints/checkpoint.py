@@ -28,7 +28,7 @@ class Checkpoint:
     assumed: dict[str, str] = field(default_factory=dict)
 
 
-def eval_transform(image_size: int, mode: str = "clip", **options: Any) -> dict[str, Any]:
-    """`transform` of a config: "clip" = shorter side and centre, "squash" = the whole image made square."""
+def eval_transform(image_size: int | list[int], mode: str = "clip", **options: Any) -> dict[str, Any]:
+    """`transform` of a config: "clip" = shorter side and centre, "squash" = the whole image made of this size."""
     target = "vlp.data.transforms.EvalTransform"
     return {"eval": {"_target_": target, "image_size": image_size, "mode": mode, **options}}

@@ -15,7 +15,7 @@ import transformers
 from safetensors.torch import save_file
 
 from vlp.checkpoints import preprocessing, tensor_files
-from vlp.checkpoints.checkpoint import Checkpoint, eval_transform
+from vlp.checkpoints.checkpoint import Checkpoint
 from vlp.checkpoints.keys import KeyRow, State, to_ours, to_theirs
 from vlp.system.errors import UserError
 from vlp.system.json_files import read_json
@@ -70,7 +70,7 @@ def read(folder: Path, architecture: dict[str, Any]) -> Checkpoint:
     transform = None
     if file_config.get("model_type") == "clip":
         model, state = _clip_config(file_config), to_ours(read_weights(folder), CLIP)
-        transform = eval_transform(model["vision"]["image_size"])
+        transform = preprocessing.hugging_face_transform(model["vision"]["image_size"])
     elif file_config.get("model_type") == "vision-text-dual-encoder":
         model, state = _read_dual(folder)
     else:

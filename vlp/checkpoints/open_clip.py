@@ -65,7 +65,9 @@ def read(state: Mapping[str, Tensor], path: Path, architecture: dict[str, Any]) 
         )
         _apply_options(model, cfg, architecture)
     preprocess = file_config.get("preprocess_cfg", {})
-    model["vision"] |= {key: list(preprocess[key]) for key in ("mean", "std") if key in preprocess}
+    for key in {"mean", "std"} & preprocess.keys():
+        if (value := preprocess[key]) is not None:
+            model["vision"][key] = [value] * 3 if isinstance(value, (int, float)) else list(value)
     model["projection"] |= {
         "text_bias": "projection.text.bias" in ours,
         "logit_bias": float(ours["projection.logit_bias"]) if "projection.logit_bias" in ours else None,
@@ -74,11 +76,12 @@ def read(state: Mapping[str, Tensor], path: Path, architecture: dict[str, Any]) 
     return Checkpoint(config=config, state=ours, vocabulary=path.parent, assumed=assumed)
 
 
-def _transform(image_size: int, preprocess: dict[str, Any]) -> dict[str, Any] | None:
-    """preprocess: the folder's `preprocess_cfg` (mean, std, …).  None = one that vlp has not."""
-    mode = {"shortest": "clip", "squash": "squash"}.get(preprocess.get("resize_mode", "shortest"))
-    known = mode and preprocess.get("interpolation", "bicubic") == "bicubic"
-    return eval_transform(image_size, str(mode)) if known else None
+def _transform(image_size: int | list[int], preprocess: dict[str, Any]) -> dict[str, Any] | None:
+    """preprocess: the folder's `preprocess_cfg` (mean, std, …), whose size yields to the model's.  None = one that vlp has not."""
+    mode = {"shortest": "clip", "squash": "squash"}.get(preprocess.get("resize_mode") or "shortest")
+    # open_clip is always bicubic where it makes a picture just cover an oblong image
+    bilinear = preprocess.get("interpolation") == "bilinear" and (isinstance(image_size, int) or mode == "squash")
+    return eval_transform(image_size, mode, **{"interpolation": "bilinear"} if bilinear else {}) if mode else None
 
 
 def _vision_heads(cfg: dict[str, Any]) -> int:

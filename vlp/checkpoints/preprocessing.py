@@ -1,7 +1,7 @@
 """A Hugging Face folder's `preprocessor_config.json` ↔ our transform and the mean and deviation of our tower.
 
 transformers itself reads the file, as it knows the defaults and the old spellings of each kind. What our transforms
-cannot do the same way (other resampling, no resizing, padding) gives no transform: pictures are then refused, pixels not.
+cannot do the same way (no resizing, padding, a processor's own rules) gives no transform: pictures are then refused, pixels not.
 """
 
 from __future__ import annotations
@@ -11,14 +11,24 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import PIL.Image
 import transformers
 
 from vlp.checkpoints.checkpoint import eval_transform
+from vlp.structures import height_and_width
+from vlp.system.compat.transformers import own_image_steps
 from vlp.system.errors import UserError
 from vlp.system.json_files import read_json
 
 FILE = "preprocessor_config.json"
-_RESAMPLING = {2: "bilinear", 3: "bicubic"}  # Pillow's numbers
+_RESAMPLING = {int(kind): kind.name.lower() for kind in PIL.Image.Resampling}
+# steps that these processors write anew for what images alone do not use (segmentations), or that `_transform` knows
+_SAME_STEPS = {
+    "BeitImageProcessor": {"_preprocess"},
+    "MobileNetV2ImageProcessor": {"_preprocess"},
+    "LevitImageProcessor": {"resize"},
+    "ConvNextImageProcessor": {"_preprocess", "resize"},
+}
 
 
 @dataclass(frozen=True)
@@ -30,7 +40,7 @@ class Preprocessing:
     normalization: dict[str, list[float]] = field(default_factory=dict)
 
 
-def read_preprocessing(folder: Path, image_size: int) -> Preprocessing | None:
+def read_preprocessing(folder: Path, image_size: int | list[int]) -> Preprocessing | None:
     """None where the folder has no such file.  image_size: the model's, where the file tells none.  Raises UserError for a
     file that transformers cannot read."""
     if not (folder / FILE).is_file():
@@ -44,8 +54,10 @@ def read_preprocessing(folder: Path, image_size: int) -> Preprocessing | None:
         return Preprocessing(None, _normalization(file_settings))
     values = {key: value for key, value in vars(processor).items() if value is not None}
     for name in {"size", "crop_size"} & values.keys() - file_settings.keys():
-        values[name] = dict.fromkeys(_side_lengths(values[name]), image_size)
-    return Preprocessing(_transform(values), _normalization(values))
+        height, width = height_and_width(image_size)
+        sides = {"height": height, "width": width, "shortest_edge": min(height, width)}
+        values[name] = {key: sides[key] for key in _side_lengths(values[name]) if key in sides}
+    return Preprocessing(_transform(processor, values), _normalization(values))
 
 
 def add_preprocessing(config: dict[str, Any], folder: Path) -> None:
@@ -71,32 +83,51 @@ def _normalization(file_settings: dict[str, Any]) -> dict[str, list[float]]:
     return {"mean": [value / factor for value in mean], "std": [value / factor for value in std]}
 
 
-def _transform(file_settings: dict[str, Any]) -> dict[str, Any] | None:
+def _transform(processor: Any, file_settings: dict[str, Any]) -> dict[str, Any] | None:
+    """processor: transformers'.  file_settings: its values, with the model's size where the file tells none."""
     size, crop = (_side_lengths(file_settings.get(name)) for name in ("size", "crop_size"))
     interpolation = _RESAMPLING.get(int(file_settings.get("resample", 3)))
-    pads = file_settings.get("do_pad") and "size_divisor" not in file_settings
-    if not file_settings.get("do_resize", True) or interpolation is None or pads:
+    kind, shorter = type(processor).__name__.removesuffix("Pil"), size.get("shortest_edge")
+    cropped = _square_or_sides(crop) if file_settings.get("do_center_crop") else None
+    if not file_settings.get("do_resize", True) or interpolation is None or "longest_edge" in size:
         return None
-    other = {} if interpolation == "bicubic" else {"interpolation": interpolation}
-    shorter = size.get("shortest_edge")
-    if "size_divisor" in file_settings:  # ViLT
-        if shorter is None or other:
+    if kind == "ViltImageProcessor":
+        if shorter is None or interpolation != "bicubic":
             return None
         multiple = {} if file_settings["size_divisor"] == 32 else {"multiple": file_settings["size_divisor"]}
         return {"eval": {"_target_": "vlp.data.transforms.MinMaxTransform", "image_size": shorter, **multiple}}
-    square = size.get("height") if size.get("height") == size.get("width") else None
-    cropped = crop.get("height") if crop.get("height") == crop.get("width") else None
-    if square is not None and (not file_settings.get("do_center_crop") or cropped == square):
-        return eval_transform(square, "squash", **other)
-    if (
-        shorter is None
-        or cropped is None
-        or not file_settings.get("do_center_crop")
-        or "longest_edge" in size
-        or cropped > shorter
-    ):
+    if file_settings.get("do_pad") or not own_image_steps(processor) <= _SAME_STEPS.get(kind, set()):
         return None
-    return eval_transform(cropped, "clip", **({} if cropped == shorter else {"resize": shorter}), **other)
+    resized: Any = shorter if shorter is not None else _square_or_sides(size)
+    if kind == "LevitImageProcessor" and shorter is not None:
+        resized = int(256 / 224 * shorter)
+    elif kind == "ConvNextImageProcessor" and shorter is not None:
+        resized, cropped = int(shorter / file_settings["crop_pct"]) if shorter < 384 else shorter, shorter
+        shorter = shorter if shorter < 384 else None
+    other: dict[str, Any] = {} if interpolation == "bicubic" else {"interpolation": interpolation}
+    if resized is None or (cropped is None and shorter is not None):
+        return None
+    if shorter is None and cropped in (None, resized):
+        return hugging_face_transform(resized, "squash", **other)
+    assert cropped is not None
+    if any(a < b for a, b in zip(height_and_width(resized), height_and_width(cropped), strict=True)):
+        return None  # what is missing would be black
+    resize = {} if cropped == resized else {"resize": resized}
+    return hugging_face_transform(cropped, "squash" if shorter is None else "clip", **resize, **other)
+
+
+def hugging_face_transform(image_size: int | list[int], mode: str = "clip", **options: Any) -> dict[str, Any]:
+    """transformers converts to RGB first, on white, and rounds the crop's offset down."""
+    floor = {"crop_offset": "floor"} if mode == "clip" or "resize" in options else {}
+    return eval_transform(image_size, mode, **options, **floor, rgb="on_white")
+
+
+def _square_or_sides(lengths: dict[str, int]) -> int | list[int] | None:
+    """A side or [height, width]; None = neither is given."""
+    sides = lengths.get("height"), lengths.get("width")
+    if None in sides:
+        return None
+    return lengths["height"] if sides[0] == sides[1] else [lengths["height"], lengths["width"]]
 
 
 def _side_lengths(size: Any) -> dict[str, int]:
@@ -123,13 +154,16 @@ def write_preprocessing(folder: Path, kind: str, config: dict[str, Any]) -> None
     if node and node["_target_"].endswith(".MinMaxTransform"):
         file_settings |= {"size": {"shortest_edge": node["image_size"]}, "size_divisor": node.get("multiple", 32)}
     elif node and node["_target_"].endswith(".EvalTransform"):
-        square = {"height": node["image_size"], "width": node["image_size"]}
-        shorter = {"shortest_edge": node.get("resize") or node["image_size"]}
+        resize = node.get("resize") or node["image_size"]
+        crop, squashed = ({"height": h, "width": w} for h, w in map(height_and_width, (node["image_size"], resize)))
         file_settings["resample"] = numbers[node.get("interpolation", "bicubic")]
-        if node.get("mode", "clip") == "squash":
-            file_settings |= {"size": square, "do_center_crop": False}
+        if node.get("mode", "clip") == "clip":
+            if not isinstance(resize, int):
+                return  # what just covers an oblong image has no setting there
+            file_settings |= {"size": {"shortest_edge": resize}, "do_center_crop": True, "crop_size": crop}
         else:
-            file_settings |= {"size": shorter, "do_center_crop": True, "crop_size": square}
+            file_settings |= {"size": squashed, "do_center_crop": crop != squashed}
+            file_settings |= {"crop_size": crop} if crop != squashed else {}
     elif not normalize:
         return
     (folder / FILE).write_text(json.dumps(file_settings | normalize, indent=2) + "\n")

@@ -198,6 +198,14 @@ def to_rgb(image: PIL.Image.Image) -> PIL.Image.Image:
         raise ImageError(f"image of mode {image.mode}: cannot be converted to RGB") from error
 
 
+def to_rgb_on_white(image: PIL.Image.Image) -> PIL.Image.Image:
+    """RGB of 8 bits from any mode, with white behind what is transparent."""
+    if not image.has_transparency_data:
+        return to_rgb(image)
+    image = image.convert("RGBA")
+    return PIL.Image.alpha_composite(PIL.Image.new("RGBA", image.size, "white"), image).convert("RGB")
+
+
 def image_size(source: str | os.PathLike[str] | Member) -> tuple[int, int]:
     """Width and height in the header, before EXIF's rotation; nothing is decoded. Raises ImageError."""
     file = io.BytesIO(read_bytes(source)) if isinstance(source, Member) else source

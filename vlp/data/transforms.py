@@ -18,12 +18,15 @@ from jaxtyping import UInt8
 from torchvision.transforms import v2
 from torchvision.transforms.v2.functional import pil_to_tensor, to_pil_image
 
-from vlp.data.images import ImageError, Photo, decode_region, to_eight_bit, to_rgb
+from vlp.data.images import ImageError, Photo, decode_region, to_eight_bit, to_rgb, to_rgb_on_white
 from vlp.data.view import BICUBIC, DECODERS, View, jpeg_reduction, render_view, resize_view, torchcodec_decoder
 from vlp.random import seeded
+from vlp.structures import height_and_width
 from vlp.system.errors import UserError
 
-MAX_SIDE_RATIO = 16  # an image with a higher ratio of its sides is cropped first: 1 x 4000 would become 224 x 896,000
+MAX_SIDE_RATIO = 16  # a longer image is not resized as a whole: 1 x 4000 would become 224 x 896,000
+_BEFORE_RESIZING = {"last": to_eight_bit, "first": to_rgb, "on_white": to_rgb_on_white}
+RESAMPLING = {kind.name.lower(): kind for kind in PIL.Image.Resampling}
 
 
 class Transform:
@@ -43,6 +46,7 @@ class Transform:
 class TrainTransform(Transform):
     """Random resized crop, then the chosen augmentations.
 
+    image_size: pixels of one side or [height, width].
     crop_scale: area of the crop as a fraction of the image; crop_ratio: its width over its height. flip: false where
     captions mention left and right. rand_augment: (operations, magnitude), for example (2, 9) (Cubuk et al.,
     "RandAugment", 2020). colour_jitter: (brightness, contrast, saturation, hue). decoder, reduce: see `render_view`.
@@ -51,7 +55,7 @@ class TrainTransform(Transform):
     def __init__(
         self,
         *,
-        image_size: int,
+        image_size: int | Sequence[int],
         crop_scale: Sequence[float] = (0.5, 1.0),
         crop_ratio: Sequence[float] = (3 / 4, 4 / 3),
         flip: bool = False,
@@ -60,7 +64,7 @@ class TrainTransform(Transform):
         decoder: str = "pillow",
         reduce: bool = True,
     ) -> None:
-        self.image_size, self.flip = image_size, flip
+        self.image_size, self.size, self.flip = image_size, height_and_width(image_size), flip
         self.crop_scale, self.crop_ratio = tuple(crop_scale), tuple(crop_ratio)
         self.decoder, self.reduce = check_decoder(decoder), reduce
         self.moves_pixels = rand_augment is not None
@@ -70,12 +74,10 @@ class TrainTransform(Transform):
         left, top, crop_width, crop_height = self._sample_crop(width, height, rng)
         mirrored = self.flip and rng.random() < 0.5
         if self.reduce:  # multiples of the reduction are full pixels of the reduced photo
-            factor = jpeg_reduction(crop_width, crop_height, (self.image_size,) * 2)
+            factor = jpeg_reduction(crop_width, crop_height, self.size)
             left, top = left // factor * factor, top // factor * factor
             crop_width, crop_height = crop_width // factor * factor, crop_height // factor * factor
-        return View(
-            left=left, top=top, width=crop_width, height=crop_height, size=(self.image_size,) * 2, mirrored=mirrored
-        )
+        return View(left=left, top=top, width=crop_width, height=crop_height, size=self.size, mirrored=mirrored)
 
     def _sample_crop(self, width: int, height: int, rng: random.Random) -> tuple[int, int, int, int]:
         """Left, top, width and height, as in torchvision's `RandomResizedCrop.get_params`."""
@@ -107,43 +109,86 @@ class TrainTransform(Transform):
 
 
 class EvalTransform(Transform):
-    """mode "clip": shorter side to `resize` (None = `image_size`), then a centre crop; "squash": the full image, resized to
-    a square.  interpolation: bicubic or bilinear.  Images are always decoded in full, by Pillow."""
+    """mode "clip": shorter side to `resize`, then a centre crop; "squash": both sides to `resize`, then a centre crop where that
+    is larger than the image.
+
+    image_size, resize: pixels, one side or [height, width]; resize None = `image_size` ("clip": the smallest that covers it).
+    interpolation: Pillow's, bicubic or another.  Images are always decoded in full, by Pillow.
+    crop_offset: an offset of half a pixel is rounded to the even one ("round": torchvision, and with it OpenAI, open_clip and
+    timm) or to the smaller one ("floor": transformers).
+    rgb: when an image is converted to RGB: "last", after it is resized (OpenAI, open_clip), "first", before it (ALBEF, BLIP), or
+    "on_white", before it and with white behind transparency (transformers). Images with a palette or transparency differ.
+    """
 
     def __init__(
-        self, *, image_size: int, mode: str = "clip", resize: int | None = None, interpolation: str = "bicubic"
+        self,
+        *,
+        image_size: int | Sequence[int],
+        mode: str = "clip",
+        resize: int | Sequence[int] | None = None,
+        interpolation: str = "bicubic",
+        crop_offset: str = "round",
+        rgb: str = "last",
     ) -> None:
-        if mode not in ("clip", "squash"):
-            raise UserError(f"unknown mode {mode!r} of EvalTransform: choose clip or squash")
-        if interpolation not in ("bicubic", "bilinear"):
-            raise UserError(f"unknown interpolation {interpolation!r} of EvalTransform: choose bicubic or bilinear")
-        if resize is not None and (mode == "squash" or resize < image_size):
-            raise UserError(
-                f"resize={resize} of EvalTransform: use it only with mode=clip, and at least image_size={image_size}"
-            )
-        self.image_size, self.resize = image_size, resize or image_size
-        self.mode = mode
-        kind = v2.InterpolationMode(interpolation)
-        squash = [v2.Resize((image_size, image_size), interpolation=kind)]
-        clip = [v2.Resize(self.resize, interpolation=kind), v2.CenterCrop(image_size)]
-        self.steps = v2.Compose(clip if mode == "clip" else squash)
+        for name, value, choices in (
+            ("mode", mode, ("clip", "squash")),
+            ("interpolation", interpolation, tuple(RESAMPLING)),
+            ("crop_offset", crop_offset, ("round", "floor")),
+            ("rgb", rgb, tuple(_BEFORE_RESIZING)),
+        ):
+            if value not in choices:
+                raise UserError(f"unknown {name} {value!r} of EvalTransform: choose {' or '.join(choices)}")
+        self.image_size, self.mode, self.resample = image_size, mode, RESAMPLING[interpolation]
+        self.size = height_and_width(image_size)
+        self.crop_offset, self.rgb = crop_offset, rgb
+        self.resize = None if resize is None else height_and_width(resize)
+        if self.resize is not None and any(side < needed for side, needed in zip(self.resize, self.size, strict=True)):
+            raise UserError(f"resize={resize} of EvalTransform: give at least image_size={image_size}")
+        if mode == "clip" and self.resize is not None and self.resize[0] != self.resize[1]:
+            raise UserError(f"resize={resize} of EvalTransform with mode=clip: give one number, of the shorter side")
+
+    def _resized_size(self, width: int, height: int) -> tuple[int, int]:
+        """Height and width before the crop."""
+        if self.mode == "squash":
+            return self.resize or self.size
+        if self.resize is None and self.size[0] != self.size[1]:  # open_clip's rule: what just covers an oblong image
+            scale = min(height / self.size[0], width / self.size[1])
+            return round(height / scale), round(width / scale)
+        shorter = (self.resize or self.size)[0]
+        longer = int(shorter * max(width, height) / min(width, height))
+        return (shorter, longer) if height <= width else (longer, shorter)
+
+    def _cropped_box(self, width: int, height: int) -> tuple[float, float, float, float]:
+        """Left, top, right and bottom, in pixels of the photo, of what is seen."""
+        resized = self._resized_size(width, height)
+        left, top, right, bottom = self._crop(*resized)
+        x0, x1 = (x * width / resized[1] for x in (left, right))
+        y0, y1 = (y * height / resized[0] for y in (top, bottom))
+        return x0, y0, x1, y1
+
+    def _crop(self, height: int, width: int) -> tuple[int, int, int, int]:
+        top, left = (
+            side // 2 if self.crop_offset == "floor" else round(side / 2)
+            for side in (height - self.size[0], width - self.size[1])
+        )
+        return left, top, left + self.size[1], top + self.size[0]
 
     def choose_view(self, width: int, height: int, rng: random.Random) -> View:
-        square = (self.image_size,) * 2
-        if self.mode == "squash":
-            return View(left=0, top=0, width=width, height=height, size=square)
-        side = min(width, height) * self.image_size / self.resize
-        return View(left=(width - side) / 2, top=(height - side) / 2, width=side, height=side, size=square)
+        left, top, right, bottom = self._cropped_box(width, height)
+        return View(left=left, top=top, width=right - left, height=bottom - top, size=self.size)
 
     def render(self, photo: Photo, seed: int) -> tuple[UInt8[torch.Tensor, "3 h w"], View]:
         return self(decode_region(photo)), self.choose_view(*photo.size, random.Random(seed))
 
     def __call__(self, image: PIL.Image.Image) -> UInt8[torch.Tensor, "3 h w"]:
-        image = to_eight_bit(image)
-        shorter = min(image.size)
-        if self.mode == "clip" and max(image.size) > MAX_SIDE_RATIO * shorter:
-            image = v2.CenterCrop([min(side, MAX_SIDE_RATIO * shorter) for side in (image.height, image.width)])(image)
-        return pil_to_tensor(to_rgb(self.steps(image)))
+        image = _BEFORE_RESIZING[self.rgb](image)
+        height, width = self._resized_size(*image.size)
+        if max(height, width) > MAX_SIDE_RATIO * max(self.size):  # the same pixels, without those that are cropped away
+            box = self._cropped_box(*image.size)
+            image = image.resize(self.size[::-1], self.resample, box=box)
+        else:
+            image = image.resize((width, height), self.resample).crop(self._crop(height, width))
+        return pil_to_tensor(to_rgb(image))
 
 
 class MinMaxTransform(Transform):
