@@ -239,6 +239,7 @@ class Predictor:
         return self.objectives[name]
 
     def _load_pixels(self, images: Sequence[Picture]) -> Image:
+        self.model.part("vision")  # an error that names it where there is none
         if self.transform is None:
             raise UserError("this checkpoint's image preprocessing is not one that vlp knows: set predictor.transform")
         return pad_images([self.transform(_open_picture(image)) for image in images]).to(self.device)

@@ -3,15 +3,19 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import PIL.Image
 import pytest
 import torch
 import transformers
 
+import vlp
 from tests.checkpoints.fixtures import arrays, clip_loss, opened, outputs, text
 from vlp.checkpoints import tensor_files
 from vlp.checkpoints.convert import convert
+from vlp.checkpoints.load import load_weights
 from vlp.models.vision.clip_vit import ClipVit
 from vlp.models.vision.transformers import TransformersVision
+from vlp.structures import Image
 
 
 @pytest.mark.parametrize("name", ["clip_quickgelu", "clip_gelu_legacy_eos2"])
@@ -128,6 +132,59 @@ def test_dual_encoders_of_any_two_towers(tmp_path: Path, vision: dict, words: di
     convert(tmp_path / "ours.ckpt", tmp_path / "back", "hugging_face")
     if form == "safetensors":
         equal_files(tmp_path / "hf" / "model.safetensors", tmp_path / "back" / "model.safetensors")
+
+
+@pytest.mark.parametrize("projected", [False, True])
+@pytest.mark.parametrize("prefix", [False, True])
+@torch.no_grad()
+def test_the_image_tower_alone(tmp_path: Path, projected: bool, prefix: bool) -> None:
+    whole = clip_model("quick_gelu", 57)
+    kind = transformers.CLIPVisionModelWithProjection if projected else transformers.CLIPVisionModel
+    reference = kind(whole.config.vision_config).eval()
+    state = reference.state_dict()
+    if not projected and prefix:
+        state = {f"vision_model.{key}": value.clone() for key, value in state.items()}
+    reference.save_pretrained(tmp_path, state_dict=state)
+    model, pixels = opened(tmp_path), torch.randn(2, 3, 42, 42)
+    output = reference(pixel_values=pixels)
+    ours = model.projection.project_image(model.encode_image(Image(pixels=pixels)).pooled)
+    torch.testing.assert_close(ours, output.image_embeds if projected else output.pooler_output, atol=1e-5, rtol=0)
+    with pytest.raises(ValueError, match="images alone: it embeds no texts"):
+        model.projection.project_text(torch.zeros(1, 40))
+    with pytest.raises(ValueError, match="has no text tower"):
+        vlp.load(tmp_path).embed_texts(["a dog"])
+
+
+@pytest.mark.parametrize("projected", [False, True])
+@pytest.mark.parametrize("prefix", [False, True])
+@torch.no_grad()
+def test_the_text_tower_alone(tmp_path: Path, projected: bool, prefix: bool) -> None:
+    whole = clip_model("quick_gelu", 57)
+    kind = transformers.CLIPTextModelWithProjection if projected else transformers.CLIPTextModel
+    reference = kind(whole.config.text_config).eval()
+    state = reference.state_dict()
+    if not projected and prefix:
+        state = {f"text_model.{key}": value.clone() for key, value in state.items()}
+    reference.save_pretrained(tmp_path, state_dict=state)
+    ids, mask = some_text()
+    output = reference(input_ids=ids, attention_mask=mask)
+    model = opened(tmp_path)
+    ours = model.projection.project_text(model.encode_text(text(ids, mask)).pooled)
+    torch.testing.assert_close(ours, output.text_embeds if projected else output.pooler_output, atol=1e-5, rtol=0)
+    with pytest.raises(ValueError, match="no vision"):
+        vlp.load(tmp_path).embed_images([PIL.Image.new("RGB", (42, 42))])
+
+
+def test_a_run_starts_from_a_tower_alone(tmp_path: Path) -> None:
+    whole = clip_model("quick_gelu", 57)
+    whole.save_pretrained(tmp_path / "whole")
+    transformers.CLIPVisionModel(whole.config.vision_config).save_pretrained(tmp_path / "tower")
+    model = opened(tmp_path / "whole")
+    notes = load_weights(tmp_path / "tower", model, {})
+    assert [note.rpartition("tower ")[2] for note in notes] == [
+        "has no text, which is initialised from scratch", "has no projection, which is initialised from scratch",
+    ]  # fmt: skip
+    assert torch.equal(model.vision.positions, opened(tmp_path / "tower").vision.positions)
 
 
 def test_keys_that_do_not_fit_the_config_are_named(tmp_path: Path) -> None:

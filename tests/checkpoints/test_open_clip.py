@@ -128,12 +128,7 @@ def test_a_training_file_without_its_config_is_gelu_unless_told(tmp_path: Path) 
 
 
 def test_a_part_that_vlp_does_not_build_is_named(tmp_path: Path) -> None:
-    config = {"embed_dim": 20, "vision_cfg": VISION | {"ls_init_value": 0.1}, "text_cfg": TEXT | {"embed_cls": True}}
+    config = {"embed_dim": 20, "vision_cfg": VISION | {"ls_init_value": 0.1}, "text_cfg": TEXT | {"qk_norm": True}}
     written(tmp_path, config)
-    with pytest.raises(ValueError, match=r"vision_cfg\.ls_init_value=0\.1, text_cfg\.embed_cls=True"):
+    with pytest.raises(ValueError, match=r"vision_cfg\.ls_init_value=0\.1, text_cfg\.qk_norm=True"):
         opened(tmp_path)
-
-
-def test_coca_is_refused_by_name(shared: Path) -> None:
-    with pytest.raises(ValueError, match="multimodal_cfg"):
-        opened(shared / "reference" / "open_clip" / "coca")

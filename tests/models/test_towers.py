@@ -40,6 +40,9 @@ VISION: dict[str, Callable[[], nn.Module]] = {
     "clip_vit": vit,
     "clip_vit_average": lambda: vit(pool="average", pre_norm=False),
     "clip_vit_norm_average": lambda: vit(pool="average", norm_before_pool=True),
+    "clip_vit_attention": lambda: vit(
+        pool="attention", class_token=False, pre_norm=False, norm_before_pool=True, pool_mlp_ratio=2.0
+    ),
     "clip_resnet": lambda: ClipResNet(image_size=32, layers=[1, 2, 1, 1], stem_width=8, width=24),
     "timm_vit": lambda: TimmVision(name="vit_tiny_patch16_224", image_size=32, options=TIMM_VIT),
     "timm_convnext": lambda: TimmVision(name="convnext_atto", image_size=32, options=CONVNEXT),

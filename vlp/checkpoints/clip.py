@@ -99,34 +99,36 @@ def infer_config(
     state: State, *, vision_heads: int | None = None, text_heads: int | None = None, activation: str = "quick_gelu"
 ) -> dict[str, Any]:
     """The model's config out of the shapes of our state."""
+    vision, text = infer_vision(state, vision_heads, activation), infer_text(state, text_heads, activation)
+    projection = {
+        "_target_": "vlp.models.projection.linear.LinearProjection",
+        "image_width": vision["width"],
+        "text_width": text["width"],
+        "width": len(state.get("projection.text.weight", state["text.norm.bias"])),
+        "project_image": "projection.image.weight" in state,
+        "project_text": "projection.text.weight" in state,
+    }
+    return {"_target_": "vlp.models.vlm.VisionLanguageModel", "vision": vision, "text": text, "projection": projection}
+
+
+def infer_text(state: State, heads: int | None, activation: str) -> dict[str, Any]:
     shape = {key: tuple(value.shape) for key, value in state.items()}
     vocabulary_size, text_width = shape["text.embedding.weight"]
-    tower = {
+    return {
         "_target_": "vlp.models.text.clip_text.ClipText",
         "vocabulary_size": vocabulary_size,
         "context_length": shape["text.positions"][0],
         "width": text_width,
         "layers": count_layers(state, "text.blocks."),
-        "heads": text_heads,
+        "heads": heads,
         "mlp_ratio": shape["text.blocks.0.mlp.fc1.bias"][0] / text_width,
         "activation": activation,
         "pool": "argmax",
     }
-    vision = _infer_vision(state, shape, vision_heads, activation)
-    projection = {
-        "_target_": "vlp.models.projection.linear.LinearProjection",
-        "image_width": vision["width"],
-        "text_width": text_width,
-        "width": shape.get("projection.text.weight", (text_width,))[0],
-        "project_image": "projection.image.weight" in state,
-        "project_text": "projection.text.weight" in state,
-    }
-    return {"_target_": "vlp.models.vlm.VisionLanguageModel", "vision": vision, "text": tower, "projection": projection}
 
 
-def _infer_vision(
-    state: State, shape: dict[str, tuple[int, ...]], heads: int | None, activation: str
-) -> dict[str, Any]:
+def infer_vision(state: State, heads: int | None, activation: str) -> dict[str, Any]:
+    shape = {key: tuple(value.shape) for key, value in state.items()}
     if "vision.attnpool.positional_embedding" in state:
         return {
             "_target_": "vlp.models.vision.clip_resnet.ClipResNet",
@@ -136,7 +138,9 @@ def _infer_vision(
             "width": shape["vision.attnpool.c_proj.weight"][0],
             "heads": heads,
         }
-    width, _, patch_size, _ = shape["vision.patches.weight"]
+    width, _, patch_size, patch_width = shape["vision.patches.weight"]
+    if patch_size != patch_width:
+        raise UserError(f"vlp builds no tower of patches that are not square ({patch_size} x {patch_width} pixels)")
     return {
         "_target_": "vlp.models.vision.clip_vit.ClipVit",
         "image_size": patch_size * math.isqrt(shape["vision.positions"][0] - 1),
@@ -174,7 +178,9 @@ def _check_writable(model: dict[str, Any]) -> None:
     """What OpenAI's code would fail on is let through, as we read it; what it would silently run otherwise is not."""
     reasons = []
     for name in ("vision", "text"):
-        tower = model[name]
+        tower = model.get(name)
+        if tower is None:
+            raise UserError(f"OpenAI's format holds two towers; this model has no {name} tower")
         if not tower["_target_"].rpartition(".")[2].startswith("Clip"):
             raise UserError(f"OpenAI's format holds only CLIP's own towers; the {name} tower is a {tower['_target_']}")
         if tower.get("heads") is not None and tower["heads"] != _tower_width(tower) // 64 > 0:

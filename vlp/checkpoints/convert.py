@@ -11,7 +11,18 @@ from typing import Any
 
 import torch
 
-from vlp.checkpoints import albef, blip, clip, hugging_face, hugging_face_blip, hugging_face_vilt, load, sharded, vilt
+from vlp.checkpoints import (
+    albef,
+    blip,
+    clip,
+    hugging_face,
+    hugging_face_blip,
+    hugging_face_siglip,
+    hugging_face_vilt,
+    load,
+    sharded,
+    vilt,
+)
 from vlp.checkpoints.checkpoint import Checkpoint
 from vlp.checkpoints.settings import warn_of_assumptions
 from vlp.system.errors import UserError
@@ -54,6 +65,8 @@ def _write(checkpoint: Checkpoint, source: Path, destination: Path, format: str)
         hugging_face_vilt.write(checkpoint, destination)
     elif fusion.endswith(".GroundedFusion") or config["model"].get("decoder"):
         hugging_face_blip.write(checkpoint, destination)
+    elif (config["model"].get("vision") or {}).get("pool") == "attention":
+        hugging_face_siglip.write(config, checkpoint.state, destination)
     else:
         hugging_face.write(config, checkpoint.state, destination)
     if checkpoint.tokenizer_json is not None:

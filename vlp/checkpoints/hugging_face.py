@@ -21,11 +21,16 @@ from vlp.system.errors import UserError
 from vlp.system.json_files import read_json
 from vlp.system.weight_folders import HUGGING_FACE, uses_safetensors
 
-KINDS = ("clip", "vision-text-dual-encoder", "vilt", "blip")  # the last two in their own modules
+_CLIP_CONFIGS: dict[str, Any] = {
+    "clip": transformers.CLIPConfig,
+    "clip_vision_model": transformers.CLIPVisionConfig,
+    "clip_text_model": transformers.CLIPTextConfig,
+}
+KINDS = (*_CLIP_CONFIGS, "vision-text-dual-encoder", "siglip", "vilt", "blip")  # the last three in their own modules
 ACTIVATIONS = {"quick_gelu": "quick_gelu", "gelu": "gelu", "gelu_pytorch_tanh": "gelu_tanh"}
 
 
-def _block_rows(ours: str, theirs: str) -> list[KeyRow]:
+def block_rows(ours: str, theirs: str) -> list[KeyRow]:
     a, b = f"{ours}.blocks.{{}}.", f"{theirs}.encoder.layers.{{}}."
     return [
         KeyRow(f"{a}norm1.*", f"{b}layer_norm1.*"),
@@ -37,18 +42,24 @@ def _block_rows(ours: str, theirs: str) -> list[KeyRow]:
     ]
 
 
+def text_rows() -> list[KeyRow]:
+    return [
+        KeyRow("text.embedding.weight", "text_model.embeddings.token_embedding.weight"),
+        KeyRow("text.positions", "text_model.embeddings.position_embedding.weight"),
+        *block_rows("text", "text_model"),
+        KeyRow("text.norm.*", "text_model.final_layer_norm.*"),
+    ]
+
+
 CLIP = [
     KeyRow("vision.class_token", "vision_model.embeddings.class_embedding"),
     KeyRow("vision.positions", "vision_model.embeddings.position_embedding.weight"),
     KeyRow("vision.patches.weight", "vision_model.embeddings.patch_embedding.weight"),
     KeyRow("vision.norm_pre.*", "vision_model.pre_layrnorm.*"),
-    *_block_rows("vision", "vision_model"),
+    *block_rows("vision", "vision_model"),
     KeyRow("vision.norm_post.*", "vision_model.post_layernorm.*"),
     KeyRow("projection.image.weight", "visual_projection.weight"),
-    KeyRow("text.embedding.weight", "text_model.embeddings.token_embedding.weight"),
-    KeyRow("text.positions", "text_model.embeddings.position_embedding.weight"),
-    *_block_rows("text", "text_model"),
-    KeyRow("text.norm.*", "text_model.final_layer_norm.*"),
+    *text_rows(),
     KeyRow("projection.text.weight", "text_projection.weight"),
     KeyRow("projection.logit_scale", "logit_scale"),
     KeyRow(None, "vision_model.embeddings.position_ids"),
@@ -67,17 +78,28 @@ def read(folder: Path, architecture: dict[str, Any]) -> Checkpoint:
     """Without a file of its preprocessing only CLIP's own is known."""
     file_config = read_json(folder / "config.json")
     refuse_unknown_options(architecture)
-    transform = None
-    if file_config.get("model_type") == "clip":
-        model, state = _clip_config(file_config), to_ours(read_weights(folder), CLIP)
-        transform = preprocessing.hugging_face_transform(model["vision"]["image_size"])
-    elif file_config.get("model_type") == "vision-text-dual-encoder":
+    transform, kind = None, str(file_config.get("model_type"))
+    if kind in _CLIP_CONFIGS:
+        state = to_ours(with_tower_prefix(read_weights(folder), kind), CLIP)
+        model = _clip_config(_CLIP_CONFIGS[kind](**file_config), kind, state)
+        if "vision" in model:
+            transform = preprocessing.hugging_face_transform(model["vision"]["image_size"])
+    elif kind == "vision-text-dual-encoder":
         model, state = _read_dual(folder)
     else:
-        raise UserError(f"{folder} holds a {file_config.get('model_type')!r} model; vlp reads {', '.join(KINDS)}")
+        raise UserError(f"{folder} holds a {kind!r} model; vlp reads {', '.join(KINDS)}")
     config = {"model": model, "transform": transform}
     preprocessing.add_preprocessing(config, folder)
     return Checkpoint(config=config, state=state, vocabulary=folder)
+
+
+def with_tower_prefix(state: State, kind: str) -> State:
+    """kind: the config's model_type. A file of one tower alone has the tower's name before its keys in some versions of
+    transformers, and in others not."""
+    tower = {"clip_vision_model": "vision_model.", "clip_text_model": "text_model."}.get(kind.replace("siglip", "clip"))
+    if tower is None or any(key.startswith(tower) for key in state):
+        return state
+    return {f"{tower}{key}": value for key, value in state.items()}
 
 
 def read_weights(folder: Path) -> State:
@@ -96,45 +118,70 @@ def activation_name(name: str, model: str) -> str:
     return ACTIVATIONS[name]
 
 
-def _clip_config(file_config: dict[str, Any]) -> dict[str, Any]:
-    config: Any = transformers.CLIPConfig(**file_config)  # fills in what the file leaves to the defaults
-    vision, text = config.vision_config, config.text_config
-
-    def tower(side: Any) -> dict[str, Any]:
-        return {
-            "width": side.hidden_size,
-            "layers": side.num_hidden_layers,
-            "heads": side.num_attention_heads,
-            "mlp_ratio": side.intermediate_size / side.hidden_size,
-            "activation": activation_name(side.hidden_act, "CLIP"),
-            "norm_eps": side.layer_norm_eps,
-        }
-
-    legacy = text.eos_token_id == 2
-    return {
-        "_target_": "vlp.models.vlm.VisionLanguageModel",
-        "vision": {
+def _clip_config(config: Any, kind: str, state: State) -> dict[str, Any]:
+    """config: transformers', with all defaults.  kind: its model_type.  state: ours."""
+    vision = None if kind == "clip_text_model" else getattr(config, "vision_config", config)
+    text = None if kind == "clip_vision_model" else getattr(config, "text_config", config)
+    model: dict[str, Any] = {"_target_": "vlp.models.vlm.VisionLanguageModel"}
+    if vision is not None:
+        model["vision"] = {
             "_target_": "vlp.models.vision.clip_vit.ClipVit",
             "image_size": vision.image_size,
             "patch_size": vision.patch_size,
-            **tower(vision),
-        },
-        "text": {
+            **tower(vision, "CLIP"),
+        }
+    if text is not None:
+        legacy = text.eos_token_id == 2
+        model["text"] = {
             "_target_": "vlp.models.text.clip_text.ClipText",
             "vocabulary_size": text.vocab_size,
             "context_length": text.max_position_embeddings,
-            **tower(text),
+            **tower(text, "CLIP"),
             "pool": "argmax" if legacy else "eot",
             "eot_id": None if legacy else text.eos_token_id,
             "pad_id": text.pad_token_id if text.pad_token_id is not None else 0,
-        },
-        "projection": _projection(vision.hidden_size, text.hidden_size, config.projection_dim),
+        }
+    if vision is not None and text is not None:
+        model["projection"] = linear_projection(vision.hidden_size, text.hidden_size, config.projection_dim)
+    else:
+        name = "image" if text is None else "text"
+        projected = f"projection.{name}.weight" in state
+        model["projection"] = single_projection(name, config.hidden_size, config.projection_dim if projected else None)
+    return model
+
+
+def tower(side: Any, model: str) -> dict[str, Any]:
+    """What both towers have.  side: transformers' config of one."""
+    return {
+        "width": side.hidden_size,
+        "layers": side.num_hidden_layers,
+        "heads": side.num_attention_heads,
+        "mlp_ratio": side.intermediate_size / side.hidden_size,
+        "activation": activation_name(side.hidden_act, model),
+        "norm_eps": side.layer_norm_eps,
     }
 
 
-def _projection(image_width: int, text_width: int, width: int) -> dict[str, Any]:
+def linear_projection(image_width: int, text_width: int, width: int) -> dict[str, Any]:
     target = "vlp.models.projection.linear.LinearProjection"
     return {"_target_": target, "image_width": image_width, "text_width": text_width, "width": width}
+
+
+def single_projection(name: str, tower_width: int, width: int | None, **options: Any) -> dict[str, Any]:
+    target = "vlp.models.projection.single_tower.SingleTowerProjection"
+    return {"_target_": target, "tower": name, "tower_width": tower_width, "width": width, **options}
+
+
+def tokenizer_pad_id(folder: Path) -> int | None:
+    """Of the folder's tokenizer; None = it has none, or none that tells."""
+    settings = read_json(folder / "tokenizer_config.json") if (folder / "tokenizer_config.json").is_file() else {}
+    token = settings.get("pad_token")
+    token = token.get("content") if isinstance(token, dict) else token
+    added = {value.get("content"): int(key) for key, value in settings.get("added_tokens_decoder", {}).items()}
+    if token not in added and (folder / "tokenizer.json").is_file():
+        content = read_json(folder / "tokenizer.json")
+        added |= {entry["content"]: entry["id"] for entry in content.get("added_tokens", [])}
+    return added.get(token)
 
 
 def _read_dual(folder: Path) -> tuple[dict[str, Any], State]:
@@ -162,7 +209,7 @@ def _read_dual(folder: Path) -> tuple[dict[str, Any], State]:
             "config": text,
             "pool": "pooler",
         },
-        "projection": _projection(*widths, model.config.projection_dim),
+        "projection": linear_projection(*widths, model.config.projection_dim),
     }
     return config, to_ours(model.state_dict(), DUAL)
 
@@ -192,33 +239,22 @@ def _clip_json(model: dict[str, Any], theirs: State) -> dict[str, Any]:
         raise UserError("transformers' CLIPModel pools the class token after a pre-norm, and its text tower is causal")
     if text.get("pool", "end") not in ("argmax", "eot", "end"):
         raise UserError(f"transformers' CLIPModel pools text at its end token, not at {text['pool']!r}")
-    names = {ours: theirs for theirs, ours in ACTIVATIONS.items()}
-
-    def tower(side: dict[str, Any], layers: str) -> dict[str, Any]:
-        return {
-            "hidden_size": side["width"],
-            "num_hidden_layers": side["layers"],
-            "num_attention_heads": side.get("heads") or side["width"] // 64,
-            "intermediate_size": len(theirs[f"{layers}.encoder.layers.0.mlp.fc1.bias"]),
-            "hidden_act": names[side.get("activation", "quick_gelu")],
-            "layer_norm_eps": side.get("norm_eps", 1e-5),
-            "projection_dim": model["projection"]["width"],
-        }
-
-    size = text["vocabulary_size"]
+    size, width = text["vocabulary_size"], model["projection"]["width"]
     return {
         "architectures": ["CLIPModel"],
         "model_type": "clip",
         "dtype": str(theirs["logit_scale"].dtype).removeprefix("torch."),
-        "projection_dim": model["projection"]["width"],
+        "projection_dim": width,
         "vision_config": {
-            **tower(vision, "vision_model"),
+            **tower_json(vision, "vision_model", theirs),
+            "projection_dim": width,
             "model_type": "clip_vision_model",
             "image_size": vision["image_size"],
             "patch_size": vision["patch_size"],
         },
         "text_config": {
-            **tower(text, "text_model"),
+            **tower_json(text, "text_model", theirs),
+            "projection_dim": width,
             "model_type": "clip_text_model",
             "vocab_size": size,
             "max_position_embeddings": text["context_length"],
@@ -226,6 +262,18 @@ def _clip_json(model: dict[str, Any], theirs: State) -> dict[str, Any]:
             "eos_token_id": text["eot_id"] if text.get("pool") == "eot" else 2,  # 2: pooled at the highest id
             "pad_token_id": text.get("pad_id", 0),
         },
+    }
+
+
+def tower_json(side: dict[str, Any], layers: str, theirs: State) -> dict[str, Any]:
+    names = {ours: theirs for theirs, ours in ACTIVATIONS.items()}
+    return {
+        "hidden_size": side["width"],
+        "num_hidden_layers": side["layers"],
+        "num_attention_heads": side.get("heads") or side["width"] // 64,
+        "intermediate_size": len(theirs[f"{layers}.encoder.layers.0.mlp.fc1.bias"]),
+        "hidden_act": names[side.get("activation", "quick_gelu")],
+        "layer_norm_eps": side.get("norm_eps", 1e-5),
     }
 
 

@@ -9,8 +9,7 @@ file    with config and state_dict      ours                 TorchScript archive
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +26,7 @@ from vlp.checkpoints import (
     clip,
     hugging_face,
     hugging_face_blip,
+    hugging_face_siglip,
     hugging_face_vilt,
     open_clip,
     preprocessing,
@@ -39,6 +39,7 @@ from vlp.checkpoints.keys import State, load_strictly, without_prefix
 from vlp.checkpoints.partial import load_matching
 from vlp.checkpoints.settings import assume_heads, describe_differences
 from vlp.checkpoints.wrappers import unwrap
+from vlp.structures import height_and_width
 from vlp.system.errors import UserError
 from vlp.system.weight_folders import OPEN_CLIP, OPEN_CLIP_CONFIG, folder_names
 from vlp.upgrade import upgrade
@@ -47,7 +48,7 @@ TOKENIZER = "vlp_tokenizer.json"
 # Readers. Of files: matches(keys), read(state, path, architecture) -> Checkpoint, and so are clip and open_clip, whose keys
 # need a second question. Of folders: matches(folder), read(folder, architecture) -> Checkpoint; hugging_face takes the rest.
 FORMATS = (albef, vilt, blip)
-FOLDERS = (hugging_face_vilt, hugging_face_blip)
+FOLDERS = (hugging_face_vilt, hugging_face_blip, hugging_face_siglip)
 _TRANSFORMERS = {
     "text_model.embeddings.token_embedding.weight", "vision_model.embeddings.class_embedding",
     "vilt.embeddings.cls_token", "embeddings.cls_token",
@@ -236,10 +237,17 @@ def _position_keys(checkpoint: Checkpoint) -> list[str]:
     return [key for key in _POSITIONS if key in checkpoint.state]
 
 
-def _resize_to(checkpoint: Checkpoint, image_size: int) -> None:
-    vision = checkpoint.config["model"]["vision"]
+def _resize_to(checkpoint: Checkpoint, image_size: int | Sequence[int]) -> None:
+    vision = checkpoint.config["model"].get("vision")
+    if vision is None:
+        raise UserError("this checkpoint has no image tower whose image_size could be changed")
+    after, size = height_and_width(image_size), vision.get("image_size")
     for transform in (checkpoint.config.get("transform") or {}).values():
         if "image_size" in transform:
+            if transform.get("resize") is not None:  # the same part of the picture is seen
+                scale = max(a / b for a, b in zip(after, height_and_width(transform["image_size"]), strict=True))
+                resized = [round(side * scale) for side in height_and_width(transform["resize"])]
+                transform["resize"] = resized[0] if resized[0] == resized[1] else resized
             transform["image_size"] = image_size
     if vision["_target_"].endswith(".ViltPatches"):
         return  # which fits the positions to each image, always from the grid of training
@@ -247,21 +255,23 @@ def _resize_to(checkpoint: Checkpoint, image_size: int) -> None:
     if key is None:
         raise UserError(f"image_size can be changed for our own towers only, not for {vision['_target_']}")
     vision["image_size"] = image_size
-    length = (image_size // vision.get("patch_size", 32)) ** 2 + 1
+    before, patch_size = height_and_width(size), vision.get("patch_size", 32)
+    grids = [(height // patch_size, width // patch_size) for height, width in (before, after)]
     for tensors, name in ((checkpoint.state, key), (checkpoint.momentum, f"model.{key}")):
         if name in tensors:
-            tensors[name] = resize_positions(tensors[name], length, antialias=checkpoint.antialias)
+            tensors[name] = resize_positions(tensors[name], *grids, antialias=checkpoint.antialias)
 
 
-def resize_positions(positions: Float[Tensor, "n d"], length: int, *, antialias: bool) -> Float[Tensor, "m d"]:
-    """Position embeddings of one extra token and a square grid, for another square grid, as open_clip resizes them
-    (antialias), or ALBEF and BLIP (not)."""
-    extra, grid = positions[:1], positions[1:]
-    if length == len(positions):
+def resize_positions(
+    positions: Float[Tensor, "n d"], before: tuple[int, int], after: tuple[int, int], *, antialias: bool
+) -> Float[Tensor, "m d"]:
+    """Position embeddings of a grid of rows and columns, and of the class token before it if there is one, for another grid,
+    as open_clip resizes them (antialias), or ALBEF, BLIP and transformers (not)."""
+    if before == after:
         return positions
-    grid = rearrange(grid.float(), "(h w) d -> 1 d h w", h=math.isqrt(len(grid)))
-    side = math.isqrt(length - 1)
-    grid = F.interpolate(grid, size=(side, side), mode="bicubic", antialias=antialias, align_corners=False)
+    extra, grid = positions.split([len(positions) - before[0] * before[1], before[0] * before[1]])
+    grid = rearrange(grid.float(), "(h w) d -> 1 d h w", h=before[0])
+    grid = F.interpolate(grid, size=after, mode="bicubic", antialias=antialias, align_corners=False)
     return torch.cat([extra, rearrange(grid, "1 d h w -> (h w) d").to(extra.dtype)])
 
 

@@ -62,9 +62,9 @@ def read_preprocessing(folder: Path, image_size: int | list[int]) -> Preprocessi
 
 def add_preprocessing(config: dict[str, Any], folder: Path) -> None:
     """Puts what the folder tells, if anything, into a checkpoint's config."""
-    vision = config["model"]["vision"]
-    own = read_preprocessing(folder, vision["image_size"])
-    if own is not None:
+    vision = config["model"].get("vision")
+    own = None if vision is None else read_preprocessing(folder, vision["image_size"])
+    if vision is not None and own is not None:
         config["transform"] = own.transform
         vision |= own.normalization
 

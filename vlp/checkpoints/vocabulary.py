@@ -23,6 +23,8 @@ def find_tokenizer(checkpoint: Checkpoint, model: Any, given: str | Path | None)
         return Tokenizer.from_json(checkpoint.tokenizer_json)
     beside = [checkpoint.vocabulary / name for name in _VOCABULARY_FILES] if checkpoint.vocabulary else []
     vocabulary = given or next((file.parent for file in beside if file.is_file()), None)
+    if model.text is None and model.decoder is None:
+        raise UserError("this checkpoint has no text tower, so it needs no tokenizer: it embeds images alone")
     text = model.part("decoder" if model.text is None else "text")
     context_length = int(text.context_length)
     node = checkpoint.config.get("tokenizer")

@@ -21,10 +21,30 @@ def test_average_of_normed_tokens_is_not_norm_of_the_average() -> None:
 def test_bad_options_are_named() -> None:
     with pytest.raises(ValueError, match="vision_heads"):
         ClipVit(image_size=16, patch_size=8, width=48, layers=1)
-    with pytest.raises(ValueError, match="class or average"):
+    with pytest.raises(ValueError, match="class, average or attention"):
         ClipVit(image_size=16, patch_size=8, width=64, layers=1, pool="max")
     with pytest.raises(ValueError, match="unknown activation 'relu'"):
         ClipVit(image_size=16, patch_size=8, width=64, layers=1, activation="relu")
     tower = ClipVit(image_size=16, patch_size=8, width=64, layers=1)
     with pytest.raises(ValueError, match="24, 24"):
         tower(Image(pixels=torch.zeros(1, 3, 24, 24)))
+
+
+def test_an_oblong_image_has_a_position_for_each_patch() -> None:
+    tower = ClipVit(image_size=[16, 24], patch_size=8, width=64, layers=1).eval()
+    tokens = tower(Image(pixels=torch.zeros(2, 3, 16, 24)))
+    assert tokens.grid == (2, 3)
+    assert tokens.states.shape == (2, 7, 64)
+    with pytest.raises(ValueError, match=r"images of \(24, 16\) pixels for a tower of \[16, 24\]"):
+        tower(Image(pixels=torch.zeros(2, 3, 24, 16)))
+
+
+def test_several_queries_are_the_states() -> None:
+    options = {"pool": "attention", "pool_queries": 5, "pool_heads": 2, "pool_width": 20, "class_token": False}
+    tower = ClipVit(image_size=16, patch_size=8, width=64, layers=1, **options).eval()
+    tokens = tower(Image(pixels=torch.randn(2, 3, 16, 16)))
+    assert tokens.states.shape == (2, 5, 20)
+    assert torch.equal(tokens.pooled, tokens.states[:, 0])
+    assert (tower.width, tower.states_width) == (20, 20)
+    with pytest.raises(ValueError, match="needs a class token"):
+        ClipVit(image_size=16, patch_size=8, width=64, layers=1, class_token=False)

@@ -24,6 +24,8 @@ class ClipText(nn.Module):
     """pool: which position is the text's feature.
     'argmax': the highest id (OpenAI: there the end token has it)   'eot': the first `eot_id` (transformers)
     'end': the last real token by the mask, with any tokenizer       'first', 'last': of `context_length` positions
+    class_token: CoCa's, which follows the padded text and is its feature. It attends to the tokens before the padding and, as
+    open_clip shifts the mask by one token, to the first of the padding; the states pass no last norm.
     """
 
     prunes = True  # `pooled_only` saves work
@@ -43,6 +45,7 @@ class ClipText(nn.Module):
         pool: str = "end",
         eot_id: int | None = None,
         pad_id: int = 0,
+        class_token: bool = False,
     ) -> None:
         super().__init__()
         if pool not in POOLS or (pool == "eot") != (eot_id is not None):
@@ -50,7 +53,8 @@ class ClipText(nn.Module):
         self.width, self.context_length, self.vocabulary_size = width, context_length, vocabulary_size
         self.causal, self.pool, self.eot_id, self.pad_id = causal, pool, eot_id, pad_id
         self.embedding = nn.Embedding(vocabulary_size, width)
-        self.positions = nn.Parameter(0.01 * torch.randn(context_length, width))
+        self.positions = nn.Parameter(0.01 * torch.randn(context_length + class_token, width))
+        self.class_token = nn.Parameter(0.01 * torch.randn(width)) if class_token else None
         self.blocks = build_pre_norm_blocks(
             layers=layers,
             width=width,
@@ -66,20 +70,36 @@ class ClipText(nn.Module):
         """pooled_only: the one state returned is the pooled one; then captions are packed without padding."""
         ids, length = text.ids, text.ids.shape[1]
         check_text_length(length, self.context_length)
-        if not self.causal or self.pool == "last":
+        if not self.causal or self.pool == "last" or self.class_token is not None:
             ids = F.pad(ids, (0, self.context_length - length), value=self.pad_id)
+        if self.class_token is not None:
+            states = self.token_states(ids, self.class_token)
+            pooled = self.norm(states[:, -1])
+            return Tokens(states=states[:, :length], pooled=pooled, mask=text.mask, ids=text.ids)
         position = self._pooled_position(text, ids)
         # packing asks for the number of tokens, which a compiled graph cannot know
         if pooled_only and self.causal and not torch.compiler.is_compiling():
             pooled = self._pooled_unpadded(ids, position)
             return Tokens(states=pooled[:, None], pooled=pooled)
-        x = self.embedding(ids) + self.positions[: ids.shape[1]]
-        layout, x = Layout(*ids.shape), x.flatten(0, 1)
-        for block in self.blocks:
-            x = block(x, layout, causal=self.causal)
-        states = layout.unpack(self.norm(x))
+        states = self.norm(self.token_states(ids))
         pooled = states[torch.arange(len(ids), device=ids.device), position]
         return Tokens(states=states[:, :length], pooled=pooled, mask=text.mask, ids=text.ids)
+
+    def token_states(
+        self, ids: Int[Tensor, "b n"], class_token: Float[Tensor, " d"] | None = None
+    ) -> Float[Tensor, "b m d"]:
+        """Before the last norm.  class_token: one that follows the text."""
+        x, mask = self.embedding(ids), None
+        if class_token is not None:
+            x = torch.cat([x, class_token.expand(len(x), 1, -1)], dim=1)
+        if self.class_token is not None:
+            real = F.pad(ids != self.pad_id, (1, 0), value=True)[:, : x.shape[1]]
+            mask = real[:, None, None] & torch.ones(2 * x.shape[1:2], dtype=torch.bool, device=ids.device).tril()
+        x = x + self.positions[: x.shape[1]]
+        layout, x = Layout(*x.shape[:2]), x.flatten(0, 1)
+        for block in self.blocks:
+            x = block(x, layout, mask, causal=self.causal and mask is None)
+        return layout.unpack(x)
 
     def _pooled_unpadded(self, ids: Int[Tensor, "b n"], position: Int[Tensor, " b"]) -> Float[Tensor, "b d"]:
         """The pooled states alone: what follows a causal text's pooled token cannot change it, so it is left out."""

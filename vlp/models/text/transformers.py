@@ -47,7 +47,9 @@ class TransformersText(nn.Module):
         self.pool, self.width = pool, settings.hidden_size
         # RoBERTa and its kin number the positions of real tokens from padding_idx + 1
         unused = getattr(getattr(self.backbone, "embeddings", None), "padding_idx", -1) + 1
-        self.context_length, self.vocabulary_size = settings.max_position_embeddings - unused, settings.vocab_size
+        positions = getattr(settings, "max_position_embeddings", None)  # T5 has relative positions, of any length
+        self.context_length = _ANY_LENGTH if positions is None else positions - unused
+        self.vocabulary_size = settings.vocab_size
 
     def forward(self, text: Text) -> Tokens:
         check_text_length(text.ids.shape[1], self.context_length)
@@ -68,6 +70,7 @@ class TransformersText(nn.Module):
         return {"name": None, "weights": False, "config": config, "pool": self.pool, "vocabulary_size": None}
 
 
+_ANY_LENGTH = 512  # tokens, which T5 was trained with
 _UNSAFE_KEYS = {"auto_map"} | {f"{dash}{kind}_implementation" for dash in ("", "_") for kind in ("attn", "experts")}
 
 
@@ -96,7 +99,8 @@ def build_backbone(
         )
     if vocabulary_size is not None:
         settings.vocab_size = vocabulary_size
-    return transformers.AutoModel.from_config(settings)
+    model: Any = transformers.AutoModel.from_config(settings)
+    return model.get_encoder() if settings.is_encoder_decoder else model
 
 
 def remove_unused_pooler(model: Any, pool: str) -> Any:

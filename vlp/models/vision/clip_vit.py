@@ -17,14 +17,20 @@ from torch import Tensor, nn
 from vlp.models.layers import Layout, build_pre_norm_blocks, num_heads
 from vlp.models.tokens import check_pool
 from vlp.models.vision.normalize import CLIP_MEAN, CLIP_STD, Normalize
-from vlp.structures import Image, Tokens
+from vlp.models.vision.query_pool import QueryPool
+from vlp.structures import Image, Tokens, height_and_width
 from vlp.system.errors import UserError
 
 
 class ClipVit(nn.Module):
-    """pool: 'class' = the class token (CLIP), 'average' = the mean over patches.  pre_norm: CLIP's norm before the
-    first block.  norm_before_pool: the last norm on every token rather than on the pooled one (equal for 'class').
+    """image_size: pixels, one side or [height, width].
+    pool: 'class' = the class token (CLIP), 'average' = the mean over patches, 'attention' = `QueryPool` (SigLIP, CoCa).
+    class_token: SigLIP has none.  pre_norm: CLIP's norm before the first block.
+    norm_before_pool: the last norm on every token rather than on the pooled one (equal for 'class'); 'attention' pools normed
+    tokens (SigLIP), or its output is normed (False: CoCa).
     patch_bias: of the map from patches to tokens.  norm_states: the returned states pass the last norm too (ALBEF, BLIP).
+    pool_queries, pool_heads, pool_width, pool_mlp_ratio: of 'attention'; heads and width None = those of the tower. Several
+    queries: their outputs are the states, and the first is the pooled feature (CoCa).
     """
 
     prunes = True  # `pooled_only` saves work
@@ -32,7 +38,7 @@ class ClipVit(nn.Module):
     def __init__(
         self,
         *,
-        image_size: int,
+        image_size: int | Sequence[int],
         patch_size: int,
         width: int,
         layers: int,
@@ -41,59 +47,90 @@ class ClipVit(nn.Module):
         activation: str = "quick_gelu",
         norm_eps: float = 1e-5,
         pool: str = "class",
+        class_token: bool = True,
         pre_norm: bool = True,
         norm_before_pool: bool = False,
         patch_bias: bool = False,
         norm_states: bool = False,
+        pool_queries: int = 1,
+        pool_heads: int | None = None,
+        pool_width: int | None = None,
+        pool_mlp_ratio: float | None = None,
         mean: Sequence[float] = CLIP_MEAN,
         std: Sequence[float] = CLIP_STD,
     ) -> None:
         super().__init__()
-        check_pool(pool, ("class", "average"))
-        self.width, self.image_size, self.patch_size = width, image_size, patch_size
+        check_pool(pool, ("class", "average", "attention"))
+        if pool == "class" and not class_token:
+            raise UserError("model.vision.pool=class needs a class token: set class_token=true, or another pool")
+        self.image_size, self.patch_size, self.size = image_size, patch_size, height_and_width(image_size)
+        self.grid = self.size[0] // patch_size, self.size[1] // patch_size
         self.pool, self.norm_before_pool, self.norm_states = pool, norm_before_pool, norm_states
+        self.width = pool_width or width if pool == "attention" else width
+        self.states_width = self.width if pool_queries > 1 else width
         self.normalize = Normalize(mean=mean, std=std)
         self.patches = nn.Conv2d(3, width, kernel_size=patch_size, stride=patch_size, bias=patch_bias)
-        self.class_token = nn.Parameter(width**-0.5 * torch.randn(width))
-        self.positions = nn.Parameter(width**-0.5 * torch.randn((image_size // patch_size) ** 2 + 1, width))
+        self.class_token = nn.Parameter(width**-0.5 * torch.randn(width)) if class_token else None
+        self.positions = nn.Parameter(width**-0.5 * torch.randn(self.grid[0] * self.grid[1] + class_token, width))
         self.norm_pre = nn.LayerNorm(width, eps=norm_eps) if pre_norm else nn.Identity()
+        heads = num_heads(width, heads, "vision_heads")
         self.blocks = build_pre_norm_blocks(
-            layers=layers,
-            width=width,
-            heads=num_heads(width, heads, "vision_heads"),
-            mlp_ratio=mlp_ratio,
-            activation=activation,
-            norm_eps=norm_eps,
+            layers=layers, width=width, heads=heads, mlp_ratio=mlp_ratio, activation=activation, norm_eps=norm_eps
         )
-        self.norm_post = nn.LayerNorm(width, eps=norm_eps)
+        self.norm_post = nn.LayerNorm(width if norm_before_pool else self.width, eps=norm_eps)
+        if pool == "attention":
+            self.attention_pool = QueryPool(
+                width=self.width,
+                states_width=width,
+                queries=pool_queries,
+                heads=pool_heads or heads,
+                norm_inputs=not norm_before_pool,
+                mlp_ratio=pool_mlp_ratio,
+                activation=activation,
+                norm_eps=norm_eps,
+            )
 
     def forward(self, image: Image, pooled_only: bool = False) -> Tokens:
         """pooled_only: the last block works for the class token alone, and that is the one state returned."""
         pixels = self.normalize(image)
         size = tuple(pixels.shape[-2:])
-        if size != (self.image_size, self.image_size):
+        if size != self.size:
             raise UserError(f"images of {size} pixels for a tower of {self.image_size}: give the transform this size")
-        side = self.image_size // self.patch_size
-        pixels = pixels[..., : side * self.patch_size, : side * self.patch_size]  # as a strided convolution does
+        pixels = pixels[
+            ..., : self.grid[0] * self.patch_size, : self.grid[1] * self.patch_size
+        ]  # as a strided convolution does
         # a convolution of patches that do not overlap is a linear map of each, which the CPU does in two thirds of the time
         patches = rearrange(pixels, "b c (h p) (w q) -> b (h w) (c p q)", p=self.patch_size, q=self.patch_size)
-        tokens = F.linear(patches, self.patches.weight.flatten(1), self.patches.bias)
-        x = torch.cat([self.class_token.expand(len(tokens), 1, -1), tokens], dim=1) + self.positions
+        x = F.linear(patches, self.patches.weight.flatten(1), self.patches.bias)
+        if self.class_token is not None:
+            x = torch.cat([self.class_token.expand(len(x), 1, -1), x], dim=1)
+        x = x + self.positions
         layout = Layout(*x.shape[:2])
         x = self.norm_pre(x).flatten(0, 1)
         pooled_only = pooled_only and self.pool == "class"
         for block in self.blocks[: -1 if pooled_only else None]:
             x = block(x, layout)
         if pooled_only:
-            states = self.blocks[-1](x, layout, keep=layout.length * torch.arange(layout.batch, device=x.device))[
-                :, None
-            ]
-            return Tokens(states=states, pooled=self._pool_states(states))
-        states = layout.unpack(x)
-        pooled = self._pool_states(states)
-        return Tokens(states=self.norm_post(states) if self.norm_states else states, pooled=pooled, grid=(side, side))
+            keep = layout.length * torch.arange(layout.batch, device=x.device)
+            states = self.blocks[-1](x, layout, keep=keep)[:, None]
+            return Tokens(states=states, pooled=self.norm_post(states[:, 0]))
+        return self._pool_states(layout.unpack(x))
 
-    def _pool_states(self, x: Float[Tensor, "b n d"]) -> Float[Tensor, "b d"]:
+    def _pool_states(self, states: Float[Tensor, "b n d"]) -> Tokens:
+        """Of the last block's states."""
+        first = int(self.class_token is not None)
         if self.pool == "class":
-            return self.norm_post(x[:, 0])
-        return self.norm_post(x)[:, 1:].mean(1) if self.norm_before_pool else self.norm_post(x[:, 1:].mean(1))
+            pooled = self.norm_post(states[:, 0])
+        elif self.pool == "average" and self.norm_before_pool:
+            pooled = self.norm_post(states)[:, first:].mean(1)
+        elif self.pool == "average":
+            pooled = self.norm_post(states[:, first:].mean(1))
+        else:
+            before = self.norm_before_pool
+            queried = (
+                self.attention_pool(self.norm_post(states)) if before else self.norm_post(self.attention_pool(states))
+            )
+            pooled = queried[:, 0]
+            if queried.shape[1] > 1:
+                return Tokens(states=queried, pooled=pooled)
+        return Tokens(states=self.norm_post(states) if self.norm_states else states, pooled=pooled, grid=self.grid)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from vlp.models.tokens import check_pool, raster_mean
 from vlp.models.vision.normalize import Normalize
-from vlp.structures import Image, Tokens
+from vlp.structures import Image, Tokens, height_and_width
 from vlp.system import ranks
 from vlp.system.errors import UserError
 from vlp.system.json_files import read_json
@@ -28,6 +28,8 @@ class TimmVision(nn.Module):
     """name: timm's (`vit_small_patch16_224.augreg_in21k`), or a local folder with timm's `config.json`.
     weights: 'pretrained' = timm's own (downloaded) or those in the folder; the path of a file; None = random.
     pool: 'tower' = the backbone's own; 'average' = the mean over the raster.
+    global_pool: timm's name of another pooling of the finished backbone (`reset_classifier`), as open_clip chooses it; in
+    `options` it would change the backbone, too.
     options: further arguments of `timm.create_model`, such as drop_path_rate.
     mean, std, image_size: None = those of the weights.
     """
@@ -38,10 +40,11 @@ class TimmVision(nn.Module):
         name: str,
         weights: str | None = None,
         pool: str = "tower",
-        image_size: int | None = None,
+        image_size: int | Sequence[int] | None = None,
         mean: Sequence[float] | None = None,
         std: Sequence[float] | None = None,
         options: dict[str, Any] | None = None,
+        global_pool: str | None = None,
     ) -> None:
         super().__init__()
         check_pool(pool, ("tower", "average"))
@@ -51,21 +54,30 @@ class TimmVision(nn.Module):
         self.options = file_config.get("model_args", {}) | dict(options or {})
         file = _weights_file(folder, weights)
         self.backbone: Any = self._create_backbone(image_size, download=weights == "pretrained" and file is None)
+        self.global_pool = global_pool
+        if global_pool is not None:
+            self.backbone.reset_classifier(0, global_pool=global_pool)
         if file is not None:
             _load_backbone(self.backbone, file)
         settings = file_config.get("pretrained_cfg", {})
         data = timm.data.resolve_model_data_config(self.backbone) | _pretrained_settings(settings)
         self.normalize = Normalize(mean=mean or data["mean"], std=std or data["std"])
-        self.image_size = image_size or data["input_size"][-1]
+        self.image_size: Any = image_size or data["input_size"][-1]
         self.width = self._measure_width()
 
-    def _create_backbone(self, image_size: int | None, download: bool) -> nn.Module:
+    def _create_backbone(self, image_size: int | Sequence[int] | None, download: bool) -> nn.Module:
         if not timm.is_model(self.name):
             close = ", ".join(timm.list_models(f"*{self.name[:8]}*")[:5])
             raise UserError(
                 f"{self.name!r} is neither a model of timm nor a folder with timm's config.json; close: {close}"
             )
-        size: dict[str, Any] = {"img_size": image_size} if image_size and "vit" in self.name else {}
+        settings = timm.get_pretrained_cfg(
+            self.name
+        )  # of a network whose weights fit one size alone, where it is fixed
+        fixed = image_size and settings is not None and settings.fixed_input_size
+        size: dict[str, Any] = {}
+        if fixed and height_and_width(image_size) != settings.input_size[1:]:
+            size = {"img_size": height_and_width(image_size)}
         try:
             return timm.create_model(self.name, pretrained=download, num_classes=0, **self.options, **size)
         except (OSError, RuntimeError) as error:
@@ -80,7 +92,7 @@ class TimmVision(nn.Module):
     def _measure_width(self) -> int:
         was_training = self.backbone.training
         self.backbone.eval()
-        features = self.backbone.forward_features(torch.zeros(1, 3, self.image_size, self.image_size))
+        features = self.backbone.forward_features(torch.zeros(1, 3, *height_and_width(self.image_size)))
         width = self._pool_features(features).shape[-1]
         self.backbone.train(was_training)
         return width
@@ -110,6 +122,7 @@ class TimmVision(nn.Module):
             "pool": self.pool,
             "image_size": self.image_size,
             "options": self.options,
+            "global_pool": self.global_pool,
             **self.normalize.architecture(),
         }
 
