@@ -33,7 +33,7 @@ def build(config: Any, /, *, allow: Sequence[str] | None = None, **built: Any) -
             raise UserError(f"a config node with {sorted(set(config) - set(values))} has no _target_")
         return values
     path = upgrade_target(config["_target_"])
-    target = _import_allowed_class(path, allow) if allow is not None else _import_object(path)
+    target = import_allowed_class(path, allow) if allow is not None else _import_object(path)
     values |= built
     return functools.partial(target, **values) if config.get("_partial_") else target(**values)
 
@@ -52,7 +52,7 @@ def _import_object(path: str) -> Any:
     raise UserError(f"there is no {path}")
 
 
-def _import_allowed_class(path: Any, allow: Sequence[str]) -> type:
+def import_allowed_class(path: Any, allow: Sequence[str]) -> type:
     prefixes = ", ".join(prefix + "*" for prefix in allow)
     refusal = UserError(f"the config in this file names {path!r}; only classes of {prefixes} are built from files")
     module, _, name = str(path).rpartition(".")

@@ -42,8 +42,8 @@ Transform = Callable[[PIL.Image.Image], Tensor]
 def load(path: str | Path, *, tokenizer: Tokenizer | str | Path | None = None, **architecture: Any) -> Predictor:
     """path: a file or run folder of ours, or an original checkpoint, detected by its content.
 
-    tokenizer: a built one or a vocabulary (file or folder), for checkpoints without one; a missing one is an
-    error only when strings are used.
+    tokenizer: a built one or a vocabulary (file or folder), for checkpoints without one; a missing one, or another than the
+    checkpoint was trained with, is an error only when strings are used.
     architecture: what a file does not contain: vision_heads, text_heads (default: width / 64), activation ('quick_gelu',
     'gelu'), or another image_size; None = not given. A setting that is neither in the file nor given is assumed, with a warning.
     """
@@ -68,9 +68,7 @@ def load(path: str | Path, *, tokenizer: Tokenizer | str | Path | None = None, *
         objectives=objectives.eval(),
         nodes=nodes,
         momentum=momentum,
-        tokenizer=tokenizer
-        if isinstance(tokenizer, Tokenizer)
-        else lambda: find_tokenizer(checkpoint, model, tokenizer),
+        tokenizer=lambda: find_tokenizer(checkpoint, model, tokenizer),
         transform=build(node, allow=ALLOWED_IN_FILES) if node else None,
     )
 

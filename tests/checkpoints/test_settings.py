@@ -14,6 +14,7 @@ import vlp
 from tests.checkpoints.clip_files import CLIP, clip_state
 from vlp.build import build
 from vlp.checkpoints import load
+from vlp.checkpoints.agreement import check_function
 from vlp.checkpoints.convert import convert
 from vlp.cli import main
 from vlp.system.errors import UserError
@@ -89,33 +90,50 @@ def test_conversion_warns_as_loading_does(tmp_path: Path) -> None:
 def test_the_command_line_chooses_what_a_file_does_not_contain(tmp_path: Path) -> None:
     torch.save({"state_dict": clip_state()}, tmp_path / "a.pt")
     with warnings.catch_warnings(action="error"):
-        assert main(["convert", str(tmp_path / "a.pt"), str(tmp_path / "a.ckpt"), "--to", "vlp", "--activation", "quick_gelu"]) == 0
+        assert (
+            main(
+                [
+                    "convert",
+                    str(tmp_path / "a.pt"),
+                    str(tmp_path / "a.ckpt"),
+                    "--to",
+                    "vlp",
+                    "--activation",
+                    "quick_gelu",
+                ]
+            )
+            == 0
+        )
     config = load.read(tmp_path / "a.ckpt", {}).config["model"]
     assert {config[name]["activation"] for name in ("vision", "text")} == {"quick_gelu"}
 
 
 def test_a_run_that_starts_from_such_a_file_says_which_settings_it_uses(tmp_path: Path) -> None:
     torch.save({"state_dict": clip_state(1)}, tmp_path / "a.pt")
-    model = build(CLIP | {"vision": CLIP["vision"] | {"activation": "gelu"}})
-    with pytest.warns(UserWarning, match="does not contain these settings") as record:
-        assert load.load_weights(tmp_path / "a.pt", model, {}) == []
+    model = CLIP | {"vision": CLIP["vision"] | {"activation": "gelu"}}
+    with pytest.warns(UserWarning, match="checkpoint=a.pt does not contain these settings") as record:
+        assert check_function(load.read(tmp_path / "a.pt", {}), model, source="checkpoint=a.pt") == []
     (message,) = (str(warning.message) for warning in record)
     assert "model.vision.activation=gelu" in message
     assert "model.text.activation=quick_gelu" in message
 
 
-def test_settings_of_a_run_that_are_not_those_of_the_weights_are_reported(tmp_path: Path) -> None:
+def test_settings_of_a_run_that_are_not_those_of_the_weights_are_refused_or_reported(tmp_path: Path) -> None:
     torch.save(clip_state(1), tmp_path / "a.pt")
     load.save(load.read(tmp_path / "a.pt", {"activation": "gelu"}), tmp_path / "a.ckpt")
     changed = {"activation": "gelu", "norm_eps": 1e-6, "mean": [0.5] * 3}
-    model = build(CLIP | {"vision": CLIP["vision"] | changed, "text": CLIP["text"] | {"pool": "end", "causal": False}})
-    notes = [note.partition(" was trained with ")[2] for note in load.load_weights(tmp_path / "a.ckpt", model, {})]
-    assert notes == [
-        "vision norm_eps=1e-05, and the run uses model.vision.norm_eps=1e-06",
-        "vision mean=[0.4815, 0.4578, 0.4082], and the run uses model.vision.mean=[0.5, 0.5, 0.5]",
-        "text activation=gelu, and the run uses model.text.activation=quick_gelu",
-        "text causal=True, and the run uses model.text.causal=False",
+    model = CLIP | {"vision": CLIP["vision"] | changed, "text": CLIP["text"] | {"pool": "end", "causal": False}}
+    checkpoint = load.read(tmp_path / "a.ckpt", {})
+    with pytest.raises(UserError, match="does not fit this run, though its tensors would") as refusal:
+        check_function(checkpoint, model, source="checkpoint=a.ckpt")
+    differing = [note.partition(": ")[2] for note in check_function(checkpoint, model, source="a.ckpt", strict=False)]
+    assert differing == [
+        "model.vision.mean=[0.5,0.5,0.5], not [0.48145466,0.4578275,0.40821073]",
+        "model.vision.norm_eps=1e-06, not 1e-05",
+        "model.text.activation=quick_gelu, not gelu",
+        "model.text.causal=False, not True",
     ]
+    assert all(text in str(refusal.value) for text in differing)
 
 
 def test_settings_of_a_file_that_contains_them_cannot_be_given(tmp_path: Path) -> None:

@@ -37,7 +37,7 @@ from vlp.checkpoints import (
 from vlp.checkpoints.checkpoint import Checkpoint
 from vlp.checkpoints.keys import State, load_strictly, without_prefix
 from vlp.checkpoints.partial import load_matching
-from vlp.checkpoints.settings import assume_heads, describe_differences
+from vlp.checkpoints.settings import assume_heads
 from vlp.checkpoints.wrappers import unwrap
 from vlp.structures import height_and_width
 from vlp.system.errors import UserError
@@ -94,18 +94,24 @@ def build_model(checkpoint: Checkpoint) -> Any:
 
 
 def load_weights(
-    path: Path, model: nn.Module, heads: Mapping[str, nn.Module], momentum: Any = None, *, strict: bool = True
+    path: Path,
+    model: nn.Module,
+    heads: Mapping[str, nn.Module],
+    momentum: Any = None,
+    checkpoint: Checkpoint | None = None,
+    *,
+    strict: bool = True,
 ) -> list[str]:
-    """Starts a run from any checkpoint that `read` reads; returns what was not loaded and which settings differ, in sentences.
+    """Starts a run from any checkpoint that `read` reads; returns what was not loaded, in sentences.
 
     Each part of the model (vision, text, projection, …) must be of the file's architecture, key for key, except for the
     image size, to which position embeddings are resized, and for biases of the projection, which start at their defaults.
     With strict=False, tensors that do not fit are left, and what was taken and left is part of the result. Heads and
     queues that the run and the file have in common are loaded, and so is the momentum copy, where the run has one
-    (`MomentumCopy`).  Raises ValueError.
+    (`MomentumCopy`).  checkpoint: what `read` gave for the path; None = it is read here.  Raises ValueError.
     """
-    checkpoint, required = read(path, {}), model.state_dict()
-    notes = describe_differences(checkpoint, model, path)
+    checkpoint, required = checkpoint or read(path, {}), model.state_dict()
+    notes: list[str] = []
     try:
         size: Any = getattr(model.vision, "image_size", None)
         if size and any(

@@ -23,6 +23,7 @@ from vlp.launch.config.layout import accelerator, batch_sizes, local_processes, 
 from vlp.launch.config.resolve import resolve_config
 from vlp.launch.process import redact_overrides, training_process
 from vlp.launch.runs.folder import freeze, parent_folder
+from vlp.launch.runs.provenance import parts_of_checkpoint
 
 STAGES = ("torch", "data", "model", "fit", "validation")
 PROBE_GRACE_S = 3.0  # seconds beyond the limit until the probe is ended
@@ -34,7 +35,7 @@ def examine_command(overrides: Sequence[str], *, seconds: float = 30.0) -> list[
     try:
         with tempfile.TemporaryDirectory(prefix="vlp-doctor-") as folder:
             try:
-                composer = Composer(conf=conf_folder(), config_name="train")
+                composer = Composer(conf=conf_folder(), config_name="train", of_checkpoint=parts_of_checkpoint)
                 config = resolve_config(composer.compose(list(overrides)), Path(folder))
             except ConfigError as problem:
                 return [error("config.composes", str(problem), "vlp train --help")]

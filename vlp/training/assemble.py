@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,14 @@ from lightning.pytorch.loggers import Logger
 from omegaconf import OmegaConf
 
 from vlp.build import build
-from vlp.checkpoints.load import load_weights
+from vlp.checkpoints.agreement import (
+    check_foreign_tokenizer,
+    check_function,
+    check_labels,
+    has_common_embeddings,
+    tokenizer_of_checkpoint,
+)
+from vlp.checkpoints.load import load_weights, read
 from vlp.data.datamodule import DataModule
 from vlp.data.mixture import Mixture
 from vlp.data.parts import build_data, build_tokenizer
@@ -48,12 +56,26 @@ class RunParts:
     module: VisionLanguageModule
 
 
-def assemble(config: dict[str, Any], folder: Path, stored: dict[str, Any] | None = None) -> RunParts:
-    """Everything of a run but the trainer. With `checkpoint`, the weights are those of that file, every key matched.
+def assemble(
+    config: dict[str, Any],
+    folder: Path,
+    stored: dict[str, Any] | None = None,
+    resumed: Mapping[str, Any] | None = None,
+) -> RunParts:
+    """Everything of a run but the trainer. With `checkpoint`, the weights are those of that file, every key matched, and so is the
+    tokenizer that they were trained with.
 
-    stored: the config as checkpoints keep it; None = as it is.
+    stored: the config as checkpoints keep it; None = as it is.  resumed: the content of the checkpoint that the run continues from.
     """
+    source = f"checkpoint={config['checkpoint']}"
+    start = read(Path(config["checkpoint"]), {}) if config["checkpoint"] else None
     tokenizer = build_tokenizer(config)
+    if resumed and resumed.get("tokenizer_json"):  # the data, which it would be trained on, may lie elsewhere now
+        tokenizer = tokenizer_of_checkpoint(resumed["tokenizer_json"], tokenizer, source="the run that is resumed")
+    elif (
+        start and start.tokenizer_json and {"text.", "decoder."} & {f"{key.partition('.')[0]}." for key in start.state}
+    ):
+        tokenizer = tokenizer_of_checkpoint(start.tokenizer_json, tokenizer, source=source)
     data = build_data(config, tokenizer=tokenizer)
     data.issues_path = folder / "data_issues.jsonl"
     for part in ("model", "objectives", "tasks"):
@@ -74,16 +96,15 @@ def assemble(config: dict[str, Any], folder: Path, stored: dict[str, Any] | None
         seed=config["seed"],
         config=stored or config,
     )
-    if config["checkpoint"]:
-        notes = load_weights(
-            Path(config["checkpoint"]),
-            model,
-            dict(module.objectives.items()),
-            module.momentum,
-            strict=config.get("checkpoint_strict", True),
-        )
+    if start is not None:
+        heads, strict = dict(module.objectives.items()), config.get("checkpoint_strict", True)
+        if start.tokenizer_json is None and has_common_embeddings(start, config["model"]):
+            check_foreign_tokenizer(start, model, tokenizer, source=source)
+        notes = [f"{source} {note}" for note in check_function(start, config["model"], source=source, strict=strict)]
+        check_labels(start, heads, source=source)
+        notes += load_weights(Path(config["checkpoint"]), model, heads, module.momentum, start, strict=strict)
         for note in notes if ranks.rank() == 0 else ():
-            print(note, file=sys.stderr, flush=True)
+            print(f"note: {note}", file=sys.stderr, flush=True)
     if config["compile"]:
         for part in (model.vision, model.text):
             if part is not None:

@@ -82,7 +82,7 @@ def _run(config_path: Path) -> dict[str, Any]:
     prefix_rendezvous_by_attempt()
     begin, content = _find_start_checkpoint(folder, config, stored)
     inject("build")
-    parts = assemble(config, folder, stored)
+    parts = assemble(config, folder, stored, resumed=content)
     timer = Timer()
     callbacks = [SameConfig(config_path)] + [build(node) for node in config["callbacks"].values() if node] + [timer]
     files = AtomicCheckpointIO()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import os
+import re
 import sys
 from collections.abc import Callable, Sequence
 from functools import cache, cached_property, partial
@@ -26,7 +27,8 @@ from vlp.launch.config.schema import ConfigSchema, check_targets, dotted_nodes
 from vlp.system.compat import hydra as hydra_compat
 from vlp.upgrade import renamed_keys, upgrade, upgrade_override, upgrade_target
 
-PartsOfCheckpoint = Callable[[str], list[tuple[str, str, Any]]]
+PartsOfCheckpoint = Callable[[str, str], list[tuple[str, str, Any]]]
+OF_THE_CHECKPOINT = ("model", "tokenizer", "transform")  # in `evaluate`
 PACKAGE = Path(__file__).resolve().parents[2]
 
 
@@ -61,8 +63,8 @@ class Composer:
     """Composes `config_name` from `conf`, the folders in `extra`, and `conf/` in the working folder if there is one; the
     project's own `conf` brings the studies' YAML with it.
 
-    of_checkpoint: for `evaluate`, (group, place in the config, content) of the parts that the checkpoint of this path was
-    trained with; they take the place of the groups that the overrides leave open.
+    of_checkpoint: (group, place in the config, content) of the parts that a command (config_name) takes over from the run of a
+    checkpoint's path; they take the place of the groups that the overrides leave open, and in `train` the experiment as well.
     """
 
     def __init__(
@@ -87,7 +89,7 @@ class Composer:
         self.hydra = hydra_compat.create_hydra(config_name, conf, preferred)
         self.loader: Any = self.hydra.config_loader
         self.config_name, self.conf, self.extra = config_name, conf, list(extra)
-        self.of_checkpoint = of_checkpoint if config_name == "evaluate" else None
+        self.of_checkpoint = of_checkpoint if config_name in ("train", "evaluate") else None
         self._bases: dict[tuple[str, ...], tuple[DictConfig, Any]] = {}
 
     def parse(self, lines: Sequence[str]) -> list[Override]:
@@ -122,6 +124,11 @@ class Composer:
         groups: list[Override] = []
         values: list[Override] = []
         for override in overrides:
+            if self.config_name == "evaluate" and re.split(r"[./@]", override.key_or_group)[0] in OF_THE_CHECKPOINT:
+                raise ConfigError(
+                    f"{override.input_line}: evaluate takes model, tokenizer and transform from the checkpoint, whose weights "
+                    "depend on them; leave this out"
+                )
             if override.is_sweep_override():
                 key = override.get_key_element()
                 raise ConfigError(
@@ -136,12 +143,7 @@ class Composer:
             (values if replaces_node and not override.is_hydra_override() else groups).append(override)
         base, defaults = self._compose_groups(tuple(str(override.input_line) for override in groups))
         config = copy.deepcopy(base)
-        if self.of_checkpoint is not None:
-            chosen = {override.key_or_group for override in groups}
-            checkpoint = next((o.value() for o in reversed(values) if o.key_or_group == "checkpoint"), None)
-            for group, part, content in self.of_checkpoint(str(checkpoint)):
-                if group not in chosen:
-                    OmegaConf.update(config, part, content, merge=False, force_add=True)
+        self._take_parts_of_checkpoint(config, groups, values)
         origin = partial(self.origin, defaults)
         for override in values:
             text = ConfigSchema(plain_config(config), self.groups, origin).check_override(override)
@@ -152,6 +154,17 @@ class Composer:
         _upgrade_targets(config)
         check_targets(plain_config(config))
         return config
+
+    def _take_parts_of_checkpoint(self, config: DictConfig, groups: list[Override], values: list[Override]) -> None:
+        given = next((o.value() for o in reversed(values) if o.key_or_group == "checkpoint"), config.get("checkpoint"))
+        if self.of_checkpoint is None or not isinstance(given, str):
+            return
+        chosen = {override.key_or_group.partition("/")[0] for override in groups}
+        here, standard = plain_config(config), plain_config(self._compose_groups(())[0])
+        for group, part, content in self.of_checkpoint(given, self.config_name):
+            left_open = self.config_name == "evaluate" or here.get(part) == standard.get(part)
+            if group not in chosen and left_open:
+                OmegaConf.update(config, part, content, merge=False, force_add=True)
 
     def _compose_groups(self, groups: tuple[str, ...]) -> tuple[DictConfig, Any]:
         """The config of a choice of groups, before any value is overridden; a sweep composes each choice once."""

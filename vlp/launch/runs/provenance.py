@@ -1,4 +1,4 @@
-"""What a run was trained on and measured by, for those who measure its checkpoint: its own config says it."""
+"""What a run was trained on, with and measured by, for those who use its checkpoint: its own config says it."""
 
 from __future__ import annotations
 
@@ -12,11 +12,14 @@ from vlp.launch.config.errors import ConfigError
 from vlp.launch.runs.folder import header_comments, origin_of_header
 from vlp.upgrade import upgrade
 
-PARTS = {"data": "data", "task": "tasks"}  # the config group → its place in a config
+PARTS = {  # of a command: the config group → its place in a config
+    "evaluate": {"data": "data", "task": "tasks"},
+    "train": {"tokenizer": "tokenizer", "model": "model"},
+}
 
 
-def parts_of_checkpoint(path: str) -> list[tuple[str, str, Any]]:
-    """Group, place in a config and content of the data and the tasks of the run whose folder this is, or in whose
+def parts_of_checkpoint(path: str, command: str = "evaluate") -> list[tuple[str, str, Any]]:
+    """Group, place in a config and content of what a command takes over from the run whose folder this is, or in whose
     checkpoints/ it lies; nothing for other files.  Raises ConfigError."""
     place = Path(os.path.expanduser(path)).absolute()
     folder = place.parents[1] if place.parent.name == "checkpoints" else place
@@ -30,7 +33,11 @@ def parts_of_checkpoint(path: str) -> list[tuple[str, str, Any]]:
     if not isinstance(config, dict):
         raise ConfigError(f"{file}: not a config; it should hold keys and values")
     config, cwd = upgrade(config), origin_of_header(header_comments(folder))[1]
-    return [(group, part, _from_start_folder(config[part], cwd)) for group, part in PARTS.items() if config.get(part)]
+    return [
+        (group, part, _from_start_folder(config[part], cwd))
+        for group, part in PARTS[command].items()
+        if config.get(part)
+    ]
 
 
 def _from_start_folder(value: Any, cwd: Path | None, key: str = "") -> Any:
