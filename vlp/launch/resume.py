@@ -59,9 +59,9 @@ def _apply_overrides(folder: Path, composer: Composer, overrides: list[str]) -> 
                 f"{override.input_line}: {folder} continues with its own config, which has no {key}: set one of its values, "
                 "such as trainer.devices=2"
             )
-        text = ConfigSchema(now, composer.groups, lambda key: str(file)).check_override(override)
+        typed = ConfigSchema(now, composer.groups, lambda key: str(file)).check_override(override)
         changed = OmegaConf.create(now)
-        OmegaConf.update(changed, key, override.value() if text is None else text, force_add=True)
+        OmegaConf.update(changed, key, override.value() if typed is None else typed, force_add=True)
         now = OmegaConf.to_container(changed, resolve=False)
     now = resolve_values(OmegaConf.create(now))  # a secret goes to the run by its environment
     differing = changes(here, now)

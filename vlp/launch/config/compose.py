@@ -23,7 +23,9 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from vlp.launch.config.errors import EXPLAINED, ConfigError, explain
 from vlp.launch.config.resolve import resolve_config, to_yaml
-from vlp.launch.config.schema import ConfigSchema, check_targets, dotted_nodes
+from vlp.launch.config.schema import ConfigSchema, check_targets, dotted_nodes, find_key
+from vlp.launch.config.typed_text import read_typed
+from vlp.launch.config.values import check_interpolations, restore_texts
 from vlp.system.compat import hydra as hydra_compat
 from vlp.upgrade import renamed_keys, upgrade, upgrade_override, upgrade_target
 
@@ -90,7 +92,8 @@ class Composer:
         self.loader: Any = self.hydra.config_loader
         self.config_name, self.conf, self.extra = config_name, conf, list(extra)
         self.of_checkpoint = of_checkpoint if config_name in ("train", "evaluate") else None
-        self._bases: dict[tuple[str, ...], tuple[DictConfig, Any]] = {}
+        self.known: ConfigSchema | None = None  # of the config that was composed last
+        self._bases: dict[tuple[str, ...], tuple[DictConfig, Any, ConfigSchema]] = {}
 
     def parse(self, lines: Sequence[str]) -> list[Override]:
         """Overrides as Hydra reads them, sweeps included."""
@@ -141,18 +144,20 @@ class Composer:
                     f"{override.input_line}: Hydra does not run the job here; name=… and runs=… choose the run folder"
                 )
             (values if replaces_node and not override.is_hydra_override() else groups).append(override)
-        base, defaults = self._compose_groups(tuple(str(override.input_line) for override in groups))
+        base, defaults, known = self._compose_groups(tuple(str(override.input_line) for override in groups))
         config = copy.deepcopy(base)
         self._take_parts_of_checkpoint(config, groups, values)
         origin = partial(self.origin, defaults)
         for override in values:
-            text = ConfigSchema(plain_config(config), self.groups, origin).check_override(override)
-            if override.is_delete() or text is None:
+            typed = ConfigSchema(plain_config(config), self.groups, origin).check_override(override)
+            if override.is_delete() or typed is None:
                 hydra_compat.apply_override(self.loader, override, config)
             else:
-                OmegaConf.update(config, override.key_or_group, text, force_add=True)
+                OmegaConf.update(config, override.key_or_group, typed, force_add=True)
         _upgrade_targets(config)
+        check_interpolations(config, known)
         check_targets(plain_config(config))
+        self.known = ConfigSchema(plain_config(config), self.groups, origin)
         return config
 
     def _take_parts_of_checkpoint(self, config: DictConfig, groups: list[Override], values: list[Override]) -> None:
@@ -166,8 +171,9 @@ class Composer:
             if group not in chosen and left_open:
                 OmegaConf.update(config, part, content, merge=False, force_add=True)
 
-    def _compose_groups(self, groups: tuple[str, ...]) -> tuple[DictConfig, Any]:
-        """The config of a choice of groups, before any value is overridden; a sweep composes each choice once."""
+    def _compose_groups(self, groups: tuple[str, ...]) -> tuple[DictConfig, Any, ConfigSchema]:
+        """The config of a choice of groups, before any value is overridden, and what its keys are without an experiment; a
+        sweep composes each choice once."""
         if groups not in self._bases:
             config = self.loader.load_configuration(self.config_name, list(groups), run_mode=RunMode.RUN)
             defaults = self.loader.compute_defaults_list(self.config_name, list(groups), RunMode.RUN).defaults
@@ -184,16 +190,26 @@ class Composer:
                     del content[place][name]
                     with open_dict(config):
                         del config[place][name]
-                file = self.file(default.config_path)
+                file, typed = self.file(default.config_path), self.typed(repository, default)
                 for old, new in renamed_keys(content):
                     warn_once(f"{file}: {old} was renamed; write {new}")
                     OmegaConf.update(config, new, OmegaConf.select(config, old), force_add=True)
                     with open_dict(config):
                         del OmegaConf.select(config, old.rpartition(".")[0])[old.rpartition(".")[2]]
                 known = ConfigSchema(skeleton, self.groups, partial(self.origin, others))
+                content = {key: known.with_texts(key, value, typed.get(key)) for key, value in content.items()}
                 known.check_file(file, upgrade(content))
-            self._bases[groups] = config, defaults
+            plain = skeleton if experiments else plain_config(config)
+            known = ConfigSchema(copy.deepcopy(plain), self.groups, partial(self.origin, defaults))
+            restore_texts(config, known, lambda: (self.typed(self.loader.repository, d) for d in reversed(defaults)))
+            self._bases[groups] = config, defaults, known
         return self._bases[groups]
+
+    def typed(self, repository: Any, default: Any) -> Any:
+        """The content of the file of a defaults list's entry, every scalar as text."""
+        found = repository.load_config(default.config_path)
+        file = Path(found.path.partition("://")[2]) / f"{default.config_path}.yaml" if found is not None else Path()
+        return (read_typed(file) if file.is_file() else None) or {}
 
     def _unused_experiment_parts(
         self, experiment: dict[str, Any], skeleton: dict[str, Any], lines: Sequence[str]
@@ -222,7 +238,7 @@ class Composer:
         """The YAML file that last sets `key`."""
         for default in reversed(defaults):
             loaded = hydra_compat.load_default(self.loader, default)
-            if OmegaConf.is_config(loaded) and OmegaConf.select(loaded, key, throw_on_missing=False) is not None:
+            if isinstance(loaded, DictConfig) and find_key(plain_config(loaded), key)[1] is not None:
                 return self.file(default.config_path)
         return self.file(self.config_name)
 

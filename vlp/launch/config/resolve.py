@@ -11,12 +11,12 @@ import re
 from pathlib import Path
 from typing import Any
 
-import yaml
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from vlp.launch.config.errors import ConfigError, explain
+from vlp.launch.config.typed_text import dump
 from vlp.system.compat.hydra import raw_value
 from vlp.system.errors import UserError
 from vlp.system.secrets import HIDDEN, SECRET, SECRET_VARIABLE
@@ -103,4 +103,4 @@ def to_yaml(container: Any) -> str:
             return [shown(inner) for inner in value]
         return HIDDEN if isinstance(value, str) and value and SECRET.match(name) and "${" not in value else value
 
-    return yaml.safe_dump(shown(container), sort_keys=False, allow_unicode=True, width=2**16)
+    return dump(shown(container))

@@ -14,9 +14,12 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from hydra.core.override_parser.types import Override
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from vlp.launch.config.errors import ConfigError, join_names
 from vlp.launch.config.signature import RESERVED, target_exists, target_parameters
+from vlp.launch.config.typed_text import restored, typed_value
 from vlp.system.compat.hydra import split_key
 from vlp.system.suggest import did_you_mean
 
@@ -28,6 +31,9 @@ KINDS: dict[type, set[str]] = {
     dict: {"dict", "Mapping"},
     int: {"int", "float"},
 }  # what annotations call them
+TEXTS = re.compile(r"(name|runs|checkpoint|resume|monitor|split|freeze|sweep\.(metric|slurm\.partition|ray\.address))$")
+NOT_EMPTY = re.compile(r"(^|\.)(name|runs|checkpoint|resume|monitor|root|folder|project)$")
+NOT_ONLY_TEXT = {"int", "float", "bool", "Any", "dict", "Mapping"}
 WORDS = {bool: "true or false", int: "an integer", float: "a float", str: "a string"}
 
 
@@ -37,9 +43,9 @@ class ConfigSchema:
     def __init__(self, config: Plain, groups: list[str], origin: Callable[[str], str]) -> None:
         self.config, self.groups, self.origin = config, groups, origin
 
-    def check_override(self, override: Override) -> str | None:
-        """Raise ConfigError for an unknown key or a wrong value; return the text to set where YAML has a string but the
-        override reads as a number (a folder called 2017)."""
+    def check_override(self, override: Override) -> Any:
+        """Raise ConfigError for an unknown key or a wrong value; return what to set where a text was typed that reads as a
+        number or a truth value (a folder called 2017), else None."""
         key, line, value = override.key_or_group, override.input_line or "", override.value()
         known, default = find_key(self.config, key)
         if override.package is not None or "/" in key:
@@ -51,9 +57,46 @@ class ConfigSchema:
             return None
         if override.is_add() and known and default is not None and not isinstance(value, (dict, list)):
             raise ConfigError(f"{line}: {key} is there already; write it without +")
-        self.check(line, key, value, added=override.is_add() or override.is_force_add())
-        texts = isinstance(default, str) and default not in ("auto", "???") and "${" not in default
-        return line.partition("=")[2].strip() if texts and is_number(value) and not self.named(key, value) else None
+        typed = self.with_texts(key, value, typed_value(line.partition("=")[2]))
+        self.check(line, key, typed, added=override.is_add() or override.is_force_add())
+        if typed == "" and NOT_EMPTY.search(key):
+            raise ConfigError(
+                f"{line}: the value is empty (an unset variable?); give one, or write {key}=null for none"
+            )
+        return None if typed is value else typed
+
+    def with_texts(self, key: str, value: Any, typed: Any) -> Any:
+        """`value`, with what was typed in place of each number and truth value that is to be a text; itself where none is."""
+        if isinstance(value, dict) and isinstance(typed, dict) and not self.takes_text(key, value):
+            pairs = {name: self.with_texts(f"{key}.{name}", v, typed.get(str(name))) for name, v in value.items()}
+            return pairs if any(pairs[name] is not value[name] for name in value) else value
+        found = restored(value, typed) if self.takes_text(key, value) else value
+        return value if found == value and type(found) is type(value) else found
+
+    def takes_text(self, key: str, value: Any) -> bool:
+        """Whether the value of a key, or each element of it, is to be a text: as YAML's own is, or else as the annotation says."""
+        default = find_key(self.config, key)[1]
+        if isinstance(default, str) and "${" in default:
+            default = self.resolved(key)
+        if isinstance(default, list) and default:
+            return all(isinstance(item, str) for item in default)
+        if isinstance(default, str) and default not in ("auto", "???"):
+            return not isinstance(value, (list, dict)) and not self.named(key, value)
+        if default not in (None, "???", []):  # "auto" stands for numbers, mostly
+            return False
+        return self.declares_text(key)
+
+    def declares_text(self, key: str) -> bool:
+        """Whether the constructor's annotation, or vlp itself for a key without one, says that a key is a text."""
+        words = self.annotated(key)
+        return bool(words & {"str", "Path"}) and not words & NOT_ONLY_TEXT if words else bool(TEXTS.match(key))
+
+    def resolved(self, key: str) -> Any:
+        """The value of an interpolation; None where it needs a run folder, or cannot be followed."""
+        try:
+            return OmegaConf.select(OmegaConf.create(self.config), key)
+        except OmegaConfBaseException:
+            return None
 
     def check_file(self, place: str, content: Plain) -> None:
         """An experiment file may only set what the files that it configures define."""
@@ -101,14 +144,17 @@ class ConfigSchema:
 
     def named(self, key: str, value: Any) -> bool:
         """Whether the annotation of the constructor's argument, of which the key may be a part, names the value's type."""
+        return bool(KINDS.get(type(value), {type(value).__name__}) & self.annotated(key))
+
+    def annotated(self, key: str) -> set[str]:
+        """The words in the annotation of the constructor's argument that a key is, or is a part of."""
         parts = split_key(key)
         for length in range(len(parts) - 1, 0, -1):
             node = find_key(self.config, ".".join(parts[:length]))[1]
             target = node.get("_target_") if isinstance(node, dict) else None
             if isinstance(target, str):
-                words = set(re.findall(r"\w+", (target_parameters(target) or {}).get(parts[length], "")))
-                return bool(KINDS.get(type(value), {type(value).__name__}) & words)
-        return False
+                return set(re.findall(r"\w+", (target_parameters(target) or {}).get(parts[length], "")))
+        return set()
 
     def wrong_type_message(self, key: str, value: Any, default: Any) -> str:
         if isinstance(default, dict):

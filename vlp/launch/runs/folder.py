@@ -12,10 +12,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
 from omegaconf import DictConfig, OmegaConf
 
 from vlp.launch.config.errors import ConfigError
+from vlp.launch.config.typed_text import dump
 from vlp.system.atomic import atomic_write_text
 from vlp.upgrade import upgrade
 
@@ -23,7 +23,11 @@ FROM, FROM_FOLDER = "run folder: ", ", seen from: "
 
 
 def parent_folder(container: dict[str, Any]) -> Path:
-    return Path(container.get("runs") or "runs") / safe_name(str(container.get("name") or "scenes"))
+    """<runs>/<name>. Raises ConfigError where one of them is empty."""
+    for key in ("runs", "name"):
+        if container.get(key, key) in (None, ""):
+            raise ConfigError(f"{key} is empty, and the run folder is <runs>/<name>/<time>/: set {key}=TEXT")
+    return Path(str(container.get("runs", "runs"))) / safe_name(str(container.get("name", "scenes")))
 
 
 def read_frozen_config(file: Path | str) -> DictConfig:
@@ -83,9 +87,7 @@ def freeze(folder: Path, container: dict[str, Any], command: str) -> Path:
     header_lines = "".join(f"# {line}\n" for line in lines)
     try:
         folder.mkdir(exist_ok=True)
-        atomic_write_text(
-            file, header_lines + yaml.safe_dump(container, sort_keys=False, allow_unicode=True, width=2**16)
-        )
+        atomic_write_text(file, header_lines + dump(container))
     except OSError as error:
         raise ConfigError(f"cannot write {file}: {error.strerror}; choose another place with runs=DIR") from error
     return file

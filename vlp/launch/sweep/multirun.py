@@ -20,6 +20,7 @@ from omegaconf import OmegaConf
 from vlp.launch.config.compose import Composer
 from vlp.launch.config.errors import ConfigError
 from vlp.launch.config.resolve import resolve_config
+from vlp.launch.config.values import swept_values
 from vlp.launch.process import command_line, redact_overrides
 from vlp.launch.runs.folder import create_run_folder, freeze, parent_folder, safe_name
 from vlp.launch.runs.provenance import parts_of_checkpoint
@@ -43,7 +44,7 @@ def expand_overrides(composer: Composer, lines: Sequence[str]) -> tuple[list[lis
                 "or search it with sweep=optuna"
             )
         axes.pop(key, None)
-        axes[key] = [f"{key}={value}" for value in override.sweep_string_iterator()]
+        axes[key] = [f"{key}={value}" for value in swept_values(override, composer.known)]
         if not axes[key]:
             raise ConfigError(f"{override.input_line}: no value matches")
         varying.append(key)
@@ -103,8 +104,8 @@ def search(command: str, composer: Composer, lines: list[str], settings: dict[st
             key = line.partition("=")[0]
             raise ConfigError(f"{key}: a search keeps its command; write the secret as '{key}=${{oc.env:VARIABLE}}'")
     overrides = composer.parse(lines)
-    distributions(overrides)
     config = composer.compose(first_values(overrides))
+    distributions(overrides, composer.known)
     resolved = resolve_job_config(config, Path("run"))
     ledger = new_ledger(command, lines, resolved, settings)
     places = {"conf": str(composer.conf.resolve()), "extra": [str(folder.resolve()) for folder in composer.extra]}
@@ -118,7 +119,8 @@ def search_source(ledger: Ledger, composer: Composer) -> Any:
     from vlp.launch.sweep.search import SearchSource, distributions
 
     overrides = composer.parse(ledger.content["search"]["lines"])
-    space = distributions(overrides)
+    composer.compose(first_values(overrides))
+    space = distributions(overrides, composer.known)
     fixed = [str(o.input_line) for o in overrides if not o.is_sweep_override()]
     return SearchSource(ledger, space, ledger.content["settings"], partial(suggested_job, ledger, composer, fixed))
 

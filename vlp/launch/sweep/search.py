@@ -16,15 +16,17 @@ from typing import Any
 from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep
 
 from vlp.launch.config.errors import ConfigError
+from vlp.launch.config.schema import ConfigSchema
+from vlp.launch.config.values import swept_values
 from vlp.launch.sweep.ledger import Job, Ledger
 
 SAMPLERS = ("tpe", "random", "cmaes")
 DIRECTIONS = ("maximize", "minimize")
 
 
-def distributions(overrides: Sequence[Override]) -> dict[str, Any]:
+def distributions(overrides: Sequence[Override], known: ConfigSchema | None = None) -> dict[str, Any]:
     """Of each swept key. interval: numbers between; int(interval), range: whole numbers or steps; a,b and choice: names."""
-    found = {o.get_key_element(): distribution(o) for o in overrides if o.is_sweep_override()}
+    found = {o.get_key_element(): distribution(o, known) for o in overrides if o.is_sweep_override()}
     if not found:
         raise ConfigError(
             "sweep=optuna: nothing to search; give a key several values, such as optimizer.lr=interval(1e-5,1e-2)"
@@ -32,7 +34,7 @@ def distributions(overrides: Sequence[Override]) -> dict[str, Any]:
     return found
 
 
-def distribution(override: Override) -> Any:
+def distribution(override: Override, known: ConfigSchema | None = None) -> Any:
     from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
     line, value = override.input_line, override.value()
@@ -56,7 +58,7 @@ def distribution(override: Override) -> Any:
         raise ConfigError(f"{line}: {error or 'it holds no value'}") from error
     if getattr(value, "shuffle", False) or log:
         raise ConfigError(f"{line}: a search has no order to shuffle, and log is for numbers: tag(log, interval(…))")
-    choices = list(override.sweep_string_iterator())
+    choices = swept_values(override, known)
     if not choices:
         raise ConfigError(f"{line}: no value matches")
     return CategoricalDistribution(choices)
