@@ -13,6 +13,7 @@ import torch
 
 from vlp.launch.config.compose import Composer, conf_folder
 from vlp.launch.config.resolve import resolve_config
+from vlp.launch.resume import apply_overrides_to_run
 from vlp.launch.runs.folder import freeze
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -37,6 +38,22 @@ def make_run_folder(folder: Path, *overrides: str, data: Path) -> Path:
     config = Composer(conf=conf_folder(), config_name="train").compose([f"data.root={data}", *overrides])
     freeze(folder, resolve_config(config, folder), "test")
     return folder
+
+
+def train_here(folder: Path) -> dict[str, Any]:
+    """The run of a folder in this process; returns its results."""
+    from vlp.training.run import run
+
+    try:
+        return run(folder / "config.yaml")
+    finally:
+        torch.use_deterministic_algorithms(False)
+
+
+def resume_here(folder: Path, *overrides: str) -> dict[str, Any]:
+    """`train.py resume=FOLDER OVERRIDES` in this process."""
+    apply_overrides_to_run(folder, Composer(conf=conf_folder(), config_name="train"), list(overrides))
+    return train_here(folder)
 
 
 def start_run(folder: Path, **more: str) -> subprocess.Popen[str]:

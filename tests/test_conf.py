@@ -26,7 +26,8 @@ from vlp.models.vlm import VisionLanguageModel
 from vlp.objectives.base import Objective
 from vlp.tasks.base import Task
 from vlp.tokenizers.base import Tokenizer
-from vlp.training.module import VisionLanguageModule, set_vocabulary_size
+from vlp.training.module import VisionLanguageModule
+from vlp.training.portable_config import set_vocabulary_size
 
 CONF = conf_folder()
 ROOT = Path(__file__).resolve().parent.parent

@@ -137,6 +137,23 @@ def sum_over_ranks(x: Tensor) -> Tensor:
     return x
 
 
+class _Sum(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return sum_over_ranks(x)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        return sum_over_ranks(gradients[0])
+
+
+def sum_with_gradient(x: Tensor) -> Tensor:
+    """Sum over ranks; the gradient is summed over them, too, as each rank's loss depends on the values of all."""
+    result: Tensor = _Sum.apply(x) if world_size() > 1 else x
+    return result
+
+
 def broadcast_from_first_rank(tensors: Iterable[Tensor]) -> None:
     """Overwrites every rank's tensors with those of rank 0."""
     if world_size() > 1:

@@ -88,8 +88,11 @@ def final_figures(folder: Path) -> dict[str, Any]:
 
 
 def logged_losses(folder: Path) -> list[dict[str, Any]]:
-    """The lines of metrics.jsonl without figures that depend on the clock."""
-    return [{key: value for key, value in line.items() if "second" not in key} for line in logged_lines(folder)]
+    """The lines of metrics.jsonl without figures that depend on the clock, and without those that earlier versions did not log."""
+    return [
+        {key: value for key, value in line.items() if "second" not in key and not key.startswith("lr/")}
+        for line in logged_lines(folder)
+    ]
 
 
 def model_outputs(checkpoint: Path) -> dict[str, Any]:

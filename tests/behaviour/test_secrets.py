@@ -57,15 +57,24 @@ def test_a_key_is_nowhere_in_a_run(tmp_path: Path, literal: bool) -> None:
 
 @pytest.mark.slow
 def test_a_secret_in_a_mistake_is_hidden(tmp_path: Path) -> None:
-    """The data's root is a secret and does not exist, so the error message and error.txt would name it."""
+    """The data's root is a secret and does not exist, so the error message and the traceback would name it."""
     words = [word for word in TINY if not word.startswith("data.images")]
     root = "data.root=${oc.env:STORAGE_KEY}"
-    done = train(tmp_path, "data=coco", "transform=photos", root, words=words, STORAGE_KEY=f"/nowhere/{PLANTED}")
+    done = train(
+        tmp_path,
+        "data=coco",
+        "transform=photos",
+        root,
+        words=words,
+        STORAGE_KEY=f"/nowhere/{PLANTED}",
+        HYDRA_FULL_ERROR="1",
+    )
     assert done.returncode == 2, done.stdout + done.stderr
     assert "<hidden>" in done.stderr
+    assert "Traceback" in done.stderr
     assert PLANTED not in done.stdout + done.stderr
     assert files_with_secret(tmp_path, PLANTED) == []
-    assert "<hidden>" in next(tmp_path.rglob("error.txt")).read_text()
+    assert not list(tmp_path.rglob("config.yaml"))  # no folder of a run that never began
 
 
 @pytest.mark.parametrize("key", ["loggers.wandb.token", "+loggers.wandb.token", "data.password"])

@@ -18,7 +18,7 @@ from vlp.cli import main
 from vlp.launch.config.compose import Composer, conf_folder
 from vlp.launch.config.resolve import resolve_config
 from vlp.tokenizers.trained import TrainedTokenizer
-from vlp.training.module import set_vocabulary_size
+from vlp.training.portable_config import set_vocabulary_size
 
 HEADS = ["tasks.vqa.width=128", "tasks.vqa.answers=[yes,no,red]"]
 FUSED = ["model=albef_tiny", "objective=[itc,itm]", "task=[vqa,nlvr2,visual_entailment]", *HEADS]

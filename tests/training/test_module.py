@@ -7,11 +7,14 @@ from typing import Any
 import lightning as L
 import pytest
 import torch
+from lightning.pytorch.callbacks import Callback
 from torch.utils.data import DataLoader
 
 from tests.towers import toy_batch, toy_model
 from vlp.models.vlm import VisionLanguageModel
+from vlp.objectives.base import Objective
 from vlp.objectives.itc import ITC
+from vlp.structures import Batch, Features, Loss
 from vlp.training.module import VisionLanguageModule
 from vlp.training.optimizer import AdamW
 
@@ -109,3 +112,65 @@ def test_deterministic_algorithms_suffice() -> None:
     finally:
         torch.use_deterministic_algorithms(False)
     assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+class Words(Objective):
+    """A loss without negatives, so that batches of it may be accumulated; its gradient is that of a mean over samples."""
+
+    requires, uses = ("caption",), ("text_embed",)
+
+    def forward(self, model: VisionLanguageModel, batch: Batch, features: Features) -> Loss:
+        return Loss(value=features.text_embed[:, 0].mean())
+
+
+class Five(Data):
+    steps_per_epoch = 5
+
+    def train_dataloader(self) -> DataLoader[Any]:
+        return DataLoader([toy_batch(slice(2 * k, 2 * k + 2)) for k in range(5)], batch_size=None)
+
+
+class Gradients(Callback):
+    def __init__(self) -> None:
+        self.norms: list[float] = []
+
+    def on_before_optimizer_step(self, trainer: L.Trainer, pl_module: L.LightningModule, optimizer: Any) -> None:
+        self.norms.append(
+            float(torch.nn.utils.get_total_norm([p.grad for p in pl_module.parameters() if p.grad is not None]))
+        )
+
+
+def gradient_norms(data: L.LightningDataModule, **trainer: Any) -> list[float]:
+    """Of each optimiser step, with a learning rate that leaves the weights as they are."""
+    words, seen = Words(), Gradients()
+    trained = VisionLanguageModule(
+        model=toy_model(),
+        objectives={"words": words},
+        optimizer=AdamW(lr=1e-30, weight_decay=0.0),
+        freeze=["vision", "image", "logit"],
+    )
+    options = {"max_epochs": 1, "logger": False, "enable_checkpointing": False, "enable_progress_bar": False} | trainer
+    L.Trainer(accelerator="cpu", enable_model_summary=False, callbacks=[seen], **options).fit(
+        trained.double(), datamodule=data
+    )
+    return seen.norms
+
+
+class Joined(Five):
+    """The batches of each step as one batch: of 3 and of 2."""
+
+    def train_dataloader(self) -> DataLoader[Any]:
+        return DataLoader([toy_batch(slice(0, 6)), toy_batch(slice(6, 10))], batch_size=None)
+
+
+def test_the_last_step_of_an_epoch_is_the_mean_over_its_own_batches() -> None:
+    accumulated = gradient_norms(Five(), accumulate_grad_batches=3, max_epochs=2)
+    assert accumulated == pytest.approx(gradient_norms(Joined(), max_epochs=2), rel=1e-9)
+
+
+def test_an_epoch_that_is_limited_or_shorter_than_a_step() -> None:
+    limited = gradient_norms(Five(), accumulate_grad_batches=3, limit_train_batches=4)
+    assert limited[1] == pytest.approx(gradient_norms(Five())[3], rel=1e-9)
+    assert gradient_norms(Five(), accumulate_grad_batches=9, limit_train_batches=3) == pytest.approx(
+        limited[:1], rel=1e-9
+    )

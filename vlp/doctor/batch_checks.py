@@ -68,6 +68,17 @@ def check_accumulation(config: dict[str, Any], in_batch: Sequence[str]) -> Findi
     return fine_finding("arithmetic.accumulation", f"{parts} batches a step")
 
 
+def check_batch_norms(config: dict[str, Any], world: int, names: list[str]) -> Finding:
+    """names: of the batch norms whose statistics are of each process's own rows."""
+    if world == 1 or not names:
+        return fine_finding("arithmetic.batch_norm", "several processes compute what one computes")
+    synchronized = bool(config["trainer"].get("sync_batchnorm"))
+    fix = "vlp train model/vision=vit_tiny" if synchronized else "vlp train trainer.sync_batchnorm=true"
+    listed = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+    message = f"batch norms compute statistics of each process's own rows, {world} processes train another model than one: {listed}"
+    return warning("arithmetic.batch_norm", message, fix)
+
+
 def check_warmup(config: dict[str, Any], total: int) -> Finding:
     asked = float((config.get("schedule") or {}).get("warmup") or 0)
     steps = round(asked * total) if asked < 1 else int(asked)

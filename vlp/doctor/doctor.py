@@ -107,6 +107,8 @@ def findings_of_stages(config: dict[str, Any], facts: dict[str, Any], overrides:
     yield from batch_checks.check_batch(config, world, samples, in_batch)
     yield from batch_checks.check_queue(config, samples)
     yield batch_checks.check_accumulation(config, in_batch)
+    if _has_facts(facts, "model"):
+        yield batch_checks.check_batch_norms(config, world, facts["model"]["own_statistics"])
     if samples:
         total = total_steps(config, _per_epoch(config, facts, samples))
         yield batch_checks.check_warmup(config, total)

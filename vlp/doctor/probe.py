@@ -84,6 +84,7 @@ def count_model(config: dict[str, Any]) -> dict[str, Any]:
 
     from vlp.doctor.memory_estimate import count_memory
     from vlp.training.assemble import assemble
+    from vlp.training.batch_norm import unsynchronized_batch_norms
 
     without_weights = {**copy.deepcopy(config), "checkpoint": None, "compile": False}
     try:
@@ -93,7 +94,12 @@ def count_model(config: dict[str, Any]) -> dict[str, Any]:
         module = assemble(without_weights, Path("unused")).module
     counted = count_memory(module, config)
     in_batch = [name for name, objective in module.trained.items() if objective.in_batch]
-    return {"memory": counted.__dict__, "fixed": counted.fixed, "in_batch": in_batch}
+    return {
+        "memory": counted.__dict__,
+        "fixed": counted.fixed,
+        "in_batch": in_batch,
+        "own_statistics": unsynchronized_batch_norms(module.model),
+    }
 
 
 def measure_steps(
@@ -111,6 +117,7 @@ def measure_steps(
     from vlp.doctor.memory_estimate import count_memory
     from vlp.doctor.step_profiler import MeasureSteps
     from vlp.training.assemble import assemble
+    from vlp.training.trainer_arguments import trainer_arguments
 
     L.seed_everything(config["seed"], workers=True, verbose=False)
     now = time.monotonic()
@@ -119,7 +126,7 @@ def measure_steps(
     parts = assemble(config, folder)
     measuring.counted = count_memory(parts.module, config)
     average = (config.get("callbacks") or {}).get("ema")
-    settings = config["trainer"] | {"devices": 1, "num_nodes": 1, "strategy": "auto"}
+    settings = trainer_arguments(config["trainer"], folder) | {"devices": 1, "num_nodes": 1, "strategy": "auto"}
     settings |= {
         "fast_dev_run": False,
         "log_every_n_steps": 1000,

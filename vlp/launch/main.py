@@ -20,7 +20,7 @@ from vlp.launch.config.errors import ConfigError
 from vlp.launch.config.resolve import resolve_config
 from vlp.launch.process import command_line, run_with_restarts, training_process
 from vlp.launch.resume import apply_overrides_to_run, change_to_start_folder
-from vlp.launch.runs.folder import create_run_folder, freeze, parent_folder, read_frozen_config
+from vlp.launch.runs.folder import NEW_RUN_FOLDER, create_run_folder, freeze, parent_folder, read_frozen_config
 from vlp.launch.runs.provenance import parts_of_checkpoint
 from vlp.system import exit_codes
 from vlp.system.compat.hydra import argument_parser
@@ -119,6 +119,7 @@ def freeze_and_run(command: str, composer: Composer, overrides: list[str], resta
             print(f"resume=auto: {message}", file=sys.stderr)
         if folder is None:
             folder = create_run_folder(parent)
+            os.environ[NEW_RUN_FOLDER] = str(folder)
             freeze(folder, resolve_config(config, folder), command_line(command, overrides))
         if rank is not None:
             torchrun.publish_run_folder(parent, folder)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from pathlib import Path
@@ -12,8 +13,10 @@ from omegaconf import OmegaConf
 from vlp.launch.config.changes import changes
 from vlp.launch.config.compose import Composer
 from vlp.launch.config.errors import ConfigError
+from vlp.launch.config.layout import length_settings
 from vlp.launch.config.resolve import resolve_values
 from vlp.launch.config.schema import ConfigSchema, find_key
+from vlp.launch.config.trainer_settings import check_trainer
 from vlp.launch.process import redact_overrides
 from vlp.launch.runs.folder import freeze, header_comments, origin_of_header, read_frozen_config
 from vlp.launch.runs.lock import run_folder_lock
@@ -49,6 +52,11 @@ def _apply_overrides(folder: Path, composer: Composer, overrides: list[str]) -> 
         if key == "force":
             now["force"] = bool(override.value())
             continue
+        if key == "checkpoint":
+            raise ConfigError(
+                f"{override.input_line}: {folder} continues from its own weights; to start from others, "
+                "start a new run without resume="
+            )
         if key in composer.groups:
             raise ConfigError(
                 f"{override.input_line}: {folder} continues with its own parts; to exchange one start a new run, from its weights "
@@ -64,16 +72,30 @@ def _apply_overrides(folder: Path, composer: Composer, overrides: list[str]) -> 
         OmegaConf.update(changed, key, override.value() if typed is None else typed, force_add=True)
         now = OmegaConf.to_container(changed, resolve=False)
     now = resolve_values(OmegaConf.create(now))  # a secret goes to the run by its environment
+    check_trainer(now)
     differing = changes(here, now)
     if differing and not now.get("force"):
         raise ConfigError(
             f"resume={folder}: {'; '.join(differing)}: that would change what is trained; leave it, or add force=true"
         )
+    if length_settings(here) != length_settings(now):
+        _refuse_ended_run(folder, [override.key_or_group for override in composer.parse(overrides)])
     if then != now:
         count = next(n for n in range(1, 10_000) if not (folder / f"config.{n}.yaml").exists())
         shutil.copyfile(file, folder / f"config.{count}.yaml")
         comments = [line for line in comments if not line.startswith(("resumed with: ", "gone on with: "))]
         freeze(folder, now, "\n".join([*comments, f"resumed with: {' '.join(redact_overrides(overrides))}"]))
+
+
+def _refuse_ended_run(folder: Path, keys: list[str]) -> None:
+    """More epochs do not lift what ended training before its last step; the checkpoint's sidecar names the setting that does."""
+    sidecar = folder / "checkpoints" / "last.ckpt.json"
+    try:
+        ended = json.loads(sidecar.read_text(encoding="utf-8")).get("ended")
+    except (OSError, ValueError):
+        return
+    if ended and not any(key == ended["key"] or key.startswith(ended["key"] + ".") for key in keys):
+        raise ConfigError(f"resume={folder}: training was ended by {ended['reason']}: to continue, {ended['advice']}")
 
 
 def _config_at_new_path(config: Any, folder: Path, named: str | None, cwd: Path | None) -> Any:

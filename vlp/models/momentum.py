@@ -36,6 +36,9 @@ class MomentumCopy(nn.Module):
         ((model, heads),) = self._originals
         return [(model, self.model), (heads, self.objectives)]
 
+    def has_copy_of(self, module: nn.Module) -> bool:
+        return any(part is module for original, _ in self._originals_and_copies() for part in original.modules())
+
     def copy_of(self, module: nn.Module) -> Any:
         """The momentum copy of the model, of any part of it or of an objective's head."""
         for original, copy in self._originals_and_copies():

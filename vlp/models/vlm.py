@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -100,12 +101,16 @@ class VisionLanguageModel(nn.Module):
         """Logits of the token after each token of the text, which attends to row i of the memory."""
         return self.part("decoder")(text, memory)
 
+    @torch.no_grad()
     def clamp_parameters(self) -> None:
-        """Puts parameters back into their allowed range; called before training and after each optimiser step."""
+        """Puts trainable parameters back into their allowed range; called before training and after each optimiser step."""
         parts: list[Any] = [self.projection, self.fusion]
         for part in parts:
             if hasattr(part, "clamp_parameters"):
+                frozen = [(p, p.clone()) for p in part.parameters(recurse=False) if not p.requires_grad]
                 part.clamp_parameters()
+                for parameter, value in frozen:
+                    parameter.copy_(value)
 
     constrain = RenamedMethod("clamp_parameters")
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from lightning.pytorch.loggers import Logger
 from omegaconf import OmegaConf
 
@@ -25,12 +26,14 @@ from vlp.checkpoints.load import load_weights, read
 from vlp.data.datamodule import DataModule
 from vlp.data.mixture import Mixture
 from vlp.data.parts import build_data, build_tokenizer
-from vlp.launch.config.layout import tasks
+from vlp.launch.config.layout import accelerator, tasks
 from vlp.launch.runs.folder import read_frozen_config
 from vlp.system import ranks
+from vlp.training.batch_norm import synchronize_batch_norms
 from vlp.training.lifecycle.nonfinite import NonFiniteGuard
 from vlp.training.loggers import JsonLines
-from vlp.training.module import VisionLanguageModule, set_vocabulary_size
+from vlp.training.module import VisionLanguageModule
+from vlp.training.portable_config import set_vocabulary_size
 
 
 def silence_known_warnings() -> None:
@@ -96,6 +99,8 @@ def assemble(
         seed=config["seed"],
         config=stored or config,
     )
+    if config.get("trainer", {}).get("sync_batchnorm"):
+        synchronize_batch_norms(module, on_gpu=accelerator(config, torch.cuda.device_count()) == "gpu")
     if start is not None:
         heads, strict = dict(module.objectives.items()), config.get("checkpoint_strict", True)
         if start.tokenizer_json is None and has_common_embeddings(start, config["model"]):

@@ -19,9 +19,10 @@ from vlp.report.tables import is_task_figure, print_results
 from vlp.system.errors import UserError
 from vlp.tasks.base import Task
 from vlp.training.assemble import build_loggers, read_config, silence_known_warnings
-from vlp.training.determinism import numeric_settings, with_determinism
+from vlp.training.determinism import numeric_settings
 from vlp.training.lifecycle.entry import run_entry_point
 from vlp.training.module import VisionLanguageModule
+from vlp.training.trainer_arguments import trainer_arguments
 
 
 def evaluate(config_path: Path) -> dict[str, Any]:
@@ -42,7 +43,7 @@ def evaluate(config_path: Path) -> dict[str, Any]:
         head.weight = 0.0  # only others use it
     module = VisionLanguageModule(model=predictor.model, objectives=heads, tasks=tasks, config=stored)
     trainer: L.Trainer = build(
-        with_determinism(config["trainer"]),
+        trainer_arguments(config["trainer"], folder),
         logger=build_loggers(config, folder),
         default_root_dir=folder,
         use_distributed_sampler=False,

@@ -6,9 +6,7 @@ train/<source>/<objective>/<what> and val|test/<source>/<task>/<metric>.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping, Sequence
-from copy import deepcopy
 from typing import Any
 
 import lightning as L
@@ -31,8 +29,13 @@ from vlp.system.fault_injection import inject
 from vlp.tasks.base import Task
 from vlp.training.determinism import numeric_settings
 from vlp.training.evaluator import Measurement
+from vlp.training.fit_checks import check_fit
+from vlp.training.freezing import freeze_parameters, frozen_parts
 from vlp.training.lifecycle.nonfinite import NonFiniteGuard
 from vlp.training.lifecycle.restart import move_between_steps
+from vlp.training.lifecycle.signals import SIGNALS
+from vlp.training.portable_config import portable_config
+from vlp.training.resumed_settings import check_weights, keep_callback_settings, keep_schedule, keep_settings
 
 
 class VisionLanguageModule(L.LightningModule):
@@ -72,8 +75,11 @@ class VisionLanguageModule(L.LightningModule):
         self.seed = seed
         self.config = dict(config or {})
         self.samples_seen = 0
+        self._first_batch: int | None = (
+            None  # of the current optimiser step, within its epoch; None = before the first one
+        )
         self._checked = False  # that every trainable parameter is reached, at the first step of all objectives
-        self._freeze(freeze)
+        freeze_parameters(self, freeze)
         for name, objective in {**objectives, **self.tasks}.items():
             if not objective.weight:
                 objective.requires_grad_(False)
@@ -90,26 +96,18 @@ class VisionLanguageModule(L.LightningModule):
             objective.linked = {other: self.objectives[other] for other in objective.heads}  # type: ignore[misc]
             if momentum is None and any(field.startswith("momentum") for field in objective.uses):
                 raise UserError(f"{name} needs the momentum copy of the model: set momentum=0.995")
-
-    def _freeze(self, patterns: Sequence[str]) -> None:
-        for pattern in patterns:
-            matched = [p for name, p in self.named_parameters() if re.search(pattern, name)]
-            if not matched:
-                raise UserError(
-                    f"freeze: the pattern {pattern!r} matches no parameter (names look like 'model.vision.…')"
-                )
-            for parameter in matched:
-                parameter.requires_grad_(False)
+        self._freeze_statistics()  # Lightning leaves modules in the mode that they were built in
 
     def train(self, mode: bool = True) -> VisionLanguageModule:
         super().train(mode)
-        for module in self.model.modules():
-            parameters = list(module.parameters())
-            if parameters and not any(p.requires_grad for p in parameters):
-                module.eval()
-                if self.momentum is not None:
-                    self.momentum.copy_of(module).eval()
+        self._freeze_statistics()
         return self
+
+    def _freeze_statistics(self) -> None:
+        for part in frozen_parts(self.model, self.objectives):
+            part.eval()
+            if self.momentum is not None and self.momentum.has_copy_of(part):
+                self.momentum.copy_of(part).eval()
 
     # ---------------------------------------------------------------- training
 
@@ -118,27 +116,29 @@ class VisionLanguageModule(L.LightningModule):
         return {name: objective for name, objective in self.objectives.items() if objective.weight}  # type: ignore[misc]
 
     def on_fit_start(self) -> None:
-        if not self.trained:
-            raise UserError("nothing to optimise: every objective has weight 0")
-        in_batch = [name for name, objective in self.trained.items() if objective.in_batch]
-        if self.trainer.accumulate_grad_batches > 1 and in_batch:
-            raise UserError(
-                f"trainer.accumulate_grad_batches > 1 would change {', '.join(in_batch)}, whose negatives are the other "
-                "samples of one batch: set data.batch_size to the whole batch and gradient_cache to the rows that fit"
-            )
+        self._freeze_statistics()
+        check_fit(self.trainer, model=self.model, trained=self.trained, config=self.config)
+        self._first_batch = None
         self.model.clamp_parameters()
         data = self.trainer.datamodule  # type: ignore[attr-defined]
         for objective in self.trained.values():
             objective.prepare(self.model, getattr(data, "tokenizer", None), data)
 
+    def on_train_start(self) -> None:
+        SIGNALS.began = True
+        for schedule in self.trainer.lr_scheduler_configs:
+            keep_schedule(schedule.scheduler)  # type: ignore[arg-type]
+
     def on_train_batch_start(self, batch: Any, index: int) -> None:
         # dropout depends on (seed, step, rank) alone, so a resumed run draws what the straight run would have drawn
         part = index % self.trainer.accumulate_grad_batches
         torch.manual_seed(mix(self.seed, self.global_step, self.global_rank, *([part] if part else [])))
-        if self.momentum is not None and not part:
+        if part and self._first_batch is not None:
+            return
+        self._first_batch = index
+        if self.momentum is not None:
             self.momentum.step()
-        if not part:
-            self.guard.before_step(self)
+        self.guard.before_step(self)
 
     def training_step(self, batch: Batch | dict[str, Batch], index: int) -> Tensor:
         weights = self.weights()
@@ -151,7 +151,19 @@ class VisionLanguageModule(L.LightningModule):
         if inject("before_backward", step=self.global_step, rank=self.global_rank):
             loss = loss * torch.nan
         self._latest = loss.detach(), [part.sample for part in self._by_source(batch).values()]
-        return loss
+        self.log_dict({f"lr/group_{i}": group["lr"] for i, group in enumerate(self.trainer.optimizers[0].param_groups)})
+        return loss * self._accumulation_factor(index)
+
+    def _accumulation_factor(self, index: int) -> float:
+        """Makes the gradient of a step the mean over its own batches, which all have the same number of samples.
+
+        Lightning divides each loss by `accumulate_grad_batches`, also where an epoch ends, or a resumed run begins, within
+        that many batches.
+        """
+        parts = self.trainer.accumulate_grad_batches
+        assert self._first_batch is not None
+        end = min((index // parts + 1) * parts, self.trainer.num_training_batches)
+        return parts / (end - self._first_batch)
 
     def weights(self) -> dict[str, float]:
         """Of the objectives whose schedule gives them one at this step."""
@@ -223,6 +235,7 @@ class VisionLanguageModule(L.LightningModule):
     def configure_optimizers(self) -> Any:
         assert self.make_optimizer is not None, "this module was built without an optimizer"
         optimizer = self.make_optimizer(self)
+        keep_settings(optimizer, self)
         if self.make_schedule is None:
             return {"optimizer": optimizer}
         steps = self.optimizer_steps()
@@ -251,6 +264,7 @@ class VisionLanguageModule(L.LightningModule):
         self._start_evaluation("test")
 
     def _start_evaluation(self, split: str) -> None:
+        SIGNALS.began = True
         data = self.trainer.datamodule  # type: ignore[attr-defined]
         self.measurement = Measurement(
             model=self.model,
@@ -292,35 +306,7 @@ class VisionLanguageModule(L.LightningModule):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.samples_seen = checkpoint["samples_seen"]
+        keep_callback_settings(checkpoint, self.trainer.callbacks)  # type: ignore[attr-defined]
+        check_weights(checkpoint["state_dict"], self)
         if "loops" in checkpoint:
             move_between_steps(checkpoint)
-
-
-def portable_config(
-    config: Mapping[str, Any], model: VisionLanguageModel, tasks: Mapping[str, Task], vocabulary_size: int
-) -> dict[str, Any]:
-    """The config with each backbone and task described by its own architecture instead of the hub name or file it came from,
-    and with the size of the vocabulary where that was left to the tokenizer."""
-    if "model" not in config:
-        return dict(config)
-    result = deepcopy(dict(config))
-    for name in ("vision", "text"):
-        tower: Any = getattr(model, name)
-        if hasattr(tower, "architecture"):
-            result["model"][name] |= tower.architecture()
-    task: Any
-    for name, task in tasks.items():
-        if hasattr(task, "architecture") and name in result.get("tasks", {}):
-            result["tasks"][name] |= task.architecture()
-    for part in ("model", "objectives", "tasks"):
-        set_vocabulary_size(result.get(part), vocabulary_size)
-    return result
-
-
-def set_vocabulary_size(node: Any, size: int) -> None:
-    """Where it was left open: tokenizers of a fixed vocabulary know their size once they are built."""
-    if isinstance(node, dict):
-        if node.get("vocabulary_size", 0) is None:
-            node["vocabulary_size"] = size
-        for inner in node.values():
-            set_vocabulary_size(inner, size)

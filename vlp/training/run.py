@@ -26,6 +26,7 @@ from vlp.data.parts import eval_split_statistics
 from vlp.distributed import gather_objects, prefix_rendezvous_by_attempt
 from vlp.launch.config.changes import changes
 from vlp.launch.config.layout import wrong_monitor
+from vlp.launch.config.trainer_settings import check_trainer
 from vlp.launch.runs.lock import run_folder_lock
 from vlp.launch.runs.results import write_results
 from vlp.report.tables import print_results
@@ -33,7 +34,8 @@ from vlp.system import ranks
 from vlp.system.errors import UserError
 from vlp.system.fault_injection import inject
 from vlp.training.assemble import assemble, build_loggers, read_config, silence_known_warnings
-from vlp.training.determinism import numeric_settings, report_changed_numerics, with_determinism
+from vlp.training.callbacks.timer import RunTimer
+from vlp.training.determinism import numeric_settings, report_changed_numerics
 from vlp.training.lifecycle.checkpoint_files import (
     BEST,
     AtomicCheckpointIO,
@@ -45,6 +47,7 @@ from vlp.training.lifecycle.checkpoint_files import (
 from vlp.training.lifecycle.entry import run_entry_point
 from vlp.training.lifecycle.signals import SIGNALS, replace_lightning_signals
 from vlp.training.loggers import JsonLines, log_results
+from vlp.training.trainer_arguments import trainer_arguments
 from vlp.upgrade import upgrade
 
 
@@ -73,6 +76,7 @@ def run(config_path: Path) -> dict[str, Any]:
 def _run(config_path: Path) -> dict[str, Any]:
     start = time.perf_counter()
     config, stored = read_config(config_path)
+    check_trainer(config)
     if (wrong := wrong_monitor(config)) is not None:
         raise UserError(wrong)
     folder = config_path.parent
@@ -83,11 +87,11 @@ def _run(config_path: Path) -> dict[str, Any]:
     begin, content = _find_start_checkpoint(folder, config, stored)
     inject("build")
     parts = assemble(config, folder, stored, resumed=content)
-    timer = Timer()
+    timer = RunTimer(config["trainer"].get("max_time"))
     callbacks = [SameConfig(config_path)] + [build(node) for node in config["callbacks"].values() if node] + [timer]
-    files = AtomicCheckpointIO()
+    files, arguments = AtomicCheckpointIO(), trainer_arguments(config["trainer"], folder)
     trainer: L.Trainer = build(
-        with_determinism(config["trainer"]),
+        arguments,
         logger=build_loggers(config, folder),
         callbacks=callbacks,
         enable_checkpointing=any(isinstance(callback, Checkpoint) for callback in callbacks),
@@ -95,7 +99,7 @@ def _run(config_path: Path) -> dict[str, Any]:
         default_root_dir=folder,
         use_distributed_sampler=False,
         enable_model_summary=False,
-        plugins=[files],
+        plugins=[files, *arguments["plugins"]],
     )
     replace_lightning_signals(trainer)
     if content is not None and trainer.is_global_zero:

@@ -42,6 +42,37 @@ def test_an_error_for_the_user_is_one_sentence(
     assert "Traceback" in (tmp_path / "error.txt").read_text()
 
 
+@pytest.mark.parametrize(("code", "kind"), [(2, UserError), (4, NotFinite), (1, DataWorkerLost)])
+@pytest.mark.parametrize("began", [False, True])
+def test_a_run_that_never_began_leaves_no_folder(
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    code: int,
+    kind: type[Exception],
+    began: bool,
+) -> None:
+    """Of a mistake, where this command created the folder."""
+    folder = tmp_path / "runs" / "name" / "stamp"
+    folder.mkdir(parents=True)
+    monkeypatch.setenv("VLP_NEW_RUN_FOLDER", str(folder))
+    monkeypatch.setattr(entry.SIGNALS, "began", began)
+    with pytest.raises(SystemExit) as stopped:
+        start(monkeypatch, folder, kind("3 images are not on disk"))
+    assert stopped.value.code == code
+    removed = code == 2 and not began
+    assert folder.exists() is folder.parent.exists() is not removed
+    end = "" if removed else f" (traceback: {folder / 'error.txt'})"
+    assert capsys.readouterr().err == f"train: 3 images are not on disk{end}\n"
+
+
+def test_a_folder_that_was_there_before_stays(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("VLP_NEW_RUN_FOLDER", str(tmp_path / "of another command"))
+    with pytest.raises(SystemExit):
+        start(monkeypatch, tmp_path, UserError("a mistake"))
+    assert (tmp_path / "error.txt").exists()
+
+
 def test_a_device_that_is_not_there_is_one_sentence(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -16,7 +16,7 @@ FREE = re.compile(
     r"^(name|runs|resume|force|sweep|loggers|monitor|compile|checkpoint|checkpoint_strict|nonfinite\w*)(\.|$)"
     r"|^callbacks\.(checkpoint|progress|pictures|baseline|ranks_agree)(\.|$)"
     r"|^trainer\.(accelerator|devices|num_nodes|strategy|log_every_n_steps|limit_(val|test)_batches|num_sanity_val_steps"
-    r"|check_val_every_n_epoch|val_check_interval|profiler|enable_\w+|deterministic|benchmark|fast_dev_run)(\.|$)"
+    r"|check_val_every_n_epoch|val_check_interval|max_time|detect_anomaly|inference_mode|plugins|profiler|enable_\w+|deterministic|benchmark|fast_dev_run)(\.|$)"
     r"|\.(root|folder|dirpath|cache|num_workers|worker_restarts|timeout|eval_batch_size|max_bad_fraction|follow_symlinks|issues_path|decoder)$"
 )
 

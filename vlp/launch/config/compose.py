@@ -24,6 +24,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from vlp.launch.config.errors import EXPLAINED, ConfigError, explain
 from vlp.launch.config.resolve import resolve_config, to_yaml
 from vlp.launch.config.schema import ConfigSchema, check_targets, dotted_nodes, find_key
+from vlp.launch.config.trainer_settings import check_trainer
 from vlp.launch.config.typed_text import read_typed
 from vlp.launch.config.values import check_interpolations, restore_texts
 from vlp.system.compat import hydra as hydra_compat
@@ -158,6 +159,8 @@ class Composer:
         check_interpolations(config, known)
         check_targets(plain_config(config))
         self.known = ConfigSchema(plain_config(config), self.groups, origin)
+        changed = tuple(override.key_or_group for override in values)
+        check_trainer(plain_config(config), evaluation=self.config_name == "evaluate", changed=changed)
         return config
 
     def _take_parts_of_checkpoint(self, config: DictConfig, groups: list[Override], values: list[Override]) -> None:

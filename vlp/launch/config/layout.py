@@ -93,6 +93,12 @@ def wrong_monitor(config: Config) -> str | None:
     return None
 
 
+def length_settings(config: Config) -> tuple[Any, ...]:
+    """Those by which a user asks for a longer or a shorter run."""
+    trainer = config.get("trainer") or {}
+    return tuple(trainer.get(key) for key in ("max_epochs", "max_steps", "max_time"))
+
+
 def total_steps(config: Config, per_epoch: int) -> int:
     """Optimiser steps of the run, of an epoch of so many batches; ENDLESS where nothing in the config ends it."""
     trainer = config["trainer"]
@@ -105,6 +111,13 @@ def total_steps(config: Config, per_epoch: int) -> int:
     )
 
 
+def batches_per_epoch(batches: int, limit: int | float | None) -> int:
+    """limit: Lightning's `limit_train_batches`, a number or a share."""
+    if limit is None:
+        return batches
+    return min(batches, limit) if isinstance(limit, int) else int(batches * limit)
+
+
 def optimizer_steps(
     per_epoch: int, *, max_epochs: int | None, max_steps: int | None, limit: int | float | None, accumulated: int
 ) -> int:
@@ -113,8 +126,7 @@ def optimizer_steps(
     per_epoch: batches.  The others are Lightning's settings of the same names: -1 = no end by this, and neither of both
     given = 1000 epochs; limit: of batches of an epoch, a number or a share; accumulated: batches to a step.
     """
-    if limit is not None:
-        per_epoch = min(per_epoch, limit) if isinstance(limit, int) else int(per_epoch * limit)
+    per_epoch = batches_per_epoch(per_epoch, limit)
     most = ENDLESS if max_steps is None or max_steps < 0 else max_steps
     if max_epochs is None:
         max_epochs = 1000 if most == ENDLESS else -1

@@ -31,6 +31,11 @@ def resolve_config(config: DictConfig, folder: Path) -> dict[str, Any]:
         HydraConfig.instance().set_config(config)
         del config["hydra"]
     container = resolve_values(config)
+    if container.get("checkpoint") and container.get("resume") not in (None, "auto"):
+        raise ConfigError(
+            f"checkpoint={container['checkpoint']} and resume={container['resume']}: a run that continues takes all weights from "
+            "resume; leave out one of the two"
+        )
     for key in ("checkpoint", "resume"):
         path = container.get(key)
         if isinstance(path, str) and (key, path) != ("resume", "auto"):

@@ -7,8 +7,10 @@ resolved in it except secrets (vlp/launch/config/resolve.py).
 from __future__ import annotations
 
 import re
+import shutil
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +44,16 @@ def read_frozen_config(file: Path | str) -> DictConfig:
 def safe_name(text: str, limit: int = 100) -> str:
     """Text as the name of one folder: what shells and file systems treat specially becomes '-'."""
     return re.sub(r"[^\w=.,+@-]+", "-", text).strip("-.")[:limit].rstrip("-.") or "run"
+
+
+NEW_RUN_FOLDER = "VLP_NEW_RUN_FOLDER"  # variable: the folder that this command has created
+
+
+def remove_run_folder(folder: Path) -> None:
+    """Of a run that never began, with the folder of its name where that holds nothing else."""
+    shutil.rmtree(folder, ignore_errors=True)
+    with suppress(OSError):
+        folder.parent.rmdir()
 
 
 def create_run_folder(parent: Path) -> Path:

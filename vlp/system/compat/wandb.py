@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 
 log = logging.getLogger(__name__)
 
@@ -22,3 +23,10 @@ def forget_service() -> None:
         log.debug("wandb teardown", exc_info=True)
     wandb_setup._singleton = None
     wandb.run = None
+
+
+def finish_wandb() -> None:
+    """Ends W&B's run, where this process has one, before the folder that it writes to is removed."""
+    wandb = sys.modules.get("wandb")
+    if wandb is not None and wandb.run is not None:
+        forget_service()

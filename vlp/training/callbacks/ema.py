@@ -4,11 +4,31 @@ would be spoiled by an average."""
 from __future__ import annotations
 
 import lightning as L
-from lightning.pytorch.callbacks import EMAWeightAveraging
+import torch
+from lightning.pytorch.callbacks import WeightAveraging
+from torch import Tensor
+
+from vlp.system.errors import UserError
 
 
-class EMA(EMAWeightAveraging):
-    """The averaged weights stay until tasks have computed their figures, which Lightning does after a callback's epoch end."""
+class EMA(WeightAveraging):
+    """p̄ ← decay p̄ + (1 − decay) p after each optimiser step from `start` on.
+
+    The averaged weights stay until tasks have computed their figures, which Lightning does after a callback's epoch end.
+    """
+
+    def __init__(self, *, decay: float, start: int) -> None:
+        if not 0 <= decay <= 1:
+            raise UserError(f"callbacks.ema.decay={decay}: the weight of the old average must lie between 0 and 1")
+        self.decay, self.start = decay, start
+        super().__init__(use_buffers=False, avg_fn=self._average)
+
+    def _average(self, average: Tensor, current: Tensor, count: Tensor | int) -> Tensor:
+        # the average of equal numbers is not quite equal, and frozen weights must not move
+        return torch.where(average == current, average, self.decay * average + (1 - self.decay) * current)
+
+    def should_update(self, step_idx: int | None = None, epoch_idx: int | None = None) -> bool:
+        return step_idx is not None and step_idx >= self.start
 
     def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         pass
@@ -18,4 +38,4 @@ class EMA(EMAWeightAveraging):
 
 
 def ema(*, decay: float = 0.999, start: int = 0) -> EMA:
-    return EMA(decay=decay, use_buffers=False, update_starting_at_step=start)
+    return EMA(decay=decay, start=start)

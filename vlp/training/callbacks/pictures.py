@@ -45,7 +45,7 @@ class Pictures(Callback):
             log_pictures(trainer.loggers, trainer.global_step, {"curves": path})
 
     def _draw(self, trainer: L.Trainer, module: Any, split: str) -> None:
-        if not trainer.is_global_zero:
+        if not trainer.is_global_zero or trainer.sanity_checking:
             return
         pictures: dict[str, Path] = {}
         several = len(trainer.datamodule.sources) > 1  # type: ignore[attr-defined]

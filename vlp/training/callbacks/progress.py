@@ -72,11 +72,12 @@ class Lines(Callback):
         self.rate.start(pl_module)
 
     def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self.rate.stop(pl_module)
+        if not trainer.sanity_checking:
+            self.rate.stop(pl_module)
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: Any) -> None:
         self.rate.start(pl_module)
-        if trainer.state.fn == "fit":
+        if trainer.state.fn == "fit" and not trainer.sanity_checking:
             self._print_line(trainer, pl_module, validated=True)
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: Any) -> None:

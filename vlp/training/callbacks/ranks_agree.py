@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from vlp.distributed import gather, world_size
 from vlp.system.compat.torch import BATCH_NORMS
 from vlp.system.errors import UserError
+from vlp.training.batch_norm import SyncedStatistics
 
 
 class RanksDisagree(UserError, ArithmeticError):
@@ -59,7 +60,7 @@ def tensors_to_compare(module: nn.Module) -> dict[str, Tensor]:
     own = {
         f"{name}.{key}"
         for name, part in module.named_modules()
-        if isinstance(part, BATCH_NORMS) and not isinstance(part, nn.SyncBatchNorm)
+        if isinstance(part, BATCH_NORMS) and not isinstance(part, (nn.SyncBatchNorm, SyncedStatistics))
         for key, _ in part.named_buffers()
     }
     named = {**dict(module.named_parameters()), **dict(module.named_buffers())}

@@ -78,8 +78,7 @@ class AtomicCheckpointIO(CheckpointIO):
         return read_checkpoint(Path(path))
 
     def remove_checkpoint(self, path: str | os.PathLike[str]) -> None:
-        Path(path).unlink(missing_ok=True)
-        sidecar_path(Path(path)).unlink(missing_ok=True)
+        remove_checkpoint(Path(path))
 
 
 def write(path: Path, content: dict[str, Any]) -> None:
@@ -101,6 +100,7 @@ def write(path: Path, content: dict[str, Any]) -> None:
             "sha256": file.hash.hexdigest(),
             "step": content.get("global_step"),
             "epoch": content.get("epoch"),
+            "ended": content.get("ended"),
             "written": round(time.time(), 3),
         }
         publish_file(temporary, path, facts)
@@ -136,7 +136,7 @@ def publish_file(temporary: Path, path: Path, facts: dict[str, Any]) -> None:
     elif path.name == LAST and path.exists():
         previous = path.with_name(PREVIOUS)
         if previous.is_dir():
-            _remove(previous)
+            remove_checkpoint(previous)
         if sidecar_path(path).exists():
             _link_or_copy(sidecar_path(path), sidecar_path(previous))
         _link_or_copy(path, previous)
@@ -155,16 +155,16 @@ def publish_folder(unfinished: Path, path: Path) -> None:
 def _remove_previous(path: Path) -> None:
     """A folder cannot be replaced in one step: what was previous is removed while last is whole, and last becomes previous."""
     if path.name != LAST or not path.exists():
-        _remove(path)
+        remove_checkpoint(path)
         return
     previous = path.with_name(PREVIOUS)
-    _remove(previous)
+    remove_checkpoint(previous)
     if sidecar_path(path).exists():
         sidecar_path(path).rename(sidecar_path(previous))
     path.rename(previous)
 
 
-def _remove(path: Path) -> None:
+def remove_checkpoint(path: Path) -> None:
     sidecar_path(path).unlink(missing_ok=True)
     if path.is_dir():
         shutil.rmtree(path)
@@ -256,4 +256,4 @@ def remove_unfinished_files(folder: Path) -> None:
     """Removes what killed processes left half written; for the process that holds the run's lock."""
     for path in folder.glob(".*.tmp-*"):
         with contextlib.suppress(OSError):
-            _remove(path)
+            remove_checkpoint(path)

@@ -18,8 +18,10 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from omegaconf.errors import OmegaConfBaseException
 
 from vlp.data.loader import DataWorkerLost
+from vlp.launch.runs.folder import NEW_RUN_FOLDER, remove_run_folder
 from vlp.system import exit_codes, ranks
 from vlp.system.compat.torch import data_worker_died, lost_connection
+from vlp.system.compat.wandb import finish_wandb
 from vlp.system.errors import is_user_error
 from vlp.system.secrets import hide_in_tracebacks, known_secrets, redact
 from vlp.training.lifecycle.nonfinite import NotFinite
@@ -46,25 +48,15 @@ def run_entry_point(name: str, function: Callable[[Path], Any]) -> None:
         MisconfigurationException,
         OmegaConfBaseException,
     ) as error:  # a device that is not there; a secret that is not set
-        _write_failure(config, rank, secrets)
-        message = " ".join(str(error).split())
-        print(
-            redact(f"{name}: {message} (traceback: {_failure_file(config, rank)})", secrets),
-            file=sys.stderr,
-            flush=True,
-        )
-        _flush_and_exit(exit_codes.MISTAKE)
+        _report_error(f"{name}: {' '.join(str(error).split())}", config, rank, secrets, exit_codes.MISTAKE)
     except Exception as error:
         if isinstance(error, DataWorkerLost) or is_user_error(error):
             if (
                 isinstance(error, DataWorkerLost) and SIGNALS.stop_code
             ):  # the signal that stopped this run reached its workers, too
                 _report_stop(name, config, rank, RunStopped(SIGNALS.stop_code))
-            _write_failure(config, rank, secrets)
             whose = f"rank {rank}: " if rank else ""
-            sentence = f"{name}: {whose}{error} (traceback: {_failure_file(config, rank)})"
-            print(redact(sentence, secrets), file=sys.stderr, flush=True)
-            _flush_and_exit(_exit_code(error))
+            _report_error(f"{name}: {whose}{error}", config, rank, secrets, _exit_code(error))
         if not has_several_processes():
             raise
         if code := SIGNALS.stop_requested():  # this rank waited for one that a signal stopped
@@ -85,6 +77,22 @@ def _run_and_exit(function: Callable[[Path], Any], config: Path) -> None:
         if isinstance(error, DataWorkerLost) or not data_worker_died(error):
             raise
         raise DataWorkerLost(f"a data worker died ({error}); resume with resume={config.parent}") from error
+
+
+def _report_error(sentence: str, config: Path, rank: int, secrets: Any, code: int) -> None:
+    """In the exception's handler. Of a mistake before anything was trained or measured no run folder stays that the command has
+    created; with HYDRA_FULL_ERROR=1 the traceback is printed then."""
+    created = os.environ.get(NEW_RUN_FOLDER) == str(config.parent)
+    if code == exit_codes.MISTAKE and created and not SIGNALS.began and not has_several_processes():
+        if os.environ.get("HYDRA_FULL_ERROR") == "1":
+            print(redact(traceback.format_exc(), secrets), file=sys.stderr)
+        finish_wandb()
+        remove_run_folder(config.parent)
+    else:
+        _write_failure(config, rank, secrets)
+        sentence = f"{sentence} (traceback: {_failure_file(config, rank)})"
+    print(redact(sentence, secrets), file=sys.stderr, flush=True)
+    _flush_and_exit(code)
 
 
 def _exit_code(error: Exception) -> int:

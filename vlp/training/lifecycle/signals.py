@@ -47,6 +47,7 @@ class Signals:
 
     def __init__(self) -> None:
         self.stop_code, self.save, self.training, self.since = 0, False, False, 0.0
+        self.began = False  # whether a step or an evaluation was begun
         self._group: Any = None
         self._store: Any = None
         self._timeout: timedelta | None = None

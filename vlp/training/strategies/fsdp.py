@@ -29,6 +29,7 @@ from vlp.system.compat.torch import BATCH_NORMS, initialize_fsdp, is_compiled, s
 from vlp.system.errors import UserError
 from vlp.training.lifecycle.checkpoint_files import publish_folder, write_shard
 from vlp.training.optimizer import CombinedOptimizer
+from vlp.training.resumed_settings import with_own_settings
 from vlp.training.strategies.sharding import block_units, local_rows
 
 
@@ -216,8 +217,8 @@ class FSDP(ShardingStrategy):
         self.module.load_state_dict(checkpoint["state_dict"], strict=strict)
 
     def load_optimizer_state_dict(self, checkpoint: Mapping[str, Any]) -> None:
-        for optimizer, stored in zip(self.optimizers, checkpoint["optimizer_states"], strict=True):
-            parameters = _parameters(optimizer)
+        for optimizer, content in zip(self.optimizers, checkpoint["optimizer_states"], strict=True):
+            parameters, stored = _parameters(optimizer), with_own_settings(optimizer, content)
             state = {
                 index: {k: v if k == "step" else local_rows(v, parameters[index]) for k, v in entry.items()}
                 for index, entry in stored["state"].items()

@@ -1,0 +1,39 @@
+"""What a run refuses, or warns of, when its data are read and before its first step."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import lightning as L
+from lightning.pytorch.utilities.rank_zero import rank_zero_warn
+from torch import nn
+
+from vlp.launch.config.layout import batches_per_epoch
+from vlp.launch.config.trainer_settings import check_validation_interval
+from vlp.objectives.base import Objective
+from vlp.system.errors import UserError
+from vlp.training.batch_norm import describe_unsynchronized, unsynchronized_batch_norms
+
+
+def check_fit(
+    trainer: L.Trainer, *, model: nn.Module, trained: Mapping[str, Objective], config: Mapping[str, Any]
+) -> None:
+    """trained: the objectives of a weight above 0.  Raises UserError."""
+    if not trained:
+        raise UserError("nothing to optimise: every objective has weight 0")
+    in_batch = [name for name, objective in trained.items() if objective.in_batch]
+    if trainer.accumulate_grad_batches > 1 and in_batch:
+        raise UserError(
+            f"trainer.accumulate_grad_batches > 1 would change {', '.join(in_batch)}, whose negatives are the other "
+            "samples of one batch: set data.batch_size to the whole batch and gradient_cache to the rows that fit"
+        )
+    check_validation_interval(
+        trainer.val_check_interval,
+        every_epochs=trainer.check_val_every_n_epoch,
+        batches=batches_per_epoch(trainer.datamodule.steps_per_epoch, trainer.limit_train_batches),  # type: ignore[attr-defined]
+        validates=trainer.limit_val_batches != 0,
+    )
+    if trainer.world_size > 1 and (names := unsynchronized_batch_norms(model)):
+        synchronized = bool((config.get("trainer") or {}).get("sync_batchnorm"))
+        rank_zero_warn(describe_unsynchronized(names, synchronized))
