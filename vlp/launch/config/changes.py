@@ -22,6 +22,7 @@ FREE = re.compile(
 
 
 OF_A_RUN = re.compile(r"(checkpoint|monitor|data\.(.*\.)?root)$")
+ADDED = {"trainer.sync_batchnorm"}  # configs of earlier versions lack it
 PARTS = re.compile(r"(model|objectives|tasks|data|tokenizer)\.")
 
 
@@ -47,6 +48,9 @@ def same_settings(one: dict[str, Any], other: dict[str, Any]) -> bool:
         {key: value for key, value in dotted_items(config) if not FREE.search(key) or OF_A_RUN.match(key)}
         for config in (one, other)
     ]
+    for key in ADDED:
+        if not all(key in side for side in sides):
+            sides = [{other: value for other, value in side.items() if other != key} for side in sides]
     return sides[0] == sides[1]
 
 

@@ -52,6 +52,11 @@ def check_trainer(config: dict[str, Any], *, evaluation: bool = False, changed: 
     for name in sorted(TRAINING_ONLY) if evaluation else ():
         if f"trainer.{name}" in changed:
             raise ConfigError(f"trainer.{name} has no effect: an evaluation does not train; leave it out")
+    used, unused = ("val", "test") if config.get("split") == "val" else ("test", "val")
+    if evaluation and f"trainer.limit_{unused}_batches" in changed:
+        raise ConfigError(
+            f"trainer.limit_{unused}_batches has no effect with split={used}: set trainer.limit_{used}_batches"
+        )
     precision = str(trainer.get("precision"))
     if precision in REFUSED_PRECISIONS:
         raise ConfigError(
