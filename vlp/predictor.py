@@ -27,7 +27,7 @@ from vlp.data.images import exif_orientation, open_image
 from vlp.models.equal_inputs import content_keys, first_equal_positions
 from vlp.models.momentum import MomentumCopy
 from vlp.models.vlm import VisionLanguageModel
-from vlp.structures import Image, Text
+from vlp.structures import Image, Text, require_finite
 from vlp.system.errors import UserError
 from vlp.system.renamed import RenamedMethod
 from vlp.tasks.captioning import Captioning
@@ -74,7 +74,8 @@ def load(path: str | Path, *, tokenizer: Tokenizer | str | Path | None = None, *
 
 
 class Predictor:
-    """Works on the device that `.model` is on, in evaluation mode, without gradients.
+    """Works on the device that `.model` is on, in evaluation mode, without gradients. What is compared (embeddings, logits,
+    probabilities) is float32, also within autocast; a UserError where it is not finite.
 
     objectives: those that have parameters, and vqa and captioning; `nodes`: the configs they
     were built from.  momentum: the momentum copy, where the file has one.  transform: picture → uint8 pixels.
@@ -144,14 +145,14 @@ class Predictor:
         for batch in self._batches(inputs, name):
             keys += content_keys(content := read(batch))
             parts.append(embed(content))
-        return torch.cat(parts)[first_equal_positions(keys).to(self.device)]
+        return require_finite(torch.cat(parts), "embeddings")[first_equal_positions(keys).to(self.device)]
 
     @torch.inference_mode()
     def similarity(self, images: Sequence[Picture], texts: Sequence[str]) -> Float[Tensor, "n m"]:
         """Logits: cosines with the model's temperature and bias. Equal pictures and equal texts have equal logits."""
         image, image_row = self.embed_images(images).unique(dim=0, return_inverse=True)
         text, text_row = self.embed_texts(texts).unique(dim=0, return_inverse=True)
-        return self.model.similarity(image, text)[image_row][:, text_row]
+        return require_finite(self.model.similarity(image, text), "similarities")[image_row][:, text_row]
 
     @torch.inference_mode()
     def classify(
@@ -171,18 +172,20 @@ class Predictor:
             raise UserError(f"labels: {next(label for label in labels if list(labels).count(label) > 1)!r} comes twice")
         tokenizer = self.require_tokenizer()
         classes = embed_classes(self.model, tokenizer, tuple(labels), prompts, self.batch_size)
-        logits = self.model.similarity(self.embed_images(images), classes.to(self.device))
+        similarity = self.model.similarity(self.embed_images(images), classes.to(self.device))
+        logits = require_finite(similarity, "similarities")
         return [dict(zip(labels, row, strict=True)) for row in logits.softmax(-1).tolist()]
 
     @torch.inference_mode()
     def match(self, images: Sequence[Picture], texts: Sequence[str]) -> Float[Tensor, " n"]:
         """The probability that text i belongs to image i, by the head of image-text matching."""
-        head = self._require_head("itm").head
+        objective = self._require_head("itm")
         parts = []
         for pictures, words in self._pair_batches(images, texts, "texts"):
             text = self.model.encode_text(self.require_tokenizer()(words).to(self.device))
             memory = self.model.project_memory(self.model.encode_image(self._load_pixels(pictures)))
-            parts.append(head(self.model.fuse(text, memory).pooled).softmax(1)[:, 1])
+            logits = require_finite(objective.logits(self.model, text, memory), "logits of a match")
+            parts.append(logits.softmax(1)[:, 1])
         return torch.cat(parts)
 
     @torch.inference_mode()
@@ -197,9 +200,11 @@ class Predictor:
             text, chosen = tokenizer.encode_masked(words)
             text, chosen = text.to(self.device), chosen.to(self.device)
             memory = self.model.project_memory(self.model.encode_image(self._load_pixels(pictures)))
-            best = objective.logits(self.model, text, memory, chosen).softmax(1).topk(count)
-            tokens = [[tokenizer.decode_with_specials([index]) for index in row] for row in best.indices.tolist()]
-            rows = [list(zip(*row, strict=True)) for row in zip(tokens, best.values.tolist(), strict=True)]
+            logits = require_finite(objective.logits(self.model, text, memory, chosen), "logits of the masked words")
+            best = logits.topk(count).indices  # not of probabilities: those near 0 are equal
+            values = logits.softmax(1).gather(1, best).tolist()
+            tokens = [[tokenizer.decode_with_specials([index]) for index in row] for row in best.tolist()]
+            rows = [list(zip(*row, strict=True)) for row in zip(tokens, values, strict=True)]
             ends = chosen.sum(1).cumsum(0).tolist()
             results += [list(chain(*rows[start:end])) for start, end in zip([0, *ends], ends, strict=False)]
         return results

@@ -49,6 +49,14 @@ def require(field: T | None) -> T:
     return field
 
 
+def require_finite(values: Tensor, name: str) -> Tensor:
+    """The same values.  Raises UserError where one is NaN or infinite: every comparison with NaN is false, so an argmax, a rank
+    or a threshold would make an answer of it."""
+    if not bool(values.isfinite().all()):
+        raise UserError(f"{name} contain NaN or infinity: the model has diverged; use an earlier checkpoint")
+    return values
+
+
 class Record:
     """Base of the frozen records."""
 

@@ -26,7 +26,7 @@ from vlp.data.loader import Loader, discarded_batches, prepare_worker
 from vlp.data.packed_samples import PackedSamples, available_fields, garbage_collection_disabled
 from vlp.data.sampler import EpochOrder, EvalSampler, TrainSampler
 from vlp.random import permutation
-from vlp.structures import Sample
+from vlp.structures import Member, Sample
 from vlp.system.errors import UserError
 from vlp.system.renamed import RenamedMethod
 
@@ -163,12 +163,18 @@ class DataModule(L.LightningDataModule):
             raise FileNotFoundError(f"{message}; complete the data, or correct data.root")
         warnings.warn(f"{message}; they are replaced by other training images", stacklevel=3)
 
-    def fingerprint(self, split: str) -> str:
+    def fingerprint(self, split: str, positions: Sequence[int] | None = None) -> str:
         """sha256 of the file names, captions, questions and answers of a split, in order: equal data have equal ones on any
-        machine."""
-        return _fingerprint(
-            (os.path.relpath(str(sample.image), str(self.root)), sample) for sample in self.split(split)
-        )
+        machine.  positions: of the samples that count; None = all."""
+        samples = self.split(split)
+        chosen = samples if positions is None else (samples[position] for position in positions)
+        return _fingerprint((self._name_of_image(sample.image), sample) for sample in chosen)
+
+    def _name_of_image(self, image: Path | Member) -> str:
+        """The same on any machine: relative to the root, and of a file in a tar without the folder of the cache."""
+        if isinstance(image, Member):
+            return f"{image.archive.name}/{image.name}"
+        return os.path.relpath(image, self.root)
 
     def identity(self) -> str:
         """sha256 of file names without folders, captions and answers of about 256 evenly spaced training samples."""

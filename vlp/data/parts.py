@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from vlp.build import build
 from vlp.data.datamodule import DataModule
 from vlp.data.mixture import Mixture
+from vlp.data.sampler import evaluated_positions
 from vlp.data.transforms import Transform
 
 
@@ -31,17 +33,46 @@ def build_data(
     )
 
 
-def eval_split_statistics(data: DataModule | Mixture) -> dict[str, Any]:
-    """For each val and test split (of several sources: <split>/<source>) the numbers of its images, captions and questions, and
-    the sha256 of its file names and texts."""
+def eval_split_statistics(
+    data: DataModule | Mixture, extents: Mapping[str, Mapping[str, Any]] | None = None
+) -> dict[str, Any]:
+    """What was evaluated of each val and test split (of several sources: <split>/<source>): the numbers of samples, images,
+    captions and questions, and the sha256 of file names and texts.
+
+    "split_samples" is the size of the split; "part" says how much was evaluated, and is None where it was everything.
+    "<task>/part" is there for a task that counts fewer samples than were evaluated, for example those with a label.
+
+    extents: by split, "samples" of each source (how many each rank has evaluated) and "counted" by each <source>/<task>; a split
+    or source that is missing was not evaluated.  None = all of both splits.
+    """
     values: dict[str, Any] = {}
-    for split in ("val", "test"):
+    for split in ("val", "test") if extents is None else extents:
+        extent = {} if extents is None else extents[split]
         for name, source in data.sources_with_split(split).items():
             samples = source.split(split)
+            counts = [len(samples)] if extents is None else extent.get("samples", {}).get(name, ())
+            positions = evaluated_positions(len(samples), counts)
+            if not positions:
+                continue
             prefix = split if list(data.sources) == [data.name] else f"{split}/{name}"
-            values[f"{prefix}/images"] = len({sample.id for sample in samples})
-            values[f"{prefix}/captions"] = sum(len(sample.captions) for sample in samples)
-            if questions := sum(sample.question is not None for sample in samples):
-                values[f"{prefix}/questions"] = questions
-            values[f"{prefix}/sha256"] = source.fingerprint(split)
+            values |= {f"{prefix}/{key}": value for key, value in _statistics(source, split, positions).items()}
+            for task, count in extent.get("counted", {}).items():
+                if task.startswith(f"{name}/") and count < len(positions):
+                    values[f"{prefix}/{task.removeprefix(f'{name}/')}/part"] = f"{count} of {len(samples)} samples"
     return values
+
+
+def _statistics(source: DataModule, split: str, positions: Sequence[int]) -> dict[str, Any]:
+    samples = source.split(split)
+    complete = len(positions) == len(samples)
+    evaluated = samples if complete else [samples[position] for position in positions]
+    values = {
+        "samples": len(positions),
+        "split_samples": len(samples),
+        "part": None if complete else f"{len(positions)} of {len(samples)} samples",
+        "images": len({sample.id for sample in evaluated}),
+        "captions": sum(len(sample.captions) for sample in evaluated),
+    }
+    if questions := sum(sample.question is not None for sample in evaluated):
+        values["questions"] = questions
+    return values | {"sha256": source.fingerprint(split, None if complete else positions)}

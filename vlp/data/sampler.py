@@ -8,7 +8,7 @@ epoch is dropped, so that all ranks take the same number of steps.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -161,6 +161,12 @@ class TrainSampler(Sampler[list[SampleKey]]):
         rank_size = self.batch_size // self.world_size
         for k in range(self.iteration_start[1] + self.rank * rank_size, self.samples_per_epoch, self.batch_size):
             yield [(epoch, index) for index in order[k : k + rank_size].tolist()]
+
+
+def evaluated_positions(length: int, counts: Sequence[int]) -> list[int]:
+    """Positions in a split of `length` samples that were evaluated, in order.  counts: how many each rank has evaluated."""
+    ranks = (range(rank, length, len(counts))[:count] for rank, count in enumerate(counts))
+    return sorted(position for positions in ranks for position in positions)
 
 
 class EvalSampler(Sampler[list[SampleKey]]):

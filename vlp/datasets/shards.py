@@ -246,8 +246,10 @@ class Shards(DataModule):
                 left -= used
         return chosen
 
-    def fingerprint(self, split: str) -> str:
-        """sha256 over names, sizes and checksums of the shards, as the manifest has them."""
+    def fingerprint(self, split: str, positions: Sequence[int] | None = None) -> str:
+        """sha256 over names, sizes and checksums of the shards, as the manifest has them; with `positions` over the samples."""
+        if positions is not None:
+            return super().fingerprint(split, positions)
         digest = hashlib.sha256()
         for shard in self._counted(split):
             digest.update(f"{shard.name}\0{shard.samples}\0{shard.sha256 or shard.bytes}\n".encode())

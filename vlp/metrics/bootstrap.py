@@ -15,6 +15,7 @@ from torch import Tensor
 
 from vlp import distributed
 from vlp.metrics.recall import expected_hit
+from vlp.structures import require_finite
 
 
 def bootstrap_means(
@@ -22,8 +23,10 @@ def bootstrap_means(
 ) -> Float[Tensor, " draws"]:
     """The mean difference over queries in each of `draws` resamples.  difference: of each query, second minus first.
     group: the image of each query; its queries are resampled together. The same groups and seed give the same resamples,
-    whatever the queries of a group are, so the means of both directions of retrieval can be added.
+    whatever the queries of a group are, so the means of both directions of retrieval can be added.  Raises UserError where a
+    difference is not finite.
     """
+    require_finite(difference, "differences of the queries")
     ids, inverse = group.unique(return_inverse=True)
     total = torch.zeros(len(ids), dtype=torch.float64).index_add(0, inverse, difference.double())
     count = inverse.bincount(minlength=len(ids)).double()
@@ -36,31 +39,34 @@ def bootstrap_means(
 
 
 def confidence_interval(means: Float[Tensor, " draws"]) -> tuple[float, float]:
-    """The bounds of the 95 % interval."""
+    """The bounds of the 95 % interval.  Raises UserError where a mean is not finite."""
+    require_finite(means, "means of the resamples")
     low, high = means.quantile(torch.tensor([0.025, 0.975], dtype=means.dtype, device=means.device)).tolist()
     return low, high
 
 
 def recall_gains(
     before: Sequence[Int[Tensor, "_ 3"]], after: Sequence[Int[Tensor, "_ 3"]], image_ids: Sequence[Int[Tensor, " _"]]
-) -> dict[str, float]:
-    """Percent points of R@1 above the first stage, in each direction and summed, with paired bootstrap intervals over images.
+) -> dict[str, float | None]:
+    """Percent points of R@1 above the first stage, in each direction and summed, with paired bootstrap intervals over images,
+    whose bounds are undefined (None) for one image: all its resamples are equal.
     image_ids: of each query; the two entries of each argument are the directions."""
-    figures: dict[str, float] = {}
+    figures: dict[str, float | None] = {}
+    gains: list[float] = []
+    one_image = len(image_ids[0].unique()) < 2
     means: list[Tensor] = []
     for name, old, new, image_id in zip(("image_to_text", "text_to_image"), before, after, image_ids, strict=True):
         difference = 100 * (expected_hit(new, 1) - expected_hit(old, 1))
         means.append(bootstrap_means(difference, image_id))
-        figures |= _gain_with_interval(f"{name}_r1_gain", float(difference.mean()), means[-1])
-    total = figures["image_to_text_r1_gain"] + figures["text_to_image_r1_gain"]
-    return figures | _gain_with_interval("r1_gain", total, means[0] + means[1])
+        gains.append(float(difference.mean()))
+        figures |= _gain_with_interval(f"{name}_r1_gain", gains[-1], None if one_image else means[-1])
+    return figures | _gain_with_interval("r1_gain", sum(gains), None if one_image else means[0] + means[1])
 
 
-def _gain_with_interval(name: str, value: float, means: Float[Tensor, " draws"]) -> dict[str, float]:
-    low, high = confidence_interval(means)
+def _gain_with_interval(name: str, value: float, means: Float[Tensor, " draws"] | None) -> dict[str, float | None]:
+    """means: None = the interval is undefined."""
+    low, high = (None, None) if means is None else confidence_interval(means)
+    interval = "undefined for one image" if low is None else f"{low:+.2f} to {high:+.2f}"
     if distributed.rank() == 0:
-        print(
-            f"{name} over the first stage: {value:+.2f} points, 95 % interval {low:+.2f} to {high:+.2f}",
-            file=sys.stderr,
-        )
+        print(f"{name} over the first stage: {value:+.2f} points, 95 % interval {interval}", file=sys.stderr)
     return {name: value, f"{name}_low": low, f"{name}_high": high}

@@ -32,18 +32,23 @@ _TINY, _SMALL = (
 )  # coco-caption adds them to the numerator and denominator of BLEU's fractions, against 0 / 0
 
 
-def caption_scores(candidates: Mapping[Image, str], references: Mapping[Image, Sequence[str]]) -> dict[str, float]:
+def caption_scores(
+    candidates: Mapping[Image, str], references: Mapping[Image, Sequence[str]]
+) -> dict[str, float | None]:
     """`bleu_1` … `bleu_4`, `rouge_l` and `cider_d` of untokenized captions.
 
     UserError where the images of the two differ, or one has no reference. CIDEr-D weighs words by their rarity in the
-    references of these images, so the figure of a subset cannot be compared (that of one image is 0).
+    references of these images, so the figure of a subset cannot be compared, and that of one image is undefined: None.
     """
     _check_images(candidates, references)
     candidate_words = {image: ptb_words(caption) for image, caption in candidates.items()}
     reference_words = {image: [ptb_words(caption) for caption in references[image]] for image in candidates}
-    scores = {f"bleu_{n}": value for n, value in enumerate(bleu(candidate_words, reference_words), start=1)}
+    scores: dict[str, float | None] = {
+        f"bleu_{n}": value for n, value in enumerate(bleu(candidate_words, reference_words), start=1)
+    }
     scores["rouge_l"] = fmean(rouge_l(candidate_words, reference_words).values())
-    scores["cider_d"] = fmean(cider_d(candidate_words, reference_words).values())
+    cider = cider_d(candidate_words, reference_words) if len(candidate_words) > 1 else None
+    scores["cider_d"] = None if cider is None else fmean(cider.values())
     return scores
 
 
@@ -92,7 +97,8 @@ def cider_d(candidates: Mapping[Image, Words], references: Mapping[Image, Sequen
     """Ten times the mean over references and n = 1 … 4 of the clipped tf-idf cosine, for each image.
 
     idf: log of the number of images minus log of those with the n-gram in a reference. The length in the Gaussian penalty is
-    the number of bigrams.
+    the number of bigrams.  Of one image every idf is log 1 = 0 and every cosine 0 / 0: the original gives 0, `caption_scores`
+    None.
     """
     _check_images(candidates, references)
     counts = {image: [count_ngrams(words) for words in references[image]] for image in candidates}

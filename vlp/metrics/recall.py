@@ -17,13 +17,15 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from vlp import distributed
+from vlp.structures import require_finite
 from vlp.system.errors import UserError
 
 KS = (1, 5, 10)
 
 
 def count_ties(scores: Float[Tensor, "q c"], correct: Bool[Tensor, "q c"]) -> Int[Tensor, "q 3"]:
-    """G, T, P of each query (see above)."""
+    """G, T, P of each query (see above).  scores: −∞ = not a candidate.  Raises UserError for NaN, +∞, and −∞ where correct."""
+    require_finite(scores.masked_fill((scores == -math.inf) & ~correct, 0), "scores")
     if not bool(correct.any(1).all()):
         missing = int((~correct.any(1)).sum())
         raise UserError(
@@ -38,8 +40,7 @@ def update_ties(
     scores: Float[Tensor, "q k"], correct: Bool[Tensor, "q k"], before: Int[Tensor, "q 3"] | None
 ) -> Int[Tensor, "q 3"]:
     """G, T, P of each query by the second stage's scores; as `before` where no correct candidate was scored."""
-    if scores.isnan().any():
-        raise UserError("the second stage's scores contain NaN: the model has diverged; use an earlier checkpoint")
+    require_finite(scores, "the second stage's scores")
     if before is None:  # every candidate was scored
         return count_ties(scores, correct)
     hit = correct.any(1)
@@ -74,8 +75,6 @@ def rank_candidates(
     All ranks pass the same embeddings and get the same counts. chunk: queries scored at a time; None = about 8 million
     scores. Not on Apple's MPS device, which has no float64.
     """
-    if query.numel() and candidate.numel() and not (query.isfinite().all() and candidate.isfinite().all()):
-        raise UserError("embeddings contain NaN or infinity: the model has diverged; use an earlier checkpoint")
     query, candidate = to_exact_integers(query, candidate)
     world, rank = distributed.world_size(), distributed.rank()
     share = slice(len(query) * rank // world, len(query) * (rank + 1) // world)
@@ -137,8 +136,9 @@ def exact_cosines(a: Float[Tensor, "q e"], b: Float[Tensor, "c e"]) -> Float[Ten
 def to_exact_integers(
     a: Float[Tensor, "q e"], b: Float[Tensor, "c e"]
 ) -> tuple[Float[Tensor, "q e"], Float[Tensor, "c e"]]:
-    """As integers in float64 with norms up to 2²⁶: every partial sum of a dot product is below 2⁵³, so it is exact."""
-    a, b = a.double(), b.double()
+    """As integers in float64 with norms up to 2²⁶: every partial sum of a dot product is below 2⁵³, so it is exact.  Raises
+    UserError where an embedding is not finite."""
+    a, b = (require_finite(x, "embeddings").double() for x in (a, b))
 
     def scaled(x: Tensor) -> Tensor:
         largest = float(x.norm(dim=1).max()) if x.numel() else 1.0

@@ -47,6 +47,8 @@ def summarise_accuracy(
     """
     if not accuracies:
         raise UserError("VQA accuracy needs at least one answered question")
+    if not all(map(math.isfinite, accuracies)):
+        raise UserError("accuracies contain NaN or infinity: give each question a number in [0, 1]")
     figures = {"accuracy": _percent(accuracies)}
     for prefix, types in (("accuracy", answer_types), ("accuracy_question", question_types)):
         groups: dict[str, list[float]] = {}

@@ -16,6 +16,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from vlp.random import mix_rows, uniform
+from vlp.structures import require_finite
 from vlp.system.errors import UserError
 
 Step = Callable[[Any, Any], tuple[Any, Any]]  # (ids [r n], cache) → (logits of the next token [r v], cache)
@@ -36,7 +37,10 @@ class GenerationRules:
     repetition_penalty: float = 1.0
 
     def adjust_scores(self, scores: Float[Tensor, "r v"], ids: Int[Tensor, "r n"]) -> Float[Tensor, "r v"]:
-        """scores: logits or log-probabilities of the token after `ids`."""
+        """In float32.  scores: logits or log-probabilities of the token after `ids`; −∞ = impossible.  Raises UserError where the
+        highest of a row is not finite, which NaN is."""
+        require_finite(scores.amax(1), "scores of the next token")
+        scores = scores.float()
         if self.repetition_penalty != 1.0:
             repeated = scores.gather(1, ids)
             penalty = self.repetition_penalty
@@ -132,7 +136,7 @@ def beam_search(
     first = torch.arange(batch, device=device).repeat_interleave(beams)
     logits, cache = step(prompt, cache)
     logits, cache, ids = logits[first], cache.select(first), prompt[first]
-    total = torch.full((batch, beams), -1e9, device=device)  # float32, whatever the model's precision is
+    total = torch.full((batch, beams), -1e9, device=device, dtype=torch.float32)  # whatever the model's precision is
     total[:, 0] = 0.0  # all beams are still the same text: only one of them counts
     texts = prompt.new_full((batch, beams, rules.max_length), rules.pad_id)
     ended = _FinishedTexts(torch.full_like(total, -torch.inf), texts)

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from vlp.models.tokens import real_mask
 from vlp.models.vlm import VisionLanguageModel
-from vlp.structures import CrossAttentionCache, Tokens
+from vlp.structures import CrossAttentionCache, Tokens, require_finite
 
 Score = Callable[[VisionLanguageModel, Tokens, "CrossAttentionCache | Tokens"], Tensor]
 MAX_FUSED_TOKENS = 4096  # of texts that are fused with one image at a time
@@ -80,9 +80,9 @@ def score_pairs(
     report: Callable[[int, int, float], None] | None = None,
 ) -> Float[Tensor, " p"]:
     """score: an objective's, of texts with one image.  pairs: (image, text), in any order, each once.
-    report: called after each image with the pairs done, all pairs and seconds.
+    report: called after each image with the pairs done, all pairs and seconds.  Raises UserError where a score is not finite.
     """
-    result = torch.empty(len(pairs))
+    result = torch.empty(len(pairs), dtype=torch.float32)
     lengths = text.lengths()
     start, done = time.perf_counter(), 0
     for image_index, positions in _pairs_by_image(pairs, lengths):
@@ -95,7 +95,7 @@ def score_pairs(
         done += len(positions)
         if report is not None:
             report(done, len(pairs), time.perf_counter() - start)
-    return result
+    return require_finite(result, "scores of image-text pairs")
 
 
 def _pairs_by_image(pairs: Int[Tensor, "p 2"], lengths: Int[Tensor, " n"]) -> Iterator[tuple[int, Int[Tensor, " k"]]]:

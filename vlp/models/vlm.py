@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from vlp.models.precision import to_float32
 from vlp.structures import CrossAttentionCache, Image, Text, Tokens
 from vlp.system.errors import UserError
 from vlp.system.renamed import RenamedMethod
@@ -78,10 +79,19 @@ class VisionLanguageModel(nn.Module):
         return _run_tower(self.part("text"), text, pooled_only)
 
     def embed_image(self, tokens: Tokens) -> Float[Tensor, "b e"]:
-        return F.normalize(self.part("projection").project_image(tokens.pooled), dim=-1)
+        """Of unit length; in evaluation mode in float32, outside autocast."""
+        return self._embed(self.part("projection").project_image, tokens.pooled)
 
     def embed_text(self, tokens: Tokens) -> Float[Tensor, "b e"]:
-        return F.normalize(self.part("projection").project_text(tokens.pooled), dim=-1)
+        """As `embed_image`."""
+        return self._embed(self.part("projection").project_text, tokens.pooled)
+
+    def _embed(self, project: Callable[[Tensor], Tensor], pooled: Float[Tensor, "b p"]) -> Float[Tensor, "b e"]:
+        if self.training:
+            return F.normalize(project(pooled), dim=-1)
+        with torch.autocast(pooled.device.type, enabled=False):
+            weights = next(self.part("projection").parameters())
+            return F.normalize(to_float32(project(pooled.to(weights.dtype))), dim=-1)
 
     def similarity(self, image_embed: Float[Tensor, "n e"], text_embed: Float[Tensor, "m e"]) -> Float[Tensor, "n m"]:
         """Logits: the cosine with temperature and bias."""

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from vlp.distributed import gather
 from vlp.models.features import image_memory_per_text
+from vlp.models.precision import apply_head
 from vlp.models.tokens import fetch_tokens
 from vlp.models.vlm import VisionLanguageModel
 from vlp.objectives.base import Objective, classification_loss, position_within_image
@@ -51,7 +52,7 @@ class IRTR(Objective):
         self, model: VisionLanguageModel, text: Tokens, memory: CrossAttentionCache | Tokens
     ) -> Float[Tensor, " r"]:
         """Logit of text i for image i; higher = better match."""
-        return self.head(model.fuse(text, memory).pooled)[:, 0]
+        return apply_head(self.head, model.fuse(text, memory).pooled)[:, 0]
 
     def forward(self, model: VisionLanguageModel, batch: Batch, features: Features) -> Loss:
         text, memory, owner = require(features.text), features.memory, require(features.owner)

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from vlp.distributed import gather, world_size
 from vlp.models.features import image_memory_per_text
+from vlp.models.precision import apply_head
 from vlp.models.tokens import fetch_tokens
 from vlp.models.vlm import VisionLanguageModel
 from vlp.objectives.base import Objective, classification_loss, linear_warmup, position_within_image
@@ -95,7 +96,7 @@ class ITM(Objective):
         self, model: VisionLanguageModel, text: Tokens, memory: CrossAttentionCache | Tokens
     ) -> Float[Tensor, "r 2"]:
         """(no match, match) of text i with image i, or with the only image."""
-        return self.head(model.fuse(text, memory).pooled)
+        return apply_head(self.head, model.fuse(text, memory).pooled)
 
     def score(
         self, model: VisionLanguageModel, text: Tokens, memory: CrossAttentionCache | Tokens

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from vlp.models.features import flatten_captions, image_memory_per_text
 from vlp.models.language_head import LanguageHead
+from vlp.models.precision import apply_head
 from vlp.models.vlm import VisionLanguageModel
 from vlp.objectives.base import Objective, classification_loss, linear_warmup, position_within_image
 from vlp.random import mix_rows, uniform
@@ -190,7 +191,7 @@ def _masked_token_logits(
     chosen: Bool[Tensor, "r t"],
 ) -> Float[Tensor, "n v"]:
     states = model.fuse(model.encode_text(text), memory).states[:, : text.ids.shape[1]]
-    return head(states[chosen], None if head.decoder is not None else _tied_embedding(model, head))
+    return apply_head(head, states[chosen], None if head.decoder is not None else _tied_embedding(model, head))
 
 
 def _tied_embedding(model: VisionLanguageModel, head: LanguageHead) -> Float[Tensor, "v d"]:

@@ -9,6 +9,7 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
+from vlp.launch.runs.results import extent
 from vlp.system.progress import on_terminal
 from vlp.system.tables import PLAIN_WIDTH, build_table, print_table
 
@@ -19,9 +20,13 @@ def print_results(results: dict[str, Any], folder: Path) -> None:
     """Prints the retrieval figures with the baseline's and chance, the other tasks' figures, and the folder of the rest."""
     split = "test" if any(key.startswith("test/") and is_task_figure(key) for key in results) else "val"
     measured = [(key.split("/"), value) for key, value in results.items() if key.startswith(f"{split}/")]
-    figures = [(*parts[1:], value) for parts, value in measured if len(parts) == 4]
+    figures = [(*names[1:], value) for names, value in measured if is_task_figure("/".join(names))]
     for source in dict.fromkeys(source for source, *_ in figures):
-        _print_source_figures(source, split, {(task, metric): v for name, task, metric, v in figures if name == source})
+        names = {task: f"{split}/{source}/{task}/{metric}" for name, task, metric, _ in figures if name == source}
+        parts = {task: extent(results, figure, "part") for task, figure in names.items()}
+        _print_source_figures(
+            source, split, {(task, metric): v for name, task, metric, v in figures if name == source}, parts
+        )
     pictures = " and pictures" if (folder / "plots").is_dir() else ""
     print(f"{describe_durations(results)}; results{pictures}: {folder}", flush=True)
 
@@ -40,31 +45,49 @@ def describe_durations(results: dict[str, Any]) -> str:
 
 def is_task_figure(name: str) -> bool:
     """Whether the name has the form val|test/<source>/<task>/<metric>."""
-    return name.count("/") == 3
+    return name.count("/") == 3 and not name.endswith("/part")
 
 
-def _print_source_figures(source: str, split: str, figures: dict[tuple[str, str], float]) -> None:
-    """figures: by task and metric."""
+def _print_source_figures(
+    source: str, split: str, figures: dict[tuple[str, str], float | None], parts: Mapping[str, str | None]
+) -> None:
+    """figures: by task and metric, None = undefined.  parts: how much of the split each task measured, None = everything."""
     rows: dict[str, dict[str, float]] = {"model": {}}  # of the table of recalls
     others: list[tuple[str, str]] = []
     for (task, metric), value in figures.items():
         row = "model" if task == "retrieval" else task.replace("_", " ")
-        if metric.startswith("chance_") and task == "retrieval":
+        part = f" (part of the {split} split: {parts[task]})" if parts[task] else ""
+        if value is None:
+            others.append((row, f"{source} {row}, {metric.replace('_', ' ')}: undefined{part}"))
+        elif metric.startswith("chance_") and task == "retrieval":
             rows.setdefault("chance", {})[metric.removeprefix("chance_")] = value
         elif metric.startswith(("image_to_text_r", "text_to_image_r")):
             rows.setdefault(row, {})[metric] = value
         else:
-            others.append((row, f"{source} {row}, {metric.replace('_', ' ')}: {value:.1f}"))
+            others.append((row, f"{source} {row}, {metric.replace('_', ' ')}: {value:.1f}{part}"))
     if rows["model"]:
         rows["chance"] = rows.pop("chance")  # the last row
         width = None if on_terminal(stderr=False) else PLAIN_WIDTH
-        print_table(retrieval_table(rows, title=f"{source}, {split} split, percent"), width=width)
+        measured = f"part of the {split} split ({parts['retrieval']})" if parts["retrieval"] else f"{split} split"
+        table = retrieval_table(rows, title=f"{source}, {measured}, percent", caption=_trivial_recalls(figures))
+        print_table(table, width=width)
     for line in (line for row, line in others if row not in rows):
         print(line)
 
 
+def _trivial_recalls(figures: Mapping[tuple[str, str], float | None]) -> str | None:
+    """A note where there are so few candidates that each is among the first 5 or 10."""
+    counts = {"texts": figures.get(("retrieval", "captions")), "images": figures.get(("retrieval", "images"))}
+    few = [f"{count:.0f} {name}" for name, count in counts.items() if count is not None and count <= 10]
+    return f"recall at k is 100 for any model where there are k candidates or fewer: {', '.join(few)}" if few else None
+
+
 def retrieval_table(
-    rows: Mapping[str, Mapping[str, float]], *, title: str = "retrieval", ks: tuple[int, ...] = (1, 5, 10)
+    rows: Mapping[str, Mapping[str, float]],
+    *,
+    title: str = "retrieval",
+    ks: tuple[int, ...] = (1, 5, 10),
+    caption: str | None = None,
 ) -> Table:
     """rows: name of the row → figures such as `image_to_text_r1`, in percent; a missing figure is shown as a dash.
 
@@ -86,4 +109,4 @@ def retrieval_table(
         [Text(label, style="dim" if label == "chance" else ""), *(cell(label, row, name) for name in names)]
         for label, row in rows.items()
     ]
-    return build_table(["", *columns], lines, title=title, numbers=columns)
+    return build_table(["", *columns], lines, title=title, caption=caption, numbers=columns)

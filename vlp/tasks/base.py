@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from torch import Tensor, nn
 from vlp import distributed
 from vlp.models.vlm import VisionLanguageModel
 from vlp.objectives.base import Objective, classification_loss, linear_warmup
-from vlp.structures import Batch, Features, Loss, Momentum, require
+from vlp.structures import Batch, Features, Loss, Momentum, require, require_finite
 from vlp.system.errors import UserError
 
 
@@ -26,6 +27,9 @@ class Task(Objective):
     """
 
     split = "val"  # or "test": what is measured, set before `prepare`
+    model_precision: Callable[[], AbstractContextManager[Any]] = (
+        nullcontext  # the run's precision, set before `prepare`
+    )
     images = 1  # of a sample that `predict` takes
     predict_heads: tuple[str, ...] = ()  # other objectives whose heads `predict` uses, found in `linked`
 
@@ -37,10 +41,19 @@ class Task(Objective):
         """Clears the state of the measurement; called before each source."""
 
     def update(self, model: VisionLanguageModel, batch: Batch, features: Features) -> None:
+        """Within the precision of the run (autocast). What is ranked or compared must be float32 (`vlp.models.precision`), and
+        finite: `require_finite`."""
         raise NotImplementedError
 
-    def compute(self, model: VisionLanguageModel) -> dict[str, float]:
-        """Figures by name, the same on every rank. Recalls and accuracies are in percent."""
+    def left_out(self) -> int:
+        """Samples of this rank's batches since `reset` that the figures do not count, for example those without a label."""
+        return 0
+
+    def compute(self, model: VisionLanguageModel) -> dict[str, float | None]:
+        """Figures by name, the same on every rank. Recalls and accuracies are in percent. None = undefined for these samples.
+
+        Outside autocast; a task that runs the model here does it within `self.model_precision()`.
+        """
         raise NotImplementedError
 
     def lacking(self, data: Any) -> str | None:
@@ -101,15 +114,20 @@ class ClassificationTask(Task):
         return classification_loss(self.logits(model, batch, features)[known], label[known], soft_targets, alpha)
 
     def reset(self) -> None:
-        self._correct, self._count = 0, 0
+        self._correct, self._count, self._seen = 0, 0, 0
 
     @torch.no_grad()
     def update(self, model: VisionLanguageModel, batch: Batch, features: Features) -> None:
         label = require(batch.label)
-        self._correct += int((self.logits(model, batch, features).argmax(1) == label).sum())  # never -1
+        logits = require_finite(self.logits(model, batch, features), "logits of the classes")
+        self._correct += int((logits.argmax(1) == label).sum())  # never -1
         self._count += int((label >= 0).sum())
+        self._seen += len(label)
 
-    def compute(self, model: VisionLanguageModel) -> dict[str, float]:
+    def left_out(self) -> int:
+        return self._seen - self._count
+
+    def compute(self, model: VisionLanguageModel) -> dict[str, float | None]:
         device = next(self.parameters()).device
         correct, count = distributed.sum_over_ranks(torch.tensor([self._correct, self._count], device=device)).tolist()
         if not count:

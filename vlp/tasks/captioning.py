@@ -69,20 +69,27 @@ class Captioning(Task):
         self._captions: dict[int, str] = {}
         self._references: dict[int, tuple[str, ...]] = {}
         self._paths: dict[int, str] = {}
+        self._left_out = 0
 
     @torch.no_grad()
     def update(self, model: VisionLanguageModel, batch: Batch, features: Features) -> None:
         if batch.raw is None:
             raise UserError("captioning compares with references: it needs batches with `raw` samples")
         captions = self._generate(model, self._tokenizer, require(features.image), batch.seed)
+        self._left_out += sum(not sample.captions for sample in batch.raw)
         for sample, caption in zip(batch.raw, captions, strict=True):
             if sample.captions:
                 self._captions[sample.id], self._paths[sample.id] = caption, str(sample.image)
                 self._references[sample.id] = self._references.get(sample.id, ()) + sample.captions
 
-    def compute(self, model: VisionLanguageModel) -> dict[str, float]:
-        """bleu_1 … bleu_4, rouge_l and cider_d, times 100.  figures(): samples, the first few images, each as (path, caption of
-        the model, references)."""
+    def left_out(self) -> int:
+        return self._left_out
+
+    def compute(self, model: VisionLanguageModel) -> dict[str, float | None]:
+        """bleu_1 … bleu_4, rouge_l and cider_d (undefined for one image), times 100.
+
+        figures(): samples, the first few images, each as (path, caption of the model, references).
+        """
         captions = dict(
             sorted(distributed.gather_lists(tuple(self._captions.items())))
         )  # the same for any number of ranks
@@ -93,7 +100,8 @@ class Captioning(Task):
         write_results(self.results_file, [{"image_id": image, "caption": text} for image, text in captions.items()])
         self._figures = {"samples": [(paths[i], captions[i], references[i]) for i in list(captions)[:EXAMPLES]]}
         scores = caption_scores(captions, references)
-        return {name: 100 * value for name, value in scores.items()} | {"images": float(len(captions))}
+        figures = {name: None if value is None else 100 * value for name, value in scores.items()}
+        return figures | {"images": float(len(captions))}
 
     @torch.no_grad()
     def predict(self, model: VisionLanguageModel, batch: Batch) -> list[dict[str, object]]:

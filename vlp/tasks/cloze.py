@@ -15,7 +15,7 @@ import torch
 from vlp.distributed import gather_objects
 from vlp.metrics.ridge_baseline import split_words
 from vlp.models.vlm import VisionLanguageModel
-from vlp.structures import Batch, Blank, Features, require
+from vlp.structures import Batch, Blank, Features, require, require_finite
 from vlp.tasks.base import Task
 from vlp.tokenizers.base import MASK, Tokenizer
 
@@ -61,6 +61,7 @@ class Cloze(Task):
 
     def reset(self) -> None:
         self._counts: Counter[str] = Counter()
+        self._left_out = 0
 
     def prepare(self, model: VisionLanguageModel, tokenizer: Tokenizer, data: Any) -> None:
         self._tokenizer, self._data = tokenizer, data
@@ -71,6 +72,7 @@ class Cloze(Task):
 
     @torch.no_grad()
     def update(self, model: VisionLanguageModel, batch: Batch, features: Features) -> None:
+        self._left_out += sum(not sample.blanks for sample in require(batch.raw))
         blanks = [
             (row, sample.captions[blank.caption], blank)
             for row, sample in enumerate(require(batch.raw))
@@ -84,6 +86,9 @@ class Cloze(Task):
                     self._counts[f"blanks{kind}"] += 1
                     self._counts[f"accuracy{kind}"] += word in blank.words
                     self._counts[f"text_only_accuracy{kind}"] += guess in blank.words
+
+    def left_out(self) -> int:
+        return self._left_out
 
     def _baseline(self) -> NeighbourBaseline:
         """Of the source's training captions; counted once."""
@@ -105,10 +110,11 @@ class Cloze(Task):
         device = next(model.parameters()).device
         rows = torch.tensor([row for row, _, _ in blanks], device=device)
         memory = features.memory.select(rows)
-        best = self.linked["mlm"].logits(model, text.to(device), memory, chosen.to(device)).argmax(1).cpu()
+        logits = self.linked["mlm"].logits(model, text.to(device), memory, chosen.to(device))
+        best = require_finite(logits, "logits of the masked words").argmax(1).cpu()
         return [self._tokenizer.decode_with_specials(ids.tolist()) for ids in best.split(chosen.sum(1).tolist())]
 
-    def compute(self, model: VisionLanguageModel) -> dict[str, float]:
+    def compute(self, model: VisionLanguageModel) -> dict[str, float | None]:
         """In percent, of all blanks and of each kind."""
         counts: Counter[str] = Counter()
         for part in gather_objects(self._counts):

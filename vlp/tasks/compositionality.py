@@ -49,7 +49,10 @@ class Compositionality(Task):
         self._counts.append(real.sum(1).cpu())
         self._label.append(batch.label.cpu())
 
-    def compute(self, model: VisionLanguageModel) -> dict[str, float]:
+    def left_out(self) -> int:
+        return sum(int((label < 0).sum()) for label in self._label)
+
+    def compute(self, model: VisionLanguageModel) -> dict[str, float | None]:
         device = scoring_device(model)
         empty = torch.zeros(0, dtype=torch.int64)
         counts, label = (

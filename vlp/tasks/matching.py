@@ -24,7 +24,7 @@ from vlp.models.reranking import pair_positions, score_pairs
 from vlp.models.vlm import VisionLanguageModel
 from vlp.objectives.base import position_within_image
 from vlp.random import mix_rows
-from vlp.structures import Batch, Features, Tokens, require
+from vlp.structures import Batch, Features, Tokens, require, require_finite
 from vlp.system.errors import UserError
 from vlp.tasks.base import Task
 
@@ -64,7 +64,8 @@ class Matching(Task):
     def _count_choices(self, model: VisionLanguageModel, batch: Batch, image: Tokens) -> None:
         rows, owner = require(batch.choices).real_rows()
         is_true = position_within_image(owner) == require(batch.label)[owner]
-        logits = self.linked["itm"].logits(model, model.encode_text(rows), model.project_memory(image).select(owner))
+        memory = model.project_memory(image).select(owner)
+        logits = require_finite(self.linked["itm"].logits(model, model.encode_text(rows), memory), "logits of a match")
         correct = (logits.argmax(1) == 1) == is_true
         for kind, chosen in enumerate((is_true, ~is_true)):
             self._choice_counts[kind] += torch.tensor([int(correct[chosen].sum()), int(chosen.sum())])
@@ -76,14 +77,15 @@ class Matching(Task):
             raise UserError("matching needs batches with image and caption")
         rows, owner = flatten_captions(batch)
         memory = model.project_memory(model.encode_image(batch.image)).select(owner)
-        logits = self.linked["itm"].logits(model, model.encode_text(rows), memory)
-        probability = logits.float().softmax(1)[:, 1]
+        logits = require_finite(self.linked["itm"].logits(model, model.encode_text(rows), memory), "logits of a match")
+        probability = logits.softmax(1)[:, 1]
         return [
             {"sample": sample, "probability": probability[owner == index].tolist()}
             for index, sample in enumerate(batch.sample.tolist())
         ]
 
-    def compute(self, model: VisionLanguageModel) -> dict[str, float]:
+    def compute(self, model: VisionLanguageModel) -> dict[str, float | None]:
+        """Accuracies with negatives are undefined where no image or text is a negative of another (one image)."""
         device = scoring_device(model)
         image_id, text_id = (ids.cpu() for ids in self._gallery.gather_ids(device))
         owner = (text_id[:, None] == image_id[None, :]).int().argmax(1)
@@ -107,10 +109,11 @@ class Matching(Task):
             return 100 * float((log_odds[pair_positions(scored, pairs, len(text_id))] > 0).double().mean())
 
         accepted = acceptance_rate(positive)
-        figures = {"positive_accuracy": accepted}
+        figures: dict[str, float | None] = {"positive_accuracy": accepted}
         for name, pairs in negatives.items():
-            rejected = 100 - acceptance_rate(pairs)
-            figures |= {f"{name}negative_accuracy": rejected, f"{name}accuracy": (accepted + rejected) / 2}
+            rejected = 100 - acceptance_rate(pairs) if len(pairs) else None
+            balanced = None if rejected is None else (accepted + rejected) / 2
+            figures |= {f"{name}negative_accuracy": rejected, f"{name}accuracy": balanced}
         figures["accuracy"] = figures["hard_accuracy" if self.contrastive else "random_accuracy"]
         choices = distributed.sum_over_ranks(self._choice_counts.to(device)).tolist()
         if all(count for _, count in choices):
@@ -129,7 +132,8 @@ class Matching(Task):
         image, text = self._gallery.gather_tokens(device)
         distinct, inverse = self._gallery.unique_input_pairs(pairs)
         own_pairs = self._gallery.pairs_of_this_rank(distinct, device)
-        log_odds = score_pairs(model, score, image, text, own_pairs, device=device)
+        with self.model_precision():
+            log_odds = score_pairs(model, score, image, text, own_pairs, device=device)
         return distributed.gather(log_odds.to(device)).cpu()[inverse]
 
 

@@ -14,8 +14,9 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from vlp.models.precision import apply_head
 from vlp.models.vlm import VisionLanguageModel
-from vlp.structures import Batch, Features, Image, Momentum
+from vlp.structures import Batch, Features, Image, Momentum, require_finite
 from vlp.system.errors import UserError
 from vlp.tasks.base import ClassificationTask
 
@@ -74,13 +75,11 @@ class NLVR2(ClassificationTask):
             raise UserError(
                 f"this fusion pools {pooled.shape[1]} numbers for two images and the head takes {width}: set tasks.nlvr2.head"
             )
-        return head(pooled)
+        return apply_head(head, pooled)
 
     @torch.no_grad()
     def predict(self, model: VisionLanguageModel, batch: Batch) -> list[dict[str, object]]:
         """The probability that the sentence is true."""
-        probability = self.logits(model, batch).softmax(1)[:, 1].tolist()
-        return [
-            {"sample": sample, "true": value > 0.5, "probability": value}
-            for sample, value in zip(batch.sample.tolist(), probability, strict=True)
-        ]
+        logits = require_finite(self.logits(model, batch), "logits of the classes")
+        rows = zip(batch.sample.tolist(), logits.argmax(1).tolist(), logits.softmax(1)[:, 1].tolist(), strict=True)
+        return [{"sample": sample, "true": best == 1, "probability": probability} for sample, best, probability in rows]

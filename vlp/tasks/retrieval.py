@@ -25,7 +25,7 @@ from vlp.models.features import flatten_captions
 from vlp.models.gallery import Gallery, scoring_device
 from vlp.models.reranking import candidate_pairs, pair_positions, score_pairs
 from vlp.models.vlm import VisionLanguageModel
-from vlp.structures import Batch, Features
+from vlp.structures import Batch, Features, require_finite
 from vlp.system.errors import UserError
 from vlp.system.progress import Progress
 from vlp.tasks.base import Task
@@ -97,17 +97,17 @@ class Retrieval(Task):
                     raise UserError(f"sample {sample.sample} has {count} texts but {len(sample.captions)} captions")
                 self._captions += sample.captions[:count]
 
-    def compute(self, model: VisionLanguageModel) -> dict[str, float]:
+    def compute(self, model: VisionLanguageModel) -> dict[str, float | None]:
         device = scoring_device(model)
         image_id, text_id = self._gallery.gather_ids(device)
-        figures: dict[str, float] = {}
+        figures: dict[str, float | None] = {}
         self._figures = {}
         if self.contrastive:
             image, text = self._gallery.gather_embeddings(device)
             to_text = rank_candidates(image, text, image_id, text_id)
             to_image = rank_candidates(text, image, text_id, image_id)
             first = summarise_recall(to_text, to_image)
-            figures = first if self.rerank is None else {f"itc_{name}": value for name, value in first.items()}
+            figures |= first if self.rerank is None else {f"itc_{name}": value for name, value in first.items()}
             self._collect_examples(image, text, image_id, text_id, to_text, to_image)
         if self.rerank is not None:
             embeds = (image, text) if self.contrastive else None
@@ -125,7 +125,7 @@ class Retrieval(Task):
         text_id: Int[Tensor, " m"],
         embeds: tuple[Float[Tensor, "n e"], Float[Tensor, "m e"]] | None,
         ties: tuple[Int[Tensor, "n 3"], Int[Tensor, "m 3"]] | None,
-    ) -> dict[str, float]:
+    ) -> dict[str, float | None]:
         """Recalls of the final ranking, its gain over the first stage, and its cost.  embeds: of images and texts; ties: of the
         first stage in both directions; None without a first stage."""
         n, m = len(image_id), len(text_id)
@@ -166,7 +166,8 @@ class Retrieval(Task):
                 f"tasks.retrieval.itc_weights={self.itc_weights} is selected on val, which was not measured: give one number"
             )
         after = final_ties(float(self.mix))
-        figures = summarise_recall(*after) | {"mix": float(self.mix), "rerank_pairs": float(len(distinct))}
+        figures: dict[str, float | None] = {"mix": float(self.mix), "rerank_pairs": float(len(distinct))}
+        figures |= summarise_recall(*after)
         if ties is not None:
             figures |= recall_gains([old.cpu() for old in ties], after, [image_id, text_id])
         return figures | {"rerank_seconds": seconds, "rerank_pairs_per_second": len(distinct) / max(seconds, 1e-9)}
@@ -186,10 +187,11 @@ class Retrieval(Task):
         first_image = own_pairs[own_pairs[:, 0] == 0]
         rates = [1.0]  # pairs per second
         for _ in range(2):  # the first run is a warm-up
-            score_pairs(
-                model, score, image, text, first_image, device=device,
-                report=lambda done, _, seconds: rates.append(done / max(seconds, 1e-9)),
-            )  # fmt: skip
+            with self.model_precision():
+                score_pairs(
+                    model, score, image, text, first_image, device=device,
+                    report=lambda done, _, seconds: rates.append(done / max(seconds, 1e-9)),
+                )  # fmt: skip
         show = distributed.rank() == 0 and len(own_pairs) > 0
         if show:
             print(
@@ -206,7 +208,8 @@ class Retrieval(Task):
                 duration = seconds
                 progress.update("reranking", done, len(own_pairs))
 
-            scores = score_pairs(model, score, image, text, own_pairs, device=device, report=report)
+            with self.model_precision():
+                scores = score_pairs(model, score, image, text, own_pairs, device=device, report=report)
         slowest = float(distributed.gather(torch.tensor([duration], device=device)).max())
         return distributed.gather(scores.to(device)).cpu(), slowest
 
@@ -235,8 +238,8 @@ class Retrieval(Task):
         if batch.image is None or batch.caption is None:
             raise UserError("retrieval needs batches with image and caption")
         rows, owner = flatten_captions(batch)
-        image = model.embed_image(model.encode_image(batch.image)).float()
-        text = model.embed_text(model.encode_text(rows)).float()
+        image = require_finite(model.embed_image(model.encode_image(batch.image)), "embeddings").float()
+        text = require_finite(model.embed_text(model.encode_text(rows)), "embeddings").float()
         cosine = reduce(image[owner] * text, "r e -> r", "sum")
         return [
             {

@@ -11,8 +11,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from vlp.models.precision import apply_head
 from vlp.models.vlm import VisionLanguageModel
-from vlp.structures import Batch, Features, Momentum, require
+from vlp.structures import Batch, Features, Momentum, require, require_finite
 from vlp.tasks.base import ClassificationTask
 
 CLASSES = ("entailment", "neutral", "contradiction")
@@ -45,13 +46,14 @@ class VisualEntailment(ClassificationTask):
     ) -> Float[Tensor, "b c"]:
         assert features is not None
         assert features.memory is not None
-        return head(model.fuse(model.encode_text(require(batch.question)), features.memory).pooled)
+        return apply_head(head, model.fuse(model.encode_text(require(batch.question)), features.memory).pooled)
 
     @torch.no_grad()
     def predict(self, model: VisionLanguageModel, batch: Batch) -> list[dict[str, object]]:
         features = Features(memory=model.project_memory(model.encode_image(require(batch.image))))
-        probability = self.logits(model, batch, features).softmax(1).tolist()
+        logits = require_finite(self.logits(model, batch, features), "logits of the classes")
+        rows = zip(batch.sample.tolist(), logits.argmax(1).tolist(), logits.softmax(1).tolist(), strict=True)
         return [
-            {"sample": sample, "label": self.classes[max(range(len(row)), key=row.__getitem__)], "probability": row}
-            for sample, row in zip(batch.sample.tolist(), probability, strict=True)
+            {"sample": sample, "label": self.classes[best], "probability": probability}
+            for sample, best, probability in rows
         ]

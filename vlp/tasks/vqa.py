@@ -24,10 +24,23 @@ from vlp.metrics.answer_prior import AnswerPrior
 from vlp.metrics.vqa_accuracy import answer_accuracy, summarise_accuracy
 from vlp.models.equal_inputs import content_keys, first_equal_positions
 from vlp.models.generation import GenerationRules, beam_search
+from vlp.models.precision import apply_head
 from vlp.models.vlm import VisionLanguageModel
 from vlp.objectives.base import linear_warmup
 from vlp.objectives.lm import token_losses
-from vlp.structures import Batch, CrossAttentionCache, Features, Image, Loss, Momentum, Sample, Text, Tokens, require
+from vlp.structures import (
+    Batch,
+    CrossAttentionCache,
+    Features,
+    Image,
+    Loss,
+    Momentum,
+    Sample,
+    Text,
+    Tokens,
+    require,
+    require_finite,
+)
 from vlp.system.errors import UserError
 from vlp.tasks.base import Task, write_results
 from vlp.tokenizers.base import Tokenizer
@@ -56,7 +69,7 @@ def rank_answers(
     decoder, questions = model.part("decoder"), len(question.states)
     memory: CrossAttentionCache = decoder.project_memory(question)
     first, _ = decoder.step(answers.ids[:1, :1].expand(questions, 1), decoder.empty_cache(memory))
-    first = first.log_softmax(1)[:, answers.ids[:, 1]]
+    first = require_finite(first, "logits of the answers").log_softmax(1)[:, answers.ids[:, 1]]
     first, index = (x[:, :candidates] for x in first.sort(dim=1, descending=True, stable=True))
     scores, questions_per_step = [], max(1, ANSWERS_PER_STEP // index.shape[1])
     for start in range(0, questions, questions_per_step):
@@ -64,7 +77,7 @@ def rank_answers(
         text = answers.select(index[part].flatten())
         loss = token_losses(decoder(text, memory.select(part)), text, label_smoothing=label_smoothing)
         scores.append(-loss.sum(1).view(-1, index.shape[1]))
-    score = torch.cat(scores) + (first if first_token_twice else 0)
+    score = require_finite(torch.cat(scores) + (first if first_token_twice else 0), "scores of the answers")
     equal = first_equal_positions(content_keys(answers))[index.cpu()].to(
         index.device
     )  # "[UNK]" is the text of many answers
@@ -211,14 +224,19 @@ class VQA(Task):
         answers = self._best_answers(model, self._tokenizer, fused, self._answer_names, top_k=1)
         self._answered += [(sample, best[0][0]) for sample, best in zip(batch.raw, answers, strict=True)]
 
-    def compute(self, model: VisionLanguageModel) -> dict[str, float]:
+    def left_out(self) -> int:
+        """Questions without people's answers, unless no question has any (test servers)."""
+        without = sum(not sample.answers for sample, _ in self._answered)
+        return without if without < len(self._answered) else 0
+
+    def compute(self, model: VisionLanguageModel) -> dict[str, float | None]:
         """accuracy and accuracy_<answer type>, and those of the best answer prior; without people's answers (test
         servers) only the number of questions.  figures(): samples, the first few as (sample, answer of the model)."""
         answered: list[tuple[Sample, str]] = distributed.gather_lists(self._answered)
         answered.sort(key=lambda pair: pair[0].sample)  # the same for any number of ranks
         write_results(self.results_file, [{"question_id": s.sample, "answer": answer} for s, answer in answered])
         self._figures = {"samples": answered[:EXAMPLES]}
-        figures = {"questions": float(len(answered))}
+        figures: dict[str, float | None] = {"questions": float(len(answered))}
         labelled = [(sample, answer) for sample, answer in answered if sample.answers]
         if labelled:
             types = [sample.answer_type for sample, _ in labelled if sample.answer_type is not None]
@@ -283,7 +301,11 @@ class VQA(Task):
             return generate_answers(model, tokenizer, fused, beams=self.beams, max_length=self.max_length)
         if self.classifier is not None:
             names = self.answers
-            score, index = self.classifier(fused.pooled).sigmoid().sort(dim=1, descending=True, stable=True)
+            logits = require_finite(apply_head(self.classifier, fused.pooled), "logits of the answers")
+            logits, index = logits.sort(
+                dim=1, descending=True, stable=True
+            )  # not of probabilities: those near 1 are equal
+            score = logits.sigmoid()
         else:
             if not names:
                 raise UserError("vqa has no answers to rank: set tasks.vqa.answers, or tasks.vqa.kind=generate")

@@ -23,7 +23,7 @@ from vlp.metrics.recall import count_ties, exact_cosines, expected_hit
 from vlp.models.equal_inputs import EmbeddingStore
 from vlp.models.gallery import scoring_device
 from vlp.models.vlm import VisionLanguageModel
-from vlp.structures import Batch, Features, require
+from vlp.structures import Batch, Features, require, require_finite
 from vlp.system.errors import UserError
 from vlp.tasks.base import Task
 from vlp.tokenizers.base import Tokenizer
@@ -90,7 +90,11 @@ class ZeroShot(Task):
         elif batch.label is not None:
             self._label.append(batch.label.cpu())
 
-    def compute(self, model: VisionLanguageModel) -> dict[str, float]:
+    def left_out(self) -> int:
+        unknown = sum(int((label < 0).sum()) for label in self._label)
+        return unknown + sum(int((~categories.any(1)).sum()) for categories in self._categories)
+
+    def compute(self, model: VisionLanguageModel) -> dict[str, float | None]:
         device, classes = scoring_device(model), len(self.class_names)
 
         def gather_parts(parts: list[Tensor], empty: Tensor) -> Tensor:
@@ -102,7 +106,7 @@ class ZeroShot(Task):
         if len(label) and len(categories):
             raise UserError("this source mixes images of one label with images of several categories; split it in two")
         if len(categories):
-            return _multi_label_figures(self.scores(images).cpu(), categories)
+            return {**_multi_label_figures(self.scores(images).cpu(), categories)}
         known = label >= 0
         if not bool(known.any()):
             raise UserError(_NO_KNOWN_CLASS)
@@ -143,7 +147,8 @@ def embed_classes(
     templates: Sequence[str],
     prompts: int = 1024,
 ) -> Float[Tensor, "a e"]:
-    """Unit-length embeddings of the classes.  prompts: embedded at a time."""
+    """Unit-length embeddings of the classes, in float32.  prompts: embedded at a time.  Raises UserError where one is not
+    finite."""
     device = next((p.device for p in model.parameters()), torch.device("cpu"))
     distinct = list(dict.fromkeys(names))  # so that classes of one name ("crane", twice in ImageNet) are equal
     texts = [template.replace("{}", name) for name in distinct for template in templates]
@@ -151,7 +156,7 @@ def embed_classes(
         model.embed_text(model.encode_text(tokenizer(texts[start : start + prompts]).to(device))).float()
         for start in range(0, len(texts), prompts)
     ]
-    by_class = rearrange(torch.cat(embeds), "(a k) e -> a k e", k=len(templates))
+    by_class = rearrange(require_finite(torch.cat(embeds), "embeddings"), "(a k) e -> a k e", k=len(templates))
     classes = F.normalize(reduce(by_class, "a k e -> a e", "mean"), dim=-1)
     return classes[[distinct.index(name) for name in names]]
 

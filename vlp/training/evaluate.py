@@ -13,7 +13,7 @@ from vlp.build import build
 from vlp.checkpoints.keys import load_strictly
 from vlp.data.parts import build_data, eval_split_statistics
 from vlp.launch.config.layout import tasks as tasks_of
-from vlp.launch.runs.results import write_results
+from vlp.launch.runs.results import protocol_card, write_results
 from vlp.predictor import Predictor, load
 from vlp.report.tables import is_task_figure, print_results
 from vlp.system.errors import UserError
@@ -54,17 +54,16 @@ def evaluate(config_path: Path) -> dict[str, Any]:
     if run is None:
         raise UserError(f"split={config['split']}: expected val or test")
     run(module, datamodule=data, verbose=False)
-    results: dict[str, Any] = {
-        k: float(v) for k, v in trainer.callback_metrics.items() if k.startswith(("val/", "test/"))
-    }
+    results: dict[str, Any] = dict(module.latest_figures(config["split"]))
     if not any(map(is_task_figure, results)):
         raise UserError(
             f"nothing was measured: no {config['split']} batch has what {', '.join(tasks) or 'no task'} needs: choose "
-            "another task=[…] or data=…"
+            f"another task=[…] or data=…, and leave trainer.limit_{config['split']}_batches above 0"
         )
     if trainer.is_global_zero:
         results = results | {"seconds": round(time.perf_counter() - start, 1)} | numeric_settings()
-        results = write_results(folder, results, stored, str(data.name), eval_split_statistics(data))
+        statistics = eval_split_statistics(data, {config["split"]: module.extents[config["split"]]})
+        results = write_results(folder, results, protocol_card(stored, str(data.name), statistics))
         print_results(results, folder)
     return results
 

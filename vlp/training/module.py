@@ -75,9 +75,9 @@ class VisionLanguageModule(L.LightningModule):
         self.seed = seed
         self.config = dict(config or {})
         self.samples_seen = 0
-        self._first_batch: int | None = (
-            None  # of the current optimiser step, within its epoch; None = before the first one
-        )
+        # of the current optimiser step, within its epoch; None = before the first one
+        self._first_batch: int | None = None
+        self.extents: dict[str, dict[str, Any]] = {}  # of the last "val" and "test", see `Measurement.extent`
         self._checked = False  # that every trainable parameter is reached, at the first step of all objectives
         freeze_parameters(self, freeze)
         for name, objective in {**objectives, **self.tasks}.items():
@@ -272,6 +272,7 @@ class VisionLanguageModule(L.LightningModule):
             sources=data.sources_with_split(split),
             tokenizer=data.tokenizer,
             split=split,
+            model_precision=self.trainer.precision_plugin.forward_context,
         )
 
     def validation_step(self, batch: Batch | None, index: int, dataloader_idx: int = 0) -> None:
@@ -287,10 +288,18 @@ class VisionLanguageModule(L.LightningModule):
         self._report("test")
 
     def _report(self, stage: str) -> None:
-        with self.trainer.precision_plugin.forward_context():  # second stages run the model once more
-            figures = self.measurement.finish()
+        figures = self.measurement.finish()
+        if not self.trainer.sanity_checking:
+            self.extents[stage] = self.measurement.extent()
         # equal on every rank by construction of `compute`, hence no sync
-        self.log_dict({f"{stage}/{name}": value for name, value in figures.items()})
+        self.log_dict({f"{stage}/{name}": value for name, value in figures.items() if value is not None})
+
+    def latest_figures(self, stage: str) -> dict[str, float | None]:
+        """Of the last "val" or "test" that this process measured; None = undefined."""
+        undefined = self.extents.get(stage, {}).get("undefined", ())
+        logged = self.trainer.callback_metrics.items()
+        figures = {name: float(value) for name, value in logged if name.startswith(f"{stage}/")}
+        return figures | {f"{stage}/{name}": None for name in undefined}
 
     # ------------------------------------------------------------- checkpoints
 
@@ -301,12 +310,13 @@ class VisionLanguageModule(L.LightningModule):
         checkpoint["tokenizer_json"] = tokenizer.to_json()
         checkpoint["samples_seen"] = self.samples_seen
         checkpoint["numerics"] = numeric_settings()
-        figures = self.trainer.callback_metrics.items()  # of the last validation, which saw these weights
-        checkpoint["figures"] = {name: float(value) for name, value in figures if name.startswith("val/")}
+        checkpoint["figures"] = self.latest_figures("val")  # of the last validation, which saw these weights
+        checkpoint["val_extent"] = self.extents.get("val", {})
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.samples_seen = checkpoint["samples_seen"]
         keep_callback_settings(checkpoint, self.trainer.callbacks)  # type: ignore[attr-defined]
         check_weights(checkpoint["state_dict"], self)
+        self.extents["val"] = checkpoint.get("val_extent", {})
         if "loops" in checkpoint:
             move_between_steps(checkpoint)

@@ -28,7 +28,7 @@ from vlp.launch.config.changes import changes
 from vlp.launch.config.layout import wrong_monitor
 from vlp.launch.config.trainer_settings import check_trainer
 from vlp.launch.runs.lock import run_folder_lock
-from vlp.launch.runs.results import write_results
+from vlp.launch.runs.results import protocol_card, write_results
 from vlp.report.tables import print_results
 from vlp.system import ranks
 from vlp.system.errors import UserError
@@ -106,17 +106,18 @@ def _run(config_path: Path) -> dict[str, Any]:
         report_changed_numerics(content.get("numerics", {}))
     trainer.fit(parts.module, parts.data, ckpt_path=begin, weights_only=True)
     SIGNALS.training = False
-    figures = {k: float(v) for k, v in trainer.callback_metrics.items() if k.startswith("val/")} or (content or {}).get(
-        "figures", {}
-    )
+    figures = parts.module.latest_figures("val") or (content or {}).get("figures", {})
+    extents = {"val": parts.module.extents.get("val", {})}
     best = folder / "checkpoints" / BEST
-    if best.exists() and not config["trainer"].get("fast_dev_run"):
+    selected = best.exists() and not config["trainer"].get("fast_dev_run")
+    if selected:
         chosen = read_any(best)
         parts.module.load_state_dict(chosen["state_dict"])
-        figures = chosen["figures"]
+        figures, extents["val"] = chosen["figures"], chosen.get("val_extent", {})
     if len(parts.data.split("test")):
         trainer.test(parts.module, parts.data, verbose=False)
-        figures |= {k: float(v) for k, v in trainer.callback_metrics.items() if k.startswith("test/")}
+        figures |= parts.module.latest_figures("test")
+        extents["test"] = parts.module.extents.get("test", {})
     results = figures | {
         "seconds": round(time.perf_counter() - start, 1),
         "train_seconds": round(timer.time_elapsed("train"), 1),
@@ -126,7 +127,10 @@ def _run(config_path: Path) -> dict[str, Any]:
         **numeric_settings(),
     }
     if trainer.is_global_zero:
-        results = write_results(folder, results, stored, str(parts.data.name), eval_split_statistics(parts.data))
+        card = protocol_card(
+            stored, str(parts.data.name), eval_split_statistics(parts.data, extents), selected=selected
+        )
+        results = write_results(folder, results, card)
         log_results(trainer.loggers, results)
         print_results(results, folder)
     inject("teardown")

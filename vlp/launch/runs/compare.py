@@ -11,8 +11,9 @@ import json
 import os
 import re
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import yaml
@@ -20,6 +21,7 @@ from rich.console import Console
 
 from vlp.launch.config.changes import dotted_items
 from vlp.launch.config.errors import ConfigError, join_names
+from vlp.launch.runs.results import extent
 from vlp.system import tables
 from vlp.system.suggest import did_you_mean
 from vlp.upgrade import upgrade
@@ -34,6 +36,7 @@ class Run(NamedTuple):
     settings: dict[str, Any]  # dotted keys, without those that IGNORED names or that hold the run folder's own name
     figures: dict[str, float] | None  # None: unfinished
     monitor: str | None = None  # the figure that chose best.ckpt
+    results: Mapping[str, Any] = MappingProxyType({})  # all of results.json
 
 
 class ComparisonRow(NamedTuple):
@@ -43,6 +46,7 @@ class ComparisonRow(NamedTuple):
     runs: list[Run]  # one for each seed
     repeats: list[Run]  # older or unfinished ones of the same seeds
     figures: dict[str, tuple[float, float | None]]  # mean and standard deviation over the finished runs
+    parts: dict[str, str]  # of the figures that were measured on a part of their split, such as "2 of 6 samples"
 
 
 def compare(
@@ -64,11 +68,13 @@ def compare(
                     "seeds",
                     "finished",
                     "repeats",
-                    *(name + part for name in chosen for part in ("", " std")),
+                    *(name + suffix for name in chosen for suffix in ("", " std", " part")),
                 ]
             )
             for row in rows:
-                figures = [value for name in chosen for value in row.figures.get(name, (None, None))]
+                figures = [
+                    value for name in chosen for value in (*row.figures.get(name, (None, None)), row.parts.get(name))
+                ]
                 writer.writerow(
                     [*row.settings.values(), len(row.runs), count_finished(row), len(row.repeats), *figures]
                 )
@@ -101,6 +107,7 @@ def find_runs(folders: Sequence[Path]) -> list[Run]:
 
 def load_run(file: Path) -> Run:
     folder, figures = file.parent, None
+    results: dict[str, Any] = {}
     try:
         config = dict(dotted_items(upgrade(yaml.safe_load(file.read_text(encoding="utf-8")))))
         if (folder / "results.json").is_file():
@@ -112,7 +119,7 @@ def load_run(file: Path) -> Run:
         ) from error
     ignored = {key for key, value in config.items() if key.split(".")[0] in IGNORED or f"/{folder.name}" in str(value)}
     settings = {key: value for key, value in config.items() if key not in ignored}
-    return Run(folder, config.get("seed"), settings, figures, config.get("monitor"))
+    return Run(folder, config.get("seed"), settings, figures, config.get("monitor"), results)
 
 
 def comparison_rows(runs: Sequence[Run], metrics: Sequence[str]) -> list[ComparisonRow]:
@@ -136,7 +143,10 @@ def comparison_rows(runs: Sequence[Run], metrics: Sequence[str]) -> list[Compari
             name: (statistics.fmean(v), statistics.stdev(v) if len(v) > 1 else None) for name, v in values.items() if v
         }
         repeats = [run for run in found if run not in group]
-        rows.append(ComparisonRow({key: group[0].settings.get(key) for key in columns}, group, repeats, spread))
+        texts = {name: dict.fromkeys(extent(run.results, name, "part") for run in group) for name in spread}
+        parts = {name: ", ".join(filter(None, found)) for name, found in texts.items() if any(found)}
+        settings = {key: group[0].settings.get(key) for key in columns}
+        rows.append(ComparisonRow(settings, group, repeats, spread, parts))
     return rows
 
 
@@ -177,9 +187,25 @@ def count_finished(row: ComparisonRow) -> int:
     return sum(run.figures is not None for run in row.runs)
 
 
-def summarize_figure(figure: tuple[float, float | None] | None) -> str:
+def summarize_figure(figure: tuple[float, float | None] | None, *, part: bool = False) -> str:
     mean, spread = figure or (None, None)
-    return "" if mean is None else f"{mean:.4g}" + ("" if spread is None else f" ± {spread:.2g}")
+    if mean is None:
+        return ""
+    return f"{mean:.4g}" + ("" if spread is None else f" ± {spread:.2g}") + (" (part)" if part else "")
+
+
+def _notes_on_samples(rows: Sequence[ComparisonRow], metrics: Sequence[str]) -> list[str]:
+    """Where figures are of a part of a split, or not all of the same samples."""
+    notes = []
+    if parts := dict.fromkeys(f"{name.split('/')[0]}: {text}" for row in rows for name, text in row.parts.items()):
+        notes.append(f"(part): measured on a part of the split ({'; '.join(parts)})")
+    for name in metrics:
+        digests = {
+            extent(run.results, name, "sha256") for row in rows for run in row.runs if name in (run.figures or ())
+        }
+        if len(digests - {None}) > 1:
+            notes.append(f"{name} was not measured on the same samples in all runs")
+    return notes
 
 
 def print_rows(rows: Sequence[ComparisonRow], metrics: Sequence[str]) -> None:
@@ -196,7 +222,7 @@ def print_rows(rows: Sequence[ComparisonRow], metrics: Sequence[str]) -> None:
         for key, header in zip(rows[0].settings, short_names(list(rows[0].settings)), strict=True)
     ]
     figures = [
-        (header, [summarize_figure(row.figures.get(name)) for row in rows])
+        (header, [summarize_figure(row.figures.get(name), part=name in row.parts) for row in rows])
         for name, header in zip(metrics, figure_headers(metrics), strict=True)
     ]
     # one setting at least tells the rows apart, and one figure is what was asked for; then figures come before settings
@@ -208,6 +234,7 @@ def print_rows(rows: Sequence[ComparisonRow], metrics: Sequence[str]) -> None:
         for columns, more, what in ((settings, more_settings, "settings differ"), (figures, more_figures, "figures"))
         if len(columns) - 1 > len(more)
     ]
+    notes += _notes_on_samples(rows, metrics[: 1 + len(more_figures)])
     figures, settings = [*figures[:1], *more_figures], [*settings[:1], *more_settings]
     if repeats := sum(len(row.repeats) for row in rows):
         notes.append(f"{repeats} older or unfinished runs of the same seed are not counted")

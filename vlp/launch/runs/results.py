@@ -13,22 +13,37 @@ from vlp.system.atomic import atomic_write_json
 _LIBRARIES = ("torch", "torchvision", "lightning", "transformers", "timm", "torchmetrics")
 
 
-def write_results(
-    folder: Path, figures: dict[str, Any], config: dict[str, Any], data: str, splits: Mapping[str, Any]
-) -> dict[str, Any]:
-    """Figures and the card as one flat object, written atomically.  data: its name.  splits: facts of what was measured."""
+def write_results(folder: Path, figures: Mapping[str, Any], card: Mapping[str, Any]) -> dict[str, Any]:
+    """Figures and the card as one flat object, written atomically; a figure that is undefined is null."""
+    # single precision holds seven digits
     rounded = {key: float(f"{value:.7g}") if isinstance(value, float) else value for key, value in figures.items()}
-    results = rounded | protocol_card(config, data, splits)  # single precision holds seven digits
+    results = {**rounded, **card}
     atomic_write_json(folder / "results.json", results)
     return results
 
 
-def protocol_card(config: dict[str, Any], data: str, splits: Mapping[str, Any]) -> dict[str, Any]:
-    """Commit, seed, data, what selected the checkpoint, what the weights have seen, the splits and the versions."""
+def protocol_card(
+    config: dict[str, Any], data: str, splits: Mapping[str, Any], *, selected: bool = True
+) -> dict[str, Any]:
+    """Commit, seed, data, what selected the checkpoint, what the weights have seen, the splits and the versions.
+
+    data: its name.  splits: what was measured, see `vlp.data.parts.eval_split_statistics`.  selected: whether the weights are
+    those that `monitor` selected.
+    """
     values: dict[str, Any] = {"commit": git_commit(), "seed": config["seed"], "data": data}
-    values["selected_on"] = "val" if "monitor" in config else None
+    values["selected_on"] = "val" if selected and "monitor" in config else None
     values["pretrained_on"] = _pretrained_weights(config)
     return values | dict(splits) | {f"version/{name}": version(name) for name in _LIBRARIES}
+
+
+def extent(results: Mapping[str, Any], figure: str, key: str) -> Any:
+    """A fact about the samples that a figure <split>/<source>/<task>/<metric> was measured on; None where it is not known, and
+    of other numbers.  key: "part" (such as "2 of 6 samples"; None = everything) or "sha256"."""
+    if figure.count("/") != 3:
+        return None
+    split, source, task, _ = figure.split("/")
+    prefixes = (f"{split}/{source}/{task}", f"{split}/{task}", f"{split}/{source}", split)
+    return next((value for prefix in prefixes if (value := results.get(f"{prefix}/{key}")) is not None), None)
 
 
 def _pretrained_weights(config: dict[str, Any]) -> list[str]:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from vlp.models.language_head import LanguageHead
 from vlp.models.layers import Dropout, Layout, PastKeyValues, num_heads
 from vlp.models.post_norm import build_post_norm_blocks, init_bert_weights
+from vlp.models.precision import apply_head
 from vlp.models.text.bert import BertText, replace_start_token
 from vlp.structures import CrossAttentionCache, Record, Text, Tokens
 from vlp.system.errors import UserError
@@ -118,7 +119,7 @@ class CausalDecoder(nn.Module):
         """
         layout = Layout.from_mask(text.mask)
         states = self._run_layers(text.ids, layout, self._projected(memory))
-        return layout.unpack(self.head(states, self.embedding.weight))
+        return layout.unpack(apply_head(self.head, states, self.embedding.weight))
 
     def empty_cache(self, memory: Tokens | CrossAttentionCache) -> DecoderCache:
         """Of no tokens yet: one row for each of the memory's."""
@@ -138,7 +139,7 @@ class CausalDecoder(nn.Module):
         layout = Layout(len(ids), ids.shape[1])
         states = layout.unpack(self._run_layers(ids, layout, cache.memory, past))[:, -1]
         extended = dataclasses.replace(cache, layers=[layer.key_values for layer in past])
-        return self.head(states, self.embedding.weight), extended
+        return apply_head(self.head, states, self.embedding.weight), extended
 
     def _run_layers(
         self,

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from vlp.models.fusion.attended_similarity import MAX_SHARPNESS, attended_similarity
 from vlp.models.layers import Dropout, residual_network
+from vlp.models.precision import to_float32
 from vlp.models.tokens import real_mask
 from vlp.structures import Tokens
 from vlp.system.errors import UserError
@@ -88,6 +89,8 @@ class LateFusion(nn.Module):
         flat, alpha, word_mask = *self._encode_words(text), real_mask(text)
         words = flat.new_zeros(*word_mask.shape, self.width).masked_scatter(word_mask[..., None], flat)
         regions, beta, region_mask = *_unpack_regions(image, len(words)), real_mask(image).expand(len(words), -1)
+        if not self.training:  # what evaluation ranks
+            words, regions = to_float32(words), to_float32(regions)
         with torch.autocast(words.device.type, enabled=False):
             logits = self.sharpness() * einsum(words, regions, "b n d, b p d -> b n p")
             on_regions = logits.masked_fill(~region_mask[:, None, :], -torch.inf).softmax(-1)

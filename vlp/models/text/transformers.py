@@ -104,8 +104,10 @@ def build_backbone(
 
 
 def remove_unused_pooler(model: Any, pool: str) -> Any:
-    """A pooler that is not used would have parameters that never get a gradient."""
-    if pool != "pooler" and getattr(model, "pooler", None) is not None:
+    """A pooler that is not used would have parameters that never get a gradient. One without parameters stays, since
+    convolutional backbones call theirs in any case (ResNet, RegNet)."""
+    pooler = getattr(model, "pooler", None)
+    if pool != "pooler" and pooler is not None and any(True for _ in pooler.parameters()):
         model.pooler = None
     return model
 

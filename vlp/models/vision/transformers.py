@@ -52,6 +52,10 @@ class TransformersVision(nn.Module):
         output = self.backbone(pixel_values=self.normalize(image), return_dict=True)
         states, grid = output.last_hidden_state, None
         if states.ndim == 4:  # a convolutional backbone's map
+            if self.pool == "class":
+                raise UserError(
+                    f"{type(self.backbone).__name__} has no class token: set model.vision.pool to pooler or average"
+                )
             grid = (states.shape[2], states.shape[3])
             states = rearrange(states, "b d h w -> b (h w) d")
         elif isinstance(patch := getattr(self.backbone.config, "patch_size", None), int):

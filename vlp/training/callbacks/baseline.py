@@ -6,6 +6,7 @@ Fitted on training images through the evaluation transform, so it sees what the 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -15,6 +16,7 @@ from lightning.pytorch.callbacks import Callback
 
 from vlp.data.datamodule import DataModule
 from vlp.data.images import ImageError, open_image
+from vlp.data.sampler import evaluated_positions
 from vlp.metrics.recall import recall_from_scores
 from vlp.metrics.ridge_baseline import ridge_similarity
 from vlp.structures import Sample
@@ -29,13 +31,16 @@ class RidgeBaseline(Callback):
     def on_test_epoch_end(self, trainer: L.Trainer, pl_module: Any) -> None:
         figures: dict[str, float] = {}
         for name, source in trainer.datamodule.sources_with_split("test").items():  # type: ignore[attr-defined]
-            found = self._recall(source)
+            counts = pl_module.measurement.samples().get(name, ())
+            found = self._recall(source, evaluated_positions(len(source.split("test")), counts))
             figures |= {f"test/{name}/ridge_baseline/{metric}": value for metric, value in found.items()}
         pl_module.log_dict(figures)
 
-    def _recall(self, data: DataModule) -> dict[str, float]:
-        """Empty for a source without captions, where retrieval is not measured either."""
-        train, test = data.split("train"), list(data.split("test"))
+    def _recall(self, data: DataModule, positions: Sequence[int]) -> dict[str, float]:
+        """Empty for a source without captions, where retrieval is not measured either.  positions: of the test samples that the
+        model was measured on."""
+        train, split = data.split("train"), data.split("test")
+        test = [split[position] for position in positions]
         fit: list[Sample] = []
         seen: list[torch.Tensor] = []
 
@@ -49,7 +54,7 @@ class RidgeBaseline(Callback):
                     return {}
                 seen.append(pixels(sample))
                 fit.append(sample)
-        if not fit or not all(sample.captions for sample in test):
+        if not fit or not test or not all(sample.captions for sample in test):
             return {}
         scores = ridge_similarity(
             train_pixels=torch.stack(seen),
