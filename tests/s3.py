@@ -15,8 +15,9 @@ BUCKET = "photos"
 
 
 @contextmanager
-def s3_server(folder: Path) -> Iterator[dict[str, str]]:
-    """Serves the files of a folder in a bucket. Yields the environment variables with which s3fs reads them at s3://photos/."""
+def s3_server(folder: Path, bucket: str = BUCKET, prefix: str = "") -> Iterator[dict[str, str]]:
+    """Serves the files of a folder in a bucket. Yields the environment variables with which s3fs reads them, at
+    s3://photos/ by default."""
     import botocore.session
 
     with socket.socket() as listener:
@@ -43,12 +44,12 @@ def s3_server(folder: Path) -> Iterator[dict[str, str]]:
         )
         for _ in range(100):
             try:
-                client.create_bucket(Bucket=BUCKET)
+                client.create_bucket(Bucket=bucket)
                 break
             except Exception:
                 time.sleep(0.2)
         for path in folder.iterdir():
-            client.put_object(Bucket=BUCKET, Key=path.name, Body=path.read_bytes())
+            client.put_object(Bucket=bucket, Key=prefix + path.name, Body=path.read_bytes())
         yield environment
     finally:
         server.kill()
