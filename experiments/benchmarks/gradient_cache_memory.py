@@ -80,13 +80,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--batch", type=int, default=2048)
     parser.add_argument("--chunk", type=int, default=128)
+    parser.add_argument("--compared", type=int, default=64, help="batch whose gradients are compared, in four chunks")
     parser.add_argument("--step", nargs=2, type=int, help=argparse.SUPPRESS)  # batch and chunk of the new process
     options = parser.parse_args()
     if options.step:
         print_step(options.step[0], options.step[1] or None)
         return
+    compared, chunk = options.compared, options.compared // 4
+    difference = gradient_difference(compared, chunk)
     print(
-        f"largest relative difference of a gradient, batch 64, chunks of 16 against none: {gradient_difference(64, 16):.1e}",
+        f"largest relative difference of a gradient, batch {compared}, chunks of {chunk} against none: {difference:.1e}",
         flush=True,
     )
     peaks = {}

@@ -55,7 +55,7 @@ def test_a_run_folder_has_the_files_that_the_page_lists(world: World) -> None:
     names = re.findall(r"^  (\S+)", listed, re.M)
     assert len(names) >= 6
     run = world.trained("runs/scenes")
-    assert sorted({path.name + "/" * path.is_dir() for path in run.iterdir()}) == sorted(names)
+    assert sorted({path.name + "/" * path.is_dir() for path in run.glob("[!.]*")}) == sorted(names)
     assert {"best.ckpt", "last.ckpt"} <= {file.name for file in (run / "checkpoints").iterdir()}
     results = json.loads((run / "results.json").read_text())
     assert "commit" in results

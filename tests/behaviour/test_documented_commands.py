@@ -32,11 +32,11 @@ SLOW = re.compile(
     r"train\.py($| trainer\.max_epochs| optimizer)|training\.run"
 )
 QUICK = re.compile(r"-m pip|--list|--help|optimzer")
-CHECKOUT = re.compile(r"make |pre-commit|pip ")  # commands that write into the checkout, or read more of it
+CHECKOUT = re.compile(r"make docs|pre-commit|pip ")  # commands that write into the checkout, or read more of it
 EXIT_CODES = {"python train.py optimzer.lr=1e-4": 2}
 REASON = r".{15,}"
 SHORT_PROGRAMS = SHORT_BENCHMARKS | {
-    "gradient_cache_memory": ("--batch", "8", "--chunk", "4"),
+    "gradient_cache_memory": ("--batch", "8", "--chunk", "4", "--compared", "4"),
     "image_loading": ("--rounds", "1", "--count", "4"),
     "training_step": ("--rounds", "1", "--batch", "2"),
 }
@@ -182,3 +182,9 @@ def test_extras_that_the_documents_name_exist() -> None:
     }
     assert named
     assert named <= extras.keys()
+
+
+@pytest.mark.parametrize("command", [pytest.param(c, id=c.text) for c in COMMANDS if "[" in c.text or "{" in c.text])
+def test_brackets_are_quoted(command: Command) -> None:
+    """zsh takes an unquoted [a,b] for a pattern of file names, and stops when there are none."""
+    assert not re.search(r"[\[{]", re.sub(r"'[^']*'|\"[^\"]*\"", "", command.text))

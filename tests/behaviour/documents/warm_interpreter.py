@@ -97,6 +97,9 @@ class Server:
                     if request is not None:
                         return request
                 elif key.fileobj is sys.stdin:
+                    for entry in list(self.selector.get_map().values()):
+                        if isinstance(entry.fileobj, int):
+                            os.kill(entry.data[1], signal.SIGKILL)
                     return None
                 else:
                     self.answer(key)
@@ -179,6 +182,7 @@ def run(request: dict[str, Any], path: list[str]) -> None:
     first, *rest = request["arguments"]
     target = rest.pop(0) if first in ("-m", "-c") else first
     sys.argv = [target, *rest]
+    sys.path_importer_cache.clear()  # a folder that did not exist when this was imported
     sys.path[:] = [os.getcwd() if first == "-m" else "", *own, *path]
     if first == "-m":
         sys.modules.pop(target, None)

@@ -26,9 +26,10 @@ from tests.s3 import s3_server
 PLACEHOLDERS = {"PHOTOS": "/data/flickr8k", "GROUP": "model/vision", "RUN": "runs/scenes/STAMP"}
 CLIP = "model=clip_vit_b32 data=coco_karpathy tokenizer=clip transform=clip"
 ALBEF = (
-    "model=albef objective=[itc,itm,mlm] tokenizer=wordpiece tokenizer.vocabulary=vocab.txt tokenizer.add_end=false "
-    "transform=albef model.vision.width=64 model.vision.image_size=32 model.text.width=64 model.fusion.width=64 task=[retrieval] optimizer=adamw"
+    "model=albef objective=[itc,itm,mlm] task=[retrieval] transform=albef tokenizer=wordpiece tokenizer.vocabulary=vocab.txt "
+    "model.vision.image_size=32 "
 )
+ALBEF += "model.vision.width=64 model.text.width=64 model.fusion.width=64"
 # originals' files: the training whose weights are written in their format
 WEIGHTS = {"ViT-B-32.pt": (CLIP, "openai"), "ALBEF.pth": (ALBEF, "albef")}
 # runs that a page's command is about, where these are not what the same command without arguments leaves
@@ -63,7 +64,7 @@ class World:
         layouts.write_table(folder / "photos")
         (folder / "home").mkdir()
         (folder / "runs").mkdir()
-        for name in ("train.py", "evaluate.py", "experiments"):
+        for name in ("train.py", "evaluate.py", "experiments", "Makefile", "pyproject.toml"):
             (folder / name).symlink_to(ROOT / name)
         assert self.server.stdout is not None
         assert self.server.stdout.readline() == "ready\n"
@@ -111,7 +112,16 @@ class World:
         for placeholder, value in PLACEHOLDERS.items():
             text = re.sub(rf"(?<![\w/]){placeholder}(?!\w)", value, text)
         created = re.match(r"vlp data pack (\S+)", text)
-        for entry in ("data", "photos", "train.py", "evaluate.py", "experiments", ".venv"):
+        for entry in (
+            "data",
+            "photos",
+            "train.py",
+            "evaluate.py",
+            "experiments",
+            "Makefile",
+            "pyproject.toml",
+            ".venv",
+        ):
             (folder / entry).symlink_to(self.folder / entry)
         if re.search(r"data\.root=shards|s3://", text) and not created:
             (folder / "shards").symlink_to(self.shards)
