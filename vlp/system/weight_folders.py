@@ -100,14 +100,15 @@ def _other_files(folder: Path, names: set[str]) -> list[str]:
 
 
 def refuse_damaged(path: Path) -> None:
-    """Raises UserError or FileNotFoundError for a checkpoint, file or folder, that cannot be read for sure."""
+    """Raises UserError or FileNotFoundError for a checkpoint, file or folder, that cannot be read for sure. What a folder of
+    another kind is, its reader says."""
     files = [path]
     if path.is_dir():
         runs = [path / "checkpoints" / f"{name}.ckpt" for name in ("best", "last")]
         shards = sorted(path.glob("shard_*_of_*.pt"))
         if own := next((file for file in runs if file.exists()), None):
             return refuse_damaged(own)
-        if not shards:
+        if not shards and any((path / name).is_file() for name in (OPEN_CLIP_CONFIG, "config.json")):
             choose_weights(path, folder_names(path))
         files = shards
     if (wrong := _describe_first_damage(dict.fromkeys(files))) is not None:

@@ -40,7 +40,12 @@ def test_weights_of_another_network_are_an_error(tmp_path: Path) -> None:
 
 def test_the_exact_file_of_a_folder_is_read(tmp_path: Path) -> None:
     model = timm.create_model("vit_tiny_patch16_224", num_classes=0, **OPTIONS)
-    (tmp_path / "config.json").write_text(json.dumps({"architecture": "vit_tiny_patch16_224", "model_args": OPTIONS}))
+    config = {
+        "architecture": "vit_tiny_patch16_224",
+        "model_args": OPTIONS,
+        "pretrained_cfg": {"input_size": [3, 32, 32]},
+    }
+    (tmp_path / "config.json").write_text(json.dumps(config))
     zeros = {key: torch.zeros_like(value) for key, value in model.state_dict().items()}
     save_file(zeros, tmp_path / "averaged.safetensors")
     torch.save(zeros, tmp_path / "last.pth")
