@@ -81,7 +81,7 @@ def read(state: Mapping[str, Tensor], path: Path, architecture: dict[str, Any]) 
     ours = to_ours(state, key_table(state))
     beside = next((f for f in (path.with_suffix(".json"), path.parent / "config.json") if f.is_file()), None)
     file_config = read_json(beside) if beside else {}
-    options = {name: file_config.get(theirs) for name, theirs in _FILE_OPTIONS.items()} | architecture
+    options: dict[str, Any] = {name: file_config.get(theirs) for name, theirs in _FILE_OPTIONS.items()} | architecture
     model = infer_config(ours, **{name: options[name] for name in _FILE_OPTIONS if options[name] is not None})
     of_openai = ARCHIVE[0].theirs in state or bool(set(_CONSTRUCTOR) & file_config.keys())
     return Checkpoint(

@@ -24,12 +24,14 @@ _TENSORS = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".h5", ".msgpack")
 _OF_TRAINING = re.compile(r"(training_args|optimizer|scheduler|scaler|rng_state|random_states).*")
 _SHARD = re.compile(r"(.+)-\d+-of-(\d+)(\.\w+)")
 
+Files = dict[Path, set[str] | None]  # with the keys that an index expects in each; None = without an index
+
 
 @dataclass(frozen=True)
 class FolderWeights:
-    """files: in order, with the keys that the index expects in each; None = without an index.  notes: for the user."""
+    """files: in order.  notes: for the user."""
 
-    files: dict[Path, set[str] | None]
+    files: Files
     notes: tuple[str, ...]
 
 
@@ -37,6 +39,7 @@ def choose_weights(folder: Path, names: Sequence[str]) -> FolderWeights:
     """names: of files or indices (`….index.json`), the preferred one first.  Raises UserError for weights that are damaged,
     and FileNotFoundError where there are none."""
     damage: list[str] = []
+    files: Files | str
     for name in (name for name in names if (folder / name).exists()):
         files = _files_of_index(folder / name) if name.endswith(INDEX) else {folder / name: None}
         wrong = files if isinstance(files, str) else _describe_first_damage(files)
@@ -62,7 +65,7 @@ def uses_safetensors(folder: Path) -> bool:
     return next(iter(chosen.files)).suffix == ".safetensors"
 
 
-def _files_of_index(index: Path) -> dict[Path, set[str] | None] | str:
+def _files_of_index(index: Path) -> Files | str:
     """The shards and the keys of each, or what is wrong with the index."""
     weight_map = read_json(index)
     weight_map = weight_map.get("weight_map") if isinstance(weight_map, dict) else None
@@ -77,8 +80,7 @@ def _files_of_index(index: Path) -> dict[Path, set[str] | None] | str:
         return (
             f"{index} does not name {', '.join(unknown)}, which is of the same set of shards: download the index again"
         )
-    files = {index.parent / name: {key for key, file in weight_map.items() if file == name} for name in names}
-    return dict(files)
+    return {index.parent / name: {key for key, file in weight_map.items() if file == name} for name in names}
 
 
 def _unnamed_shards(folder: Path, names: Sequence[str]) -> list[str]:
@@ -88,7 +90,7 @@ def _unnamed_shards(folder: Path, names: Sequence[str]) -> list[str]:
     return [name for name in others if (match := _SHARD.fullmatch(name)) and match.groups() in sets]
 
 
-def _describe_first_damage(files: dict[Path, set[str] | None]) -> str | None:
+def _describe_first_damage(files: Files) -> str | None:
     damage = ((file, describe_damage(file)) for file in files)
     return next((f"{file} {wrong}" for file, wrong in damage if wrong is not None), None)
 
