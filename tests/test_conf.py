@@ -11,6 +11,7 @@ from typing import Any
 import lightning as L
 import PIL.Image
 import pytest
+import tokenizers
 import torch
 import yaml
 from torch import nn
@@ -179,7 +180,17 @@ def byte_pairs(folder: Path) -> list[str]:
     return []
 
 
-VOCABULARIES: dict[str, Callable[[Path], list[str]]] = {"clip": byte_pairs, "wordpiece": wordpiece}
+def saved_tokenizer(folder: Path) -> list[str]:
+    words = tokenizers.models.WordLevel({"<pad>": 0, "<unk>": 1, "a": 2, "dog": 3}, unk_token="<unk>")
+    tokenizers.Tokenizer(words).save(str(folder / "tokenizer.json"))
+    return [f"tokenizer.vocabulary={folder}"]
+
+
+VOCABULARIES: dict[str, Callable[[Path], list[str]]] = {
+    "clip": byte_pairs,
+    "wordpiece": wordpiece,
+    "hugging_face": saved_tokenizer,
+}
 
 
 @cases("tokenizer")

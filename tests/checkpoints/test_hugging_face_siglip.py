@@ -14,6 +14,7 @@ import transformers
 import vlp
 from tests.checkpoints.fixtures import opened, outputs, text
 from tests.checkpoints.test_hugging_face import equal_files
+from tests.tokenizers.test_hugging_face import trained_pieces
 from vlp.checkpoints.convert import convert
 from vlp.structures import Image
 
@@ -104,6 +105,19 @@ def test_pictures_and_another_image_size_as_transformers_does_it(tmp_path: Path)
     larger = reference.get_image_features(pixel_values=pixels, interpolate_pos_encoding=True).pooler_output
     resized = opened(tmp_path, image_size=50).encode_image(Image(pixels=pixels)).pooled
     torch.testing.assert_close(resized, larger, atol=1e-5, rtol=0)
+
+
+@torch.no_grad()
+def test_texts_of_a_folder_as_transformers_does_it(tmp_path: Path) -> None:
+    trained_pieces(tmp_path)
+    tokenizer = transformers.SiglipTokenizer(vocab_file=str(tmp_path / "spiece.model"), model_max_length=9)
+    reference = written(tmp_path, words=TEXT | {"vocab_size": len(tokenizer)})
+    tokenizer.save_pretrained(tmp_path)
+    texts = ["A dog, in the snow!", "two cats"]
+    ids = tokenizer(texts, padding="max_length", truncation=True, max_length=9, return_tensors="pt")["input_ids"]
+    expected = reference.get_text_features(input_ids=ids).pooler_output
+    ours = vlp.load(tmp_path).embed_texts(texts)
+    torch.testing.assert_close(ours, torch.nn.functional.normalize(expected, dim=-1), atol=1e-5, rtol=0)
 
 
 def test_naflex_is_refused_by_name(tmp_path: Path) -> None:

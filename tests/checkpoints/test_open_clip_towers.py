@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from safetensors.torch import save_file
 
 import vlp
 from tests.checkpoints.fixtures import arrays, opened, outputs, text
+from tests.tokenizers.test_hugging_face import byte_level
 from vlp.models.generation import GenerationRules, beam_search, greedy_search
 from vlp.structures import Image
 
@@ -146,6 +148,23 @@ def test_berts_and_robertas_need_no_config(tmp_path: Path, name: str) -> None:
     ids = torch.randint(2, 90, (3, 13))
     ids[0, 4:] = pad
     check(reference, tmp_path, (48, 48), ids, ids != pad)
+
+
+@torch.no_grad()
+def test_texts_of_a_folder_as_open_clip_does_it(tmp_path: Path) -> None:
+    byte_level(tmp_path / "tokens", "<s> $A </s>")
+    shutil.copytree(tmp_path / "tokens", tmp_path / "model")
+    MODELS["roberta"].save_pretrained(tmp_path / "tower")
+    words = {"hf_model_name": str(tmp_path / "tower"), "hf_tokenizer_name": "somewhere/else", "hf_model_pretrained": False,
+             "context_length": 8, "vocab_size": 320, "tokenizer_kwargs": {"clean": "canonicalize"}}  # fmt: skip
+    transformers.RobertaConfig.from_pretrained(tmp_path / "tower", vocab_size=320).save_pretrained(tmp_path / "tower")
+    reference = written(
+        tmp_path / "model", {"embed_dim": 20, "vision_cfg": VISION, "text_cfg": words, "custom_text": True}
+    )
+    tokenizer = library.tokenizer.HFTokenizer(str(tmp_path / "tokens"), context_length=8, clean="canonicalize")
+    texts = ["A dog, in the snow!", "two cats_and a dog that runs by the sea"]
+    expected = reference.encode_text(tokenizer(texts), normalize=True)
+    torch.testing.assert_close(vlp.load(tmp_path / "model").embed_texts(texts), expected, atol=1e-5, rtol=0)
 
 
 MULTIMODAL = {"context_length": 13, "vocab_size": 90, "width": 48, "heads": 3, "layers": 2}

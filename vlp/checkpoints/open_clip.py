@@ -94,6 +94,8 @@ def read(state: Mapping[str, Tensor], path: Path, architecture: dict[str, Any]) 
         float(ours["projection.logit_bias"]) if "projection.logit_bias" in ours else None
     )
     config = {"model": model, "transform": _transform(model["vision"]["image_size"], preprocess)}
+    tokenizer = towers.tokenizer_node(cfg["text_cfg"]) if cfg else None
+    config |= {"tokenizer": tokenizer} if tokenizer else {}
     return Checkpoint(config=config, state=ours, vocabulary=path.parent, assumed=assumed)
 
 

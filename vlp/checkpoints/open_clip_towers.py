@@ -14,9 +14,10 @@ import timm
 import transformers
 
 from vlp.checkpoints.keys import KeyRow, State, count_layers
-from vlp.models.vision.normalize import CLIP_MEAN, CLIP_STD
 from vlp.system.errors import UserError
 
+# open_clip's default, whatever timm's own weights were trained with
+_MEAN, _STD = [0.48145466, 0.4578275, 0.40821073], [0.26862954, 0.26130258, 0.27577711]
 _BLOCK = {
     "norm1.*": "ln_1.*", "attention.qkv.*": "attn.in_proj_*", "attention.out.*": "attn.out_proj.*", "norm2.*": "ln_2.*",
     "mlp.fc1.*": "mlp.c_fc.*", "mlp.fc2.*": "mlp.c_proj.*",
@@ -46,6 +47,7 @@ _FAMILIES = {
     1: {"model_type": "roberta", "layer_norm_eps": 1e-5, "pad_token_id": 1},
     2: {"model_type": "bert", "layer_norm_eps": 1e-12, "pad_token_id": 0},
 }
+_TOKENIZER = "vlp.tokenizers.hugging_face.HuggingFaceTokenizer"
 _POOLERS = {"mean_pooler": "mean", "cls_pooler": "pooler", "cls_last_hidden_state_pooler": "class"}
 _DEFAULT_POOLERS = {"bert": "cls_pooler", "m2m_100": "cls_pooler"}  # of all others, the mean
 
@@ -80,8 +82,8 @@ def timm_tower(vision: Mapping[str, Any]) -> dict[str, Any]:
         "image_size": vision.get("image_size", 224),
         "options": {} if projected else {"global_pool": pool},
         "global_pool": (pool or None) if projected else None,
-        "mean": list(CLIP_MEAN),  # open_clip's default, whatever timm's own weights were trained with
-        "std": list(CLIP_STD),
+        "mean": _MEAN,
+        "std": _STD,
     }
 
 
@@ -140,6 +142,19 @@ def _infer_config(name: str, state: State, heads: int | None) -> dict[str, Any] 
         "num_attention_heads": heads or width // 64,
         "intermediate_size": shapes[f"{first}.intermediate.dense.weight"][0],
     }
+
+
+def tokenizer_node(text: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Of a tokenizer of transformers, whose files open_clip's folder has; None = CLIP's own, or one with
+    options that vlp does not know."""
+    if not (text.get("hf_tokenizer_name") or text.get("hf_model_name")):
+        return None
+    options = dict(text.get("tokenizer_kwargs") or {})
+    cleaning = f"open_clip_{options.pop('clean', 'whitespace')}"
+    if options or text.get("tokenizer_mode"):
+        return None
+    length = text.get("context_length", 77)
+    return {"_target_": _TOKENIZER, "context_length": length, "cleaning": cleaning}
 
 
 def projection(state: State, embed_dim: int) -> dict[str, Any]:

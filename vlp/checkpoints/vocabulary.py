@@ -12,10 +12,11 @@ from vlp.system.errors import UserError
 from vlp.system.json_files import read_json
 from vlp.tokenizers.base import Tokenizer
 from vlp.tokenizers.clip import ClipTokenizer
+from vlp.tokenizers.hugging_face import PIECES, HuggingFaceTokenizer
 from vlp.tokenizers.wordpiece import WordPieceTokenizer
 
 _NO_VOCABULARY = "this checkpoint holds no vocabulary: give tokenizer=PATH (a file or folder) to vlp.load"
-_VOCABULARY_FILES = ("tokenizer.json", "vocab.json", "vocab.txt")
+_VOCABULARY_FILES = ("tokenizer.json", "vocab.json", "vocab.txt", *PIECES)
 _IDS = ("start_id", "end_id", "pad_id", "mask_id", "answer_suffix")
 
 
@@ -59,6 +60,8 @@ def _read_tokenizer(checkpoint: Checkpoint, model: Any, given: str | Path | None
         raise FileNotFoundError(_NO_VOCABULARY)
     if vocabulary is not None and _is_wordpiece(Path(vocabulary)):
         tokenizer: Tokenizer = WordPieceTokenizer(vocabulary=vocabulary, context_length=context_length)
+    elif vocabulary is not None and not _is_clips(Path(vocabulary)):
+        tokenizer = HuggingFaceTokenizer(vocabulary=vocabulary, context_length=context_length)
     else:
         tokenizer = ClipTokenizer(vocabulary=vocabulary, context_length=context_length)
     if tokenizer.size > text.vocabulary_size:
@@ -71,3 +74,12 @@ def _is_wordpiece(path: Path) -> bool:
     if tokenizer_file.suffix == ".json" and tokenizer_file.is_file():
         return read_json(tokenizer_file).get("model", {}).get("type") == "WordPiece"
     return (path / "vocab.txt").is_file() or path.name == "vocab.txt"
+
+
+def _is_clips(path: Path) -> bool:
+    """Byte-level pairs with a mark at the end of words, or OpenAI's and open_clip's file of merges."""
+    tokenizer_file = path / "tokenizer.json" if path.is_dir() else path
+    if tokenizer_file.suffix == ".json" and tokenizer_file.is_file():
+        model = read_json(tokenizer_file).get("model", {})
+        return model.get("type", "BPE") == "BPE" and any(token.endswith("</w>") for token in model.get("vocab", {}))
+    return not (path.suffix == ".model" or (path.is_dir() and any((path / name).is_file() for name in PIECES)))

@@ -33,14 +33,15 @@ MASK = "[MASK]"
 class Tokenizer:
     """size: number of ids, known before training.  truncate: False = a text that is too long is a UserError.
     mask_id: of the mask token; None = the vocabulary has none.  add_end: False for ALBEF, whose captions and questions have no
-    end token.  cleaning: applied to captions and questions first, a name of `vlp.tokenizers.cleaning`.
+    end token.  add_start: False for SigLIP, whose texts have no start token.
+    cleaning: applied to captions and questions first, a name of `vlp.tokenizers.cleaning`.
     answer_suffix: ordinary text that ends an answer instead of the end token.
     """
 
     def __init__(
         self, *, backend: tokenizers.Tokenizer | None, size: int, context_length: int,
         start_id: int, end_id: int, pad_id: int, mask_id: int | None = None, truncate: bool = True, add_end: bool = True,
-        cleaning: str | None = None, answer_suffix: str | None = None,
+        add_start: bool = True, cleaning: str | None = None, answer_suffix: str | None = None,
     ) -> None:  # fmt: skip
         if cleaning is not None and cleaning not in CLEANINGS:
             raise UserError(f"unknown tokenizer.cleaning={cleaning!r}: choose from {', '.join(CLEANINGS)}")
@@ -50,7 +51,7 @@ class Tokenizer:
         self.size = size
         self.context_length = context_length
         self.start_id, self.end_id, self.pad_id, self.mask_id = start_id, end_id, pad_id, mask_id
-        self.truncate, self.add_end, self.cleaning = truncate, add_end, cleaning
+        self.truncate, self.add_start, self.add_end, self.cleaning = truncate, add_start, add_end, cleaning
         self.answer_suffix = answer_suffix
 
     @property
@@ -97,15 +98,16 @@ class Tokenizer:
 
     def _pad(self, rows: list[list[int]], texts: Sequence[str], *, end: bool) -> Text:
         """Ids with start, end and padding, truncated.  texts: of the rows, for the error.  end: add the end token."""
-        end_ids = [self.end_id] if end else []
-        limit = self.context_length - 1 - len(end_ids)
+        start_ids, end_ids = [self.start_id] if self.add_start else [], [self.end_id] if end else []
+        limit = self.context_length - len(start_ids) - len(end_ids)
         too_long = next((index for index, row in enumerate(rows) if len(row) > limit), None)
         if too_long is not None and not self.truncate:
             raise UserError(
-                f"{len(rows[too_long]) + 1 + len(end_ids)} tokens are too many for context_length={self.context_length}: "
+                f"{len(rows[too_long]) + self.context_length - limit} tokens are too many for "
+                f"context_length={self.context_length}: "
                 f"{texts[too_long][:80]!r}; set tokenizer.truncate=true to truncate such texts"
             )
-        rows = [[self.start_id, *row[:limit], *end_ids] for row in rows]
+        rows = [[*start_ids, *row[:limit], *end_ids] for row in rows]
         length = max((len(row) for row in rows), default=1)
         ids = torch.full((len(rows), length), self.pad_id)
         mask = torch.zeros(len(rows), length, dtype=torch.bool)
@@ -139,7 +141,18 @@ class Tokenizer:
 
     def to_json(self) -> str:
         backend = json.loads(self._require_backend().to_str())
-        names = ("size", "context_length", "start_id", "end_id", "pad_id", "mask_id", "truncate", "add_end", "cleaning")
+        names = (
+            "size",
+            "context_length",
+            "start_id",
+            "end_id",
+            "pad_id",
+            "mask_id",
+            "truncate",
+            "add_end",
+            "add_start",
+            "cleaning",
+        )
         kind = f"{type(self).__module__.rpartition('.')[2]}.{type(self).__name__}"
         return json.dumps(
             {"class": kind, **{name: getattr(self, name) for name in (*names, "answer_suffix")}, "backend": backend}
@@ -151,7 +164,7 @@ class Tokenizer:
         fields = json.loads(text)
         kind = fields.pop("class")
         cls: Any = None
-        if re.fullmatch(r"[a-z]+\.[A-Za-z]+", kind):
+        if re.fullmatch(r"[a-z_]+\.[A-Za-z]+", kind):
             module, _, name = kind.partition(".")
             cls = getattr(importlib.import_module(f"vlp.tokenizers.{module}"), name)
         if not (isinstance(cls, type) and issubclass(cls, Tokenizer)):

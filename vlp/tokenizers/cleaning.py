@@ -1,14 +1,18 @@
-"""How ALBEF and BLIP clean captions and questions before their tokenizers.
+"""How ALBEF, BLIP, SigLIP and open_clip clean texts before their tokenizers.
 
 kind: "caption" or "question"; answers stay unchanged.  max_words: None = the original's in evaluation.
 """
 
 from __future__ import annotations
 
+import html
+import importlib
 import re
+import string
 from collections.abc import Callable
 
 _ALBEF_MARKS = re.compile(r"""[,.'!?"()*#:;~]""")
+_NO_PUNCTUATION = str.maketrans("", "", string.punctuation)
 _TO_SPACES = str.maketrans("-/", "  ")
 _BLIP_MARKS = re.compile(r"""[.!"()*#:;~]""")  # the comma, "?", "'", "-" and "/" stay
 
@@ -37,4 +41,32 @@ def _first_words(text: str, count: int) -> str:
     return " ".join(text.split(" ")[:count])
 
 
-CLEANINGS: dict[str, Callable[[str, str], str]] = {"albef": albef, "blip": blip}
+def siglip(text: str, kind: str = "caption") -> str:
+    """google-research/big_vision evaluators/proj/image_text/prompt_engineering.py, canonicalize_text, as transformers has it."""
+    return re.sub(r"\s+", " ", text.lower().translate(_NO_PUNCTUATION)).strip()
+
+
+def open_clip_whitespace(text: str, kind: str = "caption") -> str:
+    """mlfoundations/open_clip tokenizer.py; ftfy repairs wrongly decoded text."""
+    if not (text.isascii() and text.isprintable() and "&" not in text):  # else nothing to repair, and ftfy is slow
+        text = html.unescape(html.unescape(importlib.import_module("ftfy").fix_text(text)))
+    return " ".join(text.split())
+
+
+def open_clip_lower(text: str, kind: str = "caption") -> str:
+    return open_clip_whitespace(text).lower()
+
+
+def open_clip_canonicalize(text: str, kind: str = "caption") -> str:
+    """The same of SigLIP's with "_" for a space."""
+    return " ".join(open_clip_whitespace(text).replace("_", " ").translate(_NO_PUNCTUATION).lower().split())
+
+
+CLEANINGS: dict[str, Callable[[str, str], str]] = {
+    "albef": albef,
+    "blip": blip,
+    "siglip": siglip,
+    "open_clip_whitespace": open_clip_whitespace,
+    "open_clip_lower": open_clip_lower,
+    "open_clip_canonicalize": open_clip_canonicalize,
+}
