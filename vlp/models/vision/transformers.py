@@ -41,6 +41,10 @@ class TransformersVision(nn.Module):
             raise UserError(f"this backbone takes images of {own_size} pixels: set model.vision.image_size={own_size}")
         self.pool = pool
         self.image_size: int = image_size or own_size or 224
+        if not hasattr(settings, "hidden_size") and not hasattr(settings, "hidden_sizes"):
+            raise UserError(
+                f"{type(settings).__name__} has no hidden_size: choose another backbone, or model/vision=timm"
+            )
         self.width = settings.hidden_size if hasattr(settings, "hidden_size") else settings.hidden_sizes[-1]
         processor = transformers.ImageProcessingMixin.get_image_processor_dict(name)[0] if name and mean is None else {}
         half = [0.5, 0.5, 0.5]
