@@ -3,10 +3,14 @@ would be spoiled by an average."""
 
 from __future__ import annotations
 
+from typing import Any
+
 import lightning as L
 import torch
 from lightning.pytorch.callbacks import WeightAveraging
 from torch import Tensor
+
+from vlp.system.errors import UserError
 
 from vlp.system.errors import UserError
 
@@ -32,6 +36,17 @@ class EMA(WeightAveraging):
 
     def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         pass
+
+    def on_load_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
+        """A run with averaged weights resumes with both kinds; one without begins to average its own."""
+        lost = [key for key in ("current_model_state", "averaging_state") if key not in checkpoint]
+        averaged = (checkpoint.get("config") or {}).get("callbacks", {}).get("ema") or len(lost) == 1
+        if averaged and lost:
+            raise UserError(
+                f"the checkpoint lacks {' and '.join(lost)} of its moving average: resume from another one, or start a new run "
+                "from its weights with checkpoint=PATH"
+            )
+        super().on_load_checkpoint(trainer, pl_module, checkpoint)
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         super().on_validation_epoch_end(trainer, pl_module)
