@@ -1,9 +1,14 @@
 from __future__ import annotations
 
+import gc
+
+import pytest
 import torch
 
+from vlp.models import equal_inputs
 from vlp.models.equal_inputs import EmbeddingStore, content_keys, first_equal_positions
-from vlp.structures import Image, Text
+from vlp.models.features import flatten_captions
+from vlp.structures import Batch, Image, Text
 
 
 def text(*rows: list[int], length: int) -> Text:
@@ -44,3 +49,26 @@ def test_equal_inputs_of_different_batches_have_the_first_embedding() -> None:
     store.add(torch.tensor([[9.0, 9.0], [1.5, 2.5]]), text([8], [5, 6], length=3))
     assert store.gather_embeddings(torch.device("cpu")).tolist() == [[1, 2], [3, 4], [9, 9], [1, 2]]
     assert EmbeddingStore().gather_embeddings(torch.device("cpu")).shape == (0, 0)
+
+
+def test_a_batch_that_several_tasks_share_is_digested_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    digested: list[object] = []
+
+    def digests(inputs: Image | Text) -> list[bytes]:
+        digested.append(inputs)
+        return original(inputs)
+
+    original = equal_inputs._digests
+    monkeypatch.setattr(equal_inputs, "_digests", digests)
+    captions = Text(ids=torch.randint(1, 30, (3, 2, 5)), mask=torch.ones(3, 2, 5, dtype=torch.bool))
+    ids = torch.arange(3)
+    image = Image(pixels=torch.rand(3, 3, 4, 4))
+    batch = Batch(id=ids, sample=ids, seed=ids, image=image, caption=captions)
+    for _ in range(3):  # retrieval, reranking, matching
+        assert content_keys(image) == original(image)
+        assert content_keys(flatten_captions(batch)[0]) == original(captions.real_rows()[0])
+    assert len(digested) == 2
+    del image, batch
+    gc.collect()
+    other = Image(pixels=torch.rand(3, 3, 4, 4))
+    assert content_keys(other) == original(other), "a record that took the place of another in memory"

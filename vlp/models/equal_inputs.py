@@ -14,14 +14,24 @@ from collections.abc import Sequence
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+from torch.utils.weak import WeakIdKeyDictionary
 
 from vlp import distributed
 from vlp.structures import Image, Text
 
+_KEYS: WeakIdKeyDictionary = WeakIdKeyDictionary()  # of each record as long as it is in use
+
 
 def content_keys(inputs: Image | Text) -> list[bytes]:
     """A digest of 16 bytes of each image's pixels (of its true size, where the batch is padded) or of each text's real
-    tokens: equal for equal inputs, whatever batch they are in. Images of one shape [b c h w], texts [b t]."""
+    tokens: equal for equal inputs, whatever batch they are in. Images of one shape [b c h w], texts [b t]. Computed once for each
+    record, since several tasks compare the same batch."""
+    if inputs not in _KEYS:
+        _KEYS[inputs] = _digests(inputs)
+    return _KEYS[inputs]
+
+
+def _digests(inputs: Image | Text) -> list[bytes]:
     if isinstance(inputs, Image):
         pixels = inputs.pixels.cpu()
         sizes = [pixels.shape[-2:]] * len(pixels) if inputs.size is None else inputs.size.tolist()

@@ -18,12 +18,14 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
+from torch.utils.weak import WeakIdKeyDictionary
 
 from vlp.models.momentum import MomentumCopy
 from vlp.models.vlm import VisionLanguageModel
 from vlp.structures import Batch, CrossAttentionCache, Features, Image, Momentum, Text, Tokens
 from vlp.system.errors import UserError
 
+_REAL_ROWS: WeakIdKeyDictionary = WeakIdKeyDictionary()  # of the captions of each batch as long as it is in use
 CHUNKABLE = frozenset({"image_embed", "text_embed"})
 
 
@@ -86,10 +88,12 @@ def compute_features(
 
 
 def flatten_captions(batch: Batch) -> tuple[Text, Int[Tensor, " r"]]:
-    """The captions of a batch as [r t], and the sample that each belongs to."""
+    """The captions of a batch as [r t], and the sample that each belongs to; the same record each time."""
     assert batch.caption is not None
     if batch.caption.ids.ndim == 3:
-        return batch.caption.real_rows()
+        if batch.caption not in _REAL_ROWS:
+            _REAL_ROWS[batch.caption] = batch.caption.real_rows()
+        return _REAL_ROWS[batch.caption]
     return batch.caption, torch.arange(len(batch), device=batch.id.device)
 
 
