@@ -12,6 +12,7 @@ from tests.runs import SMALL_CLIP, load_checkpoint, make_run_folder, resume_here
 from vlp.launch.config.errors import ConfigError
 from vlp.launch.runs.folder import read_frozen_config
 from vlp.system.errors import UserError
+from vlp.training.lifecycle.nonfinite import NotFinite
 
 FIGURE = "val/scenes/retrieval/rsum"
 SETTINGS = (*SMALL_CLIP, "callbacks=[checkpoint]", "schedule=constant", "trainer.max_epochs=4")
@@ -95,7 +96,8 @@ def test_another_callback_that_stops(tmp_path: Path, scenes: Path, capsys: pytes
 
 def test_the_last_epoch_and_a_divergence(tmp_path: Path, scenes: Path) -> None:
     """More epochs continue a finished run; a run whose loss was not finite continues from the checkpoint before."""
-    folder = stopped_run(tmp_path, scenes, "trainer.max_epochs=1", "optimizer.lr=1e30", "nonfinite=skip")
-    assert epochs(folder) == 1
-    with pytest.raises(UserError, match="the loss is nan"):
-        resume_here(folder, "trainer.max_epochs=2", "nonfinite=raise", "force=true")
+    folder = stopped_run(tmp_path, scenes, "trainer.max_epochs=1")
+    with pytest.raises(NotFinite):
+        resume_here(folder, "trainer.max_epochs=2", "optimizer.lr=1e30", "force=true")
+    resume_here(folder, "optimizer.lr=1e-3", "force=true")
+    assert epochs(folder) == 2

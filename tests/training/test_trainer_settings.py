@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -10,7 +12,17 @@ from typing import Any
 import pytest
 import torch
 
-from tests.runs import SMALL_CLIP, finish_run, load_checkpoint, logged_lines, make_run_folder, resume_here, train_here
+from tests.runs import (
+    ROOT,
+    SMALL_CLIP,
+    finish_run,
+    load_checkpoint,
+    logged_lines,
+    make_run_folder,
+    resume_here,
+    run_environment,
+    train_here,
+)
 from tests.training.seen import Seen
 from vlp.launch.config.errors import ConfigError
 from vlp.system.errors import UserError
@@ -264,3 +276,19 @@ def test_num_nodes(tmp_path: Path) -> None:
     printed = [process.communicate(timeout=200)[0] for process in (first, second)]
     assert [first.returncode, second.returncode] == [0, 0], printed
     assert load_checkpoint(folder)["samples_seen"] == 2 * 8
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("logger", ["none", "wandb"])
+def test_a_command_that_is_refused_when_the_data_are_read_leaves_no_folder(tmp_path: Path, logger: str) -> None:
+    words = [word for word in SMALL_CLIP if not word.startswith("logger=")]
+    command = [sys.executable, str(ROOT / "train.py"), *words, f"logger={logger}", "+trainer.val_check_interval=100"]
+    done = subprocess.run(command, cwd=tmp_path, env=run_environment(), capture_output=True, text=True, timeout=200)
+    assert done.returncode == 2, done.stderr
+    assert "Traceback" not in done.stderr
+    assert (
+        done.stderr.strip()
+        .splitlines()[-1]
+        .startswith("train: trainer.val_check_interval=100: an epoch has 5 batches: give at most 5")
+    )
+    assert not list((tmp_path / "runs").iterdir())
