@@ -134,3 +134,23 @@ def test_equal_runs_have_the_same_parts() -> None:
         assert not same_settings({**one, **other}, one)
     assert changes({"trainer": {"clip": 1.0}}, {"trainer": {"clip": None}}) == ["trainer.clip: 1.0 became None"]
     assert changes({"model": {"size": 300}}, {"model": {"size": None}}) == []
+
+
+def test_the_changed_key_of_a_list_of_parts_is_named() -> None:
+    towers = [{"name": "resnet18", "image_size": 64}, {"name": "resnet34", "image_size": 64}]
+    then = {"model": {"vision": {"towers": towers, "sizes": [1, 2]}}, "data": {"parts": [{"root": "here", "size": 3}]}}
+    now = {
+        "model": {"vision": {"towers": [towers[0], towers[1] | {"image_size": 32}], "sizes": [1, 3]}},
+        "data": {"parts": [{"root": "there", "size": 3}]},
+    }
+    assert changes(then, now) == [
+        "model.vision.towers[1].image_size: 64 became 32",
+        "model.vision.sizes: [1, 2] became [1, 3]",
+    ]
+    fewer = {"model": {"vision": {"towers": towers[:1]}}}
+    assert changes(then, fewer) == ["model.vision.towers: 2 parts became 1 parts"]
+    groups = [{"pattern": "a", "lr": 1.0}], [{"pattern": "a", "lr": 2.0}]
+    assert changes({"optimizer": {"groups": groups[0]}}, {"optimizer": {"groups": groups[1]}}) == [
+        "optimizer.groups[0].lr: 1.0 became 2.0"
+    ]
+    assert not same_settings({"optimizer": {"groups": groups[0]}}, {"optimizer": {"groups": groups[1]}})

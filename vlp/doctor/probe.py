@@ -60,7 +60,7 @@ def torch_facts() -> dict[str, Any]:
     import torch.distributed as distributed
 
     from vlp.doctor.machine_checks import available_memory
-    from vlp.training.loggers import has_wandb_key
+    from vlp.launch.runs.wandb_environment import has_wandb_key
 
     gpus = torch.cuda.device_count()
     there = distributed.is_available()

@@ -22,6 +22,7 @@ from vlp.launch.process import command_line, run_with_restarts, training_process
 from vlp.launch.resume import apply_overrides_to_run, change_to_start_folder
 from vlp.launch.runs.folder import NEW_RUN_FOLDER, create_run_folder, freeze, parent_folder, read_frozen_config
 from vlp.launch.runs.provenance import parts_of_checkpoint
+from vlp.launch.runs.wandb_environment import check_wandb, claim_run_id, take_tags
 from vlp.system import exit_codes
 from vlp.system.compat.hydra import argument_parser
 from vlp.system.ranks import torchrun_rank
@@ -108,6 +109,7 @@ def freeze_and_run(command: str, composer: Composer, overrides: list[str], resta
         config = composer.compose(overrides)
         container = resolve_config(config, Path("run"))  # everything is checked before a folder appears
         parent = parent_folder(container)
+        check_wandb(container)
         if container.get("resume") == "auto":
             folder = newest_unfinished_run(config, parent)
             config.resume = None
@@ -120,7 +122,10 @@ def freeze_and_run(command: str, composer: Composer, overrides: list[str], resta
         if folder is None:
             folder = create_run_folder(parent)
             os.environ[NEW_RUN_FOLDER] = str(folder)
-            freeze(folder, resolve_config(config, folder), command_line(command, overrides))
+            container = resolve_config(config, folder)
+            take_tags(container)
+            claim_run_id(container, folder)
+            freeze(folder, container, command_line(command, overrides))
         if rank is not None:
             torchrun.publish_run_folder(parent, folder)
     else:

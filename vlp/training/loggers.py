@@ -7,7 +7,6 @@ Secrets in the configuration (keys named like token, key, secret, password) are 
 from __future__ import annotations
 
 import json
-import netrc
 import os
 import time
 from argparse import Namespace
@@ -21,6 +20,7 @@ from omegaconf import OmegaConf
 from wandb import Settings
 
 from vlp.launch.runs.folder import read_frozen_config
+from vlp.launch.runs.wandb_environment import RUN_ID, wandb_mode
 from vlp.system.compat.lightning import drop_wandb_argument
 from vlp.system.compat.wandb import forget_service
 from vlp.training.lifecycle.checkpoint_files import BEST
@@ -139,27 +139,30 @@ class Wandb(WandbLogger):
 def wandb(
     *,
     folder: str | Path,
-    project: str = "vlp",
+    project: str | None = "vlp",
     entity: str | None = None,
     group: str | None = None,
-    tags: Sequence[str] = (),
+    name: str | None = None,
+    id: str | None = None,
+    tags: Sequence[str] | None = None,
     mode: str | None = None,
     api_key: str | None = None,
     log_model: bool = False,
 ) -> Wandb:
-    """mode: online, offline, disabled; None = $WANDB_MODE, else online when a key is found, else offline.
-    log_model: best.ckpt as an artifact, at the end.
+    """name: None = that of the folder.  id: of the W&B run; None = a new one.  mode: online, offline, disabled; None = $WANDB_MODE,
+    else online when a key is found, else offline.  log_model: best.ckpt as an artifact, at the end.
 
-    Each run folder is one W&B run, named after the folder, of which every process that continues with it finds the id there.
+    Each run folder is one W&B run, of which every process that continues with it finds the id there.
     Its config is the frozen one, in which secrets are names of environment variables.
     """
     os.environ.setdefault("WANDB_SILENT", "true")
-    mode = mode or os.environ.get("WANDB_MODE") or ("online" if api_key or has_wandb_key() else "offline")
+    mode = wandb_mode(mode, api_key)
+    os.environ.pop(RUN_ID, None)  # inherited: the launcher has given it to its run folder already
     folder = Path(folder)
     frozen = folder / "config.yaml"
     return Wandb(
-        folder=folder, artifact=log_model, project=project, entity=entity, group=group, tags=list(tags), mode=mode,
-        name="/".join(folder.resolve().parts[-2:]), id=_run_id(folder),
+        folder=folder, artifact=log_model, project=project or "vlp", entity=entity or None, group=group or None,
+        tags=list(tags or ()), mode=mode, name=name or "/".join(folder.resolve().parts[-2:]), id=_run_id(folder) or id,
         config=OmegaConf.to_container(read_frozen_config(frozen), resolve=False) if frozen.is_file() else None,
         settings=Settings(silent=True, console="off", api_key=api_key),
     )  # fmt: skip
@@ -169,16 +172,6 @@ def _run_id(folder: Path) -> str | None:
     """Of the W&B run that an earlier process began in this folder."""
     earlier = sorted(path for path in (folder / "wandb").glob("*run-*-*") if path.is_dir() and not path.is_symlink())
     return earlier[-1].name.rpartition("-")[2] if earlier else None
-
-
-def has_wandb_key() -> bool:
-    if os.environ.get("WANDB_API_KEY"):
-        return True
-    host = os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai").split("://")[-1].split("/")[0]
-    try:
-        return netrc.netrc().authenticators(host) is not None
-    except (OSError, netrc.NetrcParseError):
-        return False
 
 
 def log_results(loggers: list[Logger], results: Mapping[str, Any]) -> None:

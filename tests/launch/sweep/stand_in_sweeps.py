@@ -48,7 +48,16 @@ if behaviour == "deaf":
     time.sleep(60)
 if behaviour == "brief":
     time.sleep(0.5)
+if behaviour == "decline":  # each job is worse than the one before
+    for validation in range(1, 4):
+        with open(folder / "metrics.jsonl", "a") as stream:
+            value = validation - 10 * int(folder.name.split("_")[0])
+            stream.write(json.dumps({"step": validation, "val/scenes/retrieval/rsum": value}) + "\\n")
+        time.sleep(1)
 value = -(config.optimizer.lr - 0.01) ** 2 + config.seed
+if behaviour == "unmeasured":
+    (folder / "results.json").write_text(json.dumps({"val/scenes/retrieval/image_to_text_r1": value, "seconds": 1.0}))
+    sys.exit(0)
 (folder / "results.json").write_text(json.dumps({"val/scenes/retrieval/rsum": value, "test/x_r1": 50.0 + config.seed}))
 record("ended", str(time.time()))
 print("ran", file)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 from typing import Any
 
@@ -95,6 +96,41 @@ def test_failed_jobs_are_told_and_what_was_made_good_is_learned(launch: Any) -> 
     finish(launch("resume", str(sweep_folder(launch))))
     assert {job["status"] for job in jobs_of(launch)} == {"finished"}
     assert sorted(trial.state.name for trial in trials(launch)) == ["COMPLETE"] * 4 + ["FAIL"] * 4
+
+
+PRUNED = (*SPACE, "sweep.trials=3", "sweep.pruner=median", "sweep.pruner_startup_trials=1", "data.root=decline")
+
+
+def test_a_trial_that_falls_behind_is_stopped_with_a_checkpoint_and_can_be_finished(launch: Any) -> None:
+    out, _ = finish(launch("train", "-m", *PRUNED))
+    jobs = jobs_of(launch)
+    assert [job["status"] for job in jobs] == ["finished", "pruned", "pruned"]
+    assert [job["exit_code"] for job in jobs] == [0, 143, 143]
+    assert [len(lines(launch, job, "checkpoint")) for job in jobs] == [0, 1, 1]
+    assert [trial.state.name for trial in trials(launch)] == ["COMPLETE", "PRUNED", "PRUNED"]
+    assert trials(launch)[0].intermediate_values == {1: 1, 2: 2, 3: 3}
+    assert "falls behind the others" in out
+    assert "best: job 0, " in out
+    finish(launch("resume", str(sweep_folder(launch))))  # which leaves them alone
+    assert [job["status"] for job in jobs_of(launch)] == ["finished", "pruned", "pruned"]
+    results = {"val/scenes/retrieval/rsum": 99.0}  # of a run that went on by itself: train resume=FOLDER
+    (launch.folder / jobs[1]["folder"] / "results.json").write_text(json.dumps(results))
+    assert "best: job 1, " in finish(launch("resume", str(sweep_folder(launch))))[0]
+    assert [trial.state.name for trial in trials(launch)] == ["COMPLETE", "PRUNED", "PRUNED", "COMPLETE"]
+
+
+@pytest.mark.parametrize("metric", ["sweep.metric=null", "sweep.metric=val/scenes/retrieval/rsun"])
+def test_a_search_whose_first_trial_has_no_such_figure_ends(launch: Any, metric: str) -> None:
+    _, err = finish(launch("train", "-m", *SPACE, metric, "sweep.trials=4", "data.root=unmeasured"), 2)
+    assert "there is no best trial: val/scenes/retrieval/rsu" in err
+    assert "set sweep.metric to one of val/scenes/retrieval/image_to_text_r1" in err
+    assert len(jobs_of(launch)) == 1
+    finish(launch("resume", str(sweep_folder(launch))), 2)
+
+
+def test_a_grid_whose_jobs_have_no_such_figure_does_not_end_well(launch: Any) -> None:
+    _, err = finish(launch("train", "-m", "seed=1,2", "sweep.metric=val/scenes/retrieval/rsun"), 2)
+    assert "val/scenes/retrieval/rsun was not measured: set sweep.metric to one of" in err
 
 
 def test_without_optuna_the_extra_is_named(launch: Any, tmp_path: Any) -> None:

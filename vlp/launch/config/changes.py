@@ -55,9 +55,13 @@ def same_settings(one: dict[str, Any], other: dict[str, Any]) -> bool:
 
 
 def dotted_items(node: Any, path: str = "") -> Iterator[tuple[str, Any]]:
-    """Dotted keys and their values; a list is one value."""
+    """Dotted keys and their values. A list of numbers or texts is one value; one of parts is their number, and each part."""
     if isinstance(node, dict) and node:
         for key, value in node.items():
             yield from dotted_items(value, f"{path}.{key}" if path else str(key))
+    elif isinstance(node, list) and any(isinstance(item, (dict, list)) for item in node):
+        yield path, f"{len(node)} parts"
+        for index, item in enumerate(node):
+            yield from dotted_items(item, f"{path}[{index}]")
     else:
         yield path, node

@@ -36,6 +36,7 @@ class JobSource(Protocol):
     def next_job(self) -> Job | None: ...
     def requeue(self, job: Job) -> None: ...
     def record_end(self, job: Job) -> None: ...
+    def should_prune(self, job: Job) -> bool: ...
 
 
 class GridSource:
@@ -51,12 +52,16 @@ class GridSource:
     def record_end(self, job: Job) -> None:
         """Nothing to learn from one job for the others."""
 
+    def should_prune(self, job: Job) -> bool:
+        return False
+
 
 class JobRunner:
     def __init__(self, ledger: Ledger, source: JobSource, place: Executor, devices: list[str] | None) -> None:
         self.ledger, self.source, self.place, self.devices = ledger, source, place, devices
         self.running: list[tuple[Job, RunningJob]] = []
         self.signals: list[int] = []
+        self.pruned: dict[int, float] = {}  # jobs that were stopped as hopeless, and when
         self.echoed: dict[int, int] = {}  # bytes of each job's output that the terminal has seen
 
     def run(self) -> int:
@@ -123,6 +128,7 @@ class JobRunner:
             if self.place.at_once == 1:
                 self.echo_output(job)
             if ended is None:
+                self.prune(job, running)
                 continue
             self.running.remove(entry)
             code = ended.code
@@ -133,11 +139,25 @@ class JobRunner:
                 continue
             self.record_result(job, JobEnd(code, ended.timed_out, ended.seconds))
 
+    def prune(self, job: Job, running: RunningJob) -> None:
+        """Stop a job that falls behind the others; it writes its checkpoint, and is killed when it takes too long."""
+        stopped_at, index = self.pruned.get(job["index"]), job["index"]
+        if stopped_at is None and not self.signals and self.source.should_prune(job):
+            print(f"[{index + 1}] {job['overrides']} falls behind the others and is stopped", flush=True)
+            self.pruned[index] = time.monotonic()
+            running.stop(signal.SIGTERM)
+        elif (
+            stopped_at is not None and time.monotonic() - stopped_at > self.ledger.content["settings"]["grace_period_s"]
+        ):
+            running.stop(signal.SIGKILL)
+
     def record_result(self, job: Job, ended: JobEnd) -> None:
         stopped = bool(self.signals) or ended.code in STOPPED
         status = (
             "finished" if ended.code == 0 else "timed out" if ended.timed_out else "stopped" if stopped else "failed"
         )
+        if job["index"] in self.pruned and ended.code in (*STOPPED, -signal.SIGKILL, None):
+            status = "pruned"
         metric = self.ledger.metric(job) if status == "finished" else None
         seconds = round((job["seconds"] or 0) + ended.seconds, 1)
         self.ledger.update(job, status=status, exit_code=ended.code, seconds=seconds, metric=metric)

@@ -68,7 +68,7 @@ class Ledger:
         return {"name": metric_name, "value": figures[metric_name]} if metric_name in figures else None
 
     def unfinished(self) -> list[Job]:
-        return [job for job in self.jobs if job["status"] != "finished"]
+        return [job for job in self.jobs if job["status"] not in ("finished", "pruned")]
 
     def show(self) -> None:
         """The table at the end: status, time and main figures of every job."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 import os
 import re
+import sys
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -24,9 +25,12 @@ from vlp.launch.config.values import swept_values
 from vlp.launch.process import command_line, redact_overrides
 from vlp.launch.runs.folder import create_run_folder, freeze, parent_folder, safe_name
 from vlp.launch.runs.provenance import parts_of_checkpoint
+from vlp.launch.runs.wandb_environment import check_wandb, separate_job, take_tags
 from vlp.launch.sweep.job_runner import GridSource, JobRunner, JobSource
-from vlp.launch.sweep.ledger import Job, Ledger
+from vlp.launch.sweep.ledger import Job, Ledger, job_figures
+from vlp.launch.sweep.metric import check_direction, check_metric, unmeasured
 from vlp.launch.sweep.settings import build_executor, check_settings
+from vlp.system import exit_codes
 
 
 def expand_overrides(composer: Composer, lines: Sequence[str]) -> tuple[list[list[str]], list[str]]:
@@ -79,14 +83,16 @@ def sweep(command: str, composer: Composer, lines: list[str]) -> int:
     if "trials" in settings:
         return search(command, composer, lines, settings)
     configs: list[Any] = []
+    containers: list[dict[str, Any]] = []
     combinations, varying = expand_overrides(composer, lines)
     for index, job_lines in enumerate(combinations):
         try:
             configs.append(composer.compose(job_lines))
-            resolved = resolve_job_config(configs[-1], Path("run"))
+            containers.append(resolved := resolve_job_config(configs[-1], Path("run")))
         except ConfigError as error:
             what = f"job {index} of {len(combinations)} ({' '.join(redact_overrides(job_lines))})"
             raise ConfigError(f"no job was started, for {what} is wrong: {error}") from error
+    check_metric(settings["metric"], containers)
     names = {str(config.get("name")) for config in configs}
     ledger = new_ledger(command, lines, resolved if len(names) == 1 else {**resolved, "name": "sweep"}, settings)
     for job_lines, config in zip(combinations, configs, strict=True):
@@ -97,6 +103,7 @@ def sweep(command: str, composer: Composer, lines: list[str]) -> int:
 
 
 def search(command: str, composer: Composer, lines: list[str], settings: dict[str, Any]) -> int:
+    from vlp.launch.sweep.pruning import intermediate_figure
     from vlp.launch.sweep.search import distributions
 
     for line, stored in zip(lines, redact_overrides(lines), strict=True):
@@ -107,7 +114,18 @@ def search(command: str, composer: Composer, lines: list[str], settings: dict[st
     config = composer.compose(first_values(overrides))
     distributions(overrides, composer.known)
     resolved = resolve_job_config(config, Path("run"))
+    swept = {override.get_key_element().partition(".")[0] for override in overrides if override.is_sweep_override()}
+    metric = settings["metric"] or resolved.get("monitor")
+    if not swept & {"data", "task", "tasks", "name", "monitor"}:  # else the first job says nothing about the others
+        check_metric(metric, [resolved])
+    check_direction(metric, settings["direction"], resolved)
+    intermediate = intermediate_figure(metric, resolved)
+    if settings["pruner"] and intermediate is None:
+        raise ConfigError(
+            f"sweep.pruner={settings['pruner']} compares validations: set sweep.metric or monitor to a val/… figure"
+        )
     ledger = new_ledger(command, lines, resolved, settings)
+    ledger.content["intermediate"] = intermediate
     places = {"conf": str(composer.conf.resolve()), "extra": [str(folder.resolve()) for folder in composer.extra]}
     ledger.content["search"] = {"lines": lines, "config_name": composer.config_name, **places}
     with ledger.lock():
@@ -142,6 +160,9 @@ def resolve_job_config(config: Any, folder: Path) -> dict[str, Any]:
     resolved = resolve_config(config, folder)
     if resolved.get("resume") == "auto":
         raise ConfigError("resume=auto belongs to one run; name the checkpoint with resume=PATH")
+    check_wandb(resolved)
+    separate_job(resolved, folder)
+    take_tags(resolved)
     return resolved
 
 
@@ -175,12 +196,27 @@ def run_jobs(ledger: Ledger, source: JobSource, unfinished: Sequence[Job] = ()) 
             source.requeue(job)
     interrupted = runner.run()
     ledger.show()
-    best: Callable[[], str | None] | None = getattr(source, "best", None)
-    if best and (line := best()):
-        print(line)
     if ledger.unfinished():
         print(f"not all is finished: vlp sweep resume {ledger.folder}")
-    return interrupted or int(bool(ledger.unfinished()))
+    return interrupted or outcome(ledger, source)
+
+
+def outcome(ledger: Ledger, source: JobSource) -> int:
+    """The exit code of a sweep that was not interrupted; says which job is the best, or why none is."""
+    best: Callable[[], str | None] | None = getattr(source, "best", None)
+    if best is not None:
+        line, why = best(), getattr(source, "unmeasured", None)
+        print(
+            line or f"there is no best trial: {why or 'none was finished with a number'}",
+            file=sys.stdout if line else sys.stderr,
+        )
+        if line is None:
+            return exit_codes.MISTAKE if why else exit_codes.FAILED
+    finished, metric = [job for job in ledger.jobs if job["status"] == "finished"], ledger.content["settings"]["metric"]
+    if metric and finished and not any(job["metric"] for job in finished):
+        print(f"sweep: {unmeasured(metric, job_figures(finished[0]))}", file=sys.stderr)
+        return exit_codes.MISTAKE
+    return exit_codes.FAILED if ledger.unfinished() else exit_codes.FINISHED
 
 
 def resume_sweep(folder: Path) -> int:
@@ -194,7 +230,8 @@ def resume_sweep(folder: Path) -> int:
         ledger = Ledger.read(folder if folder.is_absolute() else ledger.folder)  # as the lock's last owner left it
         ledger.content["settings"] = check_settings(ledger.content.get("settings") or {})
         unfinished = []
-        for job in ledger.unfinished():
+        pruned = [job for job in ledger.jobs if job["status"] == "pruned"]  # one may have been finished by itself since
+        for job in [*ledger.unfinished(), *(job for job in pruned if (Path(job["folder"]) / "results.json").is_file())]:
             check_job(job, ledger.folder)
             if (Path(job["folder"]) / "results.json").is_file() and no_running_process(job):
                 job.update(status="finished", exit_code=0, metric=ledger.metric(job))

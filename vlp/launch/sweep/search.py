@@ -7,7 +7,6 @@ number, so a resumed search suggests what an uninterrupted one would have, as lo
 from __future__ import annotations
 
 import hashlib
-import sys
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -18,7 +17,10 @@ from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep
 from vlp.launch.config.errors import ConfigError
 from vlp.launch.config.schema import ConfigSchema
 from vlp.launch.config.values import swept_values
-from vlp.launch.sweep.ledger import Job, Ledger
+from vlp.launch.sweep.ledger import Job, Ledger, job_figures
+from vlp.launch.sweep.metric import unmeasured
+from vlp.launch.sweep.pruning import ValidationFigures, build_pruner, check_pruner
+from vlp.system.compat.optuna import reopen_trial
 
 SAMPLERS = ("tpe", "random", "cmaes")
 DIRECTIONS = ("maximize", "minimize")
@@ -70,6 +72,7 @@ def check_search(settings: dict[str, Any]) -> None:
             raise ConfigError(f"sweep.{key}={settings[key]}: there are {', '.join(known)}")
     if type(settings["trials"]) is not int or settings["trials"] < 1:
         raise ConfigError(f"sweep.trials={settings['trials']}: expects a whole number above 0")
+    check_pruner(settings)
     if settings["sampler"] == "cmaes":
         try:
             import cmaes  # noqa: F401
@@ -98,8 +101,16 @@ class SearchSource:
         storage = JournalStorage(JournalFileBackend(journal, lock_obj=JournalFileOpenLock(journal)))
         self.optuna, self.ledger, self.space, self.settings, self.make = optuna, ledger, space, settings, make
         self.study = optuna.create_study(
-            storage=storage, study_name="sweep", direction=settings["direction"], load_if_exists=True
+            storage=storage,
+            study_name="sweep",
+            direction=settings["direction"],
+            pruner=build_pruner(settings),
+            load_if_exists=True,
         )
+        name = ledger.content.get("intermediate") if settings["pruner"] else None
+        self.validations = None if name is None else ValidationFigures(name)
+        self.unmeasured: str | None = None  # why no trial had the figure, once the first has shown it
+        self.reported: dict[int, int] = {}  # validations of each trial that the study knows
         self.waiting: list[Job] = []
         self.left = self.unrecorded_trials()
 
@@ -122,6 +133,8 @@ class SearchSource:
         return samplers.TPESampler(seed=seed, constant_liar=self.settings["jobs"] > 1)
 
     def next_job(self) -> Job | None:
+        if self.unmeasured is not None:
+            return None
         if self.waiting:
             return self.waiting.pop(0)
         while self.left or len(self.ledger.jobs) < self.settings["trials"]:
@@ -140,21 +153,32 @@ class SearchSource:
     def requeue(self, job: Job) -> None:
         self.waiting.append(job)
 
+    def should_prune(self, job: Job) -> bool:
+        """Reports the validations of a running job that the study does not know yet."""
+        values = [] if self.validations is None else self.validations.of_run(Path(job["folder"]))
+        if len(values) <= self.reported.get(job["trial"], 0):
+            return False
+        trial = reopen_trial(self.study, job["trial"])
+        self.reported[job["trial"]] = len(values)
+        known = self.study.get_trials(deepcopy=False)[job["trial"]].intermediate_values
+        for step, value in enumerate(values, start=1):
+            if step not in known:
+                trial.report(value, step=step)
+        return bool(trial.should_prune())
+
     def record_end(self, job: Job) -> None:
         states = self.optuna.trial.TrialState
         value = (job["metric"] or {}).get("value")
-        if job["status"] == "finished" and value is None:
-            name = self.ledger.content.get("metric")
-            print(f"job {job['index']}: its results have no {name}, set sweep.metric to one of theirs", file=sys.stderr)
+        if job["status"] == "finished" and value is None and self.best() is None:
+            self.unmeasured = unmeasured(str(self.ledger.content.get("metric")), job_figures(job))
         trial = self.study.get_trials(deepcopy=False)[job["trial"]]
         state = states.FAIL if value is None or value != value else states.COMPLETE
+        state = states.PRUNED if job["status"] == "pruned" else state
         values = float(value) if value is not None and state == states.COMPLETE else None
         if trial.state == states.RUNNING:
             self.study.tell(job["trial"], values, state=state)
-        elif (
-            trial.state == states.FAIL and state == states.COMPLETE and not job.get("told")
-        ):  # failed first, resumed since
-            job["told"] = True
+        elif trial.state in (states.FAIL, states.PRUNED) and state == states.COMPLETE and not job.get("told"):
+            job["told"] = True  # failed or pruned first, resumed since
             self.study.add_trial(
                 self.optuna.trial.create_trial(params=trial.params, distributions=trial.distributions, value=values)
             )

@@ -59,8 +59,10 @@ def check_settings(given: dict[str, Any]) -> dict[str, Any]:
             )
     if "trials" in settings:
         require_package("optuna", "sweep=optuna")
+        from vlp.launch.sweep.pruning import DEFAULTS as OF_PRUNING
         from vlp.launch.sweep.search import check_search
 
+        settings = OF_PRUNING | settings
         check_search(settings)
     return settings
 
