@@ -15,6 +15,7 @@ from vlp.doctor import command as doctor_command
 from vlp.prediction import command as predict_command
 from vlp.system import exit_codes
 from vlp.system.errors import is_user_error
+from vlp.system.pipes import end_with_reader
 from vlp.system.suggest import nearest_option
 
 FORMATS = ("hugging_face", "openai", "albef", "blip", "vilt", "vlp")  # convert.FORMATS, which would import torch
@@ -44,7 +45,32 @@ def build_parser() -> Parser:
     commands.add_parser(
         "evaluate", help="measure a checkpoint: vlp evaluate checkpoint=PATH data=… task=[…]", add_help=False
     )
+    add_scenes(commands)
+    data = commands.add_parser("data", help="fetch, check, clean and pack data sets")
+    data.commands = data_commands.add_commands(data)
+    doctor = commands.add_parser("doctor", help="what would go wrong with a training, before it starts")
+    doctor_command.add_arguments(doctor)
+    predict = commands.add_parser("predict", help="captions, answers, classes, … of single images, as JSON lines")
+    predict_command.add_arguments(predict)
+    convert = commands.add_parser("convert", help="turn a checkpoint into another format")
+    convert.add_argument("source", type=Path, metavar="SRC")
+    convert.add_argument("destination", type=Path, metavar="DST")
+    convert.add_argument("--to", choices=FORMATS, required=True)
+    predict_command.add_architecture_arguments(convert)
+    add_compare(commands)
+    add_sweep(commands)
+    listed = commands.add_parser("ls", help="list the options that YAML offers")
+    listed.add_argument(
+        "group",
+        nargs="?",
+        metavar="GROUP",
+        help="a config group, such as task or model/vision (models, towers, … as listed)",
+    )
+    top.commands = tuple(commands.choices)
+    return top
 
+
+def add_scenes(commands: Any) -> None:
     scenes = commands.add_parser("scenes", help="draw the generated data set, in the official formats")
     scenes.add_argument("out", type=Path, metavar="OUT", help="folder to write")
     scenes.add_argument(
@@ -58,21 +84,8 @@ def build_parser() -> Parser:
     scenes.add_argument("--size", type=positive_int, default=64, help="side in pixels (%(default)s)")
     scenes.add_argument("--seed", type=int, default=0, help="(%(default)s)")
 
-    data = commands.add_parser("data", help="fetch, check, clean and pack data sets")
-    data.commands = data_commands.add_commands(data)
 
-    doctor = commands.add_parser("doctor", help="what would go wrong with a training, before it starts")
-    doctor_command.add_arguments(doctor)
-
-    predict = commands.add_parser("predict", help="captions, answers, classes, … of single images, as JSON lines")
-    predict_command.add_arguments(predict)
-
-    convert = commands.add_parser("convert", help="turn a checkpoint into another format")
-    convert.add_argument("source", type=Path, metavar="SRC")
-    convert.add_argument("destination", type=Path, metavar="DST")
-    convert.add_argument("--to", choices=FORMATS, required=True)
-    predict_command.add_architecture_arguments(convert)
-
+def add_compare(commands: Any) -> None:
     compare = commands.add_parser("compare", help="what differs between runs, and their final figures")
     compare.add_argument("folders", type=Path, nargs="+", metavar="RUN", help="run folders, or folders of runs")
     compare.add_argument(
@@ -81,6 +94,8 @@ def build_parser() -> Parser:
     compare.add_argument("--csv", type=Path, metavar="FILE")
     compare.add_argument("--json", action="store_true", help="print JSON")
 
+
+def add_sweep(commands: Any) -> None:
     sweep = commands.add_parser(
         "sweep", help="continue with a sweep that was stopped or killed, or had jobs that failed"
     )
@@ -90,16 +105,6 @@ def build_parser() -> Parser:
     )
     resumed.add_argument("folder", type=Path, metavar="FOLDER", help="the sweep's folder, which holds sweep.json")
     sweep.commands = tuple(sweeps.choices)
-
-    listed = commands.add_parser("ls", help="list the options that YAML offers")
-    listed.add_argument(
-        "group",
-        nargs="?",
-        metavar="GROUP",
-        help="a config group, such as task or model/vision (models, towers, … as listed)",
-    )
-    top.commands = tuple(commands.choices)
-    return top
 
 
 def positive_int(text: str) -> int:
@@ -113,6 +118,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     if arguments and arguments[0] in ("train", "evaluate"):
         return run_hydra_command(arguments[0], arguments[1:])
+    return end_with_reader(lambda: run_command(arguments))
+
+
+def run_command(arguments: list[str]) -> int:
+    """Every command but `train` and `evaluate`."""
     top = build_parser()
     options, rest = top.parse_known_args(arguments)
     if hasattr(options, "overrides"):  # argparse takes those before an option alone
@@ -141,7 +151,7 @@ def run_hydra_command(command: str, arguments: Sequence[str], *, conf: Path | No
 
         return sweep(*given)
 
-    return main(command, arguments, multirun=multirun, conf=conf)
+    return end_with_reader(lambda: main(command, arguments, multirun=multirun, conf=conf))
 
 
 def scenes(options: argparse.Namespace) -> None:

@@ -34,6 +34,12 @@ def build_table(
 
 def print_table(*tables: Table, width: int | None = None) -> None:
     """Print on stdout.  width: in columns; None = of the terminal."""
-    console = Console(width=width)
+    console = _Console(width=width)
     for one in tables:
         console.print(one)
+
+
+class _Console(Console):
+    def on_broken_pipe(self) -> None:
+        """Left to `end_with_reader`; rich would end the process here."""
+        raise BrokenPipeError

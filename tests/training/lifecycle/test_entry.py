@@ -92,3 +92,34 @@ def test_defects_keep_their_traceback(monkeypatch: pytest.MonkeyPatch, tmp_path:
     with pytest.raises(type(error)):
         start(monkeypatch, tmp_path, error)
     assert not (tmp_path / "error.txt").exists()
+
+
+def new_run_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    folder = tmp_path / "runs" / "name" / "stamp"
+    folder.mkdir(parents=True)
+    monkeypatch.setenv("VLP_NEW_RUN_FOLDER", str(folder))
+    return folder
+
+
+@pytest.mark.parametrize("error", [UserError("no such image"), MisconfigurationException("no such device")])
+def test_no_folder_of_a_run_that_never_began(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str], error: Exception
+) -> None:
+    folder = new_run_folder(monkeypatch, tmp_path)
+    with pytest.raises(SystemExit, match="2"):
+        start(monkeypatch, folder, error)
+    assert not list(tmp_path.iterdir())
+    assert "(traceback: " not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("case", ["unreadable", "another", "lost"])
+def test_what_began_is_kept(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, case: str) -> None:
+    folder = new_run_folder(monkeypatch, tmp_path)
+    error = DataWorkerLost("killed") if case == "lost" else UserError("no such image")
+    if case == "another":  # a resumed run, or a job of a sweep
+        monkeypatch.delenv("VLP_NEW_RUN_FOLDER")
+    elif case != "lost":
+        (folder / "data_issues.jsonl").write_text("{}")
+    with pytest.raises(SystemExit):
+        start(monkeypatch, folder, error)
+    assert (folder / "error.txt").is_file()

@@ -50,10 +50,11 @@ NEW_RUN_FOLDER = "VLP_NEW_RUN_FOLDER"  # variable: the folder that this command 
 
 
 def remove_run_folder(folder: Path) -> None:
-    """Of a run that never began, with the folder of its name where that holds nothing else."""
+    """Of a run that never began, with the folders of its name and of all runs where they hold nothing else."""
     shutil.rmtree(folder, ignore_errors=True)
     with suppress(OSError):
         folder.parent.rmdir()
+        folder.parent.parent.rmdir()
 
 
 def create_run_folder(parent: Path) -> Path:

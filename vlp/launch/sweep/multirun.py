@@ -31,6 +31,7 @@ from vlp.launch.sweep.ledger import Job, Ledger, job_figures
 from vlp.launch.sweep.metric import check_direction, check_metric, unmeasured
 from vlp.launch.sweep.settings import build_executor, check_settings
 from vlp.system import exit_codes
+from vlp.system.pipes import OutputWithoutReader
 
 
 def expand_overrides(composer: Composer, lines: Sequence[str]) -> tuple[list[list[str]], list[str]]:
@@ -185,6 +186,7 @@ def add_job(ledger: Ledger, config: Any, lines: Sequence[str], varying: Sequence
 
 
 def run_jobs(ledger: Ledger, source: JobSource, unfinished: Sequence[Job] = ()) -> int:
+    sys.stdout = OutputWithoutReader(sys.stdout)  # type: ignore[assignment]  # `train.py -m … | head` goes on
     settings = ledger.content["settings"]
     place = build_executor(ledger.content["program"], settings, ledger.folder)
     runner = JobRunner(ledger, source, place, settings["devices"])

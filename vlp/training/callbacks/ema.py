@@ -12,8 +12,6 @@ from torch import Tensor
 
 from vlp.system.errors import UserError
 
-from vlp.system.errors import UserError
-
 
 class EMA(WeightAveraging):
     """p̄ ← decay p̄ + (1 − decay) p after each optimiser step from `start` on.

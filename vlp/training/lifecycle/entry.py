@@ -23,6 +23,7 @@ from vlp.system import exit_codes, ranks
 from vlp.system.compat.torch import data_worker_died, lost_connection
 from vlp.system.compat.wandb import finish_wandb
 from vlp.system.errors import is_user_error
+from vlp.system.pipes import OutputWithoutReader
 from vlp.system.secrets import hide_in_tracebacks, known_secrets, redact
 from vlp.training.lifecycle.nonfinite import NotFinite
 from vlp.training.lifecycle.signals import SIGNALS, RunStopped
@@ -37,6 +38,8 @@ def run_entry_point(name: str, function: Callable[[Path], Any]) -> None:
     config = Path(sys.argv[1])
     rank = ranks.rank()
     end_with_parent()
+    if sys.stdout is sys.__stdout__:
+        sys.stdout = OutputWithoutReader(sys.stdout)  # type: ignore[assignment]  # `train.py | head` trains on
     SIGNALS.install()
     secrets = known_secrets(config)
     hide_in_tracebacks(secrets)
@@ -83,7 +86,9 @@ def _report_error(sentence: str, config: Path, rank: int, secrets: Any, code: in
     """In the exception's handler. Of a mistake before anything was trained or measured no run folder stays that the command has
     created; with HYDRA_FULL_ERROR=1 the traceback is printed then."""
     created = os.environ.get(NEW_RUN_FOLDER) == str(config.parent)
-    if code == exit_codes.MISTAKE and created and not SIGNALS.began and not has_several_processes():
+    issues = config.parent / "data_issues.jsonl"  # the list of unreadable files is worth keeping
+    began = SIGNALS.began or (issues.is_file() and issues.stat().st_size)
+    if code == exit_codes.MISTAKE and created and not began and not has_several_processes():
         if os.environ.get("HYDRA_FULL_ERROR") == "1":
             print(redact(traceback.format_exc(), secrets), file=sys.stderr)
         finish_wandb()
