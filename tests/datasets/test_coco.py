@@ -1,4 +1,4 @@
-"""COCO beyond captions: real files with exact counts, boxes and their faults, panoptic segmentations."""
+"""COCO: captions, real files with exact counts, boxes and their faults, panoptic segmentations."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import numpy as np
 import PIL.Image
 import pytest
 
+from tests.datasets.splits import pictures, sizes
 from vlp.data.boxes import box_corners, clip_box
 from vlp.data.issues import DataError, Faults
 from vlp.data.view import VOID_CLASS, read_class_map
@@ -229,3 +230,41 @@ def test_panoptic_files_with_faults(tmp_path: Path, loading: Loading) -> None:
     }
     with pytest.raises(DataError, match="image 1 has segments more than once"):
         panoptic(tmp_path, loading).split("test")
+
+
+def test_coco_in_its_official_layout(shared: Path, loading: Loading) -> None:
+    data = COCO(root=shared / "data/coco-sample", held_out=30, **loading)
+    assert sizes(data) == (100, 30, 79)
+    assert sum(len(sample.captions) for sample in data.split("test")) == 395
+    assert data.class_names is not None
+    assert len(data.class_names) == 80
+    assert (data.class_names[0], data.class_names[79]) == ("person", "toothbrush")  # official ids 1 and 90
+    first = next(sample for sample in data.split("test") if sample.id == 139)
+    assert {"person", "chair", "tv"} <= {data.class_names[index] for index in first.categories}
+    data.setup("test")
+    batch = next(iter(data.test_dataloader()))
+    assert batch.categories is not None
+    assert batch.categories.shape == (3, 80)
+
+
+def coco(tmp_path: Path, loading: Loading, images: list[Any], annotations: list[Any]) -> COCO:
+    (tmp_path / "annotations").mkdir(exist_ok=True)
+    pictures(tmp_path / "val2017", "1.jpg", "2.jpg")
+    content = {"images": images, "annotations": annotations}
+    (tmp_path / "annotations" / "captions_val2017.json").write_text(json.dumps(content))
+    return COCO(root=tmp_path, **loading)
+
+
+def test_coco_files_with_faults(tmp_path: Path, loading: Loading) -> None:
+    one, two = {"id": 1, "file_name": "1.jpg"}, {"id": 2, "file_name": "2.jpg"}
+    good, other = {"id": 1, "image_id": 1, "caption": "x"}, {"id": 2, "image_id": 9, "caption": "y"}
+    with pytest.warns(UserWarning, match="captions of 1 unknown images are left out: 9"):
+        assert len(coco(tmp_path, loading, [one], [good, other]).split("test")) == 1
+    with pytest.raises(ValueError, match="not unique: 1"):
+        coco(tmp_path, loading, [one, one], [good]).split("test")
+    with pytest.raises(ValueError, match="not unique: 1"):
+        coco(tmp_path, loading, [one], [good, good]).split("test")
+    with pytest.raises(ValueError, match=r"1 test images of toy have no caption, no question and no class: 2.jpg"):
+        coco(tmp_path, loading, [one, two], [good]).split("test")
+    with pytest.raises(FileNotFoundError, match=r"captions_train2017.json"):
+        coco(tmp_path, loading, [one], [good]).split("train")

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import gzip
 import json
+import math
 import os
 import re
 import zlib
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from pathlib import Path
@@ -69,6 +71,14 @@ def _folder_below_root(folder: str, root: str) -> Path | None:
     """The folder if it is below root, also after symbolic links; resolved once for all of its files."""
     real, top = _real_path(folder), _real_path(root)
     return Path(folder) if real == top or real.startswith(top.rstrip(os.sep) + os.sep) else None
+
+
+def strip_root(root: Path, path: str) -> str | None:
+    """An absolute path inside `root`, by the names of folders or after symbolic links of `root`, relative to it; else None."""
+    for top in dict.fromkeys((os.path.abspath(root), _real_path(str(root)))):
+        if path.startswith(top.rstrip(os.sep) + os.sep):
+            return path[len(top.rstrip(os.sep)) + 1 :]
+    return None
 
 
 def path_below_root(
@@ -145,17 +155,27 @@ def read_lines(path: Path, *, description: str) -> Iterator[tuple[int, str]]:
             yield number, line.rstrip("\r")
 
 
+def _object_of_pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object of a JSON file.  Raises ValueError if it names a key twice, where json would keep the last value."""
+    content = dict(pairs)
+    if len(content) < len(pairs):
+        repeated = [name for name, count in Counter(name for name, _ in pairs).items() if count > 1]
+        raise ValueError(f"an object names the key {repeated[0][:80]!r} more than once; keep one of them")
+    return content
+
+
 def read_json(path: Path, *, description: str, max_bytes: int = MAX_JSON_BYTES) -> Any:
+    """Raises MissingFile or DataError."""
     text = read_text(path, description=description, max_bytes=max_bytes)
     try:
-        return json.loads(text)
+        return json.loads(text, object_pairs_hook=_object_of_pairs)
     except json.JSONDecodeError as error:
         offset = len(text[: error.pos].encode())
         message = f"{path}: not valid JSON at byte {offset} ({error.msg}); the file may be cut off"
         raise DataError("not valid JSON", message) from error
     except RecursionError as error:
         raise DataError("not valid JSON", f"{path}: JSON nested too deeply") from error
-    except ValueError as error:  # a number with thousands of digits
+    except ValueError as error:  # a key named twice, or a number with thousands of digits
         raise DataError("not valid JSON", f"{path}: {error}") from error
 
 
@@ -165,7 +185,7 @@ def read_json_lines(path: Path, *, description: str, faults: Faults) -> Iterator
         location, row = f"{path}, line {number}", None
         with faults.catch_errors():
             try:
-                row = json.loads(line)
+                row = json.loads(line, object_pairs_hook=_object_of_pairs)
             except (ValueError, RecursionError) as error:
                 raise DataError("not valid JSON", f"{location}: not valid JSON ({error})") from error
             if not isinstance(row, dict):
@@ -207,10 +227,13 @@ def parse_id(value: object, *, id_name: str, location: object) -> int:
 def clean_captions(
     captions: Iterable[object], *, location: str, training: bool, skipped: SkippedRecords | None = None
 ) -> tuple[str, ...]:
-    """Captions with white space reduced to single spaces. Empty captions are dropped in training, where `skipped` counts
-    them, and an error in evaluation."""
+    """Captions with white space reduced to single spaces. Empty and null captions are dropped in training, where `skipped`
+    counts them, and an error in evaluation."""
     cleaned = []
     for caption in captions:
+        kind = "empty caption"
+        if caption is None or (isinstance(caption, float) and math.isnan(caption)):  # NaN is how pandas writes null
+            kind, caption = "null caption", ""
         if not isinstance(caption, str):
             message = f"{location}: a caption must be a text, not {type(caption).__name__}"
             raise DataError("caption is no text", message)
@@ -221,8 +244,7 @@ def clean_captions(
         if words:
             cleaned.append(words)
         elif not training:
-            message = f"{location}: empty caption in evaluation data would change the metric; correct the file"
-            raise DataError("empty caption", message)
+            raise DataError(kind, f"{location}: {kind} in evaluation data would change the metric; correct the file")
         elif skipped is not None:
-            skipped.add("empty caption", location)
+            skipped.add(kind, location)
     return tuple(cleaned)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,6 +31,14 @@ class LoadedExample:
     also_true: tuple[tuple[int, ...], ...] = ()  # of each of these captions
     boxes: Boxes | None = None  # those of the sample that are visible in the pixels
     segmentation: Int[Tensor, "h w"] | None = None  # class of each pixel
+
+
+def tokenizer_texts(sample: Sample) -> Iterator[str]:
+    """Captions, the question, and its different answers."""
+    yield from sample.captions
+    if sample.question is not None:
+        yield sample.question
+        yield from dict.fromkeys(sample.answers)
 
 
 def train_tokenizer(tokenizer: Any, texts: Iterable[str], stage: str | None) -> None:

@@ -8,25 +8,25 @@ Order, resumption and randomness: vlp/data/sampler.py. Images that cannot be rea
 
 from __future__ import annotations
 
-import hashlib
 import os
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import lightning as L
 import torch
 
-from vlp.data.annotation_files import FolderListings, path_below_root, require_path
-from vlp.data.collate import Collate, train_tokenizer
+from vlp.data.annotation_files import FolderListings, path_below_root, require_path, strip_root
+from vlp.data.collate import Collate, tokenizer_texts, train_tokenizer
 from vlp.data.example_dataset import ExampleDataset, ImageTransform
+from vlp.data.fingerprint import relative_image_name, samples_sha256
 from vlp.data.issues import Faults, join_first_five
 from vlp.data.loader import Loader, discarded_batches, prepare_worker
 from vlp.data.packed_samples import PackedSamples, available_fields, garbage_collection_disabled
 from vlp.data.sampler import EpochOrder, EvalSampler, TrainSampler
 from vlp.random import permutation
-from vlp.structures import Member, Sample
+from vlp.structures import Sample
 from vlp.system.errors import UserError
 from vlp.system.renamed import RenamedMethod
 
@@ -105,7 +105,12 @@ class DataModule(L.LightningDataModule):
     measured = RenamedMethod("sources_with_split")
 
     def resolve_path(self, folder: Path, relative: object, *, location: str) -> Path:
-        """A path of an annotation file, below `folder`.  Raises DataError where it leaves the folder."""
+        """A path of an annotation file: below `folder`, or an absolute one inside the root.  Raises DataError for others."""
+        if isinstance(relative, str) and relative.startswith("/"):
+            for base in (folder, self.root):
+                if (inside := strip_root(base, relative)) is not None:
+                    folder, relative = base, inside
+                    break
         return path_below_root(
             folder, relative, location=location, follow_symlinks=self.follow_symlinks, folders=self._listings
         )
@@ -152,7 +157,8 @@ class DataModule(L.LightningDataModule):
             raise UserError(
                 f"{len(empty)} {split} images of {self.name} have no caption, no question and no class: {join_first_five(empty)}"
             )
-        images = dict.fromkeys(str(sample.image) for sample in samples)  # several questions may be about one
+        # several questions may be about one; a Member's file has been read already
+        images = dict.fromkeys(str(sample.image) for sample in samples if isinstance(sample.image, Path))
         missing = [image for image in images if not self._listings.is_file(image)]
         if not missing:
             return
@@ -168,19 +174,13 @@ class DataModule(L.LightningDataModule):
         machine.  positions: of the samples that count; None = all."""
         samples = self.split(split)
         chosen = samples if positions is None else (samples[position] for position in positions)
-        return _fingerprint((self._name_of_image(sample.image), sample) for sample in chosen)
-
-    def _name_of_image(self, image: Path | Member) -> str:
-        """The same on any machine: relative to the root, and of a file in a tar without the folder of the cache."""
-        if isinstance(image, Member):
-            return f"{image.archive.name}/{image.name}"
-        return os.path.relpath(image, self.root)
+        return samples_sha256((relative_image_name(sample, self.root), sample) for sample in chosen)
 
     def identity(self) -> str:
         """sha256 of file names without folders, captions and answers of about 256 evenly spaced training samples."""
         train = self.split("train")
         samples = (train[index] for index in range(0, len(train), max(1, len(train) // 256)))
-        return _fingerprint((os.path.basename(str(sample.image)), sample) for sample in samples)
+        return samples_sha256((os.path.basename(str(sample.image)), sample) for sample in samples)
 
     def check_identity(self, state: dict[str, Any]) -> None:
         """state: of a checkpoint.  Raises UserError if it was trained on other data."""
@@ -294,20 +294,3 @@ class DataModule(L.LightningDataModule):
             self.check_identity(state_dict)
             self.sampler.load_state_dict(state_dict)
             self._train_loader = None
-
-
-def _fingerprint(named_samples: Iterable[tuple[str, Sample]]) -> str:
-    """sha256 of each image's name with its label, captions, question, answers and crop."""
-    digest = hashlib.sha256()
-    for name, sample in named_samples:
-        question = () if sample.question is None else (sample.question, *sample.answers)
-        crop = () if sample.crop is None else (str(sample.crop),)
-        digest.update("\0".join([name, str(sample.label), *sample.captions, *question, *crop]).encode() + b"\n")
-    return digest.hexdigest()
-
-
-def tokenizer_texts(sample: Sample) -> Iterator[str]:
-    yield from sample.captions
-    if sample.question is not None:
-        yield sample.question
-        yield from dict.fromkeys(sample.answers)

@@ -13,6 +13,7 @@ from __future__ import annotations
 import csv
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -116,10 +117,11 @@ def _split_line(line: str, *, place: str) -> tuple[str, str]:
     else:
         file, _, caption = line.partition(",")  # a caption with commas of its own is not quoted in every copy
         if caption.startswith('"'):
-            try:
-                caption = next(csv.reader([caption]))[0]
-            except csv.Error as error:
-                raise DataError("malformed line", f"{place}: {error}") from error
+            if caption.count('"') % 2:
+                raise DataError("malformed line", f"{place}: the quote that opens here is not closed on this line")
+            with suppress(csv.Error):  # "Hello," says a man: the quotes are the caption's own
+                values = next(csv.reader([caption], strict=True))
+                caption = values[0] if len(values) == 1 else caption
     if not file.strip() or (not caption.strip() and "\t" not in line and "," not in line):
         message = f"{place}: expected a file name, a tab or comma, and a caption: {line[:60]!r}"
         raise DataError("malformed line", message)

@@ -12,7 +12,7 @@ from typing import Any, Literal
 from rich.table import Table
 
 from vlp.data.issues import MAX_EXAMPLES
-from vlp.structures import Sample
+from vlp.structures import Member, Sample
 from vlp.system.atomic import atomic_write_text
 from vlp.system.errors import UserError
 from vlp.system.tables import build_table
@@ -94,6 +94,10 @@ def write_sample_table(
 def _table_rows(kept: Mapping[str, Iterable[Sample]], root: Path, class_names: Sequence[str] | None) -> Iterator[str]:
     for split, samples in kept.items():
         for sample in samples:
+            if isinstance(sample.image, Member):
+                raise UserError(
+                    f"{sample.image}: is within a file, and a list can only name files; clean the data it was made of"
+                )
             image = os.path.relpath(str(sample.image), root)
             if image.split(os.sep)[0] == os.pardir:
                 raise UserError(f"{sample.image}: is not below {root}; give as root a folder that contains all images")

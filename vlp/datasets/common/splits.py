@@ -1,12 +1,26 @@
-"""val, where a data set has none: some of the training images, always the same."""
+"""What data sets have in common about their splits: their names, and val where a data set has none."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TypeVar
 
+from vlp.data.datamodule import SPLITS
 from vlp.data.issues import Faults, join_first_five
 from vlp.random import permutation
 from vlp.structures import Sample
+from vlp.system.errors import UserError
+
+Value = TypeVar("Value")
+
+
+def named_splits(given: Mapping[str, Value | None] | None, *, setting: str) -> dict[str, Value | None]:
+    """The value of each of our splits, None where it is not given.  setting: its key, for the message.  Raises UserError for a
+    split of another name, which nothing would read."""
+    unknown = [name for name in given or {} if name not in SPLITS]
+    if unknown:
+        raise UserError(f"{setting}.{unknown[0]}: there is no such split; use {', '.join(SPLITS)}")
+    return {split: (given or {}).get(split) for split in SPLITS}
 
 
 def drop_overlap(
