@@ -49,7 +49,7 @@ def test_values_of_unknown_scale_are_refused() -> None:
         to_rgb(PIL.Image.fromarray(np.full((4, 5), 7.0, dtype=np.float32)))
 
 
-@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF"])
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF", "AVIF"])
 def test_exif_orientation_is_applied(tmp_path: Path, kind: str) -> None:
     image = PIL.Image.new("RGB", (40, 20), "white")
     image.paste("black", (0, 0, 40, 8))  # dark at the top as stored, so dark at the right when upright
@@ -103,7 +103,7 @@ def test_missing_files_folders_and_broken_links(tmp_path: Path) -> None:
 
 
 @pytest.mark.filterwarnings("ignore")  # Pillow warns about some of the damage
-@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF"])
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "JPEG2000"])
 def test_flipped_bytes_never_raise_anything_else(tmp_path: Path, kind: str) -> None:
     data = encoded(PIL.Image.effect_noise((32, 24), 90).convert("RGB"), kind)
     draws = np.random.default_rng(0)
@@ -164,3 +164,17 @@ def test_an_orientation_told_in_xmp_counts(tmp_path: Path) -> None:
     PIL.Image.new("RGB", (40, 20), "red").save(tmp_path / "a.jpg", xmp=xmp)
     assert open_photo(tmp_path / "a.jpg").size == (20, 40)
     assert open_image(tmp_path / "a.jpg").size == (20, 40)
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "L", "LA"])
+@pytest.mark.parametrize(("name", "kind", "options"), [("a.avif", "AVIF", {"quality": 100}), ("a.jp2", "JPEG2000", {}),
+                                                       ("a.j2k", "JPEG2000", {"no_jp2": True})])  # fmt: skip
+def test_avif_and_jpeg_2000(tmp_path: Path, name: str, kind: str, options: dict[str, object], mode: str) -> None:
+    """JPEG 2000 is lossless here; AVIF nearly so."""
+    grid = np.random.default_rng(0).integers(0, 256, (3, 4, 3), dtype=np.uint8)
+    image = PIL.Image.fromarray(grid).resize((32, 24), PIL.Image.Resampling.BICUBIC).convert(mode)
+    (tmp_path / name).write_bytes(encoded(image, kind, **options))
+    photo = open_photo(tmp_path / name)
+    assert (photo.format, photo.size, image_size(tmp_path / name)) == (kind, (32, 24), (32, 24))
+    pixels = np.asarray(to_rgb(open_image(tmp_path / name))).astype(int)
+    assert np.abs(pixels - np.asarray(to_rgb(image))).max() <= (0 if kind == "JPEG2000" else 16)

@@ -9,9 +9,14 @@ from typing import Any
 import pytest
 import torch
 
-from vlp.data.images import ImageError
+from tests.datasets.splits import pictures
+from tests.tars import jpeg, write
+from vlp.cli import main
+from vlp.data.images import ImageError, read_bytes
 from vlp.data.issues import DataError
+from vlp.data.shards.pack import PackOptions, pack_splits
 from vlp.data.shards.prefetch import ShardPrefetcher
+from vlp.datasets.class_folders import ClassFolders
 from vlp.datasets.shards import Shards
 from vlp.structures import Batch
 
@@ -98,8 +103,6 @@ def test_shards_without_a_manifest_are_counted_or_img2datasets_numbers_taken(pac
 
 
 def test_img2datasets_layout(shards: Build, tmp_path: Path) -> None:
-    from tests.tars import jpeg, write
-
     told = {"url": "http://x/1.jpg", "caption": "a red square", "key": "000000000", "status": "success", "width": 8}
     members = [
         ("000000000.jpg", jpeg()), ("000000000.json", json.dumps(told).encode()), ("000000000.txt", b"a red square"),
@@ -249,3 +252,88 @@ def test_loaders_go_to_processes_that_start_afresh(packed: Packed, shards: Build
 def test_a_name_that_leads_out_of_the_root_is_refused(packed: Packed, shards: Build) -> None:
     with pytest.raises(DataError, match="no plain path below"):
         shards(packed(), splits={"train": "../secret.tar"}).split("train")
+
+
+def dotted(folder: Path, *, plain: int = 3) -> Path:
+    """A shard with plain names, and three samples whose names have a dot."""
+    kinds = (("jpg", jpeg()), ("txt", b"\xef\xbb\xbftext"))
+    names = [*map(str, range(plain)), *(f"photo.{number}" for number in range(3))]
+    return write(folder / "0.tar", [(f"{name}.{kind}", data) for name in names for kind, data in kinds])
+
+
+def test_images_that_become_no_sample_are_counted_and_an_error_in_evaluation(shards: Build, tmp_path: Path) -> None:
+    dotted(tmp_path)
+    with pytest.warns(UserWarning, match=r"3 × image of no sample: .*photo\.0\.jpg"):
+        assert len(shards(tmp_path, splits={"train": "0.tar"}).split("train")) == 3
+    for split in ("val", "test"):
+        with pytest.raises(DataError, match=r"3 × image of no sample: .*photo\.0\.jpg.*would change the metric"):
+            shards(tmp_path, splits={split: "0.tar"}).split(split)
+
+
+def test_the_manifest_of_another_origin_says_what_is_left_out(
+    shards: Build, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    dotted(tmp_path)
+    index = ["data", "index", str(tmp_path), "--cache", str(tmp_path / "cache")]
+    assert main([*index, "--val", "0.tar"]) == 2
+    assert "3 × image of no sample" in capfd.readouterr().err
+    assert not (tmp_path / "manifest.json").exists()
+    assert main([*index, "--train", "0.tar"]) == 0
+    assert "3 × image of no sample" in capfd.readouterr().err
+    manifest = json.loads((tmp_path / "manifest.json").read_text())
+    assert manifest["left_out"] == {"train": 3}
+    with pytest.warns(UserWarning, match=r"3 members of train shards are no samples: 3 of 0\.tar"):
+        assert len(shards(tmp_path).split("train")) == 3
+    with pytest.raises(DataError, match=r"3 members of val shards are no samples: .* would change the metric"):
+        shards(tmp_path, splits={"val": "0.tar"}).split("val")
+    check = ["data", "check", "data=shards", f"data.root={tmp_path}", f"data.cache={tmp_path / 'cache'}"]
+    assert main([*check, "--workers", "0"]) == 0
+    assert "image of no sample" in capfd.readouterr().out
+    assert main([*check, "data.splits.val=0.tar", "--workers", "0"]) == 1
+
+
+@pytest.mark.parametrize("members", [[], [("a.npy", b"x")], [("photo.0.jpg", jpeg()), ("photo.0.txt", b"x")]])
+def test_a_shard_without_samples_does_not_pass_in_silence(
+    shards: Build, tmp_path: Path, members: list[tuple[str, bytes]], capfd: pytest.CaptureFixture[str]
+) -> None:
+    write(tmp_path / "0.tar", members)
+    write(tmp_path / "1.tar", [("a.jpg", jpeg()), ("a.txt", b"x")])
+    with pytest.warns(UserWarning, match=r"1 train shards have no sample: .*0\.tar"):
+        shards(tmp_path, splits={"train": ["0.tar", "1.tar"]}).split("train")
+    with pytest.raises(DataError, match=r"0\.tar.*would change the metric"):
+        shards(tmp_path, splits={"test": ["0.tar", "1.tar"]}).split("test")
+    index = ["data", "index", str(tmp_path), "--cache", str(tmp_path / "cache")]
+    assert main([*index, "--test", "0.tar", "1.tar"]) == 2
+    assert main([*index, "--train", "0.tar", "1.tar"]) == 0
+    assert "shard without samples" in capfd.readouterr().err or members[1:]
+    with pytest.warns(UserWarning, match="1 train shards have no sample"):
+        shards(tmp_path).split("train")
+
+
+@pytest.mark.parametrize(
+    ("kind", "data"), [("txt", "a caf\u00e9"), ("json", '{"caption": "a caf\u00e9"}'), ("cls", "3")]
+)
+def test_a_byte_order_mark_is_no_part_of_a_text(shards: Build, tmp_path: Path, kind: str, data: str) -> None:
+    members = [("a.jpg", jpeg()), (f"a.{kind}", data.encode("utf-8-sig"))]
+    write(tmp_path / "0.tar", members)
+    (sample,) = shards(tmp_path, splits={"train": "0.tar"}).split("train")
+    assert (sample.captions, sample.label) == ((), 3) if kind == "cls" else (("a caf\u00e9",), None)
+    manifest = {"version": 1, "splits": {"train": [{"name": "0.tar", "samples": 1}]}}
+    (tmp_path / "manifest.json").write_bytes(json.dumps(manifest).encode("utf-8-sig"))
+    assert len(shards(tmp_path).split("train")) == 1
+
+
+def test_photos_of_every_format_are_packed_as_they_are(shards: Build, loading: dict[str, Any], tmp_path: Path) -> None:
+    names = [f"{extension}.{extension}" for extension in ("avif", "jp2", "j2k", "webp", "jpeg")]
+    pictures(tmp_path / "cat", *names)
+    data = ClassFolders(root=tmp_path, splits={"train": "."}, **loading)
+    pack_splits({"train": data.split("train")}, tmp_path / "shards", PackOptions(shuffle=False))
+    found = list(shards(tmp_path / "shards").split("train"))
+    assert [Path(str(sample.image)).suffix for sample in found] == [".avif", ".jp2", ".jp2", ".jpg", ".webp"]
+    for sample, own in zip(found, data.split("train"), strict=True):
+        assert read_bytes(sample.image) == read_bytes(own.image)
+
+
+def test_a_split_of_another_name_is_refused(shards: Build, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"data\.splits\.validation: there is no such split"):
+        shards(tmp_path, splits={"validation": "0.tar"})

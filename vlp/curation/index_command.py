@@ -28,6 +28,7 @@ def run(options: argparse.Namespace) -> None:
     import sys
 
     from vlp.data.datamodule import SPLITS
+    from vlp.data.issues import DataError, join_first_five
     from vlp.data.shards.manifest import MANIFEST_NAME, Shard, ShardManifest
     from vlp.data.shards.pack import describe_shard
     from vlp.datasets.shards import Shards
@@ -50,17 +51,32 @@ def run(options: argparse.Namespace) -> None:
     )
     if not splits:  # the names that `vlp data pack` gives, else all are training shards
         named = {split: f"{split}-*.tar" for split in SPLITS if data.store.list_matching(f"{split}-*.tar")}
-        data.splits = splits = named or {"train": "*.tar"}
+        splits = named or {"train": "*.tar"}
+        data.splits |= splits
         assigned = "; ".join(f"{split}: {pattern}" for split, pattern in splits.items())
         print(f"assumed {assigned}", file=sys.stderr)
     manifest: dict[str, list[Shard]] = {}
-    for split in data.splits or {}:
+    problems: list[str] = []
+    for split in filter(data.splits.get, SPLITS):
         shards = data.shards(split)
         manifest[split] = []
         for number, shard in enumerate(shards, 1):
-            described, faults = describe_shard(data.store, shard.name)
+            described, index = describe_shard(data.store, shard.name)
             manifest[split].append(described)
-            counts = "".join(f"; {count} × {kind}" for kind, count in faults.items())
-            print(f"{number}/{len(shards)} {shard.name}: {described.samples} samples{counts}", file=sys.stderr)
-    atomic_write_text(out, ShardManifest(splits=manifest).to_json())
+            print(f"{number}/{len(shards)} {shard.name}: {described.samples} samples", file=sys.stderr)
+            faults = [
+                f"{count} × {kind}: {join_first_five(index.examples[kind])}" for kind, count in index.faults.items()
+            ]
+            if not described.samples and not faults:
+                faults = [f"shard without samples: {data.store.address(shard.name)}"]
+            print(*(f"  {fault}\n" for fault in faults), sep="", end="", file=sys.stderr)
+            if split != "train":
+                problems += faults
+    if problems:
+        message = (
+            f"{join_first_five(problems)}; leaving them out of val or test would change the metric: pack the data again"
+        )
+        raise DataError("samples left out", f"{message}; {out} is not written")
+    left_out = {split: sum(shard.left_out for shard in shards) for split, shards in manifest.items()}
+    atomic_write_text(out, ShardManifest(splits=manifest, left_out=left_out).to_json())
     print(out)

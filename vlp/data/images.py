@@ -14,7 +14,7 @@ import stat
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from pathlib import Path
+from pathlib import Path, PurePath
 
 import numpy as np
 import PIL.Image
@@ -23,10 +23,20 @@ import PIL.ImageOps
 from vlp.structures import Member
 from vlp.system.errors import UserError
 
-FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
+EXTENSIONS = {  # of the files of each format; the first is the one that is written
+    "JPEG": ("jpg", "jpeg", "jpe", "jfif"), "PNG": ("png",), "WEBP": ("webp",), "GIF": ("gif",), "BMP": ("bmp",),
+    "TIFF": ("tif", "tiff"), "AVIF": ("avif",), "JPEG2000": ("jp2", "j2k", "j2c", "jpc", "jpx", "jpf"),
+}  # fmt: skip
+FORMATS = tuple(EXTENSIONS)
+IMAGE_EXTENSIONS = frozenset(extension for extensions in EXTENSIONS.values() for extension in extensions)
 MAX_PIXELS = 80_000_000  # below Pillow's own warning
 MAX_BYTES = 256 << 20
 _ORIENTATION = 0x0112
+
+
+def is_hidden(path: PurePath) -> bool:
+    """Whether a part of a relative path is a hidden name, as `.ipynb_checkpoints` and `._1.jpg`, or macOS's folder of them."""
+    return any(part.startswith(".") or part == "__MACOSX" for part in path.parts)
 
 
 class ImageError(UserError):

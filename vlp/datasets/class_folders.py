@@ -1,6 +1,7 @@
 """Images sorted into one folder a class, as ImageNet's: `root/train/<class>/*.jpg`, or only `root/<class>/*.jpg`.
 
-There are no captions: such data measure zero-shot classification, with the folders' names as class names.
+There are no captions: such data measure zero-shot classification, with the folders' names as class names. Hidden names are
+passed over; other files that are no images, and images beside the class folders, are counted as left out.
 """
 
 from __future__ import annotations
@@ -12,12 +13,11 @@ from typing import Any
 
 from vlp.data.annotation_files import MissingFile, read_json, require_path
 from vlp.data.datamodule import SPLITS, DataModule
+from vlp.data.images import IMAGE_EXTENSIONS, is_hidden
 from vlp.data.issues import DataError, SkippedRecords, join_first_five
-from vlp.datasets.common.splits import hold_out
+from vlp.datasets.common.splits import hold_out, named_splits
 from vlp.structures import Sample
 from vlp.system.errors import UserError
-
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
 
 
 class ClassFolders(DataModule):
@@ -34,7 +34,7 @@ class ClassFolders(DataModule):
         **loading: Any,
     ) -> None:
         super().__init__(**loading)
-        self.splits = {split: splits.get(split) for split in SPLITS}
+        self.splits = named_splits(splits, setting="data.splits")
         if held_out and self.splits["val"]:
             raise UserError("data.held_out is for data without a val folder: set it to 0, or data.splits.val=null")
         self.held_out, self.class_names_file = held_out, class_names_file
@@ -43,7 +43,7 @@ class ClassFolders(DataModule):
 
     def _folders(self, split: str) -> list[str]:
         place = require_path(self.root / str(self.splits[split]), description=f"the {split} folder of {self.name}")
-        return sorted(entry.name for entry in os.scandir(place) if entry.is_dir() and not entry.name.startswith("."))
+        return sorted(entry.name for entry in os.scandir(place) if entry.is_dir() and not is_hidden(Path(entry.name)))
 
     def _classes(self) -> list[str]:
         """The folders of the classes, in the order of their labels."""
@@ -94,13 +94,18 @@ class ClassFolders(DataModule):
         place = self.root / str(self.splits[split])
         found: list[tuple[Path, int]] = []
         with SkippedRecords(self.faults, place) as left_out:
+            for file in sorted(place.iterdir()) if place.is_dir() else ():
+                if _is_image(file) and file.is_file():
+                    left_out.add("image in no class folder", file.name)
             for label, folder in enumerate(classes):
                 before = len(found)
-                for file in sorted(Path(place, folder).rglob("*")):
-                    if file.suffix.lower() in SUFFIXES:
-                        with self.faults.catch_errors():
-                            relative = file.relative_to(self.root).as_posix()
-                            found.append((self.resolve_path(self.root, relative, location=str(place)), label))
+                for file in self._files(place / folder, left_out):
+                    if not _is_image(file):
+                        left_out.add("file with no suffix of an image", file.relative_to(place))
+                        continue
+                    with self.faults.catch_errors():
+                        relative = file.relative_to(self.root).as_posix()
+                        found.append((self.resolve_path(self.root, relative, location=str(place)), label))
                 if len(found) == before and self.faults.collect:  # a class may be in other splits alone
                     left_out.add("class without images", folder)
         first_id = SPLITS.index(split) << 40  # ids must differ between splits
@@ -108,3 +113,23 @@ class ClassFolders(DataModule):
             Sample(id=first_id + index, sample=index, image=image, label=label)
             for index, (image, label) in enumerate(found)
         ]
+
+    def _files(self, folder: Path, left_out: SkippedRecords) -> list[Path]:
+        """All files below a folder, sorted, but for hidden ones and those below hidden folders."""
+        found: list[Path] = []
+        visited: set[str] = set()
+        for parent, folders, names in os.walk(folder, followlinks=self.follow_symlinks):
+            if (real := os.path.realpath(parent)) in visited:
+                folders.clear()  # a link to a folder above it
+                continue
+            visited.add(real)
+            folders[:] = [name for name in folders if not is_hidden(Path(name))]
+            links = [name for name in folders if os.path.islink(os.path.join(parent, name))]
+            for name in links if not self.follow_symlinks else ():
+                left_out.add("link to a folder, needs data.follow_symlinks=true", os.path.join(parent, name))
+            found += [Path(parent, name) for name in names if not is_hidden(Path(name))]
+        return sorted(found)
+
+
+def _is_image(file: Path) -> bool:
+    return file.suffix.lower()[1:] in IMAGE_EXTENSIONS and not is_hidden(Path(file.name))

@@ -20,7 +20,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from vlp.data.datamodule import DataModule, tokenizer_texts
+from vlp.data.collate import tokenizer_texts
+from vlp.data.datamodule import DataModule
 from vlp.data.images import ImageError
 from vlp.data.issues import DataError, join_first_five
 from vlp.data.shards.index import load_or_make_index
@@ -36,6 +37,7 @@ from vlp.data.shards.order import EpochBlockOrders
 from vlp.data.shards.prefetch import ShardPrefetcher
 from vlp.data.shards.samples import ShardSamples
 from vlp.data.shards.store import ShardStore
+from vlp.datasets.common.splits import named_splits
 from vlp.random import permutation
 from vlp.structures import Sample
 from vlp.system.errors import UserError
@@ -45,8 +47,8 @@ REQUESTS = 16  # at the same time
 
 
 class Shards(DataModule):
-    """root: folder or URL.  splits: the shards of each split below it, a name, a pattern (`{000..012}`, `*`) or a list of
-    them, null = none; None = what the manifest says.  block: shards that training mixes with each other.
+    """root: folder or URL.  splits: the shards of each split below it, a name, a pattern (`{000..012}`, `*`, `?`, `[0-9]`) or a
+    list of them, null = none; without any, what the manifest says.  block: shards that training mixes with each other.
 
     cache: folder for remote shards and for indices; cache_bytes: of all fetched shards of this root.
     """
@@ -68,7 +70,7 @@ class Shards(DataModule):
             raise UserError(
                 "data.captions=all needs to know all captions beforehand, which shards do not; give a number"
             )
-        self.splits, self.block = splits, block
+        self.splits, self.block = named_splits(splits, setting="data.splits"), block
         folder = Path(cache or os.environ.get("VLP_CACHE") or CACHE)
         self.store = ShardStore(str(root), cache=folder, cache_bytes=cache_bytes, follow_symlinks=self.follow_symlinks)
         self._manifest: ShardManifest | None = None
@@ -93,7 +95,7 @@ class Shards(DataModule):
     def shards(self, split: str) -> list[Shard]:
         """Those of a split with what the manifest knows of them.  Raises DataError for one that is not there."""
         listed = self._by_name()
-        if self.splits is None:
+        if not any(self.splits.values()):
             if not listed:
                 problem = f"there is no {self.store.address(MANIFEST_NAME)} and data.splits is not given"
                 raise DataError(
@@ -167,7 +169,28 @@ class Shards(DataModule):
                 samples = found if samples is None else min(found, samples)
             counted.append(replace(shard, samples=samples))
         self._report_lost_shards(+lost, sum(number or 0 for number in expected), split)
+        self._report_left_out(counted, split)
         return counted
+
+    def _report_left_out(self, shards: list[Shard], split: str) -> None:
+        """Members that became no sample, as far as the manifest knows of them, and shards without any sample."""
+        incomplete = [shard for shard in shards if shard.left_out]
+        count = sum(shard.left_out for shard in incomplete)
+        empty = [self.store.address(shard.name) for shard in shards if not shard.samples]
+        for kind, number, problem, examples in (
+            (
+                "samples left out",
+                count,
+                f"{count} members of {split} shards are no samples",
+                map(_left_out, incomplete),
+            ),
+            ("shard without samples", len(empty), f"{len(empty)} {split} shards have no sample", empty),
+        ):
+            message = f"{self.name}: {problem}: {join_first_five(examples)}"
+            if number and split == "train":
+                self.faults.warn(kind, message, count=number)
+            elif number:
+                self.faults.error(kind, f"{message}; that would change the metric: pack the data again", count=number)
 
     def _existing_shards(self, shards: list[Shard], split: str) -> list[Shard]:
         """Those that are there, with their sizes as they are."""
@@ -263,3 +286,7 @@ class Shards(DataModule):
         for number in range(len(samples)):
             with suppress(ImageError):  # which training replaces and counts
                 yield from tokenizer_texts(samples[number])
+
+
+def _left_out(shard: Shard) -> str:
+    return f"{shard.left_out} of {shard.name}"

@@ -107,3 +107,36 @@ def test_headers_of_noise_end_in_samples_or_a_sentence(tmp_path: Path) -> None:
         (tmp_path / "b.tar").write_bytes(changed)
         with suppress(DataError):
             assert len(read_index(tmp_path / "b.tar")) <= 3
+
+
+def test_an_image_that_becomes_no_sample_is_a_fault(tmp_path: Path) -> None:
+    """The name of a sample ends with the first dot, so these three would be one sample without an image."""
+    photo = jpeg()
+    plain = [(f"{name}.{kind}", data) for name in "abc" for kind, data in (("jpg", photo), ("txt", b"text"))]
+    dotted = [(f"photo.{n}.{kind}", data) for n in range(3) for kind, data in (("jpg", photo), ("txt", b"text"))]
+    index = read_index(write(tmp_path / "a.tar", plain + dotted))
+    assert len(index) == 3
+    assert index.faults == {"image of no sample": 3}
+    assert index.examples["image of no sample"][0].startswith(f"{tmp_path}/a.tar: photo.0.jpg, whose sample is photo")
+
+
+@pytest.mark.parametrize(
+    ("members", "faults"),
+    [
+        (["1.jpg", "1.txt", "1.depth.png", "1.seg.avif"], {}),  # further parts of a sample
+        (["1.jpg", "1.txt", "1.a.jpg", "1.a.txt"], {"image of no sample": 1}),  # one of its own
+        (["1.jpg", "1.txt", "2.0.JPG"], {"image of no sample": 1}),
+        (["2.0.txt", "1.jpg", "1.txt"], {}),  # no image is lost
+        (["1.heic", "1.txt"], {"sample without image": 1}),
+        (["1.jpg", "1.caption"], {"sample without text": 1}),
+        (["1.jpg", "1.txt", "._1.jpg", "._1.txt", ".cache/2.jpg", "__MACOSX/1.jpg", "./3.jpg", "./3.txt"], {}),
+        (["1.avif", "1.txt", "2.jp2", "2.json", "3.jfif", "3.cls"], {}),
+    ],
+)
+def test_which_members_are_lost(tmp_path: Path, members: list[str], faults: dict[str, int]) -> None:
+    photo = jpeg()
+    index = read_index(write(tmp_path / "a.tar", [(name, photo) for name in members]))
+    assert index.faults == faults
+    kept = {name.partition(".")[0] for name in index.images}
+    assert not any(name.startswith((".c", "._", "__")) for name in index.images)
+    assert len(kept) == len(index)

@@ -70,3 +70,10 @@ def test_what_is_no_sample_is_one_sentence_with_its_place(wrong: Any) -> None:
 def test_a_label_of_minus_one_is_an_unknown_one() -> None:
     assert read({"caption": "a dog", "label": -1}).label is None
     assert read({"label": "3"}).label == 3
+
+
+def test_answers_may_be_numbers() -> None:
+    record = {"question": "how many?", "answers": [2, "two", 2.0, 0.5]}
+    assert read(record).answers == ("2", "two", "2", "0.5")
+    with pytest.raises(ImageError, match="True is no text"):
+        read({**record, "answers": [True]})

@@ -137,6 +137,10 @@ def _check_shards(source: Shards, split: str) -> None:
     faults = Faults(collect=True)
     with faults.catch_errors():
         shards = source.shards(split)
+        counted = source.samples(split)
+        expected = dict(zip((shard.name for shard in counted.shards), counted.counts, strict=True))
+        if split == "train" and source.max_train_samples is not None:
+            expected = {}  # the others are left out on purpose
         if 0 < len(shards) < source.num_workers and split == "train":
             message = f"{len(shards)} shards for data.num_workers={source.num_workers}: each worker reads all of them"
             faults.add("fewer shards than workers", message, fatal=False)
@@ -146,11 +150,15 @@ def _check_shards(source: Shards, split: str) -> None:
                 if not path.exists():
                     continue  # the reader has reported that
                 index = read_index(path)
+                if (uncounted := len(index) - expected.get(shard.name, len(index))) > 0:
+                    message = f"{path}: {len(index)} samples, of which its manifest or statistics count {expected[shard.name]}"
+                    faults.add("sample beyond the count", message, fatal=split != "train", count=uncounted)
                 for kind, count in index.faults.items():
                     examples = index.examples[kind]
+                    fatal = split != "train"  # as for the reader of a run
                     for example in examples:
-                        faults.add(kind, example, fatal=False)
-                    faults.add(kind, examples[0], fatal=False, count=count - len(examples))
+                        faults.add(kind, example, fatal=fatal)
+                    faults.add(kind, examples[0], fatal=fatal, count=count - len(examples))
                 if shard.sha256 is not None:
                     with path.open("rb") as stream:
                         if hashlib.file_digest(stream, "sha256").hexdigest() != shard.sha256:

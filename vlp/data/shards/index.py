@@ -1,8 +1,9 @@
 """The positions of each sample's files in a tar, in webdataset's convention; only headers are read.
 
 Consecutive files whose paths are equal up to the first dot of the file's name are one sample: `a/1.jpg a/1.json a/1.txt`.
-The rest is the file's kind, so `a/1.depth.png` is none of these. Only plain files are used: links, devices and paths with
-`..` are refused, and nothing is unpacked. A tar that is cut off or damaged gives the samples before that point.
+The rest is the file's kind, so `a/1.depth.png` is a further part of sample `a/1`; an image that is no part of any sample, as
+`a/1.0.jpg` beside `a/1.0.txt`, is a fault. Hidden names are passed over. Only plain files are used: links, devices and paths
+with `..` are refused, and nothing is unpacked. A tar that is cut off or damaged gives the samples before that point.
 """
 
 from __future__ import annotations
@@ -18,10 +19,10 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from vlp.data.images import IMAGE_EXTENSIONS, is_hidden
 from vlp.data.issues import MAX_EXAMPLES, DataError
 from vlp.system.compat.stdlib import tar_members
 
-IMAGE_EXTENSIONS = ("jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff")
 TEXT_EXTENSIONS = ("json", "txt", "cls")  # a sample needs at least one of them
 PARTS = ("image", *TEXT_EXTENSIONS)
 MAX_TEXT_BYTES = 16 << 20  # bytes of a json or txt file
@@ -56,9 +57,10 @@ def read_index(path: Path) -> ShardIndex:
     if size == 0:
         raise DataError("empty shard", f"{path}: a shard of 0 bytes; download or pack it again")
     samples: dict[str, SampleParts] = {}
+    other_names: list[PurePosixPath] = []
     try:
         with path.open("rb") as stream, tarfile.open(fileobj=stream, mode="r:", errorlevel=1) as archive:
-            _index_members(archive, samples, index, file_bytes=size, location=str(path))
+            _index_members(archive, samples, other_names, index, file_bytes=size, location=str(path))
             if not index.faults["shard cut off"]:
                 _check_archive_end(stream, archive.offset, index, file_bytes=size, location=str(path))
     except (
@@ -69,6 +71,7 @@ def read_index(path: Path) -> ShardIndex:
         if not samples:
             raise DataError("not a tar", f"{path}: not a tar file ({error}); download or pack it again") from error
         index.add_fault("shard cut off", f"{path}: {error}")
+    _report_unused_images(other_names, samples, index, location=str(path))
     rows: list[Any] = []
     for key, parts in samples.items():
         if "image" not in parts:
@@ -83,8 +86,15 @@ def read_index(path: Path) -> ShardIndex:
 
 
 def _index_members(
-    archive: tarfile.TarFile, samples: dict[str, SampleParts], index: ShardIndex, *, file_bytes: int, location: str
+    archive: tarfile.TarFile,
+    samples: dict[str, SampleParts],
+    other_names: list[PurePosixPath],
+    index: ShardIndex,
+    *,
+    file_bytes: int,
+    location: str,
 ) -> None:
+    """Adds the members to `samples`, and to `other_names` the images and texts whose kind no part has."""
     current = None
     for member in tar_members(archive):
         if member.isdir():
@@ -93,14 +103,17 @@ def _index_members(
         if not member.isreg() or member.name.startswith("/") or ".." in path.parts or "\\" in member.name:
             index.add_fault("refused member", f"{location}: {member.name[:80]!r} is no plain file below the shard")
             continue
-        stem, _, kind = path.name.partition(".")
-        key, kind = (path.parent / stem).as_posix(), kind.lower()
+        if is_hidden(path):
+            continue
+        key, kind = _split_name(path)
         if member.offset_data + member.size > file_bytes:
             index.add_fault("shard cut off", f"{location}: ends within {member.name}")
             samples.pop(key, None)  # the sample is incomplete
             return
         part = "image" if kind in IMAGE_EXTENSIONS else kind
         if part not in PARTS:
+            if path.suffix.lower()[1:] in (*IMAGE_EXTENSIONS, *TEXT_EXTENSIONS):
+                other_names.append(path)
             continue  # other tools store more kinds, such as features, depths or segments
         if part != "image" and member.size > MAX_TEXT_BYTES:
             index.add_fault("refused member", f"{location}: {member.name} has {member.size} bytes of text")
@@ -109,6 +122,27 @@ def _index_members(
         else:
             samples.setdefault(key, {})[part] = (member.offset_data, member.size, member.name)
             current = key
+
+
+def _split_name(path: PurePosixPath) -> tuple[str, str]:
+    """The key of the file's sample and the file's kind: `a/1.Depth.png` → `a/1`, `depth.png`."""
+    stem, _, kind = path.name.partition(".")
+    return (path.parent / stem).as_posix(), kind.lower()
+
+
+def _report_unused_images(
+    names: list[PurePosixPath], samples: dict[str, SampleParts], index: ShardIndex, *, location: str
+) -> None:
+    """names: images and texts of which no sample is made. An image without a text of its name is a further part of its
+    sample, if that has its own image; any other image was meant as a sample."""
+    texts = {name.with_suffix("") for name in names if name.suffix.lower()[1:] in TEXT_EXTENSIONS}
+    for name in names:
+        key, _ = _split_name(name)
+        further_part = "image" in samples.get(key, {}) and name.with_suffix("") not in texts
+        if name.suffix.lower()[1:] in IMAGE_EXTENSIONS and not further_part:
+            index.add_fault(
+                "image of no sample", f"{location}: {name}, whose sample is {key}: the first dot ends its name"
+            )
 
 
 def _check_archive_end(stream: BinaryIO, offset: int, index: ShardIndex, *, file_bytes: int, location: str) -> None:
@@ -128,12 +162,12 @@ def _check_archive_end(stream: BinaryIO, offset: int, index: ShardIndex, *, file
 def load_or_make_index(path: Path, file: Path, stamp: list[int]) -> ShardIndex:
     """The index in `file` if it was made of a shard with the same stamp; else a new one, which is saved there if possible.
 
-    Making it reads the headers of the complete tar.
+    Making it reads the headers of the complete tar. The entry "details" was "told" as long as fewer faults were known.
     """
     try:
         with np.load(file, allow_pickle=False) as cached:
             if cached["stamp"].tolist() == stamp:
-                details = json.loads(str(cached["told"]))
+                details = json.loads(str(cached["details"]))
                 return ShardIndex(cached["files"], details["images"], Counter(details["faults"]), details["examples"])
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
         pass  # absent or cut off: it is made again
@@ -142,7 +176,7 @@ def load_or_make_index(path: Path, file: Path, stamp: list[int]) -> ShardIndex:
     part = file.with_name(f"{file.name}.{os.getpid()}.part.npz")
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        np.savez(part, stamp=np.array(stamp), files=index.files, told=np.array(json.dumps(details)))
+        np.savez(part, stamp=np.array(stamp), files=index.files, details=np.array(json.dumps(details)))
         os.replace(part, file)
     except OSError:  # the folder is read-only or the disk full: the next process reads the tar again
         part.unlink(missing_ok=True)

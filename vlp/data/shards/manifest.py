@@ -27,12 +27,14 @@ _LIST = re.compile(r"\{([^{}]*,[^{}]*)\}")
 
 @dataclass(frozen=True, kw_only=True)
 class Shard:
-    """name: path below the root.  bytes, sha256: of the tar; None = unknown.  samples: None = not counted yet."""
+    """name: path below the root.  bytes, sha256: of the tar; None = unknown.  samples: None = not counted yet.
+    left_out: members of which `vlp data index` could make no sample."""
 
     name: str
     samples: int | None = None
     bytes: int | None = None
     sha256: str | None = None
+    left_out: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +42,7 @@ class ShardManifest:
     splits: Mapping[str, Sequence[Shard]]
     class_names: tuple[str, ...] | None = None
     answer_names: tuple[str, ...] | None = None
-    left_out: Mapping[str, int] = field(default_factory=dict)  # how many samples of each split could not be packed
+    left_out: Mapping[str, int] = field(default_factory=dict)  # how many samples of each split are in no shard
 
     def to_json(self) -> str:
         return json.dumps({"version": MANIFEST_VERSION, **asdict(self)}, indent=1, ensure_ascii=False) + "\n"
@@ -80,14 +82,20 @@ def _parse_shards(entries: Any, *, location: str) -> list[Shard]:
     for number, entry in enumerate(entries if isinstance(entries, list) else [None]):
         entry_fields = entry if isinstance(entry, dict) else {}
         name, samples, size, digest = (entry_fields.get(key) for key in ("name", "samples", "bytes", "sha256"))
-        sound = is_id(samples) and (size is None or is_id(size)) and (digest is None or isinstance(digest, str))
+        left_out = entry_fields.get("left_out", 0)
+        sound = (
+            is_id(samples)
+            and is_id(left_out)
+            and (size is None or is_id(size))
+            and (digest is None or isinstance(digest, str))
+        )
         if not sound or not isinstance(name, str):
             message = f"{location}[{number}]: expected name, samples, bytes and sha256 of a shard"
             raise DataError("no manifest", message)
         check_shard_name(name, location=f"{location}[{number}]")
         if name in shards:
             raise DataError("file listed twice", f"{location}: {name} is listed more than once")
-        shards[name] = Shard(name=name, samples=samples, bytes=size, sha256=digest)
+        shards[name] = Shard(name=name, samples=samples, bytes=size, sha256=digest, left_out=left_out)
     return list(shards.values())
 
 

@@ -24,9 +24,9 @@ from typing import Any
 
 import PIL.Image
 
-from vlp.data.images import ImageError, decode_region, open_photo, to_rgb
+from vlp.data.images import EXTENSIONS, ImageError, decode_region, open_photo, to_rgb
 from vlp.data.issues import MAX_EXAMPLES
-from vlp.data.shards.index import read_index
+from vlp.data.shards.index import ShardIndex, read_index
 from vlp.data.shards.manifest import MANIFEST_NAME, Shard, ShardManifest
 from vlp.data.shards.record import sample_to_json
 from vlp.data.shards.store import ShardStore
@@ -35,8 +35,6 @@ from vlp.random import permutation
 from vlp.structures import Member, Sample
 from vlp.system.atomic import atomic_write_text
 from vlp.system.errors import UserError
-
-EXTENSIONS = {"JPEG": "jpg", "PNG": "png", "WEBP": "webp", "GIF": "gif", "BMP": "bmp", "TIFF": "tif"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -178,7 +176,7 @@ def pack_shard(
     packed.shard = Shard(name=name, samples=count, bytes=part.stat().st_size, sha256=digest)
     (folder / MANIFEST_NAME).unlink(missing_ok=True)  # an earlier one lists other shards
     os.replace(part, folder / name)
-    progress = {"key": key, "left_out": packed.left_out, "examples": packed.examples, **vars(packed.shard)}
+    progress = {**vars(packed.shard), "key": key, "left_out": packed.left_out, "examples": packed.examples}
     atomic_write_text(_progress_path(folder, name), json.dumps(progress))
     return packed
 
@@ -225,7 +223,7 @@ def _encode_photo(sample: Sample, options: PackOptions) -> tuple[str, bytes, Sam
     shrink = options.side is not None and min(photo.size) > options.side
     image = decode_region(photo)  # decoded even if copied, so that unreadable files are found now
     if not shrink and sample.crop is None:
-        return EXTENSIONS[photo.format], photo.encoded, sample
+        return EXTENSIONS[photo.format][0], photo.encoded, sample
     scale = options.side / min(photo.size) if shrink and options.side is not None else 1.0
     width, height = (max(1, round(side * scale)) for side in photo.size)
     stream = io.BytesIO()
@@ -247,10 +245,12 @@ def _text_files(sample: Sample) -> Iterator[tuple[str, bytes]]:
         yield "txt", sample.captions[0].encode()
 
 
-def describe_shard(store: ShardStore, name: str) -> tuple[Shard, Mapping[str, int]]:
-    """The manifest's entry of a shard of any origin, and how many of its samples have each kind of fault."""
+def describe_shard(store: ShardStore, name: str) -> tuple[Shard, ShardIndex]:
+    """The manifest's entry of a shard of any origin, and its index, which has the faults."""
     path = store.local_path(Shard(name=name))
     index = read_index(path)
     with path.open("rb") as raw:
         digest = hashlib.file_digest(raw, "sha256").hexdigest()
-    return Shard(name=name, samples=len(index), bytes=path.stat().st_size, sha256=digest), index.faults
+    left_out = index.faults.total()
+    shard = Shard(name=name, samples=len(index), bytes=path.stat().st_size, sha256=digest, left_out=left_out)
+    return shard, index

@@ -7,6 +7,7 @@ import json
 from typing import Any
 
 from vlp.data.annotation_files import is_id
+from vlp.data.answers import answer_text
 from vlp.data.image_ids import OTHER_BASE, hash_61_bits
 from vlp.data.images import ImageError
 from vlp.structures import Blank, Member, Sample
@@ -62,7 +63,7 @@ def _parse_sample(record: Any, *, image: Member, number: int) -> Sample:
         captions=tuple(words for text in texts if (words := " ".join(text.split()))),
         question=None if record.get("question") is None else _require_text(record["question"]),
         choices=_require_texts(record.get("choices") or []),
-        answers=_require_texts(record.get("answers") or []),
+        answers=_parse_answers(record.get("answers") or []),
         answer_weight=float(record.get("answer_weight", 1.0)),
         question_type=None if record.get("question_type") is None else _require_text(record["question_type"]),
         answer_type=None if record.get("answer_type") is None else _require_text(record["answer_type"]),
@@ -91,6 +92,13 @@ def _require_texts(values: Any) -> tuple[str, ...]:
     if not isinstance(values, list):
         raise UserError(f"{str(values)[:40]} is no list of texts")
     return tuple(map(_require_text, values))
+
+
+def _parse_answers(values: Any) -> tuple[str, ...]:
+    """Texts; other tools also write numbers."""
+    if not isinstance(values, list):
+        raise UserError(f"{str(values)[:40]} is no list of texts")
+    return tuple(_require_text(value if (text := answer_text(value)) is None else text) for value in values)
 
 
 def _parse_box(box: Any) -> tuple[float, ...]:

@@ -115,6 +115,6 @@ class ShardSamples(Sequence[Sample]):
         if len(data) < size:
             raise ImageError(f"{opened.path}: cut off within a sample")
         try:
-            return data.decode("utf-8")
+            return data.decode("utf-8-sig")  # a byte-order mark is no part of a caption
         except UnicodeDecodeError as error:
             raise ImageError(f"{opened.path}: text that is not UTF-8") from error

@@ -71,9 +71,9 @@ class ShardStore:
             message = f"{self.address(name)}: {size} bytes are more than a manifest can have; make it again with `vlp data index`"
             raise DataError("file too large", message)
         if not self.remote:
-            return (Path(self.root) / name).read_text(encoding="utf-8")
+            return (Path(self.root) / name).read_text(encoding="utf-8-sig")
         system, root = self._open_file_system()
-        return self._retry(lambda: system.cat_file(f"{root}/{name}"), name).decode("utf-8")
+        return self._retry(lambda: system.cat_file(f"{root}/{name}"), name).decode("utf-8-sig")
 
     def list_matching(self, pattern: str) -> list[str]:
         """Names below the root that match a pattern with * or ?, sorted."""
