@@ -22,6 +22,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from vlp.launch.config.errors import EXPLAINED, ConfigError, explain
+from vlp.launch.config.quoting import quote_text
 from vlp.launch.config.resolve import resolve_config, to_yaml
 from vlp.launch.config.schema import ConfigSchema, check_targets, dotted_nodes, find_key
 from vlp.launch.config.trainer_settings import check_trainer
@@ -99,9 +100,13 @@ class Composer:
     def parse(self, lines: Sequence[str]) -> list[Override]:
         """Overrides as Hydra reads them, sweeps included."""
         try:
-            return hydra_compat.parse_overrides(self.loader, [upgrade_and_warn(line) for line in lines])
+            return hydra_compat.parse_overrides(self.loader, [self._readable(line) for line in lines])
         except EXPLAINED as error:
             raise ConfigError(explain(error)) from error
+
+    def _readable(self, line: str) -> str:
+        """An override in today's words, quoted where Hydra's grammar needs that."""
+        return quote_text(upgrade_and_warn(line), partial(hydra_compat.is_readable_override, self.loader))
 
     def compose(self, lines: Sequence[str]) -> DictConfig:
         """The checked config (its `hydra` node included) for one run."""
@@ -123,7 +128,7 @@ class Composer:
             raise ConfigError(explain(error)) from error
 
     def _compose(self, lines: list[str]) -> DictConfig:
-        lines = [upgrade_and_warn(line) for line in lines]
+        lines = [self._readable(line) for line in lines]
         overrides, repository = hydra_compat.parse_overrides_with_repository(self.loader, self.config_name, lines)
         groups: list[Override] = []
         values: list[Override] = []

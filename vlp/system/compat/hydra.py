@@ -19,6 +19,7 @@ from hydra.core.config_search_path import SearchPathQuery
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
 from omegaconf import DictConfig
 from omegaconf._utils import split_key as _split_key
 
@@ -44,6 +45,15 @@ def create_hydra(task_name: str, folder: Path, preferred: Sequence[Path] = ()) -
 def parse_overrides(loader: Any, lines: Sequence[str]) -> list[Override]:
     """Overrides as Hydra reads them, sweeps included."""
     return OverridesParser.create(config_loader=loader).parse_overrides(list(lines))
+
+
+def is_readable_override(loader: Any, line: str) -> bool:
+    """Whether Hydra's grammar reads an override, whatever its key and value."""
+    try:
+        parse_overrides(loader, [line])
+    except HydraException:
+        return False
+    return True
 
 
 def parse_overrides_with_repository(loader: Any, config_name: str, lines: Sequence[str]) -> tuple[list[Override], Any]:
