@@ -74,7 +74,7 @@ def test_questions_of_vqa_and_visual_genome(tmp_path: Path, loading: Loading) ->
 
 
 def test_the_shapes_of_lavis(tmp_path: Path, loading: Loading) -> None:
-    """nocaps, NLVR2 and SNLI-VE hold neither captions nor questions."""
+    """nocaps and NLVR2 hold neither captions nor questions."""
     asked = {"image": "a.jpg", "question": "What?"}
     rows = [
         {**asked, "question_id": 1, "answers": [{"answer": "yes", "answer_confidence": "maybe"}, {"answer": "no"}]},  # VizWiz
@@ -158,7 +158,7 @@ def test_held_out_images(tmp_path: Path, loading: Loading) -> None:
         ([{"image": "a.jpg", "caption": 7}], r"\[0\]: a caption must be a text, not int"),
         ([{"image": "a.jpg", "caption": "x"}, *VQA], "hold captions and questions: make two data sources"),
         ([{**VQA[0], "question": " "}], r"\[0\]: expected a text question"),
-        ([{**VQA[0], "answer": [1]}], r"\[0\]: expected a text question and an answer"),
+        ([{**VQA[0], "answer": [[1]]}], r"\[0\]: expected a text question and an answer"),
         ([{**VQA[0], "question_id": "seven"}], "question_id must be an integer from 0 on, not 'seven'"),
         ({"a": 1}, "expected a list of objects"),
         ({"data": [1]}, "expected a list of objects"),
@@ -198,3 +198,82 @@ def test_a_photo_of_two_lists_has_one_id(tmp_path: Path, loading: dict[str, Any]
     )
     assert len({sample.id for sample in apart}) == 3
     assert [sample.id for sample in joined] == [123, 123, apart[2].id]
+
+
+SENTENCES = [
+    {"image": "1000092795.jpg", "sentence": "Two  men.", "label": "entailment"},
+    {"image": "1000092795.jpg", "sentence": "A dog.", "label": "contradiction"},
+    {"image": "10002456.jpg", "sentence": "Friends.", "label": "neutral"},
+]
+
+
+def test_sentences_of_visual_entailment(tmp_path: Path, loading: Loading) -> None:
+    for name in ("1000092795.jpg", "10002456.jpg"):
+        PIL.Image.new("RGB", (8, 8)).save(tmp_path / name)
+    data = flat(tmp_path, loading, SENTENCES, batch_size=3)
+    samples = list(data.split("train"))
+    assert data.class_names == ("entailment", "neutral", "contradiction")
+    assert [(sample.question, sample.label) for sample in samples] == [("Two men.", 0), ("A dog.", 2), ("Friends.", 1)]
+    assert [sample.id for sample in samples] == [FLICKR_BASE + 1000092795] * 2 + [FLICKR_BASE + 10002456]
+    assert not any(sample.captions for sample in samples), "a sentence may be false of its image"
+    data.setup("fit")
+    (batch,) = data.train_dataloader()
+    assert batch.caption is None
+    assert batch.label is not None
+    assert sorted(batch.label.tolist()) == [0, 1, 2]
+    official = [
+        {"Flickr30K_ID": row["image"].removesuffix(".jpg"), "sentence1": "a premise", "sentence2": row["sentence"],
+         "gold_label": row["label"], "pairID": f"{number}#0"}
+        for number, row in enumerate(SENTENCES)
+    ]  # fmt: skip
+    (tmp_path / "snli_ve.jsonl").write_text("\n".join(map(json.dumps, [*official, {**official[0], "gold_label": "-"}])))
+    lines = list(flat(tmp_path, loading, [], files={"train": "snli_ve.jsonl"}).split("train"))
+    assert lines[:3] == samples
+    assert lines[3].label is None
+    for wrong, message in (
+        ({"label": "maybe"}, "'maybe' is no class of visual entailment"),
+        ({"sentence": 7}, "a sentence"),
+    ):
+        with pytest.raises(ValueError, match=rf"\[0\]: .*{message}"):
+            flat(tmp_path, loading, [{**SENTENCES[0], **wrong}]).split("train")
+
+
+def test_questions_without_an_id_are_numbered_over_all_files(tmp_path: Path, loading: Loading) -> None:
+    (tmp_path / "more.json").write_text(json.dumps(SENTENCES[:1]))
+    for row in SENTENCES:
+        PIL.Image.new("RGB", (8, 8)).save(tmp_path / row["image"])
+    data = flat(tmp_path, loading, SENTENCES[:2], files={"test": ["train.json", "more.json"]})
+    assert [sample.sample for sample in data.split("test")] == [0, 1, 2]
+
+
+def test_answers_may_be_numbers(tmp_path: Path, loading: Loading) -> None:
+    answers: list[Any] = [2, 0.5, 3.0, [2, "two", 2.0], [{"answer": 4}, {"answer": "four"}]]
+    rows = [{"image": "a.jpg", "question": "How many?", "answer": answer} for answer in answers]
+    rows += [
+        {"image": "a.jpg", "question": "Which?", "direct_answers": [7], "choices": [7, "8"], "correct_choice_idx": 0}
+    ]
+    samples = list(flat(tmp_path, loading, rows).split("train"))
+    assert [sample.answers for sample in samples] == [
+        ("2",),
+        ("0.5",),
+        ("3",),
+        ("2", "two", "2"),
+        ("4", "four"),
+        ("7",),
+    ]
+    assert samples[5].choices == ("7", "8")
+    for answer in (True, float("nan"), {"text": "x"}, [None]):
+        with pytest.raises(ValueError, match="expected a text question and an answer that is a text, a number"):
+            flat(tmp_path, loading, [{"image": "a.jpg", "question": "How many?", "answer": answer}]).split("train")
+
+
+def test_a_null_caption_is_counted(tmp_path: Path, loading: Loading) -> None:
+    rows = [{"image": "a.jpg", "caption": None}, {"image": "b.jpg", "caption": ["x", None]}]
+    with pytest.warns(UserWarning, match=r"null caption, 2 left out: \[0\], \[1\]"):
+        assert [sample.captions for sample in flat(tmp_path, loading, rows).split("train")] == [("x",)]
+
+
+def test_absolute_paths_inside_the_root(tmp_path: Path, loading: Loading) -> None:
+    rows = [{"image": str(tmp_path / "coco" / COCO), "caption": "x"}, {"image": COCO, "caption": "y"}]
+    (sample,) = flat(tmp_path, loading, rows, images="coco").split("train")
+    assert (sample.image, sample.captions) == (tmp_path / "coco" / COCO, ("x", "y"))

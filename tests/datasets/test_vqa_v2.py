@@ -287,3 +287,17 @@ def test_questions_of_the_generated_scenes(tmp_path: Path, loading: Loading) -> 
     assert batch.scores is not None
     assert batch.scores.sum(1).tolist() == [1.0] * 4
     assert {s.answer_type for s in data.split("test")} == {"yes/no", "number", "other"}
+
+
+def test_answers_may_be_numbers(tmp_path: Path, loading: Loading) -> None:
+    numbers: list[Any] = [2] * 6 + [2.0] * 3 + ["two"]
+    write(tmp_path, "train2014", [(1, "How many?", numbers)])
+    data = vqa(tmp_path, loading, splits={"train": "train2014"})
+    (sample,) = data.split("train")
+    assert sample.answers == ("2",) * 9 + ("two",)
+    assert data.answer_names == ("2",)
+    (tmp_path / "map.json").write_text('["yes", 2, 0.5]')
+    assert read_answer_vocabulary(tmp_path / "map.json") == ("yes", "2", "0.5")
+    (tmp_path / "map.json").write_text('["yes", 2, "2"]')
+    with pytest.raises(ValueError, match="some answers are listed more than once"):
+        read_answer_vocabulary(tmp_path / "map.json")

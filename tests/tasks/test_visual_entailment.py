@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
+from types import SimpleNamespace
+
+import pytest
 import torch
 
 from tests.towers import toy_batch, toy_model
 from vlp.models.features import compute_features
 from vlp.structures import Batch
+from vlp.system.errors import UserError
 from vlp.tasks.visual_entailment import VisualEntailment
 
 
@@ -46,3 +51,18 @@ def test_predicts_a_class_with_probabilities() -> None:
     first = task.predict(model, batch_of())[0]
     assert first["label"] in task.classes
     assert abs(sum(first["probability"]) - 1) < 1e-9
+
+
+def test_labels_are_those_of_the_same_names_in_any_order() -> None:
+    """ALBEF's heads count contradiction, neutral, entailment; data may count them otherwise."""
+    task = VisualEntailment(width=4, classes=["contradiction", "neutral", "entailment"])
+    batch = dataclasses.replace(batch_of(), label=torch.tensor([0, 1, 2, -1] * 3))
+    task.prepare(toy_model(fused=True), None, SimpleNamespace(class_names=("entailment", "neutral", "contradiction")))
+    assert task.label_of(batch).tolist() == [2, 1, 0, -1] * 3
+    task.prepare(toy_model(fused=True), None, SimpleNamespace(class_names=None))
+    assert task.label_of(batch).tolist() == [0, 1, 2, -1] * 3
+    task.prepare(toy_model(fused=True), None, SimpleNamespace(class_names=("cat", "dog", "bird")))
+    with pytest.raises(
+        UserError, match="has the classes contradiction, neutral, entailment, and the data cat, dog, bird"
+    ):
+        task.label_of(batch)

@@ -35,6 +35,7 @@ from vlp.system.errors import UserError
 from vlp.system.json_files import read_json
 
 _DISTILLATION = 0.4  # of the published recipes
+_ENTAILMENT = ("contradiction", "neutral", "entailment")  # the order of ALBEF's head of visual entailment
 _OBJECTIVES = {
     "itc": "vlp.objectives.itc.ITC", "itm": "vlp.objectives.itm.ITM", "mlm": "vlp.objectives.mlm.MLM",
     "vqa": "vlp.tasks.vqa.VQA", "visual_entailment": "vlp.tasks.visual_entailment.VisualEntailment",
@@ -238,9 +239,8 @@ def _objective_configs(ours: State, variant: Variant) -> dict[str, dict[str, Any
         nodes["vqa"] = {"first_token_twice": True, **soft}
     if variant.classifier == "visual_entailment":
         count = len(ours["objectives.visual_entailment.head.2.bias"])
-        nodes["visual_entailment"] = {"width": width, **soft}
-        if count != 3:
-            nodes["visual_entailment"]["classes"] = [str(index) for index in range(count)]
+        names = list(_ENTAILMENT) if count == len(_ENTAILMENT) else [str(index) for index in range(count)]
+        nodes["visual_entailment"] = {"width": width, "classes": names, **soft}
     if variant.classifier == "nlvr2":
         nodes["nlvr2"] = {"width": width, "head": "albef", **soft}
     return {name: {"_target_": _OBJECTIVES[name]} | node for name, node in nodes.items()}

@@ -8,6 +8,7 @@ compares annotators' answers as typed, so "Yes" or "2 people." score 0; here the
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
@@ -25,6 +26,15 @@ normalise_answer = lru_cache(maxsize=1 << 16)(
 )  # most questions have frequent answers
 
 
+def answer_text(value: object) -> str | None:
+    """An answer as text, also where a file has a number: 2 and 2.0 as "2", 0.5 as "0.5"; None for anything else."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+        return None
+    return str(int(value)) if value == int(value) else str(value)
+
+
 def frequent_answers(answers: Iterable[str], *, at_least: int) -> tuple[str, ...]:
     """Normalised answers that occur `at_least` times, in the order of their first appearance."""
     counts = Counter(map(normalise_answer, answers))  # keeps that order
@@ -40,14 +50,15 @@ def read_answer_vocabulary(path: Path) -> tuple[str, ...]:
             message = f"{path}: the indices of {len(content)} answers must be 0 to {len(content) - 1}, each once"
             raise DataError("answers not numbered without gaps", message)
         content = sorted(content, key=content.__getitem__)
-    if not isinstance(content, list) or not content or not all(isinstance(answer, str) for answer in content):
+    answers = [answer_text(answer) for answer in content] if isinstance(content, list) else []
+    if not answers or None in answers:
         message = f"{path}: expected a list of answers or an object {{answer: index}}"
         raise DataError("unexpected structure", message)
-    if len(set(content)) < len(content):
+    if len(set(answers)) < len(answers):
         raise DataError(
             "answer listed twice", f"{path}: some answers are listed more than once; remove the repetitions"
         )
-    return tuple(content)
+    return tuple(answer for answer in answers if answer is not None)
 
 
 def soft_scores(answers: Sequence[str], vocabulary: Mapping[str, int]) -> dict[int, float]:

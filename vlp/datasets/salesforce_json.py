@@ -1,8 +1,9 @@
-"""The flat JSON lists of ALBEF, BLIP and LAVIS, for pre-training, retrieval and VQA.
+"""The flat JSON lists of ALBEF, BLIP and LAVIS, for pre-training, retrieval, VQA and visual entailment.
 
     pre-training, retrieval  [{"image": "val2014/x.jpg", "caption": "a cat" | ["a cat", ..], "image_id": ..}, ..]
     VQA                      [{"image": .., "question": .., "question_id": 1, "answer": ["yes", ..] | "yes",
                                "dataset": "vqa" | "vg"}, ..]
+    SNLI-VE                  [{"image": .., "sentence": .., "label": "entailment" | "neutral" | "contradiction"}, ..]
 
 Other shapes of rows are in common/salesforce_rows.py. Rows of one image are joined where they hold captions; a question is a
 sample of its own. Photos of COCO and Flickr are known by their file names (vlp/data/image_ids.py); the files' own
@@ -16,13 +17,23 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from vlp.data.annotation_files import clean_captions, parse_id
+from vlp.data.annotation_files import clean_captions, parse_id, strip_root
 from vlp.data.answers import read_answer_vocabulary
-from vlp.data.datamodule import SPLITS, DataModule
-from vlp.data.image_ids import image_id_from_path, read_shared_genome_ids
+from vlp.data.datamodule import DataModule
+from vlp.data.image_ids import flickr_image_id, image_id_from_path, read_shared_genome_ids
 from vlp.data.issues import DataError, SkippedRecords
-from vlp.datasets.common.salesforce_rows import flat_rows, is_false, row_captions, row_choices, row_image, row_question
-from vlp.datasets.common.splits import drop_overlap, hold_out
+from vlp.datasets.common.json_rows import json_rows
+from vlp.datasets.common.salesforce_rows import (
+    ENTAILMENT,
+    is_entailment,
+    is_false,
+    row_captions,
+    row_choices,
+    row_entailment,
+    row_image,
+    row_question,
+)
+from vlp.datasets.common.splits import drop_overlap, hold_out, named_splits
 from vlp.structures import Sample
 from vlp.system.errors import UserError
 
@@ -51,9 +62,8 @@ class SalesforceJson(DataModule):
     ) -> None:
         super().__init__(**loading)
         self.files: dict[str, list[str]] = {}
-        for split in SPLITS:
-            names = files.get(split) or []
-            self.files[split] = [names] if isinstance(names, str) else list(names)
+        for split, names in named_splits(files, setting="data.files").items():
+            self.files[split] = [names] if isinstance(names, str) else list(names or [])
         if held_out and self.files["val"]:
             raise UserError("data.held_out is for data without a val file: set it to 0, or data.files.val=null")
         self.images, self.prefixes, self.held_out = images, dict(prefixes or {}), held_out
@@ -88,13 +98,17 @@ class SalesforceJson(DataModule):
     def _from(self, split: str) -> list[Sample]:
         captions: dict[Path, tuple[int, list[str]]] = {}  # by image, with the photo's number
         questions: list[Sample] = []
+        read = 0  # rows of this split, which number the questions that have no id
         for name in self.files[split]:
             with self.faults.catch_errors(), SkippedRecords(self.faults, self.root / name) as left_out:
-                rows = flat_rows(self.root / name, what=f"the list of {self.name}", faults=self.faults)
-                for number, (place, row) in enumerate(rows):
+                rows = json_rows(self.root / name, description=f"the list of {self.name}", faults=self.faults)
+                for number, (place, row) in enumerate(rows, start=read):
+                    read = number + 1
                     with self.faults.catch_errors():
                         if "question" in row:
                             questions.append(self._question(row, number, place=place))
+                        elif is_entailment(row):
+                            questions.append(self._entailment(row, number, place=place))
                         else:
                             self._add_captions(captions, row, left_out, place=place, training=split == "train")
         if captions and questions:
@@ -129,7 +143,7 @@ class SalesforceJson(DataModule):
                 message = f"{place}: data.images has no folder for the dataset {row.get('dataset')!r}: {known}"
                 raise DataError("unknown data set", message)
             folder = folder[row["dataset"]]
-        if path.startswith("/"):
+        if path.startswith("/") and strip_root(self.root, path) is None:
             message = f"{place}: {path!r} is a path of another machine: map its beginning with data.prefixes"
             raise DataError("path outside the root", message)
         return path, self.resolve_path(self.root / folder, path, location=place)
@@ -154,6 +168,12 @@ class SalesforceJson(DataModule):
             found[file][1].extend(texts)
         elif texts or (not written and not left_out.skip_without_caption(place, training=training)):
             found[file] = self._photo(path), list(texts)
+
+    def _entailment(self, row: dict[str, Any], number: int, *, place: str) -> Sample:
+        self.class_names = ENTAILMENT
+        sentence, label = row_entailment(row, place=place)
+        path, file = self._image(row, place=place)  # all photos are Flickr30k's
+        return Sample(id=flickr_image_id(path), sample=number, image=file, question=sentence, label=label)
 
     def _question(self, row: dict[str, Any], number: int, *, place: str) -> Sample:
         question, answers = row_question(row, place=place)

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from vlp.data.annotation_files import clean_captions, objects_in_list, read_json, require_path
-from vlp.data.answers import read_answer_vocabulary
+from vlp.data.answers import answer_text, read_answer_vocabulary
 from vlp.data.boxes import BOX_FAULTS, Corners, Size, clip_box, photo_size
 from vlp.data.datamodule import DataModule
 from vlp.data.image_ids import read_image_id_list, visual_genome_id
@@ -220,11 +220,15 @@ class VisualGenome(DataModule):
         self, photo: _Photo, records: list[dict[str, Any]], left_out: SkippedRecords, *, place: str
     ) -> Iterator[Sample]:
         for number, pair in enumerate(records):
-            question, answer, asked = pair.get("question"), pair.get("answer"), annotation_number(pair, "qa_id")
+            question, answer, asked = (
+                pair.get("question"),
+                answer_text(pair.get("answer")),
+                annotation_number(pair, "qa_id"),
+            )
             where = f"{place}[{number}]"
             found: Sample | None = None
             with self.faults.catch_errors():
-                if not isinstance(question, str) or not isinstance(answer, str) or asked is None:
+                if not isinstance(question, str) or answer is None or asked is None:
                     message = f"{where}: expected a whole number qa_id, and texts question and answer"
                     raise DataError("missing key", message)
                 question, answer = " ".join(question.split()), plain_answer(answer)

@@ -11,15 +11,15 @@ Goyal et al., "Making the V in VQA Matter", arXiv 1612.00837; visualqa.org.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from vlp.data.annotation_files import is_id, objects_under_key, path_or_gzip, read_json
-from vlp.data.answers import frequent_answers, normalise_answer, read_answer_vocabulary
-from vlp.data.datamodule import SPLITS, DataModule
+from vlp.data.answers import answer_text, frequent_answers, normalise_answer, read_answer_vocabulary
+from vlp.data.datamodule import DataModule
 from vlp.data.issues import DataError, SkippedRecords, join_first_five
-from vlp.datasets.common.splits import hold_out
+from vlp.datasets.common.splits import hold_out, named_splits
 from vlp.structures import Sample
 from vlp.system.errors import UserError
 
@@ -49,9 +49,8 @@ class VQAv2(DataModule):
     ) -> None:
         super().__init__(**loading)
         self.official: dict[str, list[str]] = {}
-        for split in SPLITS:
-            names = splits.get(split) or []
-            self.official[split] = [names] if isinstance(names, str) else list(names)
+        for split, names in named_splits(splits, setting="data.splits").items():
+            self.official[split] = [names] if isinstance(names, str) else list(names or [])
         if held_out and self.official["val"]:
             raise UserError("data.held_out is for data without a val split: set it to 0, or data.splits.val=null")
         self.questions, self.annotations, self.images = questions, annotations, images
@@ -161,12 +160,12 @@ class VQAv2(DataModule):
             message = f"{path}: answers to {len(unknown)} unknown questions are left out: {join_first_five(unknown)}"
             self.faults.warn("annotation of an unknown question", message, count=len(unknown))
         if split == "train" and self.answer_vocabulary is None and self.min_answer_count is not None:
-            chosen = [record.get("multiple_choice_answer") for record in listed]
-            without_text = sum(not isinstance(answer, str) for answer in chosen)
+            chosen = [answer_text(record.get("multiple_choice_answer")) for record in listed]
+            without_text = chosen.count(None)
             if without_text:
                 message = f"{path}: annotations without multiple_choice_answer; give data.answer_vocabulary"
                 self.faults.error("missing key", message, count=without_text)
-            self._training_answers += [answer for answer in chosen if isinstance(answer, str)]
+            self._training_answers += [answer for answer in chosen if answer is not None]
         return annotated
 
     def _sample(
@@ -180,8 +179,8 @@ class VQAv2(DataModule):
         annotation_record = {} if annotated is None else annotated[question]
         listed = annotation_record.get("answers")
         listed = listed if isinstance(listed, list) else []
-        answers = texts_or_none(item.get("answer") if isinstance(item, dict) else None for item in listed)
-        if answers is None or (annotated is not None and not answers):
+        answers = [answer_text(item.get("answer") if isinstance(item, dict) else None) for item in listed]
+        if None in answers or (annotated is not None and not answers):
             message = f"{place}: the annotation of question {question} needs answers [{{answer: text}}, …]"
             raise DataError("question without answers", message)
         return Sample(
@@ -189,13 +188,7 @@ class VQAv2(DataModule):
             sample=question,
             image=self.resolve_path(self.root, file, location=place),
             question=" ".join(text.split()),
-            answers=tuple(answers),
+            answers=tuple(answer for answer in answers if answer is not None),
             question_type=kind if isinstance(kind := annotation_record.get("question_type"), str) else None,
             answer_type=kind if isinstance(kind := annotation_record.get("answer_type"), str) else None,
         )
-
-
-def texts_or_none(values: Iterable[object]) -> list[str] | None:
-    """The values if each of them is a text, else None."""
-    found = list(values)
-    return [value for value in found if isinstance(value, str)] if all(isinstance(v, str) for v in found) else None

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from vlp import distributed
@@ -88,6 +88,24 @@ class ClassificationTask(Task):
     num_classes: int
     distillation: float
     distillation_warmup: int
+    classes: tuple[str, ...] = ()  # their names, where data may count them in another order
+    _data_classes: tuple[str, ...] = ()
+
+    def prepare(self, model: VisionLanguageModel, tokenizer: Any, data: Any) -> None:
+        self._data_classes = tuple(getattr(data, "class_names", None) or ())
+
+    def label_of(self, batch: Batch) -> Int[Tensor, " b"]:
+        """The samples' labels as indices of this task's classes; -1 = unknown.  Raises UserError if the data's differ."""
+        label = require(batch.label)
+        if not self.classes or self._data_classes in ((), self.classes):
+            return label
+        if set(self._data_classes) != set(self.classes):
+            ours, theirs = ", ".join(self.classes), ", ".join(self._data_classes[:10])
+            raise UserError(
+                f"{type(self).__name__} has the classes {ours}, and the data {theirs}: they must be the same"
+            )
+        positions = torch.tensor([self.classes.index(name) for name in self._data_classes], device=label.device)
+        return torch.where(label < 0, label, positions[label.clamp(min=0)])
 
     def head_logits(
         self, model: VisionLanguageModel, head: nn.Sequential, batch: Batch, features: Features | Momentum | None
@@ -101,7 +119,7 @@ class ClassificationTask(Task):
         return self.head_logits(model, self.head, batch, features)
 
     def forward(self, model: VisionLanguageModel, batch: Batch, features: Features) -> Loss:
-        label, soft_targets = require(batch.label), None
+        label, soft_targets = self.label_of(batch), None
         known = label >= 0
         if self.distillation:
             momentum = require(features.momentum)
@@ -118,7 +136,7 @@ class ClassificationTask(Task):
 
     @torch.no_grad()
     def update(self, model: VisionLanguageModel, batch: Batch, features: Features) -> None:
-        label = require(batch.label)
+        label = self.label_of(batch)
         logits = require_finite(self.logits(model, batch, features), "logits of the classes")
         self._correct += int((logits.argmax(1) == label).sum())  # never -1
         self._count += int((label >= 0).sum())
