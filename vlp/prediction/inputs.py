@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from vlp.data.annotation_files import read_lines
 from vlp.data.images import open_image
 from vlp.system.errors import UserError
 
@@ -58,14 +59,13 @@ def check_images(inputs: Sequence[PredictionInput]) -> None:
 
 def _read_jsonl(path: Path) -> list[PredictionInput]:
     found = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
-        if line.strip():
-            location = f"{path}, line {number}"
-            try:
-                row = json.loads(line)
-            except ValueError as error:
-                raise UserError(f"{location}: not JSON: {error}") from error
-            found.append(_parse_input(row, location, path.parent))
+    for number, line in read_lines(path, description="the list of inputs"):
+        location = f"{path}, line {number}"
+        try:
+            row = json.loads(line)
+        except ValueError as error:
+            raise UserError(f"{location}: not JSON: {error}") from error
+        found.append(_parse_input(row, location, path.parent))
     if not found:
         raise UserError(f"{path}: holds no line with an image")
     return found
