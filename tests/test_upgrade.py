@@ -110,3 +110,10 @@ def test_the_old_module_of_data_sets_warns() -> None:
 
     with pytest.warns(FutureWarning, match=r"write from vlp\.data\.datamodule import DataModule"):
         assert importlib.import_module("vlp.data.base").DataModule is DataModule
+
+
+def test_an_argument_that_was_null_is_todays_group_of_keys() -> None:
+    old = {"data": {"_target_": "vlp.data.shards.Shards", "splits": None, "root": "x"}}
+    data = upgrade(old)["data"]
+    assert data["splits"] == {"train": None, "val": None, "test": None}
+    assert upgrade({"data": {**data, "splits": {"train": "a.tar"}}})["data"]["splits"] == {"train": "a.tar"}

@@ -35,6 +35,9 @@ _KEYS = {
 }
 _VALUES = {("sweep.executor", "here"): "local"}
 _OPTIONS = {("data", "flat_json"): "salesforce_json"}  # of a config group
+_NULLS = {  # arguments that were null and now are a group of keys
+    ("vlp.datasets.shards.Shards", "splits"): {"train": None, "val": None, "test": None},
+}
 _TARGET = re.compile(r"^(" + "|".join(map(re.escape, sorted(_TARGETS, key=len, reverse=True))) + r")(?=\.|$)")
 
 
@@ -57,6 +60,9 @@ def _upgraded(node: Any, path: str) -> Any:
             continue
         name = str(key) if renamed is None else renamed.rpartition(".")[2]  # numbers are text in a frozen config
         result[name] = upgrade_target(value) if key == "_target_" else _upgraded(value, renamed or place)
+    for (target, argument), group in _NULLS.items():
+        if result.get("_target_") == target and argument in result and result[argument] is None:
+            result[argument] = dict(group)
     return result
 
 

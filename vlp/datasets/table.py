@@ -175,9 +175,11 @@ class Table(DataModule):
                     unlabelled = not captions and entry.label is None
                     if unlabelled and left_out.skip_without_caption(entry.location, training=training):
                         continue
-                    image = entry.image
-                    if isinstance(image, str):
-                        image = self.resolve_path(folder, image, location=entry.location)
+                    image = (
+                        self.resolve_path(folder, entry.image, location=entry.location)
+                        if isinstance(entry.image, str)
+                        else entry.image
+                    )
                     label = None if entry.label is None else labels.index(entry.label)
                     found.append(
                         Sample(id=first_id + number, sample=number, image=image, captions=captions, label=label)
