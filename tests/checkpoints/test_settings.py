@@ -16,6 +16,7 @@ from vlp.build import build
 from vlp.checkpoints import load
 from vlp.checkpoints.agreement import check_function
 from vlp.checkpoints.convert import convert
+from vlp.checkpoints.settings import assume_heads
 from vlp.cli import main
 from vlp.system.errors import UserError
 
@@ -70,6 +71,14 @@ def test_heads_of_widths_whose_heads_are_not_64_wide_are_named(tmp_path: Path) -
     (message,) = assumptions(tmp_path / "a.pt", activation="gelu")
     assert "vision_heads=16" in message
     assert vlp.load(tmp_path / "a.pt", activation="gelu", vision_heads=16).model.vision.blocks[0].attention.heads == 16
+
+
+@pytest.mark.parametrize(("width", "heads", "named"), [(768, None, False), (192, None, True), (192, 3, False)])
+def test_heads_of_widths_that_were_not_published_are_named(width: int, heads: int | None, named: bool) -> None:
+    """ALBEF, ViLT and BLIP have 64 for each head at 768 and 1024."""
+    checkpoint = load.Checkpoint(config={"model": {"vision": {"width": width, "heads": heads}}}, state={})
+    assume_heads(checkpoint)
+    assert ("heads" in checkpoint.assumed) == named
 
 
 def test_preprocessing_of_a_folder_without_its_file_is_named(shared: Path, tmp_path: Path) -> None:
