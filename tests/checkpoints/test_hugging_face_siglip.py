@@ -16,6 +16,7 @@ from tests.checkpoints.fixtures import opened, outputs, text
 from tests.checkpoints.test_hugging_face import equal_files
 from tests.tokenizers.test_hugging_face import trained_pieces
 from vlp.checkpoints.convert import convert
+from vlp.checkpoints.load import load_weights
 from vlp.structures import Image
 
 VISION = {"hidden_size": 36, "intermediate_size": 50, "num_hidden_layers": 2, "num_attention_heads": 3, "image_size": 30,
@@ -118,6 +119,27 @@ def test_texts_of_a_folder_as_transformers_does_it(tmp_path: Path) -> None:
     expected = reference.get_text_features(input_ids=ids).pooler_output
     ours = vlp.load(tmp_path).embed_texts(texts)
     torch.testing.assert_close(ours, torch.nn.functional.normalize(expected, dim=-1), atol=1e-5, rtol=0)
+
+
+def test_a_run_starts_from_siglip(tmp_path: Path) -> None:
+    reference = written(tmp_path)
+    model = opened(tmp_path)
+    for parameter in model.parameters():
+        torch.nn.init.zeros_(parameter)
+    assert load_weights(tmp_path, model, {}) == []
+    assert torch.equal(model.projection.logit_bias, reference.logit_bias[0])
+    pixels, ids = torch.randn(3, 3, 30, 30), some_ids()[[0, 1, 1]]
+    ids[2, 1] = 20
+    logits = outputs(model.train(), pixels, text(ids, ids != 1))["logits"]
+    loss = -torch.nn.functional.logsigmoid((2 * torch.eye(3) - 1) * logits).sum(1).mean()
+    loss.backward()
+    reference(input_ids=ids, pixel_values=pixels, return_loss=True).loss.backward()
+    for ours, theirs in (
+        (model.projection.logit_bias, reference.logit_bias),
+        (model.vision.attention_pool.query, reference.vision_model.head.probe),
+        (model.text.embedding.weight, reference.text_model.embeddings.token_embedding.weight),
+    ):
+        torch.testing.assert_close(ours.grad.flatten(), theirs.grad.flatten(), atol=1e-5, rtol=1e-4)
 
 
 def test_naflex_is_refused_by_name(tmp_path: Path) -> None:

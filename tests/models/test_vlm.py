@@ -7,6 +7,7 @@ from pathlib import Path
 import hydra
 import pytest
 import torch
+import transformers
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import OmegaConf
 
@@ -38,6 +39,14 @@ def test_family(name: str) -> None:
     family = model(f"model={name}")
     if name in OPENAI:
         assert sum(p.numel() for p in family.parameters()) / 1e6 == pytest.approx(OPENAI[name], abs=0.06)
+
+
+def test_siglip_has_the_parameters_of_transformers() -> None:
+    with torch.device("meta"):
+        reference = transformers.SiglipModel(transformers.SiglipConfig())
+    own = model("model=siglip_b16", size=32000)
+    positions = (77 - 64) * 768  # of the tokenizer chosen here
+    assert sum(p.numel() for p in own.parameters()) - positions == sum(p.numel() for p in reference.parameters())
 
 
 @pytest.mark.parametrize(
