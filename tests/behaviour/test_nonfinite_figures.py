@@ -51,9 +51,11 @@ def spoil(module: nn.Module, name: str, value: float) -> None:
         module.get_parameter(name).view(-1)[-1] = value
 
 
-def measure(model: VisionLanguageModel, task: Task, kind: str, folder: Path) -> dict[str, float | None]:
+def measure(
+    model: VisionLanguageModel, task: Task, kind: str, folder: Path, *, count: int = 6
+) -> dict[str, float | None]:
     data = Shapes(
-        count=6, kind=kind, name=kind, root=folder, transform={"train": TRANSFORM, "eval": TRANSFORM}, tokenizer=TOKENIZER,
+        count=count, kind=kind, name=kind, root=folder, transform={"train": TRANSFORM, "eval": TRANSFORM}, tokenizer=TOKENIZER,
         eval_batch_size=4,
     )  # fmt: skip
     measurement = Measurement(

@@ -3,6 +3,7 @@
 The embedding of each prompt has unit length, their mean over templates is normalised again, and the class with the highest
 cosine is predicted; tied classes share the credit. Images with one class give top-1, top-5 and the mean over classes; images
 with several categories (COCO) give mean average precision, and top-1 = the best class is one of the image's categories.
+Both means are over the classes that occur, whose number is the figure `classes`.
 """
 
 from __future__ import annotations
@@ -121,6 +122,7 @@ class ZeroShot(Task):
             "top1": 100 * float(top1.mean()),
             "top5": 100 * float(top5.mean()),
             "mean_per_class": 100 * float(torch.stack(per_class).mean()),
+            "classes": float(len(per_class)),
             "images": float(len(label)),
         }
 
@@ -186,5 +188,6 @@ def _multi_label_figures(scores: Float[Tensor, "n a"], categories: Bool[Tensor, 
     return {
         "mean_average_precision": 100 * float(precision.mean()),
         "top1": 100 * float(top1.mean()),
+        "classes": float(occurs.sum()),
         "images": float(len(categories)),
     }
