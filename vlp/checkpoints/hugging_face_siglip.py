@@ -60,8 +60,8 @@ def read(folder: Path, architecture: dict[str, Any]) -> Checkpoint:
     if kind not in _CONFIGS:
         raise UserError(f"{folder} holds a {kind!r} model; vlp reads {', '.join(_CONFIGS)}")
     config = _CONFIGS[kind](**file_config)  # fills in what the file leaves to the defaults
-    vision = {"siglip": getattr(config, "vision_config", None), "siglip_vision_model": config}.get(kind)
-    text = {"siglip": getattr(config, "text_config", None), "siglip_text_model": config}.get(kind)
+    vision: Any = {"siglip": getattr(config, "vision_config", None), "siglip_vision_model": config}.get(kind)
+    text: Any = {"siglip": getattr(config, "text_config", None), "siglip_text_model": config}.get(kind)
     state = hugging_face.with_tower_prefix(hugging_face.read_weights(folder), kind)
     ours = to_ours(state, TABLE)
     for key in _LEADING & ours.keys():
@@ -127,7 +127,7 @@ def write(config: dict[str, Any], state: State, folder: Path) -> None:
     """A SiglipModel; what transformers could not run as the same model is refused."""
     model = config["model"]
     vision, text, projection = (model.get(name) or {} for name in ("vision", "text", "projection"))
-    needed = {
+    needed: dict[str, dict[str, Any]] = {
         "vision": {
             "class_token": False,
             "pre_norm": False,

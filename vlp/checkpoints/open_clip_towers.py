@@ -65,7 +65,8 @@ def timm_rows(vision: Mapping[str, Any]) -> list[KeyRow]:
     rows = [KeyRow("projection.image.*", "visual.head.proj.*")]
     rows += [KeyRow(f"projection.image.{2 * i}.*", f"visual.head.mlp.fc{i + 1}.*") for i in (0, 1)]
     if not vision.get("timm_proj", "linear"):  # the network's own classifier gives the embedding
-        classifier = timm.get_pretrained_cfg(vision["timm_model_name"], allow_unregistered=False).classifier
+        settings: Any = timm.get_pretrained_cfg(vision["timm_model_name"], allow_unregistered=False)
+        classifier = settings.classifier
         rows.append(KeyRow("projection.image.*", f"visual.trunk.{classifier}.*"))
     return [*rows, KeyRow("vision.backbone.*", "visual.trunk.*")]
 

@@ -144,9 +144,9 @@ def comparison_rows(runs: Sequence[Run], metrics: Sequence[str]) -> list[Compari
         }
         repeats = [run for run in found if run not in group]
         texts = {name: dict.fromkeys(extent(run.results, name, "part") for run in group) for name in spread}
-        parts = {name: ", ".join(filter(None, found)) for name, found in texts.items() if any(found)}
+        extents = {name: ", ".join(filter(None, found)) for name, found in texts.items() if any(found)}
         settings = {key: group[0].settings.get(key) for key in columns}
-        rows.append(ComparisonRow(settings, group, repeats, spread, parts))
+        rows.append(ComparisonRow(settings, group, repeats, spread, extents))
     return rows
 
 

@@ -71,13 +71,11 @@ class TimmVision(nn.Module):
             raise UserError(
                 f"{self.name!r} is neither a model of timm nor a folder with timm's config.json; close: {close}"
             )
-        settings = timm.get_pretrained_cfg(
-            self.name
-        )  # of a network whose weights fit one size alone, where it is fixed
-        fixed = image_size and settings is not None and settings.fixed_input_size
+        settings = timm.get_pretrained_cfg(self.name)
         size: dict[str, Any] = {}
-        if fixed and height_and_width(image_size) != settings.input_size[1:]:
-            size = {"img_size": height_and_width(image_size)}
+        if image_size and settings is not None and settings.fixed_input_size:  # its weights fit one size alone
+            if height_and_width(image_size) != settings.input_size[1:]:
+                size = {"img_size": height_and_width(image_size)}
         try:
             return timm.create_model(self.name, pretrained=download, num_classes=0, **self.options, **size)
         except (OSError, RuntimeError) as error:

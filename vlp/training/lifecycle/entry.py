@@ -39,7 +39,7 @@ def run_entry_point(name: str, function: Callable[[Path], Any]) -> None:
     rank = ranks.rank()
     end_with_parent()
     if sys.stdout is sys.__stdout__:
-        sys.stdout = OutputWithoutReader(sys.stdout)  # type: ignore[assignment]  # `train.py | head` trains on
+        sys.stdout = OutputWithoutReader(sys.stdout)  # type: ignore[assignment, arg-type]  # `train.py | head` trains on
     SIGNALS.install()
     secrets = known_secrets(config)
     hide_in_tracebacks(secrets)
