@@ -15,6 +15,7 @@ import torch
 from tests.runs import (
     ROOT,
     SMALL_CLIP,
+    TWO_PROCESSES,
     finish_run,
     load_checkpoint,
     logged_lines,
@@ -259,20 +260,25 @@ def test_max_samples_in_place_of_overfit_batches(tmp_path: Path, scenes: Path) -
 
 @pytest.mark.slow
 def test_num_nodes(tmp_path: Path) -> None:
-    """Two machines with a process each are one run of two processes."""
+    """Two machines with a process each, as torchrun starts them, are one run of two processes."""
     from tests.runs import start_run
 
     overrides = (
-        "trainer=ddp",
-        "trainer.accelerator=cpu",
+        *TWO_PROCESSES,
         "trainer.devices=1",
-        "trainer.precision=32-true",
         "trainer.num_nodes=2",
+        "callbacks=[checkpoint]",
+        "trainer.max_steps=2",
     )
-    folder = make_run_folder(tmp_path / "run", *SMALL_CLIP, *overrides, "trainer.max_steps=2", data=tmp_path / "scenes")
-    address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29653"}
-    first = start_run(folder, NODE_RANK="0", **address)
-    second = start_run(folder, NODE_RANK="1", **address)
+    folder = make_run_folder(tmp_path / "run", *SMALL_CLIP, *overrides, data=tmp_path / "scenes")
+    common = {
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": "29653",
+        "WORLD_SIZE": "2",
+        "LOCAL_RANK": "0",
+        "TORCHELASTIC_RUN_ID": "test",
+    }
+    first, second = (start_run(folder, RANK=str(rank), GROUP_RANK=str(rank), **common) for rank in range(2))
     printed = [process.communicate(timeout=200)[0] for process in (first, second)]
     assert [first.returncode, second.returncode] == [0, 0], printed
     assert load_checkpoint(folder)["samples_seen"] == 2 * 8
