@@ -108,14 +108,15 @@ def test_cleaning_that_keeps_nothing_is_refused(
     assert main(["data", "clean", "--set", "help"]) == 0
 
 
-def test_samples_that_the_statistics_do_not_count_are_reported(
-    write_toy: Write, tmp_path: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_samples_that_the_statistics_do_not_count_are_reported(write_toy: Write, tmp_path: Path) -> None:
     out = tmp_path / "shards"
     main(["data", "pack", str(out), *data_overrides(write_toy()), "--samples", "5"])
     (out / "manifest.json").unlink()
     (out / "train-00000_stats.json").write_text('{"successes": 3}')  # of 5
     check = ["data", "check", "data=shards", f"data.root={out}", f"data.cache={tmp_path / 'cache'}", "--workers", "0"]
-    capfd.readouterr()
-    assert main([*check, "data.splits.train=train-{00000..00002}.tar"]) == 0
-    assert "sample beyond the count" in capfd.readouterr().out
+    report = tmp_path / "report.json"
+    assert main([*check, "data.splits.train=train-{00000..00002}.tar", "--json", str(report)]) == 0
+    findings = json.loads(report.read_text())["splits"]["shards/train"]["findings"]
+    assert [(finding["kind"], finding["count"]) for finding in findings if "beyond" in finding["kind"]] == [
+        ("sample beyond the count", 2)
+    ]
