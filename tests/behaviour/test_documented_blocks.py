@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.behaviour.documents.pages import PAGES, ROOT, Block, blocks
+from tests.behaviour.documents.pages import PAGES, ROOT, Block, blocks, is_marked, lines
 from tests.behaviour.documents.python_blocks import with_checks
 from tests.behaviour.documents.world import World
 from vlp.launch.config.compose import Composer, conf_folder
@@ -27,6 +27,26 @@ def test_a_python_block_runs_and_returns_what_it_says(block: Block, world: World
     (tmp_path / "block.py").write_text(world.prepare(with_checks(block.body), tmp_path), encoding="utf-8")
     done = world.run("python block.py", tmp_path)
     assert done.returncode == 0, done.stderr[-4000:]
+
+
+def test_command_lines_are_read_as_a_page_shows_them(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text(
+        "Type `vlp ls` or `python train.py\nseed=1`; not `vlp train […]`, `train.py` or `python`.\n\n"
+        "<!-- not run: `make all`: for a reason -->\n\n"
+        "```bash\nmake all  # this\n# a comment\nvlp scenes OUT \\\n  --size 64\n```\n\n"
+        "```console\n$ vlp nothing\nvlp: there is no such command\n$ vlp ls\n```\n\n```yaml\npython: train.py\n```\n"
+    )
+    assert lines(page) == [
+        ("make all  # this", None),
+        ("vlp scenes OUT    --size 64", None),
+        ("vlp nothing", "vlp: there is no such command\n"),
+        ("vlp ls", ""),
+        ("vlp ls", None),
+        ("python train.py seed=1", None),
+    ]
+    assert is_marked("wandb sync a b", "wandb sync …")
+    assert not is_marked("vlp data download coco --list", "vlp data download coco")
 
 
 def test_a_wrong_shape_in_a_comment_is_found() -> None:

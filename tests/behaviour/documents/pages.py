@@ -51,8 +51,8 @@ def blocks(file: Path) -> list[Block]:
     for match in FENCE.finditer(text):
         title = re.search(r'title="([^"]+)"', match[2])
         line = text.count("\n", 0, match.start()) + 1
-        where = f"{file.relative_to(ROOT).as_posix()}:{line}"
-        found.append(Block(where, match[1], title[1] if title else "", match[3]))
+        page = file.relative_to(ROOT) if file.is_relative_to(ROOT) else file
+        found.append(Block(f"{page.as_posix()}:{line}", match[1], title[1] if title else "", match[3]))
     return found
 
 

@@ -139,10 +139,13 @@ class World:
         return re.sub(r"(?<![\w/:])/(data|scratch|shared)/", lambda match: f"{self.folder}/{match[1]}/", text)
 
     def prepare_runs(self, text: str, folder: Path) -> str:
+        if "sweep resume" in text:  # its jobs name their folders, so it is not copied
+            (folder / "runs").symlink_to(self.sweep.parents[1])
+            return text.replace("STAMP", self.sweep.name)
         (folder / "runs").mkdir()
-        resumed = re.search(r"(?<!sweep )resume", text) is not None
+        resumed = "resume" in text
         for parent in dict.fromkeys(re.findall(r"runs/\w+", text + (" runs/scenes" if "resume=auto" in text else ""))):
-            source = self.sweep if "sweep resume" in text else self.stopped if resumed else self.trained(parent)
+            source = self.stopped if resumed else self.trained(parent)
             (folder / parent).mkdir(exist_ok=True)
             shutil.copytree(source, folder / parent / source.name, symlinks=True)
             text = text.replace(f"{parent}/STAMP", f"{parent}/{source.name}")
