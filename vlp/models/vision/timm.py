@@ -73,9 +73,10 @@ class TimmVision(nn.Module):
             )
         settings = timm.get_pretrained_cfg(self.name)
         size: dict[str, Any] = {}
-        if image_size and settings is not None and settings.fixed_input_size:  # its weights fit one size alone
-            if height_and_width(image_size) != settings.input_size[1:]:
-                size = {"img_size": height_and_width(image_size)}
+        # a network of fixed size takes another one when it is built
+        fixed = settings.input_size[1:] if settings is not None and settings.fixed_input_size else None
+        if image_size and fixed and height_and_width(image_size) != fixed:
+            size = {"img_size": height_and_width(image_size)}
         try:
             return timm.create_model(self.name, pretrained=download, num_classes=0, **self.options, **size)
         except (OSError, RuntimeError) as error:
