@@ -266,7 +266,7 @@ def test_num_nodes(tmp_path: Path) -> None:
     overrides = (
         *TWO_PROCESSES,
         "trainer.devices=1",
-        "trainer.num_nodes=2",
+        "+trainer.num_nodes=2",
         "callbacks=[checkpoint]",
         "trainer.max_steps=2",
     )
