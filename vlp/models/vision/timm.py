@@ -53,10 +53,11 @@ class TimmVision(nn.Module):
         self.name, self.pool = file_config.get("architecture", name), pool
         self.options = file_config.get("model_args", {}) | dict(options or {})
         file = _weights_file(folder, weights)
-        self.backbone: Any = self._create_backbone(image_size, download=weights == "pretrained" and file is None)
+        backbone: Any = self._create_backbone(image_size, download=weights == "pretrained" and file is None)
+        self.backbone = backbone
         self.global_pool = global_pool
         if global_pool is not None:
-            self.backbone.reset_classifier(0, global_pool=global_pool)
+            backbone.reset_classifier(0, global_pool=global_pool)
         if file is not None:
             _load_backbone(self.backbone, file)
         settings = file_config.get("pretrained_cfg", {})
