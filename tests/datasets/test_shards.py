@@ -310,9 +310,7 @@ def test_a_shard_without_samples_does_not_pass_in_silence(
         shards(tmp_path).split("train")
 
 
-@pytest.mark.parametrize(
-    ("kind", "data"), [("txt", "a café"), ("json", '{"caption": "a café"}'), ("cls", "3")]
-)
+@pytest.mark.parametrize(("kind", "data"), [("txt", "a café"), ("json", '{"caption": "a café"}'), ("cls", "3")])
 def test_a_byte_order_mark_is_no_part_of_a_text(shards: Build, tmp_path: Path, kind: str, data: str) -> None:
     members = [("a.jpg", jpeg()), (f"a.{kind}", data.encode("utf-8-sig"))]
     write(tmp_path / "0.tar", members)
