@@ -16,7 +16,15 @@ from omegaconf import OmegaConf
 from vlp.launch.config.compose import Composer, conf_folder
 
 IMAGES = {"train": 16, "val": 4, "test": 4}
-AT_MOST = {"batch_size": 8, "eval_batch_size": 8, "num_workers": 0, "layers": 1, "train_images": 16, "max_epochs": 1}
+AT_MOST = {
+    "batch_size": 8,
+    "eval_batch_size": 8,
+    "num_workers": 0,
+    "layers": 1,
+    "train_images": 16,
+    "max_epochs": 1,
+    "check_val_every_n_epoch": 1,
+}
 AT_MOST_ALWAYS = {"trials": 2, "queue_size": 16, "rerank": 4, "hardness_warmup": 1}
 ON_A_CPU = {"trainer.accelerator": "cpu", "trainer.precision": "32-true", "trainer.devices": 2}
 
