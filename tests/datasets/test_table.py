@@ -124,9 +124,9 @@ ROWS = [{"image": "a.jpg", "caption": "x", "split": "train"}, {"image": "b.jpg",
 @pytest.mark.parametrize(
     ("name", "content"),
     [
-        ("t.csv.gz", gzip.compress(b"image,caption,split\na.jpg,x,train\nb.jpg,y,val\n")),
-        ("t.tsv.gz", gzip.compress(b"image\tcaption\tsplit\na.jpg\tx\ttrain\nb.jpg\ty\tval\n")),
-        ("t.jsonl.gz", gzip.compress("\n".join(map(json.dumps, ROWS)).encode())),
+        ("t.csv.gz", gzip.compress(b"image,caption,split\na.jpg,x,train\nb.jpg,y,val\n", mtime=0)),
+        ("t.tsv.gz", gzip.compress(b"image\tcaption\tsplit\na.jpg\tx\ttrain\nb.jpg\ty\tval\n", mtime=0)),
+        ("t.jsonl.gz", gzip.compress("\n".join(map(json.dumps, ROWS)).encode(), mtime=0)),
         ("t.json", json.dumps(ROWS).encode()),
         ("t.JSON", json.dumps({"annotations": ROWS}).encode()),
         ("t.csv", b"\xef\xbb\xbfimage,caption,split\r\na.jpg,x,train\r\nb.jpg,y,val\r\n"),
