@@ -40,10 +40,10 @@ class SaveRecorder(RunCheckpoint):
         super().__init__(**settings)
         self.saved_epochs: list[int] = []
 
-    def save(self, trainer: L.Trainer, *, best: bool = False) -> bool:
+    def save(self, trainer: L.Trainer, *, best: bool = False, kept: bool = False) -> bool:
         if best:
             self.saved_epochs.append(trainer.current_epoch)
-        return super().save(trainer, best=best)
+        return super().save(trainer, best=best, kept=kept)
 
 
 @pytest.mark.filterwarnings("ignore")

@@ -11,6 +11,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from vlp.checkpoints.tensor_files import read
 from vlp.system.weight_files import describe_damage
 
 STATE = {"a": torch.arange(300.0), "b": torch.ones(2, 3)}
@@ -32,6 +33,15 @@ def test_complete_files_of_every_format_have_no_damage(tmp_path: Path) -> None:
     (tmp_path / "b.safetensors").write_bytes(files["a.pt"])
     names = [*files, "b.bin", "b.safetensors"]
     assert {name: describe_damage(tmp_path / name) for name in names} == dict.fromkeys(names)
+
+
+@pytest.mark.parametrize("start", [b"\x80\x02", b"PK", b"\x1f\x8b", b"BZ"])
+def test_a_header_whose_length_begins_like_another_kind_of_file(tmp_path: Path, start: bytes) -> None:
+    length = int.from_bytes(start, "little")
+    header = b'{"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}'.ljust(length)
+    (tmp_path / "a.safetensors").write_bytes(length.to_bytes(8, "little") + header + bytes(4))
+    assert describe_damage(tmp_path / "a.safetensors") is None
+    assert read(tmp_path / "a.safetensors").keys() == {"a"}
 
 
 @pytest.mark.parametrize("kept", [12, 40, 200, -1])

@@ -24,7 +24,7 @@ from vlp.checkpoints.keys import State
 from vlp.checkpoints.wrappers import without_torch_wrappers
 from vlp.system import ranks
 from vlp.system.errors import UserError
-from vlp.system.weight_files import describe_damage
+from vlp.system.weight_files import describe_damage, is_safetensors
 from vlp.system.weight_folders import choose_weights
 
 FORMAT = 1  # of our own files, stored in each as `vlp_format`; raised when what they hold changes its meaning
@@ -70,8 +70,8 @@ def _read(path: Path) -> Any:
         raise UserError(f"{path} {wrong}")
     try:
         with path.open("rb") as file:
-            is_torch = file.read(2).startswith((b"PK", b"\x80"))  # archives, and the pickles of before torch 1.6
-        if not is_torch:
+            start = file.read(9)
+        if is_safetensors(start):
             return load_file(path)
         if zipfile.is_zipfile(path):
             with zipfile.ZipFile(path) as archive:

@@ -28,19 +28,24 @@ def describe_damage(path: Path) -> str | None:
         return f"is empty: {_AGAIN}"
     with path.open("rb") as file:
         start = file.read(512)
+    if is_safetensors(start):
+        return _describe_safetensors(path, size)
     if (wrong := _describe_other_kind(start, size)) is not None:
         return wrong
     if start.startswith(b"PK"):
         return _describe_archive(path, size)
     if start.startswith(b"\x80") and path.suffix != ".safetensors":
         return None  # a pickle, which only reading can tell to be complete
-    if start[8:9] == b"{":
-        return _describe_safetensors(path, size)
     if path.suffix == ".safetensors" and not _is_text(start):
         return f"is no safetensors file: its header is missing; {_AGAIN}"
     if _is_text(start):
         return f"is no checkpoint but a text file, which begins {_first_words(start)!r}: {_AGAIN}"
     return "is no checkpoint: neither torch nor safetensors wrote it"
+
+
+def is_safetensors(start: bytes) -> bool:
+    """start: at least 9 bytes. The length of the header, below 2³² bytes, may begin like any other kind of file."""
+    return start[4:9] == b"\0\0\0\0{"
 
 
 def _describe_other_kind(start: bytes, size: int) -> str | None:
