@@ -193,7 +193,7 @@ def test_coco(tmp_path: Path, loading: Loading) -> None:
     assert (test[0].box_labels, test[0].categories) == ((0, 1), (0, 1))
     assert errors == {
         "duplicate image id": 1, "duplicate annotation id": 2, "id is no whole number": 2, EMPTY: 2, BARE: 1,
-        "caption is no text": 1, "not a file name": 1, "path outside the root": 1, "missing key": 1, "unknown category": 1,
+        "null caption": 1, "not a file name": 1, "path outside the root": 1, "missing key": 1, "unknown category": 1,
     }  # fmt: skip
     assert others == {
         "annotation of an unknown image": 3, "box of no area": 2, "box is not four numbers": 2, "box outside the image": 1,
@@ -248,15 +248,15 @@ def test_flat_json(tmp_path: Path, loading: Loading) -> None:
     data = SalesforceJson(root=tmp_path, files=files, **loading)
     (train_, val, test_), errors, others = read_and_count(data, "train", "val", "test")
     assert (captions(train_), captions(val)) == ([("a", "more"), ("true",)], [("v",)])
-    assert [(sample.sample, sample.answers) for sample in test_] == [(1, ("x",))]
+    assert [(sample.sample, sample.answers) for sample in test_] == [(1, ("x",)), (4, ("1",)), (6, ("x",))]
     assert errors == {
         "caption is no text": 1, "path outside the root": 2, "missing key": 1, "neither caption nor question": 1,
-        "image in two splits": 1, "duplicate question id": 1, "id is no whole number": 1, "question or answer is no text": 3,
+        "image in two splits": 1, "duplicate question id": 1, "id is no whole number": 1, "question or answer is no text": 1,
         "unknown choice": 1,
     }  # fmt: skip
     assert others == {EMPTY: 1, BARE: 1, "caption false of its image": 1}
     mixed = SalesforceJson(root=tmp_path, files={"train": ["val.json", "test.json"]}, images={"vqa": "."}, **loading)
-    assert read_and_count(mixed, "train")[1]["unknown data set"] == 4
+    assert read_and_count(mixed, "train")[1]["unknown data set"] == 6
     mixed = SalesforceJson(root=tmp_path, files={"train": ["val.json", "test.json"]}, **loading)
     assert read_and_count(mixed, "train")[1]["captions and questions mixed"] == 1
 
