@@ -117,3 +117,53 @@ def test_the_monitored_figure_comes_first(tmp_path, capsys, monkeypatch):
     assert "412.6" in text
     compare([tmp_path], metrics=["accuracy"])
     assert "rsum" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ({"data": {"root": "/data/a1"}}, {"data": {"root": "/data/b1"}}),  # begin as the run folders a and b are called
+        ({"callbacks": {"ema": {"decay": 0.9}}}, {"callbacks": {"ema": {"decay": 0.99}}}),
+        ({"callbacks": {"early_stopping": {"patience": 1}}}, {"callbacks": {"early_stopping": {"patience": 9}}}),
+        ({"monitor": "val/scenes/retrieval/rsum"}, {"monitor": "val/scenes/itc/loss"}),
+    ],
+)
+def test_runs_that_differ_in_what_changes_a_figure_are_rows_of_their_own(tmp_path, capsys, one, other):
+    for name, settings, figure in (("a", one, 40.0), ("b", other, 60.0)):
+        run(tmp_path / name, {"seed": 0, **settings}, {R1: figure})
+    compare([tmp_path], metrics=[R1], as_json=True)
+    rows = json.loads(capsys.readouterr().out)
+    assert [row["figures"][R1][0] for row in rows] == [40.0, 60.0]
+    assert all(row["settings"] and not row["repeats"] for row in rows)
+
+
+def test_paths_in_a_run_folder_that_was_moved_are_no_settings(tmp_path, capsys):
+    for name in ("first", "second"):
+        folder = run(tmp_path / "then" / name, {"seed": name}, {R1: 40.0})
+        text = (folder / "config.yaml").read_text()
+        (folder / "config.yaml").write_text(f"# train.py\n# run folder: {folder}, seen from: /somewhere\n{text}")
+    (tmp_path / "then").rename(tmp_path / "now")
+    compare([tmp_path], as_json=True)
+    (row,) = json.loads(capsys.readouterr().out)
+    assert len(row["runs"]) == 2
+
+
+def test_the_newest_run_of_a_seed_counts_wherever_it_lies(tmp_path, capsys):
+    for name, figure, time in (("a", 60.0, 2000.0), ("b", 40.0, 1000.0)):
+        folder = run(tmp_path / name, {"seed": 0}, {R1: figure})
+        (folder / "metrics.jsonl").write_text(f'{{"time": 1.0}}\n{{"time": {time}, "{R1}": {figure}}}\n')
+    compare([tmp_path], as_json=True)
+    (row,) = json.loads(capsys.readouterr().out)
+    assert row["figures"][R1][0] == 60.0
+
+
+@pytest.mark.parametrize("text", ['{"a/b": NaN}', '{"a/b": 1' + 400 * "0" + "}", "[]", '{"a/b": -Infinity}'])
+def test_what_is_no_figure_is_refused_with_the_folder(tmp_path, text):
+    folder = run(tmp_path / "a", {"seed": 0}, {})
+    (folder / "results.json").write_text(text)
+    with pytest.raises(ConfigError, match="a: config.yaml or results.json is not readable"):
+        compare([tmp_path])
+    (folder / "results.json").unlink()
+    (folder / "config.yaml").write_text("- a\n")
+    with pytest.raises(ConfigError, match="config.yaml has no keys"):
+        compare([tmp_path])

@@ -11,6 +11,7 @@ import json
 import os
 import re
 import statistics
+from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
@@ -21,19 +22,22 @@ from rich.console import Console
 
 from vlp.launch.config.changes import dotted_items
 from vlp.launch.config.errors import ConfigError, join_names
+from vlp.launch.runs.folder import header_comments, origin_of_header
 from vlp.launch.runs.results import extent
 from vlp.system import tables
 from vlp.system.suggest import did_you_mean
 from vlp.upgrade import upgrade
 
 MAIN = re.compile(r"^(?!.*chance).*(_r1|accuracy|top1|score)$")
-IGNORED = {"seed", "resume", "runs", "sweep", "loggers", "callbacks", "monitor"}  # none changes what is trained
+IGNORED = re.compile(  # these change no figure; early stopping, weight averaging and the monitor do
+    r"(seed|resume|runs|sweep|loggers|callbacks\.(checkpoint|progress|pictures|baseline|ranks_agree))(\.|$)"
+)
 
 
 class Run(NamedTuple):
     folder: Path
     seed: Any
-    settings: dict[str, Any]  # dotted keys, without those that IGNORED names or that hold the run folder's own name
+    settings: dict[str, Any]  # dotted keys, without those that IGNORED matches and paths in the run folder
     figures: dict[str, float] | None  # None: unfinished
     monitor: str | None = None  # the figure that chose best.ckpt
     results: Mapping[str, Any] = MappingProxyType({})  # all of results.json
@@ -109,17 +113,47 @@ def load_run(file: Path) -> Run:
     folder, figures = file.parent, None
     results: dict[str, Any] = {}
     try:
-        config = dict(dotted_items(upgrade(yaml.safe_load(file.read_text(encoding="utf-8")))))
+        content = yaml.safe_load(file.read_text(encoding="utf-8"))
+        if not isinstance(content, dict):
+            raise ValueError("config.yaml has no keys")
+        config = dict(dotted_items(upgrade(content)))
         if (folder / "results.json").is_file():
-            results = json.loads((folder / "results.json").read_text(encoding="utf-8"))
-            figures = {key: value for key, value in results.items() if type(value) in (int, float)}
-    except (yaml.YAMLError, ValueError, AttributeError) as error:
+            text = (folder / "results.json").read_text(encoding="utf-8")
+            results = json.loads(text, parse_constant=_refuse_constant)
+            figures = {key: float(value) for key, value in results.items() if type(value) in (int, float)}
+    except (yaml.YAMLError, ValueError, AttributeError, OverflowError) as error:
         raise ConfigError(
             f"{folder}: config.yaml or results.json is not readable: {' '.join(str(error).split())}"
         ) from error
-    ignored = {key for key, value in config.items() if key.split(".")[0] in IGNORED or f"/{folder.name}" in str(value)}
-    settings = {key: value for key, value in config.items() if key not in ignored}
+    own = _own_paths(folder)
+    settings = {
+        key: value
+        for key, value in config.items()
+        if not IGNORED.match(key) and not any(f"{path}/" in f"{value}/" for path in own)
+    }
     return Run(folder, config.get("seed"), settings, figures, config.get("monitor"), results)
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is no figure")
+
+
+def _own_paths(folder: Path) -> set[str]:
+    """The run folder as it lies now, and as its config names it, which may be from before it was moved."""
+    named, cwd = origin_of_header(header_comments(folder))
+    earlier = set() if named is None or cwd is None else {named, str(cwd / named)}
+    return (earlier or {f"{folder.parent.name}/{folder.name}"}) | {str(folder.absolute()), str(folder.resolve())}
+
+
+def _finished_at(run: Run) -> float:
+    """Seconds since 1970: the time of the last figure, which copying keeps, else of the file of results."""
+    try:
+        with open(run.folder / "metrics.jsonl", "rb") as stream:
+            last = deque(stream, maxlen=1)
+        return float(json.loads(last[0])["time"])
+    except (OSError, ValueError, LookupError, TypeError):
+        results = run.folder / "results.json"
+        return results.stat().st_mtime if results.is_file() else 0.0
 
 
 def comparison_rows(runs: Sequence[Run], metrics: Sequence[str]) -> list[ComparisonRow]:
@@ -134,7 +168,7 @@ def comparison_rows(runs: Sequence[Run], metrics: Sequence[str]) -> list[Compari
     rows = []
     for found in groups.values():
         counted: dict[Any, Run] = {}
-        for run in found:  # from old to new
+        for run in sorted(found, key=_finished_at):
             if run.seed not in counted or run.figures is not None or counted[run.seed].figures is None:
                 counted[run.seed] = run
         group = list(counted.values())
