@@ -38,9 +38,14 @@ class Pictures(DataModule):
 
     def prepare_data(self) -> None:
         self.root.mkdir(parents=True, exist_ok=True)
-        written = self.root / f"{os.getpid()}.png"  # ranks may write it at the same time
-        PIL.Image.new("RGB", (8, 8), (200, 100, 0)).save(written)
-        written.replace(self.root / "x.png")
+        for split in ("train", "val", "test"):
+            written = self.root / f"{os.getpid()}.png"  # ranks may write it at the same time
+            PIL.Image.new("RGB", (8, 8), (200, 100, 0)).save(written)
+            written.replace(self.image_of(split))
+
+    def image_of(self, split: str) -> Path:
+        """The one file of a split."""
+        return self.root / f"{split}.png"
 
     def samples(self, split: str) -> list[Sample]:
         if self.asks:
@@ -49,7 +54,7 @@ class Pictures(DataModule):
         texts: dict[str, Any] = (
             {"question": "is it?", "answers": ("yes",)} if self.asks else {"captions": (f"a {self.name}", "it")}
         )
-        return [Sample(id=i, sample=i, image=self.root / "x.png", **texts) for i in range(first, first + count)]
+        return [Sample(id=i, sample=i, image=self.image_of(split), **texts) for i in range(first, first + count)]
 
 
 def mixture(root: Path, **changed: Any) -> Mixture:

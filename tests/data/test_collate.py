@@ -94,7 +94,7 @@ class HalfAnswered(Pictures):
     def samples(self, split: str) -> list[Sample]:
         self.answer_names = ANSWERS
         asked = [("yes",), (), (), ("no",), (), ("yes",), (), ()]
-        image = self.root / "x.png"
+        image = self.image_of(split)
         return [sample(i, image=image, question=f"is it {i}?", answers=given) for i, given in enumerate(asked)]
 
 
@@ -139,7 +139,7 @@ class HalfAsked(Pictures):
     """Every other picture has a question."""
 
     def samples(self, split: str) -> list[Sample]:
-        image = self.root / "x.png"
+        image = self.image_of(split)
         return [sample(i, image=image, captions=("it",), question="is it?" if i % 2 else None) for i in range(8)]
 
 

@@ -19,6 +19,7 @@ import torch
 
 from vlp.data.annotation_files import FolderListings, path_below_root, require_path, strip_root
 from vlp.data.collate import Collate, tokenizer_texts, train_tokenizer
+from vlp.data.disjoint_splits import ImagesOfSplits
 from vlp.data.example_dataset import ExampleDataset, ImageTransform
 from vlp.data.fingerprint import relative_image_name, samples_sha256
 from vlp.data.issues import Faults, join_first_five
@@ -75,6 +76,7 @@ class DataModule(L.LightningDataModule):
         self.follow_symlinks, self.timeout = follow_symlinks, timeout
         self.faults = Faults()  # `vlp data check` sets one that collects
         self._listings = FolderListings()
+        self._images_of_splits = ImagesOfSplits()
         self.issues_path: Path | None = None
         self.allow_zero_length_dataloader_with_multiple_devices = True  # fewer evaluation samples than ranks
         self.sampler: TrainSampler | None = None
@@ -159,6 +161,7 @@ class DataModule(L.LightningDataModule):
             )
         # several questions may be about one; a Member's file has been read already
         images = dict.fromkeys(str(sample.image) for sample in samples if isinstance(sample.image, Path))
+        self._images_of_splits.add(split, images, name=self.name, faults=self.faults)
         missing = [image for image in images if not self._listings.is_file(image)]
         if not missing:
             return

@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import posixpath
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -21,7 +22,8 @@ from pathlib import Path
 from typing import Any
 
 from vlp.data.collate import tokenizer_texts
-from vlp.data.datamodule import DataModule
+from vlp.data.datamodule import SPLITS, DataModule
+from vlp.data.disjoint_splits import report_shared
 from vlp.data.images import ImageError
 from vlp.data.issues import DataError, join_first_five
 from vlp.data.shards.index import load_or_make_index
@@ -111,7 +113,7 @@ class Shards(DataModule):
                 raise DataError(
                     "no shard", f"no shard is called {self.store.address(name)}; correct data.splits.{split}"
                 )
-            for name in names:
+            for name in map(posixpath.normpath, names):
                 check_shard_name(name, location=f"data.splits.{split}")
                 found.append(listed.get(name, Shard(name=name)))
         twice = [name for name, count in Counter(shard.name for shard in found).items() if count > 1]
@@ -148,7 +150,9 @@ class Shards(DataModule):
         return self._known[split]
 
     def _look_up(self, split: str) -> list[Shard]:
-        shards = self._existing_shards(self.shards(split), split)
+        shards = self.shards(split)
+        self._report_shared_shards(shards, split)
+        shards = self._existing_shards(shards, split)
         expected = self._all(self._expected, shards)
         listed = self._by_name()
         counted, lost = [], Counter[str]()
@@ -172,17 +176,25 @@ class Shards(DataModule):
         self._report_left_out(counted, split)
         return counted
 
+    def _report_shared_shards(self, shards: list[Shard], split: str) -> None:
+        for other in (name for name in SPLITS if name != split):
+            names: set[str] = set()
+            with suppress(DataError):  # of a split that is not read now
+                names = {shard.name for shard in self.shards(other)}
+            shared = [self.store.address(shard.name) for shard in shards if shard.name in names]
+            report_shared("shard", shared, (other, split), name=self.name, faults=self.faults)
+
     def _report_left_out(self, shards: list[Shard], split: str) -> None:
         """Members that became no sample, as far as the manifest knows of them, and shards without any sample."""
-        incomplete = [shard for shard in shards if shard.left_out]
-        count = sum(shard.left_out for shard in incomplete)
+        incomplete = [f"{shard.left_out} of {shard.name}" for shard in shards if shard.left_out]
+        count = sum(shard.left_out for shard in shards)
         empty = [self.store.address(shard.name) for shard in shards if not shard.samples]
         for kind, number, problem, examples in (
             (
                 "samples left out",
                 count,
                 f"{count} members of {split} shards are no samples",
-                map(_left_out, incomplete),
+                incomplete,
             ),
             ("shard without samples", len(empty), f"{len(empty)} {split} shards have no sample", empty),
         ):
@@ -286,7 +298,3 @@ class Shards(DataModule):
         for number in range(len(samples)):
             with suppress(ImageError):  # which training replaces and counts
                 yield from tokenizer_texts(samples[number])
-
-
-def _left_out(shard: Shard) -> str:
-    return f"{shard.left_out} of {shard.name}"
