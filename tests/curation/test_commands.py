@@ -120,3 +120,28 @@ def test_samples_that_the_statistics_do_not_count_are_reported(write_toy: Write,
     assert [(finding["kind"], finding["count"]) for finding in findings if "beyond" in finding["kind"]] == [
         ("sample beyond the count", 2)
     ]
+
+
+def test_the_data_are_not_written_over(
+    write_toy: Write, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = write_toy()
+    before = (root / "dataset.json").read_bytes()
+    table = tmp_path / "elsewhere" / "table.jsonl"
+    table.parent.mkdir()
+    table.write_text('{"image": "images/0.png", "caption": "a dog", "split": "train"}\n')
+    of_table = ["data=table", f"data.root={root}", f"data.table={table}"]
+    for arguments, message in (
+        (["check", *data_overrides(root), "--json", str(root / "dataset.json")], "would be lost"),
+        (["check", *data_overrides(root), "--html", str(root / "images" / "0.png")], "would be lost"),
+        (["clean", str(table), *of_table], "would be lost"),
+        (
+            ["clean", str(table.with_name("new.jsonl")), *of_table, "--report", str(table.with_name("new.jsonl"))],
+            "is the list",
+        ),
+        (["index", str(root), "--train", "*.tar", "--out", str(table)], "exists and is no .json file"),
+    ):
+        assert main(["data", *arguments]) == 2
+        assert message in capfd.readouterr().err
+    assert (root / "dataset.json").read_bytes() == before
+    assert "a dog" in table.read_text()

@@ -189,3 +189,15 @@ def test_a_checkpoint_without_what_a_task_needs(captioner: Path, photos: list[st
     assert "matching is not possible with this checkpoint: its model has no text" in capsys.readouterr().err
     assert main(["predict", str(captioner), "vqa", photos[0], "--question", "a dog"]) == 2
     assert "This checkpoint can do captioning\n" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["a.png", "rows.jsonl", "model.ckpt"])
+def test_an_input_is_not_written_over(tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str) -> None:
+    PIL.Image.new("RGB", (9, 9)).save(tmp_path / "a.png")
+    (tmp_path / "rows.jsonl").write_text('{"image": "a.png"}\n')
+    (tmp_path / "model.ckpt").write_bytes(b"weights")
+    before = (tmp_path / name).read_bytes()
+    command = ["predict", str(tmp_path / "model.ckpt"), "retrieval", str(tmp_path / "rows.jsonl"), "--caption", "x"]
+    assert main([*command, "--out", str(tmp_path / name)]) == 2
+    assert "would be lost: choose another file to write" in capsys.readouterr().err
+    assert (tmp_path / name).read_bytes() == before

@@ -18,3 +18,10 @@ def test_lines_with_a_byte_order_mark_and_separators_within_a_text(tmp_path: Pat
     path.write_text("\n")
     with pytest.raises(ValueError, match="holds no line with an image"):
         read_inputs([path])
+
+
+def test_a_key_named_twice_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text('{"image": "a.jpg", "captions": ["x"], "captions": ["y"]}\n')
+    with pytest.raises(ValueError, match=r"line 1: .*names the key 'captions' more than once"):
+        read_inputs([path])

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import argparse
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -40,6 +40,28 @@ def compose_config(overrides: tuple[str, ...]) -> dict[str, Any]:
     from vlp.launch.config.resolve import resolve_config
 
     return resolve_config(Composer(conf=conf_folder(), config_name="train").compose(overrides), Path("run"))
+
+
+def files_of_data(overrides: Sequence[str]) -> list[Path]:
+    """The folders of the data and the files that settings name, wherever they lie."""
+
+    def texts(node: Any) -> Iterator[str]:
+        if isinstance(node, str):
+            yield node
+        for child in node.values() if isinstance(node, dict) else node if isinstance(node, list) else ():
+            yield from texts(child)
+
+    def roots(node: Any) -> Iterator[tuple[Path, dict[str, Any]]]:
+        if isinstance(node, dict):
+            if isinstance(node.get("root"), str):
+                yield Path(node["root"]).expanduser(), node
+            for child in node.values():
+                yield from roots(child)
+
+    found: list[Path] = []
+    for root, settings in roots(compose_config(tuple(overrides))["data"]):
+        found += [root, *(root / text for text in texts(settings) if "\0" not in text)]
+    return [path for path in found if path.exists()]
 
 
 def build_sources(overrides: Sequence[str]) -> tuple[dict[str, DataModule], Any]:

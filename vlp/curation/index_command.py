@@ -32,7 +32,7 @@ def run(options: argparse.Namespace) -> None:
     from vlp.data.shards.manifest import MANIFEST_NAME, Shard, ShardManifest
     from vlp.data.shards.pack import describe_shard
     from vlp.datasets.shards import Shards
-    from vlp.system.atomic import atomic_write_text
+    from vlp.system.atomic import atomic_write_text, check_output_file
 
     remote = "://" in options.root
     if not remote and not Path(options.root).is_dir():
@@ -40,6 +40,7 @@ def run(options: argparse.Namespace) -> None:
     out = options.out or (None if remote else Path(options.root) / MANIFEST_NAME)
     if out is None:
         raise UserError(f"{options.root} is an address: give with --out the local file to write the manifest to")
+    check_output_file(out, suffixes=(".json",))
     splits = {split: getattr(options, split) for split in SPLITS if getattr(options, split)}
     data = Shards(
         name="shards",

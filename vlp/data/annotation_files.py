@@ -131,7 +131,7 @@ def read_text(path: Path, *, description: str, max_bytes: int = MAX_JSON_BYTES) 
     """UTF-8, with or without a byte-order mark; a `.gz` file is decompressed.  Raises MissingFile or DataError."""
     require_path(path, description=description)
     try:
-        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as stream:
+        with gzip.open(path) if path.suffix.lower() == ".gz" else path.open("rb") as stream:
             data = stream.read(max_bytes + 1)  # a small compressed file may contain far more
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         message = f"{path}: cannot be decompressed ({error}); the file may be cut off"
@@ -155,7 +155,7 @@ def read_lines(path: Path, *, description: str) -> Iterator[tuple[int, str]]:
             yield number, line.rstrip("\r")
 
 
-def _object_of_pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def object_of_pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """An object of a JSON file.  Raises ValueError if it names a key twice, where json would keep the last value."""
     content = dict(pairs)
     if len(content) < len(pairs):
@@ -168,7 +168,7 @@ def read_json(path: Path, *, description: str, max_bytes: int = MAX_JSON_BYTES) 
     """Raises MissingFile or DataError."""
     text = read_text(path, description=description, max_bytes=max_bytes)
     try:
-        return json.loads(text, object_pairs_hook=_object_of_pairs)
+        return json.loads(text, object_pairs_hook=object_of_pairs)
     except json.JSONDecodeError as error:
         offset = len(text[: error.pos].encode())
         message = f"{path}: not valid JSON at byte {offset} ({error.msg}); the file may be cut off"
@@ -185,7 +185,7 @@ def read_json_lines(path: Path, *, description: str, faults: Faults) -> Iterator
         location, row = f"{path}, line {number}", None
         with faults.catch_errors():
             try:
-                row = json.loads(line, object_pairs_hook=_object_of_pairs)
+                row = json.loads(line, object_pairs_hook=object_of_pairs)
             except (ValueError, RecursionError) as error:
                 raise DataError("not valid JSON", f"{location}: not valid JSON ({error})") from error
             if not isinstance(row, dict):

@@ -65,6 +65,7 @@ def architecture(options: argparse.Namespace) -> dict[str, Any]:
 
 def run(options: argparse.Namespace) -> None:
     from vlp.prediction.inputs import check_images, read_inputs
+    from vlp.system.atomic import check_output_file
 
     if options.batch_size < 1:
         raise UserError(f"--batch-size expects a number above 0, got {options.batch_size}")
@@ -74,6 +75,12 @@ def run(options: argparse.Namespace) -> None:
         raise FileNotFoundError(f"{options.checkpoint}: there is no such checkpoint")
     inputs = read_inputs(options.inputs, question=options.question, captions=options.caption, choices=options.choice)
     check_images(inputs)
+    if options.out is not None:
+        checkpoint = options.checkpoint.expanduser()
+        of_the_run = [checkpoint / name for name in ("metrics.jsonl", "results.json")]
+        read = [*options.inputs, *(image for item in inputs for image in item.images)]
+        read += of_the_run if checkpoint.is_dir() else [checkpoint]
+        check_output_file(options.out, suffixes=(".jsonl", ".ndjson", ".json", ".txt"), inputs=read)
     from vlp.prediction.tasks import prediction_lines, prepare_task
     from vlp.predictor import load
     from vlp.system.atomic import atomic_write_text

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from vlp.data.annotation_files import read_lines
+from vlp.data.annotation_files import object_of_pairs, read_lines
 from vlp.data.images import open_image
 from vlp.system.errors import UserError
 
@@ -62,7 +62,7 @@ def _read_jsonl(path: Path) -> list[PredictionInput]:
     for number, line in read_lines(path, description="the list of inputs"):
         location = f"{path}, line {number}"
         try:
-            row = json.loads(line)
+            row = json.loads(line, object_pairs_hook=object_of_pairs)
         except ValueError as error:
             raise UserError(f"{location}: not JSON: {error}") from error
         found.append(_parse_input(row, location, path.parent))

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import os
 import secrets
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
+
+from vlp.system.errors import UserError
 
 
 def atomic_write_text(path: Path, text: str | Iterable[str]) -> None:
@@ -24,6 +26,21 @@ def atomic_write_text(path: Path, text: str | Iterable[str]) -> None:
     finally:
         temporary.unlink(missing_ok=True)
     sync_folder(path.parent)
+
+
+def check_output_file(path: Path, *, suffixes: Sequence[str], inputs: Iterable[Path] = ()) -> None:
+    """suffixes: of the files that may be written over.  inputs: files and folders that the command reads.  Raises UserError
+    where an existing file would be lost."""
+    if not path.exists():
+        return
+    real = path.resolve()
+    for source in inputs:
+        if real.is_relative_to(source.resolve()):
+            raise UserError(
+                f"{path} belongs to what this command reads and would be lost: choose another file to write, or delete it"
+            )
+    if path.is_dir() or path.suffix.lower() not in suffixes:
+        raise UserError(f"{path} exists and is no {suffixes[0]} file: choose another file to write")
 
 
 def atomic_write_json(path: Path, value: Any, *, indent: int = 2) -> None:

@@ -7,6 +7,7 @@ import yaml
 
 from vlp.launch.config.errors import ConfigError
 from vlp.launch.runs.compare import compare
+from vlp.system.errors import UserError
 
 R1 = "test/scenes/retrieval/image_to_text_r1"
 
@@ -161,9 +162,20 @@ def test_the_newest_run_of_a_seed_counts_wherever_it_lies(tmp_path, capsys):
 def test_what_is_no_figure_is_refused_with_the_folder(tmp_path, text):
     folder = run(tmp_path / "a", {"seed": 0}, {})
     (folder / "results.json").write_text(text)
-    with pytest.raises(ConfigError, match="a: config.yaml or results.json is not readable"):
+    with pytest.raises(ConfigError, match=r"a: config\.yaml or results\.json is not readable"):
         compare([tmp_path])
     (folder / "results.json").unlink()
     (folder / "config.yaml").write_text("- a\n")
-    with pytest.raises(ConfigError, match="config.yaml has no keys"):
+    with pytest.raises(ConfigError, match=r"config\.yaml has no keys"):
         compare([tmp_path])
+
+
+def test_a_file_of_a_run_is_not_written_over(runs, tmp_path):
+    results = runs / "single" / "results.json"
+    before = results.read_text()
+    for target in (results, runs / "single" / "config.yaml", runs / "single"):
+        with pytest.raises(UserError, match=r"exists and is no \.csv file"):
+            compare([runs], csv_file=target)
+    assert results.read_text() == before
+    for _ in range(2):  # its own file may be written again
+        compare([runs], csv_file=tmp_path / "out.csv")

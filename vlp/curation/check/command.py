@@ -25,13 +25,15 @@ def run(options: argparse.Namespace) -> int:
     from vlp.curation.check.check import check_data
     from vlp.curation.check.html_report import write_html_report
     from vlp.curation.check.terminal_tables import report_tables
-    from vlp.curation.composed_data import build_sources, build_sources_of_lines
-    from vlp.system.atomic import atomic_write_text
+    from vlp.curation.composed_data import build_sources, build_sources_of_lines, files_of_data
+    from vlp.system.atomic import atomic_write_text, check_output_file
     from vlp.system.tables import print_table
 
-    for path in (options.html, options.json):
+    for path, suffixes in ((options.html, (".html", ".htm")), (options.json, (".json",))):
         if path is not None and not path.parent.is_dir():
             raise FileNotFoundError(f"{path}: there is no folder {path.parent}; create it first")
+        if path is not None:
+            check_output_file(path, suffixes=suffixes, inputs=files_of_data(options.overrides))
     if not any(word.startswith("data=") for word in options.overrides):
         print("no data=… is given: checking the generated scenes", file=sys.stderr)
     sources, tokenizer = build_sources(options.overrides)

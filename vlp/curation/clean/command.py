@@ -36,11 +36,11 @@ def run(options: argparse.Namespace) -> None:
     from vlp.curation.clean.clean import clean_data
     from vlp.curation.clean.options import options_help, parse_options
     from vlp.curation.clean.report import write_sample_table
-    from vlp.curation.composed_data import build_only_source, build_sources_of_lines
+    from vlp.curation.composed_data import build_only_source, build_sources_of_lines, files_of_data
     from vlp.data.datamodule import SPLITS
     from vlp.data.issues import Faults
     from vlp.datasets.shards import Shards
-    from vlp.system.atomic import atomic_write_text
+    from vlp.system.atomic import atomic_write_text, check_output_file
     from vlp.system.tables import print_table
     from vlp.system.units import printable
 
@@ -50,6 +50,11 @@ def run(options: argparse.Namespace) -> None:
     if options.out is None or "=" in str(options.out):
         raise UserError(f"{options.out}: the first word is the list to write, before any KEY=VALUE")
     settings = parse_options(options.set)
+    if options.report is not None and options.report.resolve() == options.out.resolve():
+        raise UserError(f"--report {options.report}: is the list to write; choose another file")
+    for path, suffixes in ((options.out, (".jsonl", ".ndjson")), (options.report, (".json",))):
+        if path is not None:
+            check_output_file(path, suffixes=suffixes, inputs=files_of_data(options.overrides))
     source = build_only_source(options.overrides, "clean")
     if isinstance(source, Shards):
         raise UserError("clean the data from which the shards were packed: a list cannot name files within shards")

@@ -25,6 +25,7 @@ from vlp.launch.config.errors import ConfigError, join_names
 from vlp.launch.runs.folder import header_comments, origin_of_header
 from vlp.launch.runs.results import extent
 from vlp.system import tables
+from vlp.system.atomic import check_output_file
 from vlp.system.suggest import did_you_mean
 from vlp.upgrade import upgrade
 
@@ -64,6 +65,7 @@ def compare(
     )
     rows = comparison_rows(runs, chosen)
     if csv_file is not None:
+        check_output_file(csv_file, suffixes=(".csv", ".tsv", ".txt"))
         with open(csv_file, "w", newline="", encoding="utf-8") as stream:
             writer = csv.writer(stream)
             writer.writerow(
