@@ -2,8 +2,10 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch import nn
 
-from vlp.checkpoints.keys import KeyRow, count_layers, to_ours, to_theirs
+from vlp.checkpoints.keys import KeyRow, count_layers, load_strictly, to_ours, to_theirs
+from vlp.system.errors import UserError
 
 ROWS = [
     KeyRow("blocks.{}.qkv.*", tuple(f"layer_{{}}.{x}.*" for x in "qkv")),
@@ -33,3 +35,16 @@ def test_what_no_row_knows_is_named() -> None:
         to_ours(incomplete, ROWS)
     with pytest.raises(ValueError, match=r"1 key \(bias\) for which the format has no place"):
         to_theirs({"bias": torch.zeros(1)}, ROWS)
+
+
+def test_quantised_weights_and_nan_are_refused_by_name() -> None:
+    module = nn.Linear(2, 2)
+    good = {key: value.clone() for key, value in module.state_dict().items()}
+    load_strictly(module, {key: value.half() for key, value in good.items()})
+    for damaged, message in (
+        (good["weight"].to(torch.int8), r"no floating-point numbers .*weight \(int8\)"),
+        (good["weight"].to(torch.complex64), r"weight \(complex64\)"),
+        (torch.full((2, 2), float("nan")), r"has NaN in 1 key \(weight\)"),
+    ):
+        with pytest.raises(UserError, match=message):
+            load_strictly(module, {**good, "weight": damaged})

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from vlp.system.errors import UserError
-from vlp.system.json_files import read_json
+from vlp.system.json_files import read_json, read_json_object
 
 
 def test_content(tmp_path: Path) -> None:
@@ -23,3 +23,13 @@ def test_a_damaged_file_is_named(tmp_path: Path, content: bytes) -> None:
 def test_a_missing_file(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         read_json(tmp_path / "a.json")
+
+
+def test_an_object_is_due_and_a_byte_order_mark_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "config.json"
+    path.write_text('\ufeff{"a": 1}', encoding="utf-8")
+    assert read_json_object(path) == {"a": 1}
+    for text in ("[]", "null", "3"):
+        path.write_text(text)
+        with pytest.raises(UserError, match=r"config\.json: holds a .* instead of an object"):
+            read_json_object(path)

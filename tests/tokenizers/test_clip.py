@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from vlp.system.errors import UserError
 from vlp.tokenizers.base import Tokenizer
 from vlp.tokenizers.clip import ClipTokenizer, clean_text
 
@@ -136,10 +137,26 @@ def test_the_fast_path_for_plain_text_changes_nothing() -> None:
 def test_errors_name_the_place_and_the_fix(small: ClipTokenizer, tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"nowhere\.gz.*tokenizer\.vocabulary"):
         ClipTokenizer(vocabulary=tmp_path / "nowhere.gz")
-    with pytest.raises(ValueError, match="514 to 519"):
+    with pytest.raises(ValueError, match="514 to 518"):
         ClipTokenizer(vocabulary=tmp_path / "bpe.txt.gz", size=512)
     small.truncate = False
     with pytest.raises(ValueError, match="9 tokens are too many for context_length=8"):
         small(["cat cat cat cat cat cat cat"])
     with pytest.raises(ValueError, match=r"not a tokenizer of vlp\.tokenizers"):
         Tokenizer.from_json('{"class": "../os.system"}')
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("cut.txt.gz", gzip.compress(b"#version\n" + b"a b\n" * 999)[:30]),
+        ("page.txt", b"<html>\n<head>\n" * 40_000),
+        ("no_version.txt", b"ab c</w>\n" * 50_000),
+        ("tokenizer.json", b"[]"),
+        ("latin.txt", b"\xe9 a\n" * 50_000),
+    ],
+)
+def test_a_damaged_vocabulary_is_refused_with_its_path(tmp_path: Path, name: str, content: bytes) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(UserError, match=name):
+        ClipTokenizer(vocabulary=tmp_path / name)

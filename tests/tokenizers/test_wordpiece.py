@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from vlp.system.errors import UserError
 from vlp.tokenizers.base import Tokenizer
 from vlp.tokenizers.wordpiece import WordPieceTokenizer
 
@@ -59,3 +60,27 @@ def test_a_vocabulary_of_another_kind_is_refused(vocabulary: Path) -> None:
     vocabulary.write_text("a\nb\n")
     with pytest.raises(ValueError, match=r"has no \[CLS\]"):
         WordPieceTokenizer(vocabulary=vocabulary)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"caf\xe9\n", "byte 3 is not UTF-8"),
+        ("[PAD]\n".encode("utf-16"), "byte 0 is not UTF-8"),
+        (b"\x1f\x8bcut", "decompressed"),
+    ],
+)
+def test_a_vocabulary_that_is_no_text_is_refused_with_its_path(tmp_path: Path, content: bytes, message: str) -> None:
+    path = tmp_path / "vocab.txt"
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=rf"vocab\.txt: .*{message}"):
+        WordPieceTokenizer(vocabulary=path)
+
+
+def test_a_byte_order_mark_is_no_token_and_a_token_listed_twice_is_reported(tmp_path: Path) -> None:
+    path = tmp_path / "vocab.txt"
+    path.write_text("\ufeff[PAD]\r\n[UNK]\r\n[CLS]\r\n[SEP]\r\ncat\r\ncat\r\n", encoding="utf-8", newline="")
+    with pytest.warns(UserWarning, match="'cat' on several lines"):
+        tokenizer = WordPieceTokenizer(vocabulary=path)
+    assert tokenizer.encode(["cat"]) == [[5]]
+    assert tokenizer.pad_id == 0

@@ -32,7 +32,7 @@ from vlp.checkpoints.salesforce import (
 )  # fmt: skip
 from vlp.checkpoints.tensor_files import find_beside
 from vlp.system.errors import UserError
-from vlp.system.json_files import read_json
+from vlp.system.json_files import read_json_object
 
 _DISTILLATION = 0.4  # of the published recipes
 _ENTAILMENT = ("contradiction", "neutral", "entailment")  # the order of ALBEF's head of visual entailment
@@ -176,7 +176,7 @@ def _check_tied(state: State) -> None:
 
 def _model_config(ours: State, variant: Variant, path: Path, architecture: dict[str, Any]) -> dict[str, Any]:
     shape = {key.removeprefix("model."): tuple(value.shape) for key, value in ours.items()}
-    file_configs = {name: read_json(file) if file else {} for name, file in _files_beside(path).items()}
+    file_configs = {name: read_json_object(file) if file else {} for name, file in _files_beside(path).items()}
     vision_width, _, patch_size, _ = shape["vision.patches.weight"]
     vocabulary_size, width = shape["text.embedding.weight"]
     common = {

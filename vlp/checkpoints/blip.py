@@ -30,7 +30,7 @@ from vlp.checkpoints.salesforce import (
 )  # fmt: skip
 from vlp.checkpoints.tensor_files import find_beside
 from vlp.system.errors import UserError
-from vlp.system.json_files import read_json
+from vlp.system.json_files import read_json_object
 
 _BERT_CONFIG = {"num_attention_heads": "text_heads", "hidden_act": "activation", "layer_norm_eps": "text_norm_eps"}
 PROMPT = "a picture of "  # models/blip.py
@@ -93,7 +93,7 @@ def read(state: State, path: Path, architecture: dict[str, Any]) -> Checkpoint:
         (find_beside(path, "med_config.json", "bert_config.json"), _BERT_CONFIG),
         (find_beside(path, "fixture_vision.json"), {"num_heads": "vision_heads"}),
     ):
-        content = read_json(file) if file else {}
+        content = read_json_object(file) if file else {}
         file_config |= {ours: content[theirs] for theirs, ours in names.items() if theirs in content}
     vocabulary = find_beside(path, "vocab.txt")
     if "activation" in architecture:  # of all towers; the file beside tells the text layers' only

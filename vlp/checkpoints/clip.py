@@ -21,7 +21,7 @@ from vlp.checkpoints.checkpoint import Checkpoint, eval_transform
 from vlp.checkpoints.keys import KeyRow, State, count_layers, to_ours, to_theirs
 from vlp.checkpoints.settings import HEADS_OF_WIDTH, assumed_for_clip
 from vlp.system.errors import UserError
-from vlp.system.json_files import read_json
+from vlp.system.json_files import read_json_object
 
 _HALF = re.compile(
     r"text_projection|visual\.proj|.*\.attn\..*|.*\.mlp\..*|.*conv\d\.weight|.*downsample\.0\.weight|visual\.attnpool\.._proj\..*"
@@ -80,7 +80,7 @@ def read(state: Mapping[str, Tensor], path: Path, architecture: dict[str, Any]) 
     """The architecture also from a JSON of the same name, or `config.json`, with CLIP's constructor arguments."""
     ours = to_ours(state, key_table(state))
     beside = next((f for f in (path.with_suffix(".json"), path.parent / "config.json") if f.is_file()), None)
-    file_config = read_json(beside) if beside else {}
+    file_config = read_json_object(beside) if beside else {}
     options: dict[str, Any] = {name: file_config.get(theirs) for name, theirs in _FILE_OPTIONS.items()} | architecture
     model = infer_config(ours, **{name: options[name] for name in _FILE_OPTIONS if options[name] is not None})
     of_openai = ARCHIVE[0].theirs in state or bool(set(_CONSTRUCTOR) & file_config.keys())

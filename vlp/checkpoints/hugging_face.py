@@ -18,7 +18,7 @@ from vlp.checkpoints import preprocessing, tensor_files
 from vlp.checkpoints.checkpoint import Checkpoint
 from vlp.checkpoints.keys import KeyRow, State, to_ours, to_theirs
 from vlp.system.errors import UserError
-from vlp.system.json_files import read_json
+from vlp.system.json_files import read_json_object
 from vlp.system.weight_folders import HUGGING_FACE, uses_safetensors
 
 _CLIP_CONFIGS: dict[str, Any] = {
@@ -76,7 +76,7 @@ DUAL = [
 
 def read(folder: Path, architecture: dict[str, Any]) -> Checkpoint:
     """Without a file of its preprocessing only CLIP's own is known."""
-    file_config = read_json(folder / "config.json")
+    file_config = read_json_object(folder / "config.json")
     refuse_unknown_options(architecture)
     transform, kind = None, str(file_config.get("model_type"))
     if kind in _CLIP_CONFIGS:
@@ -174,12 +174,14 @@ def single_projection(name: str, tower_width: int, width: int | None, **options:
 
 def tokenizer_pad_id(folder: Path) -> int | None:
     """Of the folder's tokenizer; None = it has none, or none that tells."""
-    settings = read_json(folder / "tokenizer_config.json") if (folder / "tokenizer_config.json").is_file() else {}
+    settings = (
+        read_json_object(folder / "tokenizer_config.json") if (folder / "tokenizer_config.json").is_file() else {}
+    )
     token = settings.get("pad_token")
     token = token.get("content") if isinstance(token, dict) else token
     added = {value.get("content"): int(key) for key, value in settings.get("added_tokens_decoder", {}).items()}
     if token not in added and (folder / "tokenizer.json").is_file():
-        content = read_json(folder / "tokenizer.json")
+        content = read_json_object(folder / "tokenizer.json")
         added |= {entry["content"]: entry["id"] for entry in content.get("added_tokens", [])}
     return added.get(token)
 

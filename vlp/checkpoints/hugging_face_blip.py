@@ -20,7 +20,7 @@ from vlp.checkpoints.checkpoint import Checkpoint
 from vlp.checkpoints.keys import KeyRow, to_ours, to_theirs
 from vlp.checkpoints.salesforce import add_leading_dimensions, check_tied, drop_leading_dimensions
 from vlp.system.errors import UserError
-from vlp.system.json_files import read_json
+from vlp.system.json_files import read_json_object
 
 _LAYER = "vision_model.encoder.layers.{}"
 TABLE = [
@@ -40,12 +40,12 @@ KINDS = ("BlipForConditionalGeneration", "BlipForQuestionAnswering", "BlipForIma
 
 
 def matches(folder: Path) -> bool:
-    return read_json(folder / "config.json").get("model_type") == "blip"
+    return read_json_object(folder / "config.json").get("model_type") == "blip"
 
 
 def read(folder: Path, architecture: dict[str, Any]) -> Checkpoint:
     hugging_face.refuse_unknown_options(architecture)
-    file_config = read_json(folder / "config.json")
+    file_config = read_json_object(folder / "config.json")
     kind = (file_config.get("architectures") or ["a BLIP of no known kind"])[0]
     if kind not in KINDS:
         raise UserError(f"{folder} holds {kind}; vlp reads {', '.join(KINDS)}")

@@ -18,7 +18,7 @@ from vlp.checkpoints import hugging_face, preprocessing, tensor_files
 from vlp.checkpoints.checkpoint import Checkpoint
 from vlp.checkpoints.keys import KeyRow, State, to_ours, to_theirs
 from vlp.system.errors import UserError
-from vlp.system.json_files import read_json
+from vlp.system.json_files import read_json_object
 
 _CONFIGS: dict[str, Any] = {
     "siglip": transformers.SiglipConfig,
@@ -45,12 +45,12 @@ _LEADING = {"vision.attention_pool.query", "projection.logit_scale", "projection
 
 
 def matches(folder: Path) -> bool:
-    return str(read_json(folder / "config.json").get("model_type")).startswith("siglip")
+    return str(read_json_object(folder / "config.json").get("model_type")).startswith("siglip")
 
 
 def read(folder: Path, architecture: dict[str, Any]) -> Checkpoint:
     hugging_face.refuse_unknown_options(architecture)
-    file_config = read_json(folder / "config.json")
+    file_config = read_json_object(folder / "config.json")
     kind = file_config["model_type"]
     if kind.startswith("siglip2"):
         raise UserError(

@@ -18,7 +18,7 @@ from vlp.checkpoints import hugging_face, preprocessing, vilt
 from vlp.checkpoints.checkpoint import Checkpoint
 from vlp.checkpoints.keys import KeyRow, to_ours, to_theirs
 from vlp.system.errors import UserError
-from vlp.system.json_files import read_json
+from vlp.system.json_files import read_json_object
 
 _LAYER = "vilt.encoder.layer.{}"
 _TEXT = "vilt.embeddings.text_embeddings"
@@ -70,12 +70,12 @@ _KINDS = {
 
 
 def matches(folder: Path) -> bool:
-    return read_json(folder / "config.json").get("model_type") == "vilt"
+    return read_json_object(folder / "config.json").get("model_type") == "vilt"
 
 
 def read(folder: Path, architecture: dict[str, Any]) -> Checkpoint:
     hugging_face.refuse_unknown_options(architecture)
-    file_config = read_json(folder / "config.json")
+    file_config = read_json_object(folder / "config.json")
     config: Any = transformers.ViltConfig(**file_config)  # fills in what the file leaves to the defaults
     kind = (file_config.get("architectures") or ["ViltModel"])[0]
     if kind not in HEADS:

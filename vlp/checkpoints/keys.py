@@ -90,10 +90,23 @@ def load_strictly(model: nn.Module, state: Mapping[str, Tensor]) -> None:
             if key in state and state[key].shape != expected[key].shape
         ],
     }
+    problems |= unusable_values(state, {key: value for key, value in expected.items() if key in state})
     if any(problems.values()):
         words = "; ".join(f"{verb} {_list_keys(keys)}" for verb, keys in problems.items() if keys)
         raise UserError(f"the checkpoint does not fit the model: it {words}")
     model.load_state_dict({key: state[key].to(expected[key].dtype) for key in expected})
+
+
+def unusable_values(state: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> dict[str, list[str]]:
+    """What is wrong with the values of the expected keys: quantised weights and NaN would be loaded as if they were weights."""
+    floats = [key for key, value in expected.items() if value.is_floating_point()]
+    quantised = [key for key in floats if not state[key].is_floating_point()]
+    return {
+        "has no floating-point numbers (it may be quantised: convert it back where it comes from) for": [
+            f"{key} ({str(state[key].dtype).removeprefix('torch.')})" for key in quantised
+        ],
+        "has NaN in": [key for key in floats if key not in quantised and bool(state[key].isnan().any())],
+    }
 
 
 def _list_keys(keys: Iterable[str]) -> str:

@@ -20,7 +20,7 @@ from vlp.checkpoints.keys import KeyRow, State, to_ours
 from vlp.checkpoints.settings import assumed_for_clip
 from vlp.structures import height_and_width
 from vlp.system.errors import UserError
-from vlp.system.json_files import read_json
+from vlp.system.json_files import read_json_object
 from vlp.system.weight_folders import OPEN_CLIP_CONFIG
 
 # what each side of its config may say; of what is not listed here only the training matters, or the default
@@ -70,7 +70,7 @@ def key_table(state: Mapping[str, object], cfg: Mapping[str, Any] | None = None)
 
 def read(state: Mapping[str, Tensor], path: Path, architecture: dict[str, Any]) -> Checkpoint:
     file = config_beside(path)
-    file_config = read_json(file) if file else {}
+    file_config = read_json_object(file) if file else {}
     cfg = file_config.get("model_cfg")
     if cfg:
         _refuse_unknown(cfg)

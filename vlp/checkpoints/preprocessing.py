@@ -18,7 +18,7 @@ from vlp.checkpoints.checkpoint import eval_transform
 from vlp.structures import height_and_width
 from vlp.system.compat.transformers import own_image_steps
 from vlp.system.errors import UserError
-from vlp.system.json_files import read_json
+from vlp.system.json_files import read_json_object
 
 FILE = "preprocessor_config.json"
 _RESAMPLING = {int(kind): kind.name.lower() for kind in PIL.Image.Resampling}
@@ -45,7 +45,7 @@ def read_preprocessing(folder: Path, image_size: int | list[int]) -> Preprocessi
     file that transformers cannot read."""
     if not (folder / FILE).is_file():
         return None
-    file_settings = read_json(folder / FILE)
+    file_settings = read_json_object(folder / FILE)
     try:
         processor: Any = transformers.AutoImageProcessor.from_pretrained(folder, local_files_only=True)
     except (ValueError, OSError, KeyError, TypeError) as error:

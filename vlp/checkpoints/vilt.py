@@ -19,7 +19,7 @@ from torch import Tensor
 from vlp.checkpoints.checkpoint import Checkpoint
 from vlp.checkpoints.keys import KeyRow, State, count_layers, to_ours, to_theirs
 from vlp.system.errors import UserError
-from vlp.system.json_files import read_json
+from vlp.system.json_files import read_json, read_json_object
 
 _POSITION_IDS = "text_embeddings.position_ids"
 TABLE = [
@@ -60,7 +60,7 @@ def matches(state: Mapping[str, object]) -> bool:
 def read(state: Mapping[str, Tensor], path: Path, architecture: dict[str, Any]) -> Checkpoint:
     """architecture: vision_heads or text_heads, which are the same heads here; activation."""
     beside = path.parent / "config.json"
-    file_config = read_json(beside) if beside.is_file() else {}
+    file_config = read_json_object(beside) if beside.is_file() else {}
     heads = {value for key, value in architecture.items() if key.endswith("_heads") and value is not None}
     if len(heads) > 1:
         raise UserError("ViLT has one transformer: give vision_heads or text_heads, not two different numbers")

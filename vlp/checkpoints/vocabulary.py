@@ -9,7 +9,7 @@ from typing import Any
 from vlp.build import ALLOWED_IN_FILES, build
 from vlp.checkpoints.checkpoint import Checkpoint
 from vlp.system.errors import UserError
-from vlp.system.json_files import read_json
+from vlp.system.json_files import read_json_object
 from vlp.tokenizers.base import Tokenizer
 from vlp.tokenizers.clip import ClipTokenizer
 from vlp.tokenizers.hugging_face import PIECES, HuggingFaceTokenizer
@@ -72,7 +72,7 @@ def _read_tokenizer(checkpoint: Checkpoint, model: Any, given: str | Path | None
 def _is_wordpiece(path: Path) -> bool:
     tokenizer_file = path / "tokenizer.json" if path.is_dir() else path
     if tokenizer_file.suffix == ".json" and tokenizer_file.is_file():
-        return read_json(tokenizer_file).get("model", {}).get("type") == "WordPiece"
+        return read_json_object(tokenizer_file).get("model", {}).get("type") == "WordPiece"
     return (path / "vocab.txt").is_file() or path.name == "vocab.txt"
 
 
@@ -80,6 +80,6 @@ def _is_clips(path: Path) -> bool:
     """Byte-level pairs with a mark at the end of words, or OpenAI's and open_clip's file of merges."""
     tokenizer_file = path / "tokenizer.json" if path.is_dir() else path
     if tokenizer_file.suffix == ".json" and tokenizer_file.is_file():
-        model = read_json(tokenizer_file).get("model", {})
+        model = read_json_object(tokenizer_file).get("model", {})
         return model.get("type", "BPE") == "BPE" and any(token.endswith("</w>") for token in model.get("vocab", {}))
     return not (path.suffix == ".model" or (path.is_dir() and any((path / name).is_file() for name in PIECES)))

@@ -7,10 +7,12 @@ A text that is too long loses its last tokens but keeps its end token, because C
 
 from __future__ import annotations
 
+import gzip
 import importlib
 import json
 import os
 import re
+import zlib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -178,6 +180,21 @@ class Tokenizer:
         if self.backend is None:
             raise UserError("this tokenizer is not trained: call train(captions) first, or load it from a checkpoint")
         return self.backend
+
+
+def read_vocabulary_lines(path: Path) -> list[str]:
+    """The lines of a UTF-8 file, also compressed.  Raises UserError for one that is no such text or cut off."""
+    data = path.read_bytes()
+    try:
+        if data[:2] == b"\x1f\x8b":  # of gzip, whatever the name is
+            data = gzip.decompress(data)
+        text = data.decode("utf-8-sig")
+    except (OSError, EOFError, zlib.error) as error:
+        raise UserError(f"{path}: cannot be decompressed ({error}); download or copy the vocabulary again") from error
+    except UnicodeDecodeError as error:
+        message = f"{path}: byte {error.start} is not UTF-8; download the vocabulary again, or convert it to UTF-8"
+        raise UserError(message) from error
+    return [line.rstrip("\r") for line in text.removesuffix("\n").split("\n")]
 
 
 def find_vocabulary(vocabulary: str | Path, files: Sequence[str]) -> Path:

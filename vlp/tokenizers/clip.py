@@ -7,20 +7,20 @@ long is truncated before the end token; the original raises an error by default 
 
 from __future__ import annotations
 
-import gzip
 import html
 import importlib.util
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 
 import tokenizers
 from tokenizers import Regex, decoders, pre_tokenizers
 
-from vlp.system.errors import UserError
-from vlp.system.json_files import read_json
-from vlp.tokenizers.base import Tokenizer, find_vocabulary
+from vlp.system.errors import UserError, is_user_error
+from vlp.system.json_files import read_json_object
+from vlp.tokenizers.base import Tokenizer, find_vocabulary, read_vocabulary_lines
 
 START, END = "<|startoftext|>", "<|endoftext|>"
 # the original ignores case, and then ſ (long s) equals s
@@ -40,7 +40,8 @@ class ClipTokenizer(Tokenizer):
         _import_ftfy()  # its absence is reported now, and not at the first text
         path = _open_clip_vocabulary() if vocabulary is None else find_vocabulary(vocabulary, ("*.json", "merges.txt"))
         hugging_face = path.is_dir() or path.suffix == ".json"
-        ids, merges = _read_hugging_face(path) if hugging_face else _read_merges(path, size)
+        with _damage_named(path):
+            ids, merges = _read_hugging_face(path) if hugging_face else _read_merges(path, size)
         if size not in (None, len(ids)):
             raise UserError(f"tokenizer.size={size}, but {path} has {len(ids)} ids: set tokenizer.size=null")
         missing = [token for token in (START, END) if token not in ids]
@@ -49,7 +50,8 @@ class ClipTokenizer(Tokenizer):
         # a tiny vocabulary may lack bytes; Hugging Face's CLIP then uses <unk> or the end token
         complete = all(byte in ids and byte + "</w>" in ids for byte in _byte_characters())
         unknown = None if complete else "<unk>" if "<unk>" in ids else END
-        model = tokenizers.models.BPE(ids, merges, unk_token=unknown, end_of_word_suffix="</w>")
+        with _damage_named(path):
+            model = tokenizers.models.BPE(ids, merges, unk_token=unknown, end_of_word_suffix="</w>")
         backend = tokenizers.Tokenizer(model)
         backend.pre_tokenizer = pre_tokenizers.Sequence(
             [
@@ -77,6 +79,20 @@ class ClipTokenizer(Tokenizer):
             else:
                 ids += super().encode([part])[0]
         return ids
+
+
+@contextmanager
+def _damage_named(path: Path) -> Iterator[None]:
+    """What goes wrong inside, also within the Rust library, as a UserError that names the file."""
+    try:
+        yield
+    except Exception as error:
+        if is_user_error(error):
+            raise
+        message = (
+            f"{path} is damaged or no vocabulary of CLIP ({error}): download it again, or set tokenizer.vocabulary"
+        )
+        raise UserError(message) from error
 
 
 def clean_text(text: str) -> str:
@@ -115,8 +131,7 @@ def _read_merges(path: Path, size: int | None) -> tuple[dict[str, int], list[tup
     """(token ids, merges) of OpenAI's file, reduced to `size` ids."""
     size = size or 49408
     count = size - 514  # 256 bytes inside and 256 at the end of a word, start and end
-    content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-    lines = content.decode("utf-8").split("\n")[1:]  # the first line is a version
+    lines = read_vocabulary_lines(path)[1:]  # the first line is a version
     if not 0 <= count <= len(lines):
         raise UserError(f"tokenizer.size={size}: with the merges at {path} give 514 to {len(lines) + 514}")
     merges = [(left, right) for left, right in (line.split() for line in lines[:count])]
@@ -135,14 +150,14 @@ def _read_hugging_face(path: Path) -> tuple[dict[str, int], list[tuple[str, str]
     """(token ids, merges) of a tokenizer.json or of vocab.json with merges.txt."""
     tokenizer_file = path / "tokenizer.json" if path.is_dir() else path
     if tokenizer_file.is_file():
-        content = read_json(tokenizer_file)
+        content = read_json_object(tokenizer_file)
         model = content.get("model", {})
         if model.get("type", "BPE") != "BPE" or "merges" not in model:
             raise UserError(f"{tokenizer_file} has no BPE vocabulary, so it is not CLIP's: set tokenizer.vocabulary")
         ids = {**model["vocab"], **{token["content"]: token["id"] for token in content.get("added_tokens", [])}}
         lines = model["merges"]
     elif (path / "vocab.json").is_file() and (path / "merges.txt").is_file():
-        ids = read_json(path / "vocab.json")
+        ids = read_json_object(path / "vocab.json")
         lines = (path / "merges.txt").read_text(encoding="utf-8").split("\n")
         lines = [line for line in lines if line.strip() and not line.startswith("#version")]
     else:

@@ -12,7 +12,7 @@ from typing import Any
 import tokenizers
 
 from vlp.system.errors import UserError
-from vlp.system.json_files import read_json
+from vlp.system.json_files import read_json_object
 from vlp.tokenizers.base import Tokenizer, find_vocabulary
 from vlp.tokenizers.sentencepiece import read_sentencepiece
 
@@ -29,7 +29,9 @@ class HuggingFaceTokenizer(Tokenizer):
     ) -> None:
         path = find_vocabulary(vocabulary, FILES)
         folder = path if path.is_dir() else path.parent
-        settings = read_json(folder / "tokenizer_config.json") if (folder / "tokenizer_config.json").is_file() else {}
+        settings = (
+            read_json_object(folder / "tokenizer_config.json") if (folder / "tokenizer_config.json").is_file() else {}
+        )
         siglip = settings.get("tokenizer_class") == "SiglipTokenizer"
         file = _vocabulary_file(path, prefer_pieces=siglip)
         if file.suffix == ".json":

@@ -6,6 +6,8 @@ tokenizer_config.json; without one, it is where the vocabulary has no upper-case
 
 from __future__ import annotations
 
+import warnings
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,8 +16,8 @@ import tokenizers
 from tokenizers import AddedToken, decoders, normalizers, pre_tokenizers
 
 from vlp.system.errors import UserError
-from vlp.system.json_files import read_json
-from vlp.tokenizers.base import Tokenizer, find_vocabulary
+from vlp.system.json_files import read_json_object
+from vlp.tokenizers.base import Tokenizer, find_vocabulary, read_vocabulary_lines
 
 FILES = ("vocab.txt", "tokenizer.json", "tokenizer_config.json")
 
@@ -69,16 +71,21 @@ def _read_vocabulary(path: Path) -> tuple[dict[str, int], dict[str, Any]]:
     """Token ids, and the options of the tokenizer_config.json beside them (empty without one)."""
     folder = path if path.is_dir() else path.parent
     options_file = folder / "tokenizer_config.json"
-    options = read_json(options_file) if options_file.is_file() else {}
+    options = read_json_object(options_file) if options_file.is_file() else {}
     vocabulary_file = path / "vocab.txt" if path.is_dir() else path
     if vocabulary_file.suffix == ".txt" and vocabulary_file.is_file():
-        lines = vocabulary_file.read_text(encoding="utf-8").split("\n")
-        tokens = lines[:-1] if lines[-1] == "" else lines
-        return {token.rstrip("\r"): index for index, token in enumerate(tokens)}, options
+        tokens = read_vocabulary_lines(vocabulary_file)
+        ids = {token: index for index, token in enumerate(tokens)}
+        if repeated := [f"{token!r}" for token, count in Counter(tokens).items() if count > 1]:
+            message = (
+                f"{vocabulary_file} has {', '.join(repeated[:5])} on several lines; the last counts, as in transformers"
+            )
+            warnings.warn(message, stacklevel=3)
+        return ids, options
     tokenizer_file = path / "tokenizer.json" if path.is_dir() else path
     if not tokenizer_file.is_file():
         raise FileNotFoundError(f"{path} has neither vocab.txt nor tokenizer.json")
-    content = read_json(tokenizer_file)
+    content = read_json_object(tokenizer_file)
     if content.get("model", {}).get("type") != "WordPiece":
         raise UserError(f"{tokenizer_file} has no WordPiece vocabulary, so it is not BERT's: set tokenizer.vocabulary")
     normalizer = content.get("normalizer") or {}

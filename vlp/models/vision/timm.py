@@ -17,7 +17,7 @@ from vlp.models.vision.normalize import Normalize
 from vlp.structures import Image, Tokens, height_and_width
 from vlp.system import ranks
 from vlp.system.errors import UserError
-from vlp.system.json_files import read_json
+from vlp.system.json_files import read_json_object
 from vlp.system.weight_files import describe_damage
 from vlp.system.weight_folders import choose_weights
 
@@ -49,7 +49,7 @@ class TimmVision(nn.Module):
         super().__init__()
         check_pool(pool, ("tower", "average"))
         folder = Path(name) if (Path(name) / "config.json").is_file() else None
-        file_config = read_json(folder / "config.json") if folder else {}
+        file_config = read_json_object(folder / "config.json") if folder else {}
         self.name, self.pool = file_config.get("architecture", name), pool
         self.options = file_config.get("model_args", {}) | dict(options or {})
         file = _weights_file(folder, weights)
