@@ -109,3 +109,15 @@ def test_formats_of_images(tmp_path: Path, loading: Loading) -> None:
     data.setup("test")
     (batch,) = data.test_dataloader()
     assert len(batch.id) == 6
+
+
+def test_folders_whose_names_look_equal_are_one_class(tmp_path: Path, loading: dict[str, Any]) -> None:
+    composed, decomposed = "caf\u00e9", "cafe\u0301"
+    pictures(tmp_path, f"train/{composed}/1.jpg", f"val/{decomposed}/2.jpg", f"val/{composed}/3.jpg", "val/tea/4.jpg")
+    data = ClassFolders(root=tmp_path, splits={"train": "train", "val": "val"}, **loading)
+    assert [sample.label for sample in data.split("val")] == [0, 0, 1]
+    assert data.class_names == (composed, "tea")
+    pictures(tmp_path, "train/polar_bear/1.jpg", "train/Polar bear/2.jpg")
+    data = ClassFolders(root=tmp_path, splits={"train": "train", "val": None}, **loading)
+    with pytest.warns(UserWarning, match="1 names stand for several classes.*'Polar bear' and 'polar bear'"):
+        data.split("train")

@@ -335,3 +335,18 @@ def test_photos_of_every_format_are_packed_as_they_are(shards: Build, loading: d
 def test_a_split_of_another_name_is_refused(shards: Build, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"data\.splits\.validation: there is no such split"):
         shards(tmp_path, splits={"validation": "0.tar"})
+
+
+def test_a_class_may_end_with_a_line_break_and_null_is_no_caption(shards: Build, tmp_path: Path) -> None:
+    members = [
+        ("a.jpg", jpeg()),
+        ("a.cls", b"3\n"),
+        ("b.jpg", jpeg()),
+        ("b.json", b'{"captions": null}'),
+        ("b.txt", b"two"),
+    ]
+    members += [("c.jpg", jpeg()), ("c.json", b'{"captions": null, "caption": "three"}')]
+    write(tmp_path / "0.tar", members)
+    first, second, third = shards(tmp_path, splits={"train": "0.tar"}).split("train")
+    assert first.label == 3
+    assert (second.captions, third.captions) == (("two",), ("three",))

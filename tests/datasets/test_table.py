@@ -188,3 +188,24 @@ def test_a_null_caption_is_counted_in_training_and_an_error_in_evaluation(
 def test_a_row_without_the_key_is_still_an_error(table: Callable[..., Table]) -> None:
     with pytest.raises(ValueError, match="line 1: no value for caption"):
         table('{"image": "a.jpg", "text": "x", "split": "train"}', "t.jsonl").split("train")
+
+
+def test_labels_that_look_equal_are_one_class(table: Callable[..., Table]) -> None:
+    rows = "a.jpg,caf\u00e9,train\nb.jpg,  cafe\u0301 ,test\nc.jpg,Caf\u00e9,test\n"
+    data = table(f"image,kind,split\n{rows}", caption=None, label="kind")
+    with pytest.warns(UserWarning, match="1 names stand for several classes"):
+        assert [sample.label for sample in data.split("test")] == [1, 0]
+    assert data.class_names == ("Caf\u00e9", "caf\u00e9")
+
+
+def test_the_case_of_a_suffix_does_not_matter(table: Callable[..., Table], tmp_path: Path) -> None:
+    text = "image,caption,split\na.jpg,one,train\n"
+    data = table(text, "plain.csv")
+    (tmp_path / "T.CSV.GZ").write_bytes(gzip.compress(text.encode()))
+    data.files = "T.CSV.GZ"
+    assert sizes(data) == (1, 0, 0)
+
+
+def test_a_table_without_rows_is_refused_before_training(table: Callable[..., Table]) -> None:
+    with pytest.raises(ValueError, match="the training split has no sample"):
+        table("image,caption,split\n").setup("fit")

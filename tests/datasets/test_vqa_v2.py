@@ -301,3 +301,12 @@ def test_answers_may_be_numbers(tmp_path: Path, loading: Loading) -> None:
     (tmp_path / "map.json").write_text('["yes", 2, "2"]')
     with pytest.raises(ValueError, match="some answers are listed more than once"):
         read_answer_vocabulary(tmp_path / "map.json")
+
+
+def test_answers_to_a_question_about_another_image_are_refused(small: Path, loading: Loading) -> None:
+    path = small / "vqa" / "v2_mscoco_train2014_annotations.json"
+    content = json.loads(path.read_text())
+    content["annotations"][0]["image_id"] = 2
+    path.write_text(json.dumps(content))
+    with pytest.raises(ValueError, match="question 1000 is about image 1, its annotation about 2"):
+        vqa(small, loading).split("train")

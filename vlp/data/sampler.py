@@ -64,6 +64,8 @@ class TrainSampler(Sampler[list[SampleKey]]):
         usable = length if owner is None else sum(len(round) for round in self._split_into_rounds(torch.arange(length)))
         self.steps_per_epoch = usable // batch_size
         if self.steps_per_epoch == 0:
+            if length == 0:
+                raise UserError("the training split has no sample: correct the data's split or files")
             images = length if owner is None else len(owner.unique())
             raise UserError(
                 f"the training split has {length} samples of {images} images, too few for one batch of {batch_size} "

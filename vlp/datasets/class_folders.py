@@ -15,6 +15,7 @@ from vlp.data.annotation_files import MissingFile, read_json, require_path
 from vlp.data.datamodule import SPLITS, DataModule
 from vlp.data.images import IMAGE_EXTENSIONS, is_hidden
 from vlp.data.issues import DataError, SkippedRecords, join_first_five
+from vlp.datasets.common.class_names import clean_label, report_equal_names
 from vlp.datasets.common.splits import hold_out, named_splits
 from vlp.structures import Sample
 from vlp.system.errors import UserError
@@ -41,9 +42,14 @@ class ClassFolders(DataModule):
         self._folders_of_classes: list[str] | None = None
         self._read: dict[str, list[Sample]] = {}
 
-    def _folders(self, split: str) -> list[str]:
+    def _folders(self, split: str) -> dict[str, list[Path]]:
+        """The folders of each class, several where their names only look equal."""
         place = require_path(self.root / str(self.splits[split]), description=f"the {split} folder of {self.name}")
-        return sorted(entry.name for entry in os.scandir(place) if entry.is_dir() and not is_hidden(Path(entry.name)))
+        folders: dict[str, list[Path]] = {}
+        for name in sorted(entry.name for entry in os.scandir(place) if entry.is_dir()):
+            if not is_hidden(Path(name)):
+                folders.setdefault(clean_label(name), []).append(place / name)
+        return folders
 
     def _classes(self) -> list[str]:
         """The folders of the classes, in the order of their labels."""
@@ -63,14 +69,16 @@ class ClassFolders(DataModule):
             if self.class_names_file is not None:
                 with self.faults.catch_errors():
                     names |= self._names(self.root / self.class_names_file, folders)
+            report_equal_names(names.values(), location=self.root, faults=self.faults)
             self.class_names = tuple(names[folder] for folder in folders)
             self._folders_of_classes = folders
         return self._folders_of_classes
 
     def _names(self, path: Path, folders: list[str]) -> dict[str, str]:
-        listed = read_json(path, description="the file of class names")
-        if not isinstance(listed, dict):
+        content = read_json(path, description="the file of class names")
+        if not isinstance(content, dict):
             raise DataError("unexpected structure", f"{path}: expected an object {{folder: name}}")
+        listed = {clean_label(folder): name for folder, name in content.items()}
         lacking = [folder for folder in folders if not isinstance(listed.get(folder), str)]
         if lacking:
             message = f"{path} names no class for the folders {join_first_five(lacking)}"
@@ -97,9 +105,10 @@ class ClassFolders(DataModule):
             for file in sorted(place.iterdir()) if place.is_dir() else ():
                 if _is_image(file) and file.is_file():
                     left_out.add("image in no class folder", file.name)
-            for label, folder in enumerate(classes):
+            folders = self._folders(split) if place.is_dir() else {}
+            for label, name in enumerate(classes):
                 before = len(found)
-                for file in self._files(place / folder, left_out):
+                for file in (file for folder in folders.get(name, ()) for file in self._files(folder, left_out)):
                     if not _is_image(file):
                         left_out.add("file with no suffix of an image", file.relative_to(place))
                         continue
@@ -107,7 +116,7 @@ class ClassFolders(DataModule):
                         relative = file.relative_to(self.root).as_posix()
                         found.append((self.resolve_path(self.root, relative, location=str(place)), label))
                 if len(found) == before and self.faults.collect:  # a class may be in other splits alone
-                    left_out.add("class without images", folder)
+                    left_out.add("class without images", name)
         first_id = SPLITS.index(split) << 40  # ids must differ between splits
         return [
             Sample(id=first_id + index, sample=index, image=image, label=label)

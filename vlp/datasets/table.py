@@ -20,6 +20,7 @@ from vlp.data.annotation_files import clean_captions, path_or_gzip, strip_root
 from vlp.data.datamodule import SPLITS, DataModule
 from vlp.data.issues import DataError, Faults, SkippedRecords, join_first_five
 from vlp.datasets.common.arrow_tables import ARROW_SUFFIXES, arrow_rows, is_datasets_folder, saved_splits
+from vlp.datasets.common.class_names import clean_label, report_equal_names
 from vlp.datasets.common.csv_rows import csv_rows
 from vlp.datasets.common.json_rows import json_rows
 from vlp.datasets.common.splits import named_splits
@@ -127,7 +128,7 @@ class Table(DataModule):
             for name in needed
             if name not in row
             or (row[name] is None and name != caption)
-            or (name == label_column and not str(row[name]).strip())
+            or (name == label_column and not clean_label(row[name]))
         ]
         if lacking:
             fix = "name your columns with data.image, data.caption, …, or give one file a split in data.table"
@@ -144,7 +145,7 @@ class Table(DataModule):
         if entry is None:
             entry = entries[name][key] = _Entry(location, image)
         if label_column:
-            label = str(row[label_column])
+            label = clean_label(row[label_column])
             if entry.label not in (None, label):
                 message = f"{location}: the image has the label {label!r} here and {entry.label!r} in {entry.location}"
                 raise DataError("image with two labels", message)
@@ -161,6 +162,8 @@ class Table(DataModule):
         if self._entries is None:
             self._entries = self._read()
         labels = sorted({e.label for group in self._entries.values() for e in group.values() if e.label is not None})
+        if self.class_names is None:
+            report_equal_names(labels, location=f"{self.root}: {self.columns['label']}", faults=self.faults)
         self.class_names = tuple(labels) or None
         found: list[Sample] = []
         training = split == "train"

@@ -177,6 +177,9 @@ class VQAv2(DataModule):
             raise DataError("missing key", message)
         file = self.images.format(split=official.replace("test-dev", "test"), id=image)
         annotation_record = {} if annotated is None else annotated[question]
+        if annotation_record.get("image_id", image) != image:
+            message = f"{place}: question {question} is about image {image}, its annotation about {annotation_record['image_id']!r}"
+            raise DataError("annotation of another image", f"{message}; the two files are not of one release")
         listed = annotation_record.get("answers")
         listed = listed if isinstance(listed, list) else []
         answers = [answer_text(item.get("answer") if isinstance(item, dict) else None) for item in listed]

@@ -140,3 +140,10 @@ def test_which_members_are_lost(tmp_path: Path, members: list[str], faults: dict
     kept = {name.partition(".")[0] for name in index.images}
     assert not any(name.startswith((".c", "._", "__")) for name in index.images)
     assert len(kept) == len(index)
+
+
+def test_a_compressed_tar_is_named_as_such(tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "a.tar", "w:gz") as archive:
+        archive.add(__file__, "a.txt")
+    with pytest.raises(DataError, match=r"a\.tar: compressed with gzip"):
+        read_index(tmp_path / "a.tar")

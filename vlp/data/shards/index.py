@@ -56,6 +56,11 @@ def read_index(path: Path) -> ShardIndex:
     size = os.stat(path).st_size
     if size == 0:
         raise DataError("empty shard", f"{path}: a shard of 0 bytes; download or pack it again")
+    with path.open("rb") as stream:
+        if stream.read(2) == b"\x1f\x8b":
+            raise DataError(
+                "compressed shard", f"{path}: compressed with gzip, in which samples have no position; gunzip it"
+            )
     samples: dict[str, SampleParts] = {}
     other_names: list[PurePosixPath] = []
     try:

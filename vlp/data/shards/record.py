@@ -48,7 +48,7 @@ def sample_from_record(record: Any, *, image: Member, number: int) -> Sample:
 
 def _parse_sample(record: Any, *, image: Member, number: int) -> Sample:
     written_by_vlp = record.get(VLP_KEY) == 1
-    captions = record.get("captions", record.get("caption")) or []
+    captions = record.get("captions") or record.get("caption") or []
     texts = _require_texts([captions] if isinstance(captions, str) else captions)
     address = str(record.get("url") or record.get("sha256") or f"{image.archive.name}/{image.name}")
     if not written_by_vlp:  # other columns may have the names of our fields and another meaning

@@ -103,10 +103,10 @@ class ShardSamples(Sequence[Sample]):
                 record = json.loads(self._read_text(opened, parts["json"]))
             except (ValueError, RecursionError) as error:
                 raise ImageError(f"{image}: its json is not valid") from error
-        if isinstance(record, dict) and "captions" not in record and parts["txt"][1] >= 0:
+        if isinstance(record, dict) and record.get("captions") is None and parts["txt"][1] >= 0:
             record["captions"] = [self._read_text(opened, parts["txt"])]
-        if isinstance(record, dict) and "label" not in record and parts["cls"][1] >= 0:
-            record["label"] = self._read_text(opened, parts["cls"])
+        if isinstance(record, dict) and record.get("label") is None and parts["cls"][1] >= 0:
+            record["label"] = self._read_text(opened, parts["cls"]).strip()
         return sample_from_record(record, image=image, number=number)
 
     def _read_text(self, opened: OpenShard, part: tuple[int, int]) -> str:

@@ -86,7 +86,7 @@ def _batches(
     """Record batches, each with the Arrow file that it lies in and that file's address in memory; None for a Parquet file,
     whose images are paths."""
     pyarrow = _pyarrow(file)
-    if file.suffix == ".parquet":
+    if file.suffix.lower() == ".parquet":
         parquet = pyarrow.parquet.ParquetFile(file)
         _check_columns(file, parquet.schema_arrow.names, columns)
         if not _holds_images(parquet.schema_arrow.field(image).type):

@@ -43,7 +43,8 @@ def read_frozen_config(file: Path | str) -> DictConfig:
 
 def safe_name(text: str, limit: int = 100) -> str:
     """Text as the name of one folder: what shells and file systems treat specially becomes '-'."""
-    return re.sub(r"[^\w=.,+@-]+", "-", text).strip("-.")[:limit].rstrip("-.") or "run"
+    name = re.sub(r"[^\w=.,+@-]+", "-", text).strip("-.")[:limit]
+    return name.encode()[:200].decode(errors="ignore").rstrip("-.") or "run"  # file systems count bytes, 255 at most
 
 
 NEW_RUN_FOLDER = "VLP_NEW_RUN_FOLDER"  # variable: the folder that this command has created
