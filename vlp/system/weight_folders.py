@@ -13,7 +13,7 @@ from pathlib import Path
 
 from vlp.system import ranks
 from vlp.system.errors import UserError
-from vlp.system.json_files import read_json_object
+from vlp.system.json_files import read_json
 from vlp.system.weight_files import describe_damage
 
 INDEX = ".index.json"
@@ -67,7 +67,7 @@ def uses_safetensors(folder: Path) -> bool:
 
 def _files_of_index(index: Path) -> Files | str:
     """The shards and the keys of each, or what is wrong with the index."""
-    weight_map = read_json_object(index)
+    weight_map = read_json(index)
     weight_map = weight_map.get("weight_map") if isinstance(weight_map, dict) else None
     if not isinstance(weight_map, dict) or not weight_map or not all(isinstance(v, str) for v in weight_map.values()):
         return f"{index} has no weight_map, which says in which file each tensor is: download or copy it again"
