@@ -77,6 +77,13 @@ def test_a_vocabulary_that_is_no_text_is_refused_with_its_path(tmp_path: Path, c
         WordPieceTokenizer(vocabulary=path)
 
 
+def test_lines_may_end_as_on_any_system(tmp_path: Path) -> None:
+    path = tmp_path / "vocab.txt"
+    for end in ("\n", "\r\n", "\r"):
+        path.write_bytes("".join(token + end for token in ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "cat")).encode())
+        assert WordPieceTokenizer(vocabulary=path).encode(["cat"]) == [[4]]
+
+
 def test_a_byte_order_mark_is_no_token_and_a_token_listed_twice_is_reported(tmp_path: Path) -> None:
     path = tmp_path / "vocab.txt"
     path.write_text("\ufeff[PAD]\r\n[UNK]\r\n[CLS]\r\n[SEP]\r\ncat\r\ncat\r\n", encoding="utf-8", newline="")

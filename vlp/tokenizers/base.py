@@ -194,7 +194,7 @@ def read_vocabulary_lines(path: Path) -> list[str]:
     except UnicodeDecodeError as error:
         message = f"{path}: byte {error.start} is not UTF-8; download the vocabulary again, or convert it to UTF-8"
         raise UserError(message) from error
-    return [line.rstrip("\r") for line in text.removesuffix("\n").split("\n")]
+    return text.replace("\r\n", "\n").replace("\r", "\n").removesuffix("\n").split("\n")
 
 
 def find_vocabulary(vocabulary: str | Path, files: Sequence[str]) -> Path:
