@@ -104,3 +104,12 @@ def test_names_that_differ_in_numbers_are_listed_once() -> None:
     )
     assert collapse_numbers(keys[8:]) == "vision.blocks.5.norm1.bias, vision.blocks.5.norm2.bias"
     assert collapse_numbers(keys) == "vision.blocks.{0,1,2,3,5}.norm1.bias, vision.blocks.{0,1,2,3,5}.norm2.bias"
+
+
+@pytest.mark.parametrize("damaged", [torch.int8, None])
+def test_quantised_weights_and_nan_do_not_fit_in_part(tmp_path: Path, damaged: torch.dtype | None) -> None:
+    state, key = _state(), "vision.blocks.1.mlp.fc1.weight"
+    state[key] = state[key].to(damaged) if damaged else state[key] * float("nan")
+    load.save(load.Checkpoint(config=_config(), state=state), tmp_path / "clip.ckpt")
+    with pytest.raises(UserError, match=r"cannot be used: it has .*vision\.blocks\.1\.mlp\.fc1\.weight"):
+        load.load_weights(tmp_path / "clip.ckpt", build(ALBEF), {}, strict=False)

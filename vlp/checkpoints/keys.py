@@ -109,6 +109,13 @@ def unusable_values(state: Mapping[str, Tensor], expected: Mapping[str, Tensor])
     }
 
 
+def refuse_unusable_values(state: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> None:
+    problems = unusable_values(state, {key: expected[key] for key in state})
+    for verb, keys in problems.items():
+        if keys:
+            raise UserError(f"the checkpoint cannot be used: it {verb} {_list_keys(keys)}")
+
+
 def _list_keys(keys: Iterable[str]) -> str:
     names = sorted(keys)
     return f"{len(names)} key{'s' if len(names) > 1 else ''} ({', '.join(names)})"

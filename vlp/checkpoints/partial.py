@@ -9,6 +9,7 @@ from typing import Any
 from torch import nn
 
 from vlp.checkpoints.checkpoint import Checkpoint
+from vlp.checkpoints.keys import refuse_unusable_values
 from vlp.system.errors import UserError
 from vlp.upgrade import upgrade_target
 
@@ -25,13 +26,14 @@ def load_matching(model: nn.Module, checkpoint: Checkpoint) -> list[str]:
         if key.partition(".")[0] in others:
             continue
         if key in expected and expected[key].shape == value.shape:
-            taken[key] = value.to(expected[key].dtype)
+            taken[key] = value
         else:
             shapes = f" {tuple(value.shape)} (the model: {tuple(expected[key].shape)})" if key in expected else ""
             left.append(f"{key}{shapes}")
     if not taken:
         raise UserError("nothing in it has the name and shape of a tensor of the model, in a part of the same class")
-    model.load_state_dict(taken, strict=False)
+    refuse_unusable_values(taken, expected)
+    model.load_state_dict({key: value.to(expected[key].dtype) for key, value in taken.items()}, strict=False)
     new = [key for key in expected if key not in taken]
     notes = [f"took {len(taken)} of the model's {len(expected)} tensors: {collapse_numbers(taken)}"]
     notes += [f"left {sentence}" for sentence in others.values()]
