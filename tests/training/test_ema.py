@@ -10,7 +10,8 @@ import lightning as L
 import pytest
 import torch
 
-from tests.runs import SMALL_CLIP, finish_run, load_checkpoint, make_run_folder
+from tests.runs import SMALL_CLIP, finish_run, load_checkpoint, make_run_folder, train_here
+from vlp.system.errors import UserError
 from vlp.training.callbacks.ema import ema
 
 EMA = ("callbacks=[checkpoint,progress,ema]", "callbacks.ema.decay=0.5")
@@ -53,3 +54,31 @@ def test_a_run_without_averages_may_begin_them() -> None:
     content: dict[str, Any] = {"config": {"callbacks": {"checkpoint": {}}}, "state_dict": {}}
     with pytest.warns(UserWarning, match="outside the 'fit' stage"):  # Lightning's, as there is no fit here
         ema().on_load_checkpoint(L.Trainer(logger=False, accelerator="cpu"), L.LightningModule(), content)
+
+
+@pytest.mark.parametrize("start", [50, 3])
+def test_before_the_first_average_the_current_weights_are_measured(tmp_path: Path, start: int) -> None:
+    """Of five steps. Not the initial weights, and no average that has weights of the steps before `start`."""
+    settings = (*SMALL_CLIP, *EMA, f"callbacks.ema.start={start}", "callbacks.checkpoint.save_top_k=-1")
+    run = make_run_folder(tmp_path / "run", *settings, "trainer.max_epochs=1", data=tmp_path / "scenes")
+    train_here(run)
+    content = load_checkpoint(run)
+    average, current = content["state_dict"], content["current_model_state"]
+    differing = [name for name, value in current.items() if not torch.equal(average[name], value)]
+    assert bool(differing) == (start == 3)
+    assert all(torch.equal(average[name], value) for name, value in current.items() if "running" in name)
+
+
+def test_the_average_begins_with_the_weights_of_its_first_step() -> None:
+    callback, average = ema(decay=0.5, start=2), torch.zeros(1)
+    for step, weights in enumerate([1.0, 2.0, 4.0, 8.0]):
+        assert callback.should_update(step_idx=step)
+        average = callback._average(average, torch.tensor([weights]), step)
+    assert average.item() == 0.5 * 4.0 + 0.5 * 8.0
+    assert not callback.should_update(epoch_idx=0)
+
+
+@pytest.mark.parametrize("settings", [{"decay": 1.0}, {"decay": -0.1}, {"start": -3}])
+def test_settings_without_an_average_are_refused(settings: dict[str, Any]) -> None:
+    with pytest.raises(UserError, match=rf"callbacks\.ema\.{next(iter(settings))}="):
+        ema(**settings)

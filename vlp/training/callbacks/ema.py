@@ -14,23 +14,32 @@ from vlp.system.errors import UserError
 
 
 class EMA(WeightAveraging):
-    """p̄ ← decay p̄ + (1 − decay) p after each optimiser step from `start` on.
+    """p̄ ← decay p̄ + (1 − decay) p after each optimiser step after number `start`; up to it, p̄ = p.
 
     The averaged weights stay until tasks have computed their figures, which Lightning does after a callback's epoch end.
     """
 
     def __init__(self, *, decay: float, start: int) -> None:
-        if not 0 <= decay <= 1:
-            raise UserError(f"callbacks.ema.decay={decay}: the weight of the old average must lie between 0 and 1")
+        if not 0 <= decay < 1:
+            raise UserError(
+                f"callbacks.ema.decay={decay}: the weight of the old average must be 0 or more, and less than 1"
+            )
+        if start < 0:
+            raise UserError(f"callbacks.ema.start={start}: give a number of optimizer steps, 0 or more")
         self.decay, self.start = decay, start
+        self._averages = False  # at the current step
         super().__init__(use_buffers=False, avg_fn=self._average)
 
     def _average(self, average: Tensor, current: Tensor, count: Tensor | int) -> Tensor:
         # the average of equal numbers is not quite equal, and frozen weights must not move
+        if not self._averages:
+            return current
         return torch.where(average == current, average, self.decay * average + (1 - self.decay) * current)
 
     def should_update(self, step_idx: int | None = None, epoch_idx: int | None = None) -> bool:
-        return step_idx is not None and step_idx >= self.start
+        """Before `start` too, where the average follows the weights: else validations would measure the initial ones."""
+        self._averages = step_idx is not None and step_idx > self.start
+        return step_idx is not None
 
     def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         pass
