@@ -15,6 +15,7 @@ from tests.towers import toy_model
 from tests.training.test_module import fit, module
 from vlp.models.projection.linear import LinearProjection
 from vlp.objectives.itc import ITC
+from vlp.system.errors import UserError
 from vlp.training.callbacks.ema import EMA
 
 FAMILIES = ("clip_tiny", "clip_resnet", "albef", "vilt", "captions", "questions")
@@ -116,3 +117,9 @@ def initial_state(folder: Path) -> dict[str, torch.Tensor]:
     L.seed_everything(config["seed"], workers=True, verbose=False)
     parts = assemble(config, folder, stored)
     return {name: value.clone() for name, value in parts.module.state_dict().items()}
+
+
+@pytest.mark.parametrize(("pattern", "message"), [("model.(vision", "missing"), ("*", "nothing to repeat")])
+def test_a_pattern_that_is_no_regular_expression(pattern: str, message: str) -> None:
+    with pytest.raises(UserError, match=rf"^freeze: .* is no regular expression.*{message}"):
+        module(freeze=[pattern])

@@ -5,7 +5,8 @@ import torch
 from torch import nn
 
 from tests.towers import toy_model
-from vlp.training.optimizer import AdamW, Constant, Muon, WarmupCosine, layer_scales
+from vlp.system.errors import UserError
+from vlp.training.optimizer import AdamW, Constant, Muon, WarmupCosine, WarmupLinear, layer_scales
 
 
 def test_vectors_and_scalars_are_not_decayed() -> None:
@@ -26,6 +27,53 @@ def test_first_matching_group_sets_rate_and_decay() -> None:
 def test_pattern_without_parameter_is_an_error() -> None:
     with pytest.raises(ValueError, match="'vison' matches no trainable"):
         AdamW(lr=1e-3, groups=[{"pattern": "vison", "lr": 1.0}])(toy_model())
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [
+        ("lr", float("nan")), ("lr", float("inf")), ("betas", [0.9]), ("betas", [0.9, 0.98, 0.5]), ("betas", [0.9, 1.5]),
+        ("eps", -1.0), ("weight_decay", -1.0), ("layer_decay", 0.0), ("layer_decay", -0.5), ("layer_decay", 1.1),
+    ],
+)  # fmt: skip
+def test_settings_that_would_be_ignored_or_fail_are_refused(setting: str, value: object) -> None:
+    with pytest.raises(UserError, match=rf"^optimizer\.{setting}=.*: give "):
+        AdamW(**{"lr": 1e-3, setting: value})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("group", "message"),
+    [
+        ({"pattern": "text", "learning_rate": 1e-5}, r"give \{pattern: REGEX"),
+        ({"patern": "text", "lr": 1e-5}, r"give \{pattern: REGEX"),
+        ("text", r"give \{pattern: REGEX"),
+        ({"pattern": "model.(text", "lr": 1e-5}, "is no regular expression: missing"),
+        ({"pattern": 5, "lr": 1e-5}, "5 is no regular expression of parameter names"),
+        ({"pattern": "text", "lr": "1e-5x"}, r"lr=1e-5x: give a number"),
+        ({"pattern": "text", "lr": -1}, "lr=-1: give a number, 0 or more"),
+        ({"pattern": "text", "weight_decay": None}, "weight_decay=None: give a number"),
+    ],
+)
+def test_a_group_is_understood_completely(group: dict[str, object], message: str) -> None:
+    with pytest.raises(UserError, match=rf"^optimizer\.groups\[1\].*{message}"):
+        AdamW(lr=1e-3, groups=[{"pattern": "vision", "lr": 0}, group])
+
+
+@pytest.mark.parametrize(
+    "setting", [{"warmup": -3}, {"warmup": float("nan")}, {"min_lr_ratio": 7.0}, {"min_lr_ratio": -1.0}]
+)
+def test_a_schedule_out_of_range_is_refused(setting: dict[str, float]) -> None:
+    with pytest.raises(UserError, match=rf"^schedule\.{next(iter(setting))}="):
+        WarmupCosine(**setting)
+
+
+@pytest.mark.parametrize("schedule", [WarmupCosine, Constant, WarmupLinear])
+def test_a_warm_up_longer_than_the_run_is_said(schedule: type[WarmupCosine]) -> None:
+    optimizer = torch.optim.SGD(nn.Linear(1, 1).parameters(), lr=2.0)
+    with pytest.warns(
+        UserWarning, match=r"warmup=100: the run has 40 optimizer steps, so the learning rate never reaches"
+    ):
+        schedule(warmup=100)(optimizer, 40)
 
 
 def test_everything_frozen_is_an_error() -> None:

@@ -10,11 +10,22 @@ from torch import nn
 from vlp.system.errors import UserError
 
 
+def compile_pattern(place: str, pattern: object) -> re.Pattern[str]:
+    """A regular expression of parameter names, from a config.  place: its key.  Raises UserError."""
+    if not isinstance(pattern, str):
+        raise UserError(f"{place}: {pattern!r} is no regular expression of parameter names: write it in quotes")
+    try:
+        return re.compile(pattern)
+    except re.error as error:
+        raise UserError(f"{place}: {pattern!r} is no regular expression: {error}") from error
+
+
 def freeze_parameters(module: nn.Module, patterns: Sequence[str]) -> None:
     """patterns: regexes of parameter names; a shared parameter has several.  Raises UserError for one without a match."""
     named = list(module.named_parameters(remove_duplicate=False))
     for pattern in patterns:
-        matched = [parameter for name, parameter in named if re.search(pattern, name)]
+        regex = compile_pattern("freeze", pattern)
+        matched = [parameter for name, parameter in named if regex.search(name)]
         if not matched:
             raise UserError(f"freeze: the pattern {pattern!r} matches no parameter (names look like 'model.vision.…')")
         for parameter in matched:

@@ -13,14 +13,34 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
+from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 from vlp.system.compat.torch import unscale_before_step
 from vlp.system.errors import UserError
+from vlp.training.freezing import compile_pattern
 
 _BLOCK = re.compile(r"\.(?:blocks|layers?|resblocks|stages|features)\.(\d+)\.")
+
+
+def _check(key: str, value: Any, right: bool, expected: str) -> None:
+    """Raises UserError."""
+    if not right:
+        raise UserError(f"{key}={value}: give {expected}")
+
+
+def check_group(place: str, group: Any) -> None:
+    """One of `optimizer.groups`: a key or a value that would be ignored, or fail at the first step, is a UserError."""
+    if not isinstance(group, dict) or not {"pattern"} <= group.keys() <= {"pattern", "lr", "weight_decay"}:
+        raise UserError(
+            f"{place}={group}: give {{pattern: REGEX, lr: …, weight_decay: …}}, of which pattern is necessary"
+        )
+    compile_pattern(f"{place}.pattern", group["pattern"])
+    for key in group.keys() - {"pattern"}:
+        number = isinstance(group[key], (int, float)) and not isinstance(group[key], bool)
+        _check(f"{place}.{key}", group[key], number and 0 <= group[key] < math.inf, "a number, 0 or more")
 
 
 class AdamW:
@@ -42,8 +62,14 @@ class AdamW:
         groups: Sequence[dict[str, Any]] = (),
         layer_decay: float = 1.0,
     ) -> None:
-        if lr <= 0:
-            raise UserError(f"optimizer.lr must be > 0, got {lr}")
+        _check("optimizer.lr", lr, 0 < lr < math.inf, "a number above 0")
+        pair = len(betas) == 2 and all(0 <= beta < 1 for beta in betas)
+        _check("optimizer.betas", list(betas), pair, "two numbers, each from 0 to less than 1")
+        _check("optimizer.eps", eps, 0 <= eps < math.inf, "0 or more")
+        _check("optimizer.weight_decay", weight_decay, 0 <= weight_decay < math.inf, "0 or more")
+        _check("optimizer.layer_decay", layer_decay, 0 < layer_decay <= 1, "a number above 0, 1 at most")
+        for index, group in enumerate(groups):
+            check_group(f"optimizer.groups[{index}]", group)
         self.lr, self.betas, self.eps, self.weight_decay = lr, (betas[0], betas[1]), eps, weight_decay
         self.groups, self.layer_decay = list(groups), layer_decay
 
@@ -89,8 +115,8 @@ class Muon(AdamW):
     ) -> None:
         super().__init__(**others)
         self.kinds: tuple[type[nn.Linear | nn.Conv2d], ...] = (nn.Linear, nn.Conv2d) if convolutions else (nn.Linear,)
-        if matrix_lr <= 0:
-            raise UserError(f"optimizer.matrix_lr must be > 0, got {matrix_lr}")
+        _check("optimizer.matrix_lr", matrix_lr, 0 < matrix_lr < math.inf, "a number above 0")
+        _check("optimizer.momentum", momentum, 0 <= momentum < 1, "a number from 0 to less than 1")
         self.matrix_lr, self.momentum = matrix_lr, momentum
 
     def __call__(self, module: nn.Module) -> Optimizer:
@@ -185,6 +211,8 @@ class WarmupCosine:
     """
 
     def __init__(self, *, warmup: int | float = 0.1, min_lr_ratio: float = 0.0) -> None:
+        _check("schedule.warmup", warmup, 0 <= warmup < math.inf, "optimizer steps, or a fraction of all steps below 1")
+        _check("schedule.min_lr_ratio", min_lr_ratio, 0 <= min_lr_ratio <= 1, "a fraction of the peak, from 0 to 1")
         self.warmup, self.min_lr_ratio = warmup, min_lr_ratio
 
     def factor(self, step: int, total: int) -> float:
@@ -195,6 +223,10 @@ class WarmupCosine:
         return self.min_lr_ratio + (1 - self.min_lr_ratio) * 0.5 * (1 + math.cos(math.pi * progress))
 
     def __call__(self, optimizer: Optimizer, total: int) -> LambdaLR:
+        if self.warmup >= max(1, total):
+            rank_zero_warn(
+                f"schedule.warmup={self.warmup}: the run has {total} optimizer steps, so the learning rate never reaches its peak"
+            )
         return LambdaLR(optimizer, lambda step: self.factor(step, total))
 
 
