@@ -179,3 +179,38 @@ def test_a_file_of_a_run_is_not_written_over(runs, tmp_path):
     assert results.read_text() == before
     for _ in range(2):  # its own file may be written again
         compare([runs], csv_file=tmp_path / "out.csv")
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("ema", {"_target_": "vlp.training.callbacks.ema.ema", "decay": 0.9}),
+        ("early_stopping", {"_target_": "lightning.pytorch.callbacks.EarlyStopping", "patience": 1}),
+        ("mine", {"_target_": "mine.Callback"}),
+    ],
+)
+def test_a_callback_that_changes_what_is_measured_makes_another_row(tmp_path, capsys, key, value):
+    """Not a repeat of the same seed, of which only one would count."""
+    callbacks = {"checkpoint": {"every_n_epochs": 1}}
+    for seed in (0, 1):
+        run(tmp_path / f"plain/{seed}", {"seed": seed, "callbacks": callbacks}, {R1: 40.0 + seed})
+        run(tmp_path / f"{key}/{seed}", {"seed": seed, "callbacks": {**callbacks, key: value}}, {R1: 60.0 + seed})
+    compare([tmp_path], as_json=True)
+    rows = json.loads(capsys.readouterr().out)
+    assert sorted(len(row["runs"]) for row in rows) == [2, 2]
+
+
+def test_the_monitor_selects_what_is_measured(tmp_path, capsys):
+    for monitor in ("val/scenes/retrieval/rsum", "val/scenes/retrieval/image_to_text_r1"):
+        callbacks = {"checkpoint": {"monitor": monitor}, "progress": {"monitor": monitor}}
+        run(tmp_path / monitor[-4:], {"seed": 0, "monitor": monitor, "callbacks": callbacks}, {R1: 40.0})
+    compare([tmp_path], as_json=True)
+    (first, second) = json.loads(capsys.readouterr().out)
+    assert first["settings"].keys() == second["settings"].keys() == {"monitor"}
+
+
+def test_a_callback_that_only_writes_makes_no_other_row(tmp_path, capsys):
+    for seed, name in enumerate(("pictures", "baseline", "progress")):
+        run(tmp_path / name, {"seed": seed, "callbacks": {name: {"_target_": name}}}, {R1: 40.0})
+    compare([tmp_path], as_json=True)
+    assert len(json.loads(capsys.readouterr().out)) == 1

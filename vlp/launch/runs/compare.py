@@ -30,8 +30,9 @@ from vlp.system.suggest import did_you_mean
 from vlp.upgrade import upgrade
 
 MAIN = re.compile(r"^(?!.*chance).*(_r1|accuracy|top1|score)$")
-IGNORED = re.compile(  # these change no figure; early stopping, weight averaging and the monitor do
-    r"(seed|resume|runs|sweep|loggers|callbacks\.(checkpoint|progress|pictures|baseline|ranks_agree))(\.|$)"
+# None of them changes what is trained or measured. Averages of the weights and early stopping do.
+IGNORED = re.compile(
+    r"(seed|resume|runs|sweep|loggers|callbacks\.(checkpoint|progress|pictures|baseline|ranks_agree))(\.|$)|callbacks\..*\.monitor$"
 )
 
 
