@@ -298,3 +298,41 @@ def test_a_command_that_is_refused_when_the_data_are_read_leaves_no_folder(tmp_p
         .startswith("train: trainer.val_check_interval=100: an epoch has 5 batches: give at most 5")
     )
     assert not list((tmp_path / "runs").iterdir())
+
+
+@pytest.mark.parametrize(
+    ("override", "sentence"),
+    [
+        ("trainer.precision=16-mixed", r"^trainer\.precision=16-mixed needs a GPU.*choose bf16-mixed or 32-true"),
+        ("trainer.precision=16", r"^trainer\.precision=16 needs a GPU"),
+        ("trainer.precision=half", "^trainer: Precision 'half' is invalid"),
+        ("trainer.devices=[0,1]", "^trainer: `devices` selected with `CPUAccelerator` should be an int"),
+        ("+trainer.strategy=foo", "^trainer: You selected an invalid strategy name"),
+        (
+            "trainer.limit_test_batches=0.3",
+            r"^trainer\.limit_test_batches=0.3: less than one of .* scenes.s test split.* at least 0.333",
+        ),
+        ("trainer.limit_val_batches=0.1", r"^trainer\.limit_val_batches=0.1: less than one of .* there are 3"),
+        (
+            "+callbacks.mine._target_=lightning.pytorch.callbacks.BatchSizeFinder",
+            "BatchSizeFinder.*set data.batch_size",
+        ),
+        (
+            "+callbacks.mine._target_=lightning.pytorch.callbacks.LearningRateFinder",
+            "LearningRateFinder.*set optimizer.lr",
+        ),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:.*AMP with fp16 is not supported on CPU")
+def test_what_lightning_refuses_or_replaces_is_said_before_the_first_step(
+    tmp_path: Path, scenes: Path, override: str, sentence: str
+) -> None:
+    with pytest.raises(UserError, match=sentence):
+        train(tmp_path / "run", scenes, override)
+    assert not (tmp_path / "run" / "checkpoints").exists()
+
+
+def test_a_run_without_callbacks(tmp_path: Path, scenes: Path) -> None:
+    settings = (line for line in SMALL_CLIP if not line.startswith("callbacks"))
+    folder = make_run_folder(tmp_path / "run", *settings, "callbacks=[]", "trainer.max_epochs=1", data=scenes)
+    assert "test/scenes/retrieval/rsum" in train_here(folder)

@@ -67,6 +67,8 @@ class DataModule(L.LightningDataModule):
         super().__init__()
         if captions not in ("one", "all") and not (isinstance(captions, int) and captions > 0):
             raise UserError(f'data.captions={captions!r}: choose "one", "all" or a number of captions')
+        if max_train_samples is not None and max_train_samples < 1:
+            raise UserError(f"data.max_train_samples={max_train_samples}: give a number of samples, 1 or more, or null")
         self.name, self.root = name, Path(root).expanduser()
         self.transform = {kind: transform[kind] for kind in ("train", "eval")}
         self.tokenizer, self.seed = tokenizer, seed

@@ -14,6 +14,7 @@ from vlp.launch.config.changes import changes
 from vlp.launch.config.compose import Composer
 from vlp.launch.config.errors import ConfigError
 from vlp.launch.config.layout import length_settings
+from vlp.launch.config.ranges import check_ranges
 from vlp.launch.config.resolve import resolve_values
 from vlp.launch.config.schema import ConfigSchema, find_key
 from vlp.launch.config.trainer_settings import check_trainer
@@ -72,6 +73,7 @@ def _apply_overrides(folder: Path, composer: Composer, overrides: list[str]) -> 
         OmegaConf.update(changed, key, override.value() if typed is None else typed, force_add=True)
         now = OmegaConf.to_container(changed, resolve=False)
     now = resolve_values(OmegaConf.create(now))  # a secret goes to the run by its environment
+    check_ranges(now)
     check_trainer(now)
     differing = changes(here, now)
     if differing and not now.get("force"):

@@ -22,7 +22,7 @@ from vlp.training.assemble import build_loggers, read_config, silence_known_warn
 from vlp.training.determinism import numeric_settings
 from vlp.training.lifecycle.entry import run_entry_point
 from vlp.training.module import VisionLanguageModule
-from vlp.training.trainer_arguments import trainer_arguments
+from vlp.training.trainer_arguments import build_trainer, trainer_arguments
 
 
 def evaluate(config_path: Path) -> dict[str, Any]:
@@ -42,7 +42,7 @@ def evaluate(config_path: Path) -> dict[str, Any]:
     for head in heads.values():
         head.weight = 0.0  # only others use it
     module = VisionLanguageModule(model=predictor.model, objectives=heads, tasks=tasks, config=stored)
-    trainer: L.Trainer = build(
+    trainer = build_trainer(
         trainer_arguments(config["trainer"], folder),
         logger=build_loggers(config, folder),
         default_root_dir=folder,

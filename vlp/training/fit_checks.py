@@ -34,6 +34,20 @@ def check_fit(
         batches=batches_per_epoch(trainer.datamodule.steps_per_epoch, trainer.limit_train_batches),  # type: ignore[attr-defined]
         validates=trainer.limit_val_batches != 0,
     )
+    for split, limit in (("val", trainer.limit_val_batches), ("test", trainer.limit_test_batches)):
+        if isinstance(limit, float) and 0 < limit < 1:
+            _check_share(trainer, split, limit)
     if trainer.world_size > 1 and (names := unsynchronized_batch_norms(model)):
         synchronized = bool((config.get("trainer") or {}).get("sync_batchnorm"))
         rank_zero_warn(describe_unsynchronized(names, synchronized))
+
+
+def _check_share(trainer: L.Trainer, split: str, limit: float) -> None:
+    """Lightning refuses a share of less than one batch when the split is measured, which of test is after training."""
+    for source, data in trainer.datamodule.sources_with_split(split).items():  # type: ignore[attr-defined]
+        batches = -(-len(data.split(split)) // (data.eval_batch_size * trainer.world_size))
+        if limit * batches < 1:
+            raise UserError(
+                f"trainer.limit_{split}_batches={limit}: less than one of the batches of {source}'s {split} split, of which "
+                f"there are {batches}: give at least {1 / batches:.3g}, or a number of batches"
+            )

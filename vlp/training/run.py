@@ -26,6 +26,7 @@ from vlp.data.parts import eval_split_statistics
 from vlp.distributed import gather_objects, prefix_rendezvous_by_attempt
 from vlp.launch.config.changes import changes
 from vlp.launch.config.layout import wrong_monitor
+from vlp.launch.config.ranges import check_ranges
 from vlp.launch.config.trainer_settings import check_trainer
 from vlp.launch.runs.lock import run_folder_lock
 from vlp.launch.runs.results import protocol_card, write_results
@@ -47,7 +48,7 @@ from vlp.training.lifecycle.checkpoint_files import (
 from vlp.training.lifecycle.entry import run_entry_point
 from vlp.training.lifecycle.signals import SIGNALS, replace_lightning_signals
 from vlp.training.loggers import JsonLines, log_results
-from vlp.training.trainer_arguments import trainer_arguments
+from vlp.training.trainer_arguments import build_trainer, trainer_arguments
 from vlp.upgrade import upgrade
 
 
@@ -76,6 +77,7 @@ def run(config_path: Path) -> dict[str, Any]:
 def _run(config_path: Path) -> dict[str, Any]:
     start = time.perf_counter()
     config, stored = read_config(config_path)
+    check_ranges(config)
     check_trainer(config)
     if (wrong := wrong_monitor(config)) is not None:
         raise UserError(wrong)
@@ -88,9 +90,11 @@ def _run(config_path: Path) -> dict[str, Any]:
     inject("build")
     parts = assemble(config, folder, stored, resumed=content)
     timer = RunTimer(config["trainer"].get("max_time"))
-    callbacks = [SameConfig(config_path)] + [build(node) for node in config["callbacks"].values() if node] + [timer]
+    callbacks = (
+        [SameConfig(config_path)] + [build(node) for node in config.get("callbacks", {}).values() if node] + [timer]
+    )
     files, arguments = AtomicCheckpointIO(), trainer_arguments(config["trainer"], folder)
-    trainer: L.Trainer = build(
+    trainer = build_trainer(
         arguments,
         logger=build_loggers(config, folder),
         callbacks=callbacks,
@@ -150,6 +154,10 @@ def use_free_port() -> None:
         return
     with socket.socket() as server:
         server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as gloo and nccl do
+        if not (port.isascii() and port.isdigit() and int(port) < 2**16):
+            raise UserError(
+                f"MASTER_PORT={port}: the environment variable is to be a port, a number up to 65535; unset it"
+            )
         try:
             server.bind(("", int(port)))
         except OSError:

@@ -23,6 +23,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from vlp.launch.config.errors import EXPLAINED, ConfigError, explain
 from vlp.launch.config.quoting import quote_text
+from vlp.launch.config.ranges import check_ranges
 from vlp.launch.config.resolve import resolve_config, to_yaml
 from vlp.launch.config.schema import ConfigSchema, check_targets, dotted_nodes, find_key
 from vlp.launch.config.trainer_settings import check_trainer
@@ -58,7 +59,7 @@ def config_folders() -> list[Path]:
 
 def data_root(name: str) -> str:
     """First existing folder of $VLP_DATA/NAME, data/NAME in the working folder, data/NAME in the checkout; else the first."""
-    roots = [Path(os.environ["VLP_DATA"])] if os.environ.get("VLP_DATA") else []
+    roots = [Path(os.environ["VLP_DATA"]).expanduser()] if os.environ.get("VLP_DATA") else []
     folders = [root / name for root in (*roots, Path("data"), PACKAGE.parent / "data")]
     return str(next((folder for folder in folders if folder.exists()), folders[0]))
 
@@ -164,6 +165,7 @@ class Composer:
         check_interpolations(config, known)
         check_targets(plain_config(config))
         self.known = ConfigSchema(plain_config(config), self.groups, origin)
+        check_ranges(plain_config(config))
         changed = tuple(override.key_or_group for override in values)
         check_trainer(plain_config(config), evaluation=self.config_name == "evaluate", changed=changed)
         return config

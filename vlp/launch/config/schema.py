@@ -31,6 +31,7 @@ KINDS: dict[type, set[str]] = {
     dict: {"dict", "Mapping"},
     int: {"int", "float"},
 }  # what annotations call them
+OF_ELEMENTS = re.compile(r"(?<=list|dict|uple|ence|ping)\[.*\]")  # list[…], dict[…], tuple[…], Sequence[…], Mapping[…]
 TEXTS = re.compile(r"(name|runs|checkpoint|resume|monitor|split|freeze|sweep\.(metric|slurm\.partition|ray\.address))$")
 NOT_EMPTY = re.compile(r"(^|\.)(name|runs|checkpoint|resume|monitor|root|folder|project)$")
 NOT_ONLY_TEXT = {"int", "float", "bool", "Any", "dict", "Mapping"}
@@ -144,16 +145,22 @@ class ConfigSchema:
 
     def named(self, key: str, value: Any) -> bool:
         """Whether the annotation of the constructor's argument, of which the key may be a part, names the value's type."""
-        return bool(KINDS.get(type(value), {type(value).__name__}) & self.annotated(key))
+        return bool(KINDS.get(type(value), {type(value).__name__}) & self.annotated(key, elements=False))
 
-    def annotated(self, key: str) -> set[str]:
-        """The words in the annotation of the constructor's argument that a key is, or is a part of."""
+    def annotated(self, key: str, *, elements: bool = True) -> set[str]:
+        """The words in the annotation of the constructor's argument that a key is, or is a part of.
+
+        elements: whether those of a list's or mapping's elements count where the key is the argument itself.
+        """
         parts = split_key(key)
         for length in range(len(parts) - 1, 0, -1):
             node = find_key(self.config, ".".join(parts[:length]))[1]
             target = node.get("_target_") if isinstance(node, dict) else None
             if isinstance(target, str):
-                return set(re.findall(r"\w+", (target_parameters(target) or {}).get(parts[length], "")))
+                annotation = (target_parameters(target) or {}).get(parts[length], "")
+                if not elements and length == len(parts) - 1:
+                    annotation = OF_ELEMENTS.sub("", annotation)
+                return set(re.findall(r"\w+", annotation))
         return set()
 
     def wrong_type_message(self, key: str, value: Any, default: Any) -> str:

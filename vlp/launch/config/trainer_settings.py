@@ -28,6 +28,7 @@ REFUSED = {
     "enable_autolog_hparams": "a run logs its config.yaml, not Lightning's hyperparameters",
     "model_registry": "weights are read from a file: set checkpoint=PATH",
 }
+DURATION_UNITS = {"weeks", "days", "hours", "minutes", "seconds"}
 DURATION = re.compile(r"\d+:\d\d:\d\d:\d\d")
 REFUSED_PRECISIONS = ("64", "16-true", "bf16-true", "64-true", "transformer-engine", "transformer-engine-float16")
 TRAINING_ONLY = {
@@ -72,6 +73,12 @@ def check_trainer(config: dict[str, Any], *, evaluation: bool = False, changed: 
             "give a number of batches, or a share of an epoch"
         )
     limit = trainer.get("max_time")
+    if isinstance(limit, dict) and not (
+        limit.keys() <= DURATION_UNITS and all(type(n) in (int, float) and n >= 0 for n in limit.values())
+    ):
+        raise ConfigError(
+            f"trainer.max_time={limit}: give numbers of {', '.join(sorted(DURATION_UNITS))}, each 0 or more"
+        )
     if not (limit is None or isinstance(limit, dict) or "${" in str(limit) or DURATION.fullmatch(str(limit))):
         raise ConfigError(
             f"trainer.max_time={limit}: give days, hours, minutes and seconds, such as 00:12:00:00 for twelve hours"
