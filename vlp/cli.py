@@ -15,7 +15,7 @@ from vlp.doctor import command as doctor_command
 from vlp.prediction import command as predict_command
 from vlp.system import exit_codes
 from vlp.system.errors import is_user_error
-from vlp.system.pipes import end_with_reader
+from vlp.system.pipes import end_with_reader, open_closed_streams
 from vlp.system.suggest import nearest_option
 
 FORMATS = ("hugging_face", "openai", "albef", "blip", "vilt", "vlp")  # convert.FORMATS, which would import torch
@@ -118,6 +118,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     if arguments and arguments[0] in ("train", "evaluate"):
         return run_hydra_command(arguments[0], arguments[1:])
+    open_closed_streams()
     return end_with_reader(lambda: run_command(arguments))
 
 
@@ -151,6 +152,7 @@ def run_hydra_command(command: str, arguments: Sequence[str], *, conf: Path | No
 
         return sweep(*given)
 
+    open_closed_streams()
     return end_with_reader(lambda: main(command, arguments, multirun=multirun, conf=conf))
 
 

@@ -47,6 +47,8 @@ CONF = {
         name: small
         optimizer: {lr: 0.1}
         """,
+    "experiment/without.yaml": "# @package _global_\noptimizer: null\n",
+    "experiment/nested.yaml": "# @package _global_\ndefaults: [{override /experiment: small}]\n",
     "experiment/typo.yaml": "# @package _global_\noptimzer: {lr: 0.1}\n",
     "experiment/deep.yaml": "# @package _global_\noptimizer: {lrr: 0.1}\n",
     "experiment/kind.yaml": "# @package _global_\ndata: {batch_size: many}\n",

@@ -57,6 +57,11 @@ MISTAKES = {
     "experiment=broken": "broken.yaml, line 3",
     "checkpoint=gone.ckpt": "checkpoint=gone.ckpt: there is no such file",
     "resume=gone.ckpt": "resume=gone.ckpt: there is no such file",
+    "resume=": "the value is empty (an unset variable?)",
+    "seed=-1": "expects an integer from 0 to 4294967295",
+    "~optimizer": "optimizer: a run needs one, and the config has none: choose optimizer=NAME, of adamw",
+    "experiment=without": "optimizer: a run needs one",
+    "experiment=nested": "write '- /experiment/small'",
     "hydra.run.dir=x": "choose the run folder",
     "--config-dir=gone": "gone: no such config folder",
     "--nonsense": "--nonsense",
@@ -116,6 +121,29 @@ def test_odd_paths_survive_when_quoted(vlp, name):
     assert done.returncode == 0, done.stderr
     (file,) = (vlp.folder / "runs").glob("*/*/config.yaml")
     assert read_frozen_config(file).checkpoint == name
+
+
+def test_the_home_folder_is_meant_by_a_tilde(vlp):
+    """Shells leave runs=~/mine as it is."""
+    done = vlp("train", "runs=~/mine", HOME=str(vlp.folder / "home"))
+    assert done.returncode == 0, done.stderr
+    assert list((vlp.folder / "home" / "mine" / "scenes").glob("*/config.yaml"))
+    assert not (vlp.folder / "~").exists()
+
+
+@pytest.mark.parametrize("streams", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_closed_streams_are_no_files_of_the_run(vlp, streams):
+    """A mistake keeps its exit code, and nothing else gets the numbers 0, 1 and 2."""
+    program = (
+        "import sys; from vlp.system.pipes import open_closed_streams; open_closed_streams(); "
+        "number = open(sys.argv[1], 'w').fileno(); print('out'); print('error', file=sys.stderr); sys.exit(number)"
+    )
+    command = f"{shlex.join([sys.executable, '-c', program, str(vlp.folder / 'file')])} {streams}"
+    done = subprocess.run(
+        ["bash", "-c", command], env={**os.environ, "PYTHONPATH": os.getcwd()}, stderr=subprocess.PIPE, text=True
+    )
+    assert done.returncode > 2, done.stderr
+    assert (vlp.folder / "file").read_text() == ""
 
 
 def test_text_that_looks_like_an_interpolation_is_read_back_as_it_was(vlp):

@@ -150,7 +150,7 @@ def execute_or_supervise(command: str, file: Path, restarts: int = 0) -> int:
 def folder_to_resume(composer: Composer, overrides: list[str]) -> Path | None:
     """The run folder that resume=FOLDER names."""
     for override in composer.parse(overrides):
-        if override.key_or_group == "resume" and isinstance(override.value(), str):
+        if override.key_or_group == "resume" and isinstance(override.value(), str) and override.value():
             folder = Path(str(override.value())).expanduser()
             if folder.is_dir() and not any(folder.glob("shard_*_of_*.pt")):  # those are one checkpoint
                 if not (folder / "config.yaml").is_file():

@@ -1,4 +1,4 @@
-"""Standard output that nobody reads any more: `vlp … | head`."""
+"""Standard streams that nobody reads any more (`vlp … | head`), or that the parent has closed (`>&-`)."""
 
 from __future__ import annotations
 
@@ -9,6 +9,19 @@ from collections.abc import Callable
 from typing import IO, Any
 
 from vlp.system.exit_codes import BROKEN_PIPE
+
+
+def open_closed_streams() -> None:
+    """What was closed becomes the null device: else Python has no stream there, and the next file that is opened, such as a
+    checkpoint, gets its number and with it what libraries print."""
+    for number, (name, mode) in enumerate([("stdin", "r"), ("stdout", "w"), ("stderr", "w")]):
+        try:
+            os.fstat(number)
+        except OSError:
+            nowhere = os.open(os.devnull, os.O_RDWR)  # gets the lowest number that is free, which is this one
+            os.set_inheritable(nowhere, True)
+            setattr(sys, name, os.fdopen(number, mode, encoding="utf-8", closefd=False))
+            setattr(sys, f"__{name}__", getattr(sys, name))
 
 
 def end_with_reader(command: Callable[[], int]) -> int:

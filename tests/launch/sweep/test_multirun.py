@@ -152,6 +152,14 @@ def test_compare_takes_the_mean_over_seeds_of_a_sweep_with_failures(launch: Any,
         assert len(row["runs"]) == 3
 
 
+def test_patterns_with_backslashes_are_swept(launch: Any) -> None:
+    """As in freeze=[],["^model\\.vision\\."], which Hydra reads and YAML does not."""
+    finish(launch("train", "-m", r'data.sizes=[3],["^model\.vision\."]', "data.root=quick"))
+    (folder,) = (launch.folder / "runs").glob("*/*/")
+    configs = [read_frozen_config(file) for file in sorted(folder.glob("*/config.yaml"))]
+    assert [list(config.data.sizes) for config in configs] == [[3], [r"^model\.vision\."]]
+
+
 MISTAKES = {
     "sweep.executor=slrum": "did you mean slurm",
     "sweep.time_limit_min=-1": "expects a number above 0",
@@ -160,6 +168,8 @@ MISTAKES = {
     "sweep.devices=0": "expects a list",
     "sweep.executor=slurm": "no sbatch",
     "optimizer.lr=interval(0,1)": "sweep=optuna",
+    "seed=1,1": "jobs 0 and 1 are the same run (seed=1 and seed=1): leave out one of the values",
+    "seed=2,1|optimizer.lr=1,1.0": "jobs 0 and 1 are the same run (seed=2 optimizer.lr=1 and seed=2 optimizer.lr=1.0)",
     "sweep=optuna": "nothing to search" ,
     "sweep=optuna|optimizer.lr=tag(lgo, interval(0,1))": "there is log",
     "sweep=optuna|optimizer.lr=tag(log, interval(0,1))": "optimizer.lr",

@@ -21,7 +21,7 @@ from hydra.errors import MissingConfigException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from vlp.launch.config.errors import EXPLAINED, ConfigError, explain
+from vlp.launch.config.errors import EXPLAINED, ConfigError, explain, join_names
 from vlp.launch.config.quoting import quote_text
 from vlp.launch.config.ranges import check_ranges
 from vlp.launch.config.resolve import resolve_config, to_yaml
@@ -34,6 +34,7 @@ from vlp.upgrade import renamed_keys, upgrade, upgrade_override, upgrade_target
 
 PartsOfCheckpoint = Callable[[str, str], list[tuple[str, str, Any]]]
 OF_THE_CHECKPOINT = ("model", "tokenizer", "transform")  # in `evaluate`
+PARTS_OF_TRAINING = ("data", "transform", "tokenizer", "model", "optimizer", "trainer")
 PACKAGE = Path(__file__).resolve().parents[2]
 
 
@@ -165,10 +166,17 @@ class Composer:
         check_interpolations(config, known)
         check_targets(plain_config(config))
         self.known = ConfigSchema(plain_config(config), self.groups, origin)
+        self._check_parts(config)
         check_ranges(plain_config(config))
         changed = tuple(override.key_or_group for override in values)
         check_trainer(plain_config(config), evaluation=self.config_name == "evaluate", changed=changed)
         return config
+
+    def _check_parts(self, config: DictConfig) -> None:
+        for part in PARTS_OF_TRAINING if self.config_name == "train" else ():
+            if part in self.groups and config.get(part) is None:
+                options = join_names(self.loader.get_group_options(part))
+                raise ConfigError(f"{part}: a run needs one, and the config has none: choose {part}=NAME, of {options}")
 
     def _take_parts_of_checkpoint(self, config: DictConfig, groups: list[Override], values: list[Override]) -> None:
         given = next((o.value() for o in reversed(values) if o.key_or_group == "checkpoint"), config.get("checkpoint"))
@@ -195,6 +203,7 @@ class Composer:
             for default in experiments:
                 if default.package:
                     raise ConfigError(f"{self.file(default.config_path)}: its first line must be: # @package _global_")
+                self._check_nested_experiment(repository, default)
                 content = plain_config(repository.load_config(default.config_path).config)
                 for place, name in self._unused_experiment_parts(content, skeleton, groups):
                     del content[place][name]
@@ -214,6 +223,16 @@ class Composer:
             restore_texts(config, known, lambda: (self.typed(self.loader.repository, d) for d in reversed(defaults)))
             self._bases[groups] = config, defaults, known
         return self._bases[groups]
+
+    def _check_nested_experiment(self, repository: Any, default: Any) -> None:
+        """Hydra would pass over it, as the command line has chosen the group already."""
+        for entry in self.typed(repository, default).get("defaults") or []:
+            for key, name in entry.items() if isinstance(entry, dict) else ():
+                if re.fullmatch(r"override\s+/experiment", str(key)):
+                    raise ConfigError(
+                        f"{self.file(default.config_path)}: '{key}: {name}' has no effect; to build upon another experiment "
+                        f"write '- /experiment/{name}'"
+                    )
 
     def typed(self, repository: Any, default: Any) -> Any:
         """The content of the file of a defaults list's entry, every scalar as text."""

@@ -75,4 +75,8 @@ def swept_values(override: Override, known: ConfigSchema | None) -> list[str]:
 
 
 def is_number_or_truth(text: str) -> bool:
-    return isinstance(yaml.safe_load(text), Scalar) or bool(re.fullmatch(r"-?(inf|nan)", text))
+    try:
+        read = yaml.safe_load(text)
+    except yaml.YAMLError:  # a list of patterns with backslashes, which Hydra reads and YAML does not
+        return False
+    return isinstance(read, Scalar) or bool(re.fullmatch(r"-?(inf|nan)", text))

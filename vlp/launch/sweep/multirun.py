@@ -18,6 +18,7 @@ from typing import Any
 from hydra.core.override_parser.types import IntervalSweep, Override
 from omegaconf import OmegaConf
 
+from vlp.launch.config.changes import dotted_items
 from vlp.launch.config.compose import Composer
 from vlp.launch.config.errors import ConfigError
 from vlp.launch.config.resolve import resolve_config
@@ -93,6 +94,9 @@ def sweep(command: str, composer: Composer, lines: list[str]) -> int:
         except ConfigError as error:
             what = f"job {index} of {len(combinations)} ({' '.join(redact_overrides(job_lines))})"
             raise ConfigError(f"no job was started, for {what} is wrong: {error}") from error
+    check_different(
+        containers, [redact_overrides([line for line in job if line.split("=")[0] in varying]) for job in combinations]
+    )
     check_metric(settings["metric"], containers)
     names = {str(config.get("name")) for config in configs}
     ledger = new_ledger(command, lines, resolved if len(names) == 1 else {**resolved, "name": "sweep"}, settings)
@@ -101,6 +105,19 @@ def sweep(command: str, composer: Composer, lines: list[str]) -> int:
     with ledger.lock():
         ledger.write()
         return run_jobs(ledger, GridSource(ledger.jobs))
+
+
+def check_different(containers: Sequence[dict[str, Any]], overrides: Sequence[Sequence[str]]) -> None:
+    """Raises ConfigError for two jobs of one config: they would be the same run twice."""
+    first: dict[Any, int] = {}
+    for index, container in enumerate(containers):
+        settings = {k: str(v) if isinstance(v, (list, dict)) else v for k, v in dotted_items(container)}  # 1 is 1.0
+        other = first.setdefault(frozenset(settings.items()), index)
+        if other != index:
+            raise ConfigError(
+                f"no job was started, for jobs {other} and {index} are the same run ({' '.join(overrides[other])} and "
+                f"{' '.join(overrides[index])}): leave out one of the values"
+            )
 
 
 def search(command: str, composer: Composer, lines: list[str], settings: dict[str, Any]) -> int:

@@ -250,9 +250,8 @@ class RunCheckpoint(Checkpoint):
             if kept and trainer.is_global_zero:
                 self.ranking.remove_others()
             return True
-        message = (
-            f"the checkpoint of step {trainer.global_step} could not be written ({failure}); the one before is intact"
-        )
+        earlier = "the one before is intact" if (self.folder / LAST).exists() else "there is none before it"
+        message = f"the checkpoint of step {trainer.global_step} could not be written ({failure}); {earlier}"
         if self.on_disk_full == "stop":
             raise OSError(f"{message}: make room, and resume with resume={self.folder.parent}")
         if trainer.is_global_zero:
