@@ -101,3 +101,20 @@ def test_the_last_epoch_and_a_divergence(tmp_path: Path, scenes: Path) -> None:
         resume_here(folder, "trainer.max_epochs=2", "optimizer.lr=1e30", "force=true")
     resume_here(folder, "optimizer.lr=1e-3", "force=true")
     assert epochs(folder) == 2
+
+
+@pytest.mark.parametrize(
+    ("override", "sentence"),
+    [
+        ("trainer.max_steps=3", "the run ends before its first validation .trainer.max_steps=3, 5 steps in an epoch"),
+        ("trainer.limit_val_batches=0", "ends before its first validation"),
+        (
+            "++callbacks.stopping.monitor=val/scenes/retreival/rsum",
+            "monitor=val/scenes/retreival/rsum is not a figure of this run",
+        ),
+        ("++callbacks.stopping.monitor=val/scene/retrieval/rsum", "whose sources are scenes"),
+    ],
+)
+def test_early_stopping_without_its_figure(tmp_path: Path, scenes: Path, override: str, sentence: str) -> None:
+    with pytest.raises(UserError, match=f"^early stopping.*{sentence}"):
+        stopped_run(tmp_path, scenes, stopping(), override)

@@ -9,7 +9,7 @@ import lightning as L
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch import nn
 
-from vlp.launch.config.layout import batches_per_epoch
+from vlp.launch.config.layout import batches_per_epoch, wrong_monitor
 from vlp.launch.config.trainer_settings import check_validation_interval
 from vlp.objectives.base import Objective
 from vlp.system.errors import UserError
@@ -34,6 +34,7 @@ def check_fit(
         batches=batches_per_epoch(trainer.datamodule.steps_per_epoch, trainer.limit_train_batches),  # type: ignore[attr-defined]
         validates=trainer.limit_val_batches != 0,
     )
+    _check_early_stopping(trainer, config)
     for split, limit in (("val", trainer.limit_val_batches), ("test", trainer.limit_test_batches)):
         if isinstance(limit, float) and 0 < limit < 1:
             _check_share(trainer, split, limit)
@@ -50,4 +51,20 @@ def _check_share(trainer: L.Trainer, split: str, limit: float) -> None:
             raise UserError(
                 f"trainer.limit_{split}_batches={limit}: less than one of the batches of {source}'s {split} split, of which "
                 f"there are {batches}: give at least {1 / batches:.3g}, or a number of batches"
+            )
+
+
+def _check_early_stopping(trainer: L.Trainer, config: Mapping[str, Any]) -> None:
+    """Lightning's ends training with a RuntimeError where its figure is absent after an epoch."""
+    for callback in trainer.early_stopping_callbacks:
+        wrong = wrong_monitor({**config, "monitor": callback.monitor}) if config else None
+        if wrong is not None:
+            raise UserError(f"early stopping: {wrong}")
+        batches = batches_per_epoch(trainer.datamodule.steps_per_epoch, trainer.limit_train_batches)  # type: ignore[attr-defined]
+        steps = -(-batches // trainer.accumulate_grad_batches)
+        shares = isinstance(trainer.val_check_interval, float) and trainer.val_check_interval == 1.0
+        if trainer.limit_val_batches == 0 or (shares and 0 <= trainer.max_steps < steps):
+            raise UserError(
+                f"early stopping waits for {callback.monitor}, and the run ends before its first validation (trainer.max_steps="
+                f"{trainer.max_steps}, {steps} steps in an epoch): leave the callback out, or train longer"
             )

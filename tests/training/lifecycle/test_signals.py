@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import signal
 import socket
 import subprocess
@@ -246,6 +247,18 @@ def test_a_full_disk(policy: str, straight: Path, tmp_path: Path) -> None:
         assert load_checkpoint(folder)["global_step"] == 15
     finally:
         subprocess.run(["umount", str(disk)], check=True)
+
+
+def test_a_disk_without_room_for_the_first_checkpoint(straight: Path, tmp_path: Path) -> None:
+    """Nothing before it is intact, and nothing is said to be."""
+    folder = make_run_folder(tmp_path / "run", *SMALL_CLIP, data=straight.parent / "scenes")
+    command = (
+        f"ulimit -f 20; exec {shlex.join([sys.executable, '-m', 'vlp.training.run', str(folder / 'config.yaml')])}"
+    )
+    done = subprocess.run(["bash", "-c", command], env=run_environment(), capture_output=True, text=True)
+    assert done.returncode == 2, done.stderr
+    assert "could not be written" in done.stderr
+    assert "there is none before it" in done.stderr
 
 
 def test_a_worker_that_is_killed_is_named_and_the_run_goes_on(straight: Path, tmp_path: Path) -> None:

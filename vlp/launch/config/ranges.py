@@ -56,16 +56,20 @@ WORDS = {"trainer.deterministic": (None, True, False, "auto", "warn")}  # Lightn
 
 def check_ranges(config: Mapping[str, Any]) -> None:
     """config: plain; what is an interpolation is checked once it is resolved.  Raises ConfigError."""
-    for key, accepted in [*RANGES.items(), *WORDS.items()]:
-        parent, _, name = key.rpartition(".")
-        node = config.get(parent) if parent else config
-        if not isinstance(node, Mapping) or name not in node:
-            continue
-        value = node[name]
-        if isinstance(value, str) and "${" in value:
-            continue
-        if isinstance(accepted, Range):
+    for key, accepted in RANGES.items():
+        for value in _values(config, key):
             if not accepted.contains(value):
                 raise ConfigError(f"{key}={'null' if value is None else value}: expects {accepted}")
-        elif value not in accepted:
-            raise ConfigError(f"{key}={value}: choose true, false, auto or warn")
+    for key, words in WORDS.items():
+        for value in _values(config, key):
+            if value not in words:
+                raise ConfigError(f"{key}={value}: choose true, false, auto or warn")
+
+
+def _values(config: Mapping[str, Any], key: str) -> list[Any]:
+    """The value of a key; none where the config lacks it, or has an interpolation."""
+    parent, _, name = key.rpartition(".")
+    node = config.get(parent) if parent else config
+    if not isinstance(node, Mapping) or name not in node or (isinstance(node[name], str) and "${" in node[name]):
+        return []
+    return [node[name]]
