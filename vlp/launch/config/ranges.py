@@ -15,22 +15,22 @@ from vlp.launch.config.errors import ConfigError
 
 @dataclass(frozen=True)
 class Range:
-    """low, high: included; high: None = no bound.  null: whether the key may be null.  whole: integers only."""
+    """low, high: included; high: None = no bound.  null: whether the key may be null.  integer: whether numbers with a fraction are refused."""
 
     low: int
     high: int | None = None
     null: bool = True
-    whole: bool = True
+    integer: bool = True
 
     def contains(self, value: Any) -> bool:
         if value is None:
             return self.null
-        if isinstance(value, bool) or not isinstance(value, int if self.whole else (int, float)):
+        if isinstance(value, bool) or not isinstance(value, int if self.integer else (int, float)):
             return False
         return bool(value >= self.low and (self.high is None or value <= self.high))
 
     def __str__(self) -> str:
-        kind = "an integer" if self.whole else "a number"
+        kind = "an integer" if self.integer else "a number"
         bounds = f", {self.low} or more" if self.high is None else f" from {self.low} to {self.high}"
         return f"{kind}{bounds}{' (or null)' if self.null else ''}"
 
@@ -38,7 +38,7 @@ class Range:
 RANGES = {
     "seed": Range(0, 2**32 - 1, null=False),  # as NumPy's
     "gradient_cache": Range(1),
-    "momentum": Range(0, 1, whole=False),
+    "momentum": Range(0, 1, integer=False),
     "nonfinite_limit": Range(0, null=False),
     "trainer.max_epochs": Range(-1),
     "trainer.min_epochs": Range(0),
@@ -46,7 +46,7 @@ RANGES = {
     "trainer.min_steps": Range(0),
     "trainer.num_nodes": Range(1, null=False),
     "trainer.accumulate_grad_batches": Range(1, null=False),
-    "trainer.gradient_clip_val": Range(0, whole=False),
+    "trainer.gradient_clip_val": Range(0, integer=False),
     "trainer.check_val_every_n_epoch": Range(1),
     "trainer.log_every_n_steps": Range(0),
     "trainer.num_sanity_val_steps": Range(-1),
