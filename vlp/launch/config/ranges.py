@@ -15,7 +15,8 @@ from vlp.launch.config.errors import ConfigError
 
 @dataclass(frozen=True)
 class Range:
-    """low, high: included; high: None = no bound.  null: whether the key may be null.  integer: whether numbers with a fraction are refused."""
+    """low, high: included; high: None = no bound.  null: whether the key may be null.  integer: whether numbers with a fraction
+    are refused."""
 
     low: int
     high: int | None = None
