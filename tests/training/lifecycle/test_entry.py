@@ -56,7 +56,6 @@ def test_a_run_that_never_began_leaves_no_folder(
     folder = tmp_path / "runs" / "name" / "stamp"
     folder.mkdir(parents=True)
     monkeypatch.setenv("VLP_NEW_RUN_FOLDER", str(folder))
-    monkeypatch.setattr(SIGNALS, "began", False)  # by another test of this process
     monkeypatch.setattr(entry.SIGNALS, "began", began)
     with pytest.raises(SystemExit) as stopped:
         start(monkeypatch, folder, kind("3 images are not on disk"))
@@ -99,7 +98,7 @@ def new_run_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     folder = tmp_path / "runs" / "name" / "stamp"
     folder.mkdir(parents=True)
     monkeypatch.setenv("VLP_NEW_RUN_FOLDER", str(folder))
-    monkeypatch.setattr(SIGNALS, "began", False)  # by another test of this process
+    monkeypatch.setattr(entry.SIGNALS, "began", False)  # by another test of this process
     return folder
 
 
