@@ -1,12 +1,14 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
 
 from tests.towers import toy_model
 from vlp.system.errors import UserError
-from vlp.training.optimizer import AdamW, Constant, Muon, WarmupCosine, WarmupLinear, layer_scales
+from vlp.training.optimizer import AdamW, Constant, Muon, WarmupCosine, WarmupLinear, check_group, layer_scales
 
 
 def test_vectors_and_scalars_are_not_decayed() -> None:
@@ -54,9 +56,12 @@ def test_settings_that_would_be_ignored_or_fail_are_refused(setting: str, value:
         ({"pattern": "text", "weight_decay": None}, "weight_decay=None: give a number"),
     ],
 )
-def test_a_group_is_understood_completely(group: dict[str, object], message: str) -> None:
+def test_a_group_is_understood_completely(group: Any, message: str) -> None:
     with pytest.raises(UserError, match=rf"^optimizer\.groups\[1\].*{message}"):
-        AdamW(lr=1e-3, groups=[{"pattern": "vision", "lr": 0}, group])
+        check_group("optimizer.groups[1]", group)
+    if isinstance(group, dict):
+        with pytest.raises(UserError, match=r"^optimizer\.groups\[1\]"):
+            AdamW(lr=1e-3, groups=[{"pattern": "vision", "lr": 0}, group])
 
 
 @pytest.mark.parametrize(

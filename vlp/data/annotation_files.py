@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, TypeGuard
 
 from vlp.data.issues import DataError, Faults, SkippedRecords
+from vlp.system.errors import UserError
 
 MAX_JSON_BYTES = 4 << 30
 _MEMBER = re.compile(r"!\d+\+\d+/")  # would be read as a member of a tar
@@ -156,11 +157,11 @@ def read_lines(path: Path, *, description: str) -> Iterator[tuple[int, str]]:
 
 
 def object_of_pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """An object of a JSON file.  Raises ValueError if it names a key twice, where json would keep the last value."""
+    """An object of a JSON file.  Raises UserError if it names a key twice, where json would keep the last value."""
     content = dict(pairs)
     if len(content) < len(pairs):
         repeated = [name for name, count in Counter(name for name, _ in pairs).items() if count > 1]
-        raise ValueError(f"an object names the key {repeated[0][:80]!r} more than once; keep one of them")
+        raise UserError(f"an object names the key {repeated[0][:80]!r} more than once; keep one of them")
     return content
 
 

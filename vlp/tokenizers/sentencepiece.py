@@ -82,9 +82,9 @@ def _fields(content: bytes) -> Iterator[tuple[int, int | bytes]]:
         elif wire in (1, 5):
             length = 8 if wire == 1 else 4
         else:
-            raise ValueError(f"a field of wire type {wire}")
+            raise UserError(f"a field of wire type {wire}")
         if position + length > len(content):
-            raise ValueError("a field that is longer than the file")
+            raise UserError("a field that is longer than the file")
         yield key >> 3, content[position : position + length]
         position += length
 

@@ -6,6 +6,8 @@ A batch norm whose statistics are those of its process's own rows makes several 
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -54,7 +56,7 @@ class SyncedBatchNorm3d(SyncedStatistics, nn.BatchNorm3d):
     pass
 
 
-SYNCED: dict[type[nn.Module], type[nn.Module]] = {
+SYNCED: dict[type[nn.Module], Any] = {
     nn.BatchNorm1d: SyncedBatchNorm1d,
     nn.BatchNorm2d: SyncedBatchNorm2d,
     nn.BatchNorm3d: SyncedBatchNorm3d,
@@ -66,16 +68,21 @@ def synchronize_batch_norms(module: nn.Module, *, on_gpu: bool) -> None:
 
     Subclasses stay as they are: to exchange one would lose what it adds, such as the activation in timm's BatchNormAct2d.
     """
+    convert = nn.SyncBatchNorm.convert_sync_batchnorm if on_gpu else _synchronized
     replaced: dict[int, nn.Module] = {}
     for name, part in list(module.named_modules(remove_duplicate=False)):
-        if id(part) not in replaced and type(part) not in SYNCED:
-            continue
-        if not on_gpu:
-            part.__class__ = SYNCED.get(type(part), type(part))
-            continue
-        owner, _, attribute = name.rpartition(".")
-        new = replaced.setdefault(id(part), nn.SyncBatchNorm.convert_sync_batchnorm(part))
-        setattr(module.get_submodule(owner), attribute, new)
+        if id(part) in replaced or type(part) in SYNCED:
+            owner, _, attribute = name.rpartition(".")
+            setattr(module.get_submodule(owner), attribute, replaced.setdefault(id(part), convert(part)))
+
+
+def _synchronized(norm: Any) -> nn.Module:
+    """With the parameters and statistics themselves, not copies of them."""
+    new: Any = SYNCED[type(norm)](norm.num_features, norm.eps, norm.momentum, norm.affine, norm.track_running_stats)
+    new.weight, new.bias = norm.weight, norm.bias
+    new.running_mean, new.running_var = norm.running_mean, norm.running_var
+    new.num_batches_tracked = norm.num_batches_tracked
+    return new.train(norm.training)  # type: ignore[no-any-return]
 
 
 def unsynchronized_batch_norms(module: nn.Module) -> list[str]:

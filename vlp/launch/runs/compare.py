@@ -26,6 +26,7 @@ from vlp.launch.runs.folder import header_comments, origin_of_header
 from vlp.launch.runs.results import extent
 from vlp.system import tables
 from vlp.system.atomic import check_output_file
+from vlp.system.errors import UserError
 from vlp.system.suggest import did_you_mean
 from vlp.upgrade import upgrade
 
@@ -118,7 +119,7 @@ def load_run(file: Path) -> Run:
     try:
         content = yaml.safe_load(file.read_text(encoding="utf-8"))
         if not isinstance(content, dict):
-            raise ValueError("config.yaml has no keys")
+            raise UserError("config.yaml has no keys")
         config = dict(dotted_items(upgrade(content)))
         if (folder / "results.json").is_file():
             text = (folder / "results.json").read_text(encoding="utf-8")
@@ -138,7 +139,7 @@ def load_run(file: Path) -> Run:
 
 
 def _refuse_constant(name: str) -> None:
-    raise ValueError(f"{name} is no figure")
+    raise UserError(f"{name} is no figure")
 
 
 def _own_paths(folder: Path) -> set[str]:
