@@ -79,9 +79,9 @@ class Shapes(DataModule):
         self.answer_names = COLOURS if kind == "questions" else None
 
     def samples(self, split: str) -> list[Sample]:
-        return [self._sample(number) for number in range(self.count)]
+        return [self._sample(number, "train_" if split == "train" else "") for number in range(self.count)]
 
-    def _sample(self, number: int) -> Sample:
+    def _sample(self, number: int, prefix: str) -> Sample:
         colour, shape = COLOURS[number % 3], SHAPES[number % 2]
         caption = f"a {colour} {shape}"
         annotations: dict[str, Any] = {"label": number % 3}
@@ -97,13 +97,15 @@ class Shapes(DataModule):
         if self.kind == "sentences":
             annotations = {"question": f"the {shape} is {colour}", "label": number % 3}
         # ids decrease and sample ids are scattered, so that a file in the order of loading is not sorted
-        return Sample(id=900 - 7 * number, sample=(17 * number) % 101, image=self.root / f"{number}.png", **annotations)
+        image = self.root / f"{prefix}{number}.png"
+        return Sample(id=900 - 7 * number, sample=(17 * number) % 101, image=image, **annotations)
 
 
 def write_images(root: Path) -> None:
     for number in range(max(COUNTS)):
         noise = np.random.default_rng(number % 9).integers(0, 256, (4, 4, 3), dtype=np.uint8)
-        PIL.Image.fromarray(noise).save(root / f"{number}.png")
+        for prefix in ("", "train_"):
+            PIL.Image.fromarray(noise).save(root / f"{prefix}{number}.png")
 
 
 def toy() -> VisionLanguageModel:
