@@ -25,6 +25,7 @@ AT_MOST = {
     "max_epochs": 1,
     "check_val_every_n_epoch": 1,
 }
+OF_TRAINING = ("trainer.max_epochs", "trainer.check_val_every_n_epoch")  # which evaluate refuses
 AT_MOST_ALWAYS = {"trials": 2, "queue_size": 16, "rerank": 4, "hardness_warmup": 1}
 ON_A_CPU = {"trainer.accelerator": "cpu", "trainer.precision": "32-true", "trainer.devices": 2}
 
@@ -68,6 +69,8 @@ def short_settings(name: str, words: list[str]) -> list[str]:
     changed: dict[str, Any] = {}
     for path, key, value, node in leaves(config):
         number = isinstance(value, int) and not isinstance(value, bool)
+        if name == "evaluate" and path in OF_TRAINING:
+            continue
         if key == "images" and isinstance(value, dict):
             changed[path] = "{" + ",".join(f"{split}:{count}" for split, count in IMAGES.items()) + "}"
         elif number and value > AT_MOST_ALWAYS.get(key, value):
