@@ -231,9 +231,8 @@ def test_positions_for_larger_images(shared: Path) -> None:
     checkpoint = load.read(file(shared, "pretrain"), {"image_size": 96})
     original = torch.load(file(shared, "retrieval"), map_location="cpu", weights_only=True)["model"]
     assert predictor.model.vision.positions.shape == expected["pos_embed_96"][0].shape
-    resized = load.resize_positions(
-        load.read(file(shared, "pretrain"), {}).state["vision.positions"], 37, antialias=False
-    )
+    positions = load.read(file(shared, "pretrain"), {}).state["vision.positions"]
+    resized = load.resize_positions(positions, (4, 4), (6, 6), antialias=False)
     assert torch.equal(resized, predictor.model.vision.positions)
     assert checkpoint.momentum["model.vision.positions"].shape == original["visual_encoder_m.pos_embed"][0].shape
     assert predictor.transform.image_size == 96
