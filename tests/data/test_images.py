@@ -8,8 +8,9 @@ import PIL.Image
 import pytest
 
 from tests.data.image_files import encoded, png_header
-from vlp.data.images import ImageError, file_sha256, image_size, open_image, open_photo, to_rgb
+from vlp.data.images import ImageError, file_sha256, image_size, open_image, open_photo, read_bytes, to_rgb
 from vlp.data.transforms import EvalTransform
+from vlp.structures import Member
 
 RED = (200, 30, 60)
 
@@ -178,3 +179,16 @@ def test_avif_and_jpeg_2000(tmp_path: Path, name: str, kind: str, options: dict[
     assert (photo.format, photo.size, image_size(tmp_path / name)) == (kind, (32, 24), (32, 24))
     pixels = np.asarray(to_rgb(open_image(tmp_path / name))).astype(int)
     assert np.abs(pixels - np.asarray(to_rgb(image))).max() <= (0 if kind == "JPEG2000" else 16)
+
+
+def test_a_shard_that_is_removed_before_it_is_opened_is_fetched_again(tmp_path: Path) -> None:
+    archive, fetched = tmp_path / "a.tar", []
+
+    def fetch() -> Path:
+        fetched.append(1)
+        if len(fetched) > 2:  # twice another process removes it at once
+            archive.write_bytes(b"0123456789")
+        return archive
+
+    assert read_bytes(Member(archive=archive, name="a.jpg", offset=2, size=3, fetch=fetch)) == b"234"
+    assert len(fetched) == 3

@@ -12,9 +12,10 @@ import math
 import os
 import stat
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePath
+from typing import BinaryIO
 
 import numpy as np
 import PIL.Image
@@ -111,13 +112,20 @@ def _check_file_size(source: object, size: int, max_bytes: int) -> None:
         raise ImageError(f"{source}: file above the limit of {max_bytes} bytes")
 
 
-def _read_tar_member(member: Member, max_bytes: int) -> bytes:
-    _check_file_size(member, member.size, max_bytes)
-    with reraise_as_image_error(member):
+def _open_archive(member: Member, attempts: int = 5) -> BinaryIO:
+    """Another process may remove a fetched shard from the cache before it is opened here."""
+    for _ in range(attempts):
         if member.fetch is not None and not member.archive.exists():
             member.fetch()
-        with open(member.archive, "rb") as file:
-            data = os.pread(file.fileno(), member.size, member.offset)
+        with suppress(FileNotFoundError):
+            return open(member.archive, "rb")
+    return open(member.archive, "rb")
+
+
+def _read_tar_member(member: Member, max_bytes: int) -> bytes:
+    _check_file_size(member, member.size, max_bytes)
+    with reraise_as_image_error(member), _open_archive(member) as file:
+        data = os.pread(file.fileno(), member.size, member.offset)
     if len(data) < member.size:
         raise ImageError(f"{member}: cut off")
     return data
