@@ -14,11 +14,11 @@ from types import ModuleType
 
 import pytest
 import yaml
-from hydra.core.override_parser.types import IntervalSweep
 
 from vlp.cli import build_parser
 from vlp.launch.config.compose import Composer, conf_folder
 from vlp.launch.config.errors import ConfigError
+from vlp.launch.sweep.multirun import first_values
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = sorted(file for file in (ROOT / "docs").rglob("*.md") if "generated" not in file.parts)
@@ -115,16 +115,7 @@ def composer(name: str) -> Composer:
 def compose(name: str, words: list[str]) -> None:
     """Words of `train` or `evaluate`; of a sweep, the first value of each key."""
     assert {word for word in words if "=" not in word} <= LAUNCH_OPTIONS
-    lines = []
-    for override in composer(name).parse([word for word in words if "=" in word]):
-        value = override.value()
-        if not override.is_sweep_override():
-            lines.append(override.input_line)
-        elif isinstance(value, IntervalSweep):
-            lines.append(f"{override.get_key_element()}={value.start!r}")
-        else:
-            lines.append(f"{override.get_key_element()}={next(iter(override.sweep_string_iterator()))}")
-    composer(name).compose(lines)
+    composer(name).compose(first_values(composer(name).parse([word for word in words if "=" in word])))
 
 
 def start(program: str, words: list[str]) -> None:

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import nn
 
-from tests.behaviour.test_world_evaluation import COLOURS, TOKENIZER, Shapes, tasks, toy, write_images
+from tests.behaviour.test_world_evaluation import COLOURS, TOKENIZER, Shapes, tasks, toy, toy_predictor, write_images
 from vlp.data.transforms import EvalTransform
 from vlp.metrics.bootstrap import bootstrap_means, confidence_interval
 from vlp.metrics.recall import count_ties, exact_cosines, rank_candidates, recall_from_scores, update_ties
@@ -19,7 +19,6 @@ from vlp.metrics.vqa_accuracy import summarise_accuracy
 from vlp.models.generation import GenerationRules, beam_search, greedy_search, sample_nucleus
 from vlp.models.vlm import VisionLanguageModel
 from vlp.objectives.itm import ITM
-from vlp.objectives.mlm import MLM
 from vlp.predictor import Predictor
 from vlp.structures import Batch, Features, Image
 from vlp.system.errors import UserError
@@ -166,12 +165,7 @@ def test_a_figure_that_is_not_finite(folder: Path) -> None:
 
 @pytest.fixture
 def predictor() -> Predictor:
-    torch.manual_seed(0)
-    objectives = {
-        "itm": ITM(width=4), "mlm": MLM(width=4, vocabulary_size=TOKENIZER.size, tied=False),
-        "vqa": VQA(answers=list(COLOURS), width=4), "captioning": Captioning(max_length=6, min_length=0),
-    }  # fmt: skip
-    return Predictor(model=toy(), objectives=nn.ModuleDict(objectives).eval(), tokenizer=TOKENIZER, transform=TRANSFORM)
+    return toy_predictor()
 
 
 IMAGES = [PIL.Image.new("RGB", (4, 4), colour) for colour in COLOURS]

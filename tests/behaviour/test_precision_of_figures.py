@@ -13,7 +13,7 @@ import torch
 from lightning.pytorch.plugins.precision import HalfPrecision
 from torch import Tensor, nn
 
-from tests.behaviour.test_world_evaluation import COLOURS, TOKENIZER, Shapes, tasks, toy, write_images
+from tests.behaviour.test_world_evaluation import COLOURS, TOKENIZER, Shapes, tasks, toy, toy_predictor, write_images
 from tests.processes import run_processes
 from tests.towers import toy_model
 from vlp.data.transforms import EvalTransform
@@ -23,10 +23,8 @@ from vlp.models.precision import apply_head
 from vlp.models.vlm import VisionLanguageModel
 from vlp.objectives.irtr import IRTR
 from vlp.objectives.itm import ITM
-from vlp.objectives.mlm import MLM
 from vlp.predictor import Predictor
 from vlp.structures import Batch, Features, Image, Text, require
-from vlp.tasks.captioning import Captioning
 from vlp.tasks.retrieval import Retrieval
 from vlp.tasks.vqa import VQA
 from vlp.tasks.zero_shot import ZeroShot
@@ -202,12 +200,7 @@ def test_class_embeddings_do_not_depend_on_the_position_of_the_source(folder: Pa
 
 @pytest.fixture
 def predictor() -> Predictor:
-    torch.manual_seed(0)
-    objectives = {
-        "itm": ITM(width=4), "mlm": MLM(width=4, vocabulary_size=TOKENIZER.size, tied=False),
-        "vqa": VQA(answers=list(COLOURS), width=4), "captioning": Captioning(max_length=6, min_length=0),
-    }  # fmt: skip
-    return Predictor(model=toy(), objectives=nn.ModuleDict(objectives).eval(), tokenizer=TOKENIZER, transform=TRANSFORM)
+    return toy_predictor()
 
 
 def test_the_predictor_within_autocast(predictor: Predictor) -> None:

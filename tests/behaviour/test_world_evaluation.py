@@ -16,6 +16,7 @@ import numpy as np
 import PIL.Image
 import pytest
 import torch
+from torch import nn
 
 from tests.processes import run_processes
 from tests.towers import ToyText, ToyVision
@@ -29,6 +30,7 @@ from vlp.models.reranking import PackedTokens
 from vlp.models.vlm import VisionLanguageModel
 from vlp.objectives.itm import ITM
 from vlp.objectives.mlm import MLM
+from vlp.predictor import Predictor
 from vlp.structures import Blank, Image, Sample, Text, Tokens
 from vlp.tasks.base import Task
 from vlp.tasks.captioning import Captioning
@@ -119,6 +121,17 @@ def toy() -> VisionLanguageModel:
             vocabulary_size=TOKENIZER.size, memory_width=8, width=8, layers=1, heads=2, context_length=20, dropout=0.0
         ),
     ).eval()
+
+
+def toy_predictor() -> Predictor:
+    """With a head for each of its methods."""
+    torch.manual_seed(0)
+    objectives = {
+        "itm": ITM(width=4), "mlm": MLM(width=4, vocabulary_size=TOKENIZER.size, tied=False),
+        "vqa": VQA(answers=list(COLOURS), width=4), "captioning": Captioning(max_length=6, min_length=0),
+    }  # fmt: skip
+    transform = EvalTransform(image_size=4)
+    return Predictor(model=toy(), objectives=nn.ModuleDict(objectives).eval(), tokenizer=TOKENIZER, transform=transform)
 
 
 def tasks(out: Path) -> dict[str, dict[str, Task]]:

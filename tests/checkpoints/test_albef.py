@@ -23,6 +23,7 @@ from vlp.objectives.mlm import MLM
 from vlp.predictor import Predictor
 from vlp.structures import Batch, Features, Image, Text
 from vlp.tasks.retrieval import Retrieval
+from vlp.tasks.visual_entailment import CLASSES
 
 FILES = {
     "pretrain": "checkpoint_00.pth", "retrieval": "checkpoint_best.pth", "vqa": "checkpoint_07.pth",
@@ -56,6 +57,22 @@ def test_there_and_back_is_bit_equal(shared: Path, kind: str, tmp_path: Path) ->
     for key, value in original.items():
         assert again[key].dtype == value.dtype, key
         assert torch.equal(again[key], value), key
+
+
+def test_visual_entailment_of_another_order_is_written_in_albefs(shared: Path, tmp_path: Path) -> None:
+    """Also of a head whose config leaves the classes to the task, as those that vlp trains do."""
+    checkpoint = load.read(file(shared, "ve"), {})
+    node = checkpoint.config["objectives"]["visual_entailment"]
+    order = [node["classes"].index(name) for name in CLASSES]
+    assert order == [2, 1, 0]
+    del node["classes"]
+    for tensors in (checkpoint.heads, checkpoint.momentum):
+        for key in (key for key in tensors if ".head.2." in key):
+            tensors[key] = tensors[key][order]
+    albef.write(checkpoint, tmp_path / "again.pth")
+    again = torch.load(tmp_path / "again.pth", weights_only=True)["model"]
+    original = torch.load(file(shared, "ve"), map_location="cpu", weights_only=True)["model"]
+    assert all(torch.equal(again[key], value) for key, value in original.items())
 
 
 @pytest.mark.parametrize(("text_layers", "fusion_layers", "images", "classes"), VARIANTS)

@@ -10,7 +10,8 @@ import torch
 
 from vlp.system.errors import UserError
 from vlp.tokenizers.base import Tokenizer
-from vlp.tokenizers.clip import ClipTokenizer, clean_text
+from vlp.tokenizers.cleaning import open_clip_lower
+from vlp.tokenizers.clip import ClipTokenizer
 
 BPE = "data/text-assets/bpe_simple_vocab_16e6.txt.gz"
 
@@ -131,7 +132,7 @@ def test_the_fast_path_for_plain_text_changes_nothing() -> None:
     import ftfy
 
     for text in ["plain  Text ", 'it\'s "quoted"; 100% <b>', "", "a_b-c/d"]:
-        assert clean_text(text) == " ".join(ftfy.fix_text(text).split()).lower()
+        assert open_clip_lower(text) == " ".join(ftfy.fix_text(text).split()).lower()
 
 
 def test_errors_name_the_place_and_the_fix(small: ClipTokenizer, tmp_path: Path) -> None:

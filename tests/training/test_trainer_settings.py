@@ -36,6 +36,11 @@ ALL = (
     "+trainer.inference_mode=false", "+trainer.benchmark=true", "+trainer.profiler=simple", "trainer.gradient_clip_val=1e-3",
     "+trainer.gradient_clip_algorithm=norm", "trainer.deterministic=false",
 )  # fmt: skip
+# of batches that may be accumulated, as no objective compares samples of a batch
+CAPTIONING = (
+    *(word for word in SETTINGS if not word.startswith(("model.", "task="))),
+    "model=encoder_decoder_tiny", "objective=[lm]", "task=[captioning]", "monitor=val/scenes/captioning/cider_d",
+)  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -174,15 +179,8 @@ def test_val_check_interval_longer_than_an_epoch(tmp_path: Path, scenes: Path) -
 
 
 def test_val_check_interval_within_an_accumulated_step(tmp_path: Path, scenes: Path) -> None:
-    accumulated = (
-        "model=encoder_decoder_tiny",
-        "objective=[lm]",
-        "task=[captioning]",
-        "monitor=val/scenes/captioning/cider_d",
-    )
-    words = [word for word in SETTINGS if not word.startswith(("model.", "task="))]
     folder = make_run_folder(
-        tmp_path / "run", *words, *accumulated, "trainer.accumulate_grad_batches=2", "+trainer.val_check_interval=4",
+        tmp_path / "run", *CAPTIONING, "trainer.accumulate_grad_batches=2", "+trainer.val_check_interval=4",
         "trainer.check_val_every_n_epoch=null", data=scenes,
     )  # fmt: skip
     with pytest.raises(UserError, match="would cut through a step's 2"):
@@ -228,22 +226,13 @@ def test_max_time_ends_with_a_checkpoint_to_continue_from(tmp_path: Path, scenes
 
 
 def test_max_time_of_accumulated_batches_ends_between_two_steps(tmp_path: Path, scenes: Path) -> None:
-    accumulated = (
-        "model=encoder_decoder_tiny",
-        "objective=[lm]",
-        "task=[captioning]",
-        "monitor=val/scenes/captioning/cider_d",
-    )
-    words = [word for word in SETTINGS if not word.startswith(("model.", "task="))]
     limited = (
         "trainer.accumulate_grad_batches=4",
         "trainer.max_time=00:00:00:01",
         "trainer.max_epochs=100000",
         "trainer.limit_val_batches=0",
     )
-    folder = make_run_folder(
-        tmp_path / "run", *words, *accumulated, *limited, "data.images.train=320", data=tmp_path / "scenes"
-    )
+    folder = make_run_folder(tmp_path / "run", *CAPTIONING, *limited, "data.images.train=320", data=tmp_path / "scenes")
     train_here(folder)
     batches: Any = load_checkpoint(folder)["loops"]["fit_loop"]["epoch_loop.batch_progress"]["current"]
     assert batches["processed"] % 4 == 0

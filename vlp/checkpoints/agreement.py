@@ -150,9 +150,9 @@ def check_labels(checkpoint: Checkpoint, heads: Mapping[str, Any], *, source: st
     labels, so that its weights would fit, and other ones."""
     loaded = {key.partition(".")[0] for key in checkpoint.heads}
     for name, head in heads.items():
-        node = (checkpoint.config.get("objectives") or {}).get(name)
+        node = (checkpoint.config.get("objectives") or {}).get(name) or {}
         for key in ("answers", "classes") if name in loaded and node else ():
-            here, there = getattr(head, key, None), (node or {}).get(key)
+            here, there = getattr(head, key, None), node.get(key)
             if there is None and here is not None and key in getattr(head, "stored", ()):
                 there = getattr(build(node, allow=ALLOWED_IN_FILES), key)
             if here and there and len(here) == len(there) and list(here) != list(there):

@@ -9,7 +9,8 @@ Sizes are in the shapes; numbers of heads are arguments, or in `config_bert.json
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from vlp.build import ALLOWED_IN_FILES, build
 from vlp.checkpoints import bert_keys
 from vlp.checkpoints.checkpoint import Checkpoint, eval_transform
 from vlp.checkpoints.keys import KeyRow, State, count_layers, to_ours, to_theirs
@@ -249,6 +251,8 @@ def _objective_configs(ours: State, variant: Variant) -> dict[str, dict[str, Any
 def write(checkpoint: Checkpoint, path: Path) -> None:
     """As ALBEF's scripts save it, but for the optimiser. What its code would not run as the same model is refused."""
     ours = add_leading_dimensions(join_parts(checkpoint.state, checkpoint.heads, checkpoint.momentum))
+    if node := (checkpoint.config.get("objectives") or {}).get("visual_entailment"):
+        ours = _with_entailment_order(ours, build(node, allow=ALLOWED_IN_FILES).classes)
     variant = _variant_from_config(ours, checkpoint.config["model"])
     ours.pop("momentum.model.projection.temperature", None)
     ours = {key: value for key, value in ours.items() if not key.startswith("momentum.objectives.itm.")}
@@ -265,6 +269,16 @@ def write(checkpoint: Checkpoint, path: Path) -> None:
             state[f"{stem}.cls.predictions.decoder.weight"] = state[words]
             state[f"{stem}.cls.predictions.decoder.bias"] = state[f"{stem}.cls.predictions.bias"]
     torch.save({"model": state}, path)
+
+
+def _with_entailment_order(state: State, classes: Sequence[str]) -> State:
+    """The head of visual entailment with its outputs in ALBEF's order.  classes: their order in `state`; other names than
+    ALBEF's stay where they are."""
+    if set(classes) != set(_ENTAILMENT):
+        return state
+    order = [classes.index(name) for name in _ENTAILMENT]
+    rows = re.compile(r"(momentum\.)?objectives\.visual_entailment\.head\.2\.(weight|bias)")
+    return {key: value[order] if rows.fullmatch(key) else value for key, value in state.items()}
 
 
 def _variant_from_config(ours: State, model: dict[str, Any]) -> Variant:

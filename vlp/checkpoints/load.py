@@ -111,14 +111,13 @@ def load_weights(
     (`MomentumCopy`).  checkpoint: what `read` gave for the path; None = it is read here.  Raises ValueError.
     """
     checkpoint, required = checkpoint or read(path, {}), model.state_dict()
-    notes: list[str] = []
     try:
         size: Any = getattr(model.vision, "image_size", None)
         if size and any(
             key in required and required[key].shape != checkpoint.state[key].shape for key in _position_keys(checkpoint)
         ):
             _resize_to(checkpoint, size)
-        notes += _load_parts(model, checkpoint.state) if strict else load_matching(model, checkpoint)
+        notes = _load_parts(model, checkpoint.state) if strict else load_matching(model, checkpoint)
     except ValueError as error:
         fix = (
             " that it was trained with, or take what fits with checkpoint_strict=false"

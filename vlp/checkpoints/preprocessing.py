@@ -22,7 +22,7 @@ from vlp.system.json_files import read_json_object
 
 FILE = "preprocessor_config.json"
 _RESAMPLING = {int(kind): kind.name.lower() for kind in PIL.Image.Resampling}
-# steps that these processors write anew for what images alone do not use (segmentations), or that `_transform` knows
+# steps that these processors override for what images alone do not use (segmentations), or that `_transform` knows
 _SAME_STEPS = {
     "BeitImageProcessor": {"_preprocess"},
     "MobileNetV2ImageProcessor": {"_preprocess"},

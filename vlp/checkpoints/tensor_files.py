@@ -22,7 +22,6 @@ from torch import Tensor
 from vlp.checkpoints import sharded
 from vlp.checkpoints.keys import State
 from vlp.checkpoints.wrappers import without_torch_wrappers
-from vlp.system import ranks
 from vlp.system.errors import UserError
 from vlp.system.weight_files import describe_damage, is_safetensors
 from vlp.system.weight_folders import choose_weights
@@ -46,8 +45,7 @@ def read_folder(folder: Path, names: Sequence[str]) -> State:
     """The tensors of a folder's weights, which have one of these names, or are the shards of an index of that name. Warns of
     files that are passed over.  Raises UserError, also where a shard holds other keys than the index says."""
     chosen = choose_weights(folder, names)
-    for note in chosen.notes:
-        ranks.warn_once(note)
+    chosen.warn()
     indexed = set().union(*(keys for keys in chosen.files.values() if keys))
     state: State = {}
     for file, keys in chosen.files.items():

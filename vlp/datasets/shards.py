@@ -76,6 +76,7 @@ class Shards(DataModule):
         folder = Path(cache or os.environ.get("VLP_CACHE") or CACHE)
         self.store = ShardStore(str(root), cache=folder, cache_bytes=cache_bytes, follow_symlinks=self.follow_symlinks)
         self._manifest: ShardManifest | None = None
+        self._shards: dict[str, list[Shard]] = {}  # by split
         self._known: dict[str, list[Shard]] = {}
 
     def manifest(self) -> ShardManifest:
@@ -95,7 +96,13 @@ class Shards(DataModule):
         return {shard.name: shard for shards in self.manifest().splits.values() for shard in shards}
 
     def shards(self, split: str) -> list[Shard]:
-        """Those of a split with what the manifest knows of them.  Raises DataError for one that is not there."""
+        """Those of a split with what the manifest knows of them; listed once, as each split is compared with the others.  Raises
+        DataError for one that is not there."""
+        if split not in self._shards:
+            self._shards[split] = self._list_shards(split)
+        return self._shards[split]
+
+    def _list_shards(self, split: str) -> list[Shard]:
         listed = self._by_name()
         if not any(self.splits.values()):
             if not listed:

@@ -34,6 +34,10 @@ class FolderWeights:
     files: Files
     notes: tuple[str, ...]
 
+    def warn(self) -> None:
+        for note in self.notes:
+            ranks.warn_once(note)
+
 
 def choose_weights(folder: Path, names: Sequence[str]) -> FolderWeights:
     """names: of files or indices (`….index.json`), the preferred one first.  Raises UserError for weights that are damaged,
@@ -60,8 +64,7 @@ def choose_weights(folder: Path, names: Sequence[str]) -> FolderWeights:
 def uses_safetensors(folder: Path) -> bool:
     """The format that transformers is to read of a folder, for its `use_safetensors`. Warns of what is passed over."""
     chosen = choose_weights(folder, HUGGING_FACE)
-    for note in chosen.notes:
-        ranks.warn_once(note)
+    chosen.warn()
     return next(iter(chosen.files)).suffix == ".safetensors"
 
 

@@ -6,10 +6,10 @@ kind: "caption" or "question"; answers stay unchanged.  max_words: None = the or
 from __future__ import annotations
 
 import html
-import importlib
 import re
 import string
 from collections.abc import Callable
+from types import ModuleType
 
 _ALBEF_MARKS = re.compile(r"""[,.'!?"()*#:;~]""")
 _NO_PUNCTUATION = str.maketrans("", "", string.punctuation)
@@ -47,13 +47,22 @@ def siglip(text: str, kind: str = "caption") -> str:
 
 
 def open_clip_whitespace(text: str, kind: str = "caption") -> str:
-    """mlfoundations/open_clip tokenizer.py; ftfy repairs wrongly decoded text."""
+    """mlfoundations/open_clip tokenizer.py; ftfy repairs wrongly decoded text.  Raises ModuleNotFoundError without it."""
     if not (text.isascii() and text.isprintable() and "&" not in text):  # else nothing to repair, and ftfy is slow
-        text = html.unescape(html.unescape(importlib.import_module("ftfy").fix_text(text)))
+        text = html.unescape(html.unescape(import_ftfy().fix_text(text)))
     return " ".join(text.split())
 
 
+def import_ftfy() -> ModuleType:
+    try:
+        import ftfy
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError("CLIP's tokenizer needs ftfy, which is not installed: pip install ftfy") from error
+    return ftfy
+
+
 def open_clip_lower(text: str, kind: str = "caption") -> str:
+    """Also OpenAI's of CLIP (openai/CLIP clip/simple_tokenizer.py)."""
     return open_clip_whitespace(text).lower()
 
 

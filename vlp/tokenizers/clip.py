@@ -7,13 +7,11 @@ long is truncated before the end token; the original raises an error by default 
 
 from __future__ import annotations
 
-import html
 import importlib.util
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from types import ModuleType
 
 import tokenizers
 from tokenizers import Regex, decoders, pre_tokenizers
@@ -21,6 +19,7 @@ from tokenizers import Regex, decoders, pre_tokenizers
 from vlp.system.errors import UserError, is_user_error
 from vlp.system.json_files import read_json_object
 from vlp.tokenizers.base import Tokenizer, find_vocabulary, read_vocabulary_lines
+from vlp.tokenizers.cleaning import import_ftfy, open_clip_lower
 
 START, END = "<|startoftext|>", "<|endoftext|>"
 # the original ignores case, and then ſ (long s) equals s
@@ -37,7 +36,7 @@ class ClipTokenizer(Tokenizer):
         self, *, vocabulary: str | Path | None = None, size: int | None = None, context_length: int = 77,
         truncate: bool = True,
     ) -> None:  # fmt: skip
-        _import_ftfy()  # its absence is reported now, and not at the first text
+        import_ftfy()  # its absence is reported now, and not at the first text
         path = _open_clip_vocabulary() if vocabulary is None else find_vocabulary(vocabulary, ("*.json", "merges.txt"))
         hugging_face = path.is_dir() or path.suffix == ".json"
         with _damage_named(path):
@@ -66,7 +65,7 @@ class ClipTokenizer(Tokenizer):
         )  # fmt: skip
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
-        cleaned = [clean_text(text) for text in texts]
+        cleaned = [open_clip_lower(text) for text in texts]
         rows = super().encode(cleaned)
         return [self._encode_specials(text) if "<|" in text else row for text, row in zip(cleaned, rows, strict=True)]
 
@@ -93,20 +92,6 @@ def _damage_named(path: Path) -> Iterator[None]:
             f"{path} is damaged or no vocabulary of CLIP ({error}): download it again, or set tokenizer.vocabulary"
         )
         raise UserError(message) from error
-
-
-def clean_text(text: str) -> str:
-    if not (text.isascii() and text.isprintable() and "&" not in text):  # else nothing to repair, and ftfy is slow
-        text = html.unescape(html.unescape(_import_ftfy().fix_text(text)))
-    return " ".join(text.split()).lower()
-
-
-def _import_ftfy() -> ModuleType:
-    try:
-        import ftfy
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError("CLIP's tokenizer needs ftfy, which is not installed: pip install ftfy") from error
-    return ftfy
 
 
 def _open_clip_vocabulary() -> Path:

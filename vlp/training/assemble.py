@@ -75,9 +75,7 @@ def assemble(
     tokenizer = build_tokenizer(config)
     if resumed and resumed.get("tokenizer_json"):  # the data, which it would be trained on, may lie elsewhere now
         tokenizer = tokenizer_of_checkpoint(resumed["tokenizer_json"], tokenizer, source="the run that is resumed")
-    elif (
-        start and start.tokenizer_json and {"text.", "decoder."} & {f"{key.partition('.')[0]}." for key in start.state}
-    ):
+    elif start and start.tokenizer_json and {"text", "decoder"} & {key.partition(".")[0] for key in start.state}:
         tokenizer = tokenizer_of_checkpoint(start.tokenizer_json, tokenizer, source=source)
     data = build_data(config, tokenizer=tokenizer)
     data.issues_path = folder / "data_issues.jsonl"

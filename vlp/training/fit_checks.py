@@ -28,13 +28,14 @@ def check_fit(
             f"trainer.accumulate_grad_batches > 1 would change {', '.join(in_batch)}, whose negatives are the other "
             "samples of one batch: set data.batch_size to the whole batch and gradient_cache to the rows that fit"
         )
+    batches = batches_per_epoch(trainer.datamodule.steps_per_epoch, trainer.limit_train_batches)  # type: ignore[attr-defined]
     check_validation_interval(
         trainer.val_check_interval,
         every_epochs=trainer.check_val_every_n_epoch,
-        batches=batches_per_epoch(trainer.datamodule.steps_per_epoch, trainer.limit_train_batches),  # type: ignore[attr-defined]
+        batches=batches,
         validates=trainer.limit_val_batches != 0,
     )
-    _check_early_stopping(trainer, config)
+    _check_early_stopping(trainer, config, batches)
     for split, limit in (("val", trainer.limit_val_batches), ("test", trainer.limit_test_batches)):
         if isinstance(limit, float) and 0 < limit < 1:
             _check_share(trainer, split, limit)
@@ -54,13 +55,12 @@ def _check_share(trainer: L.Trainer, split: str, limit: float) -> None:
             )
 
 
-def _check_early_stopping(trainer: L.Trainer, config: Mapping[str, Any]) -> None:
-    """Lightning's ends training with a RuntimeError where its figure is absent after an epoch."""
+def _check_early_stopping(trainer: L.Trainer, config: Mapping[str, Any], batches: int) -> None:
+    """batches: of a training epoch.  Lightning's ends training with a RuntimeError where its figure is absent after an epoch."""
     for callback in trainer.early_stopping_callbacks:
         wrong = wrong_monitor({**config, "monitor": callback.monitor}) if config else None
         if wrong is not None:
             raise UserError(f"early stopping: {wrong}")
-        batches = batches_per_epoch(trainer.datamodule.steps_per_epoch, trainer.limit_train_batches)  # type: ignore[attr-defined]
         steps = -(-batches // trainer.accumulate_grad_batches)
         shares = isinstance(trainer.val_check_interval, float) and trainer.val_check_interval == 1.0
         if trainer.limit_val_batches == 0 or (shares and 0 <= trainer.max_steps < steps):

@@ -13,6 +13,7 @@ import os
 import socket
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,7 @@ from vlp.report.tables import print_results
 from vlp.system import ranks
 from vlp.system.errors import UserError
 from vlp.system.fault_injection import inject
-from vlp.training.assemble import assemble, build_loggers, read_config, silence_known_warnings
+from vlp.training.assemble import RunParts, assemble, build_loggers, read_config, silence_known_warnings
 from vlp.training.callbacks.timer import RunTimer
 from vlp.training.determinism import numeric_settings, report_changed_numerics
 from vlp.training.lifecycle.checkpoint_files import (
@@ -90,38 +91,15 @@ def _run(config_path: Path) -> dict[str, Any]:
     inject("build")
     parts = assemble(config, folder, stored, resumed=content)
     timer = RunTimer(config["trainer"].get("max_time"))
-    callbacks = (
-        [SameConfig(config_path)] + [build(node) for node in config.get("callbacks", {}).values() if node] + [timer]
-    )
-    files, arguments = AtomicCheckpointIO(), trainer_arguments(config["trainer"], folder)
-    trainer = build_trainer(
-        arguments,
-        logger=build_loggers(config, folder),
-        callbacks=callbacks,
-        enable_checkpointing=any(isinstance(callback, Checkpoint) for callback in callbacks),
-        enable_progress_bar=any(isinstance(callback, ProgressBar) for callback in callbacks),
-        default_root_dir=folder,
-        use_distributed_sampler=False,
-        enable_model_summary=False,
-        plugins=[files, *arguments["plugins"]],
-    )
+    trainer = _build_trainer(config, folder, [SameConfig(config_path)], [timer])
     replace_lightning_signals(trainer)
     if content is not None and trainer.is_global_zero:
         report_changed_numerics(content.get("numerics", {}))
     trainer.fit(parts.module, parts.data, ckpt_path=begin, weights_only=True)
     SIGNALS.training = False
-    figures = parts.module.latest_figures("val") or (content or {}).get("figures", {})
-    extents = {"val": parts.module.extents.get("val", {})}
     best = folder / "checkpoints" / BEST
     selected = best.exists() and not config["trainer"].get("fast_dev_run")
-    if selected:
-        chosen = read_any(best)
-        parts.module.load_state_dict(chosen["state_dict"])
-        figures, extents["val"] = chosen["figures"], chosen.get("val_extent", {})
-    if len(parts.data.split("test")):
-        trainer.test(parts.module, parts.data, verbose=False)
-        figures |= parts.module.latest_figures("test")
-        extents["test"] = parts.module.extents.get("test", {})
+    figures, extents = _measure(trainer, parts, best if selected else None, (content or {}).get("figures", {}))
     results = figures | {
         "seconds": round(time.perf_counter() - start, 1),
         "train_seconds": round(timer.time_elapsed("train"), 1),
@@ -139,6 +117,46 @@ def _run(config_path: Path) -> dict[str, Any]:
         print_results(results, folder)
     inject("teardown")
     return results
+
+
+def _build_trainer(
+    config: dict[str, Any], folder: Path, first: Sequence[L.Callback], last: Sequence[L.Callback]
+) -> L.Trainer:
+    """first, last: callbacks before and after those of the config."""
+    callbacks = [*first, *(build(node) for node in config.get("callbacks", {}).values() if node), *last]
+    arguments = trainer_arguments(config["trainer"], folder)
+    return build_trainer(
+        arguments,
+        logger=build_loggers(config, folder),
+        callbacks=callbacks,
+        enable_checkpointing=any(isinstance(callback, Checkpoint) for callback in callbacks),
+        enable_progress_bar=any(isinstance(callback, ProgressBar) for callback in callbacks),
+        default_root_dir=folder,
+        use_distributed_sampler=False,
+        enable_model_summary=False,
+        plugins=[AtomicCheckpointIO(), *arguments["plugins"]],
+    )
+
+
+def _measure(
+    trainer: L.Trainer, parts: RunParts, best: Path | None, earlier: dict[str, Any]
+) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
+    """Figures of val and test, and what they are of (`Measurement.extent`) by split: of the weights in `best`, which the module
+    gets, or else of those that it has.
+
+    earlier: figures of the checkpoint that the run began from, used if this process validated nothing.
+    """
+    module = parts.module
+    figures, extents = module.latest_figures("val") or earlier, {"val": module.extents.get("val", {})}
+    if best is not None:
+        chosen = read_any(best)
+        module.load_state_dict(chosen["state_dict"])
+        figures, extents["val"] = chosen["figures"], chosen.get("val_extent", {})
+    if len(parts.data.split("test")):
+        trainer.test(module, parts.data, verbose=False)
+        figures |= module.latest_figures("test")
+        extents["test"] = module.extents.get("test", {})
+    return figures, extents
 
 
 def _train_seconds_here(timer: Timer) -> float:

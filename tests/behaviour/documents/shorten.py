@@ -10,10 +10,10 @@ from collections.abc import Iterator
 from functools import cache
 from typing import Any
 
-from hydra.core.override_parser.types import IntervalSweep
 from omegaconf import OmegaConf
 
 from vlp.launch.config.compose import Composer, conf_folder
+from vlp.launch.sweep.multirun import first_values
 
 IMAGES = {"train": 16, "val": 4, "test": 4}
 AT_MOST = {
@@ -37,15 +37,7 @@ def composer(name: str) -> Composer:
 
 def compose(name: str, words: list[str]) -> dict[str, Any]:
     """The config of `train` or `evaluate`, not resolved; of a sweep, with the first value of each key."""
-    overrides = []
-    for override in composer(name).parse(words):
-        value = override.value()
-        if not override.is_sweep_override():
-            overrides.append(override.input_line)
-        elif isinstance(value, IntervalSweep):
-            overrides.append(f"{override.get_key_element()}={value.start!r}")
-        else:
-            overrides.append(f"{override.get_key_element()}={next(iter(override.sweep_string_iterator()))}")
+    overrides = first_values(composer(name).parse(words))
     content: Any = OmegaConf.to_container(composer(name).compose(overrides), resolve=False)
     return content
 

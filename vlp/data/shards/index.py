@@ -167,7 +167,8 @@ def _check_archive_end(stream: BinaryIO, offset: int, index: ShardIndex, *, file
 def load_or_make_index(path: Path, file: Path, stamp: list[int]) -> ShardIndex:
     """The index in `file` if it was made of a shard with the same stamp; else a new one, which is saved there if possible.
 
-    Making it reads the headers of the complete tar. The entry "details" was "told" as long as fewer faults were known.
+    Making it reads the headers of the complete tar. An index of an earlier version, which knew fewer faults, has no entry
+    "details" and is made again.
     """
     try:
         with np.load(file, allow_pickle=False) as cached:

@@ -164,12 +164,13 @@ class Composer:
                 OmegaConf.update(config, override.key_or_group, typed, force_add=True)
         _upgrade_targets(config)
         check_interpolations(config, known)
-        check_targets(plain_config(config))
-        self.known = ConfigSchema(plain_config(config), self.groups, origin)
+        plain = plain_config(config)
+        check_targets(plain)
+        self.known = ConfigSchema(plain, self.groups, origin)
         self._check_parts(config)
-        check_ranges(plain_config(config))
+        check_ranges(plain)
         changed = tuple(override.key_or_group for override in values)
-        check_trainer(plain_config(config), evaluation=self.config_name == "evaluate", changed=changed)
+        check_trainer(plain, evaluation=self.config_name == "evaluate", changed=changed)
         return config
 
     def _check_parts(self, config: DictConfig) -> None:

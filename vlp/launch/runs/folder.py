@@ -29,7 +29,11 @@ def parent_folder(container: dict[str, Any]) -> Path:
     for key in ("runs", "name"):
         if container.get(key, key) in (None, ""):
             raise ConfigError(f"{key} is empty, and the run folder is <runs>/<name>/<time>/: set {key}=TEXT")
-    return Path(str(container.get("runs", "runs"))).expanduser() / safe_name(str(container.get("name", "scenes")))
+    return runs_folder(container) / safe_name(str(container.get("name", "scenes")))
+
+
+def runs_folder(container: dict[str, Any]) -> Path:
+    return Path(str(container.get("runs", "runs"))).expanduser()
 
 
 def read_frozen_config(file: Path | str) -> DictConfig:

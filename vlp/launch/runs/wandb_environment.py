@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from vlp.launch.config.errors import ConfigError
+from vlp.launch.runs.folder import runs_folder
 
 MODES = ("online", "offline", "disabled")
 _OLD_MODES = {"run": "online", "dryrun": "offline"}  # W&B's own former words
@@ -71,7 +72,7 @@ def claim_run_id(container: dict[str, Any], folder: Path) -> None:
     run_id, node = os.environ.get(RUN_ID), logger_node(container)
     if not run_id or node is None or node.get("id"):
         return
-    note = Path(str(container.get("runs", "runs"))).expanduser() / f".wandb-{re.sub(r'[^A-Za-z0-9_.-]', '-', run_id)}"
+    note = runs_folder(container) / f".wandb-{re.sub(r'[^A-Za-z0-9_.-]', '-', run_id)}"
     owner = Path(note.read_text(encoding="utf-8")) if note.is_file() else None
     if owner is not None and not owner.is_dir():  # deleted since
         note.unlink(missing_ok=True)

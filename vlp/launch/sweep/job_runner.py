@@ -10,18 +10,20 @@ import sys
 import time
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from vlp.launch.sweep.job_process import LOG, JobEnd, JobProcess
 from vlp.launch.sweep.ledger import Job, Ledger
 from vlp.system.exit_codes import STOPPED
 
 
+@runtime_checkable
 class RunningJob(Protocol):
     def poll(self) -> JobEnd | None: ...
     def stop(self, number: int) -> None: ...
 
 
+@runtime_checkable
 class Executor(Protocol):
     at_once: int
     together: bool  # many jobs are started by one request
@@ -30,6 +32,7 @@ class Executor(Protocol):
     def find(self, job: Job) -> Any: ...  # Running | None
 
 
+@runtime_checkable
 class JobSource(Protocol):
     """Where jobs come from: a grid knows them all, a search asks for the next when there is room for one."""
 

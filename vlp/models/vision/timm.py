@@ -15,7 +15,6 @@ from torch import Tensor, nn
 from vlp.models.tokens import check_pool, raster_mean
 from vlp.models.vision.normalize import Normalize
 from vlp.structures import Image, Tokens, height_and_width
-from vlp.system import ranks
 from vlp.system.errors import UserError
 from vlp.system.json_files import read_json_object
 from vlp.system.weight_files import describe_damage
@@ -144,8 +143,7 @@ def _weights_file(folder: Path | None, weights: str | None) -> Path | None:
         raise FileNotFoundError(f"{folder} has a config.json but no weights (*.safetensors, *.bin, *.pth)")
     if folder and any(file.name in _NAMES for file in files):
         chosen = choose_weights(folder, _NAMES)
-        for note in chosen.notes:
-            ranks.warn_once(note)
+        chosen.warn()
         return next(iter(chosen.files))
     if len(files) > 1:
         names = ", ".join(file.name for file in files)
