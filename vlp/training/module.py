@@ -151,8 +151,15 @@ class VisionLanguageModule(L.LightningModule):
         if inject("before_backward", step=self.global_step, rank=self.global_rank):
             loss = loss * torch.nan
         self._latest = loss.detach(), [part.sample for part in self._by_source(batch).values()]
-        self.log_dict({f"lr/group_{i}": group["lr"] for i, group in enumerate(self.trainer.optimizers[0].param_groups)})
+        self._log_learning_rates()
         return loss * self._accumulation_factor(index)
+
+    def _log_learning_rates(self) -> None:
+        """At the steps that loggers get: a call for each group takes longer than many a step."""
+        every: int = self.trainer.log_every_n_steps  # type: ignore[attr-defined]  # set by Lightning's logger connector; 0 = never
+        if every and (self.global_step + 1) % every == 0:
+            groups = self.trainer.optimizers[0].param_groups
+            self.log_dict({f"lr/group_{number}": group["lr"] for number, group in enumerate(groups)})
 
     def _accumulation_factor(self, index: int) -> float:
         """Makes the gradient of a step the mean over its own batches, which all have the same number of samples.
