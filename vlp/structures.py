@@ -31,6 +31,8 @@ def _map_tensors(value: Any, function: Callable[[Tensor], Tensor]) -> Any:
         return value.map(function)
     if isinstance(value, list):
         return [_map_tensors(item, function) for item in value]
+    if isinstance(value, dict):
+        return {key: _map_tensors(item, function) for key, item in value.items()}
     return value
 
 
@@ -61,7 +63,7 @@ class Record:
     """Base of the frozen records."""
 
     def map(self: R, function: Callable[[Tensor], Tensor]) -> R:
-        """The record with `function` applied to every tensor in it, also in nested records and lists."""
+        """The record with `function` applied to every tensor in it, also in nested records, lists and dictionaries."""
         fields = {f.name: _map_tensors(getattr(self, f.name), function) for f in dataclasses.fields(self)}  # type: ignore[arg-type]
         return type(self)(**fields)
 
@@ -105,10 +107,17 @@ class Image(Record):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Boxes(Record):
-    """Boxes of one image: left, top, right, bottom in [0, 1] of the transformed image, and a class each."""
+    """Boxes of one image: left, top, right, bottom in [0, 1] of the transformed image.
+
+    label: the class of each; where boxes belong to captions, the position of the caption among those of its image.
+    crowd: boxes around many things of a class (COCO's `iscrowd`); None = none is.
+    mask: the pixels of each thing, at the size of the transformed image; None = the data have no masks.
+    """
 
     xyxy: Float[Tensor, "m 4"]
     label: Int[Tensor, " m"]
+    crowd: Bool[Tensor, " m"] | None = None
+    mask: Bool[Tensor, "m h w"] | None = None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -172,6 +181,10 @@ class Sample:
     crop: tuple[int | float, ...] | None = None  # the part of the photo that the sample describes
     boxes: tuple[tuple[int | float, ...], ...] | None = None  # of objects, or of captions if `box_labels` is empty
     box_labels: tuple[int, ...] = ()  # class of each box
+    box_crowds: tuple[bool, ...] = ()  # whether each is around many things of its class; empty = none is
+    box_masks: tuple[
+        Any, ...
+    ] = ()  # of each box, as COCO writes it: polygons or a run-length code, at the photo's size
     panoptic: Path | None = None  # an image file of segment ids, see vlp/data/view.py
     segments: tuple[tuple[int, int], ...] = ()  # (id in that file, class)
 
@@ -199,6 +212,8 @@ class Batch(Record):
     label: Int[Tensor, " b"] | None = None  # -1 where unknown
     categories: Bool[Tensor, "b a"] | None = None
     boxes: list[Boxes] | None = None
+    # left, top, width and height, in pixels of the upright photo, of what the image shows; a negative width: mirrored
+    frame: Float[Tensor, "b 4"] | None = None
     segmentation: Int[Tensor, "b h w"] | None = None  # 255 is ignored
     raw: tuple[Sample, ...] | None = None  # in evaluation: reference captions, file names for figures
 
@@ -215,13 +230,17 @@ class Tokens(Record):
     mask: Bool[Tensor, "b n"] | None = None
     ids: Int[Tensor, "b n"] | None = None
     grid: tuple[int, int] | None = None  # (rows, columns): the last rows·columns states are the raster
+    levels: dict[str, Float[Tensor, "b _ _ _"]] | None = (
+        None  # maps of inner modules by name, where they were asked for
+    )
 
     def select(self, index: Any) -> Tokens:
         rows: dict[str, Any] = {
             name: None if (value := getattr(self, name)) is None else value[index]
             for name in ("states", "pooled", "mask", "ids")
         }
-        return dataclasses.replace(self, **rows)
+        levels = None if self.levels is None else {name: level[index] for name, level in self.levels.items()}
+        return dataclasses.replace(self, levels=levels, **rows)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

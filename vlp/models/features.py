@@ -63,12 +63,13 @@ def compute_features(
     chunk: int | None = None,
     step: int = 0,
     momentum: MomentumCopy | None = None,
+    levels: Collection[str] = (),
 ) -> Features:
     """Fills those of `image`, `text`, `memory`, `image_embed`, `text_embed` that are in `fields` and that the batch can
     give, and of the momentum copy those whose names in `fields` begin with "momentum.".
 
     chunk: rows per chunk of the gradient cache; None = plain. The cache keeps no token states, so it serves
-    objectives that use embeddings alone.
+    objectives that use embeddings alone.  levels: modules of the vision tower whose maps `image.levels` holds.
     """
     momentum_features = {name.removeprefix("momentum.") for name in fields if name.startswith("momentum.")}
     fields = {name for name in fields if not name.startswith("momentum")}
@@ -81,7 +82,7 @@ def compute_features(
             momentum_copy = Momentum(
                 copy_of=momentum.copy_of, **_encode_modalities(momentum.model, batch, momentum_features, chunk)
             )
-    values = _encode_modalities(model, batch, fields, chunk)
+    values = _encode_modalities(model, batch, fields, chunk, levels)
     if batch.caption is not None and not {"text", "text_embed"}.isdisjoint(fields | momentum_features):
         values["owner"] = flatten_captions(batch)[1]
     return Features(**values, step=step, momentum=momentum_copy)
@@ -106,13 +107,18 @@ def image_memory_per_text(
 
 
 def _encode_modalities(
-    model: VisionLanguageModel, batch: Batch, fields: Collection[str], chunk: int | None
+    model: VisionLanguageModel,
+    batch: Batch,
+    fields: Collection[str],
+    chunk: int | None,
+    levels: Collection[str] = (),
 ) -> dict[str, Any]:
     values: dict[str, Any] = {}
     if batch.image is not None:
         required = {*fields, "image"} if "memory" in fields else fields
         image, rows = batch.image, len(batch.image.pixels)
-        values |= _encode_modality("image", image, rows, model.encode_image, model.embed_image, required, chunk)
+        encode = functools.partial(model.encode_image, levels=levels) if levels else model.encode_image
+        values |= _encode_modality("image", image, rows, encode, model.embed_image, required, chunk)
         if "memory" in fields:
             values["memory"] = model.project_memory(values["image"])
     if batch.caption is not None and not {"text", "text_embed"}.isdisjoint(fields):

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from vlp.models.equal_inputs import content_keys
 from vlp.models.feature_store import FeatureStore, fingerprint
+from vlp.models.levels import kept_outputs, require_modules
 from vlp.models.tokens import masked_mean
 from vlp.models.vlm import tower_config
 from vlp.structures import Image, Text, Tokens
@@ -63,13 +64,7 @@ class FrozenLevels(nn.Module):
         bf16: bool = False,
     ) -> None:
         super().__init__()
-        names = [name for name, _ in tower.named_modules() if name]
-        unknown = [level for level in levels if level not in names]
-        if unknown or not levels:
-            close = [name for name in names if name.count(".") <= 2 and not name.startswith("normalize")]
-            raise UserError(
-                f"levels={list(levels)}: the tower has no {unknown or 'level then'}; among its modules are {', '.join(close[:40])}"
-            )
+        require_modules(tower, levels)
         # convolutions on a CPU are twice as fast with channels last
         self.tower = tower.requires_grad_(False).to(memory_format=torch.channels_last)
         if tokens and mirror:
@@ -167,22 +162,12 @@ class FrozenLevels(nn.Module):
         return [row[: 1 + count] for row, count in zip(features, inputs.mask.sum(1).tolist(), strict=True)]
 
     def _level_features(self, inputs: Image | Text, mask: Bool[Tensor, "b t"] | None) -> Float[Tensor, "b n d"]:
-        outputs: dict[str, Tensor] = {}
-
-        def keep(name: str, _: nn.Module, __: Any, output: Any) -> None:
-            outputs[name] = output if isinstance(output, Tensor) else output[0]
-
-        hooks = [
-            self.tower.get_submodule(level).register_forward_hook(functools.partial(keep, level))
-            for level in self.levels
-        ]
         device = next(self.tower.parameters()).device.type
-        try:
-            with torch.autocast(device, torch.bfloat16, enabled=self.bf16):
-                self.tower(inputs)
-        finally:
-            for hook in hooks:
-                hook.remove()
+        with (
+            kept_outputs(self.tower, self.levels) as outputs,
+            torch.autocast(device, torch.bfloat16, enabled=self.bf16),
+        ):
+            self.tower(inputs)
         found = [outputs[level].float() for level in self.levels]
         rows = [_pool_level(level, mask).unsqueeze(1) for level in found]
         if self.tokens:

@@ -6,7 +6,8 @@ error that names it.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -14,6 +15,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from vlp.models.levels import kept_outputs, to_map
 from vlp.models.precision import to_float32
 from vlp.structures import CrossAttentionCache, Image, Text, Tokens
 from vlp.system.errors import UserError
@@ -71,9 +73,17 @@ class VisionLanguageModel(nn.Module):
             raise UserError(f"this model has no {name}: choose one with model/{name}=…")
         return module
 
-    def encode_image(self, image: Image, *, pooled_only: bool = False) -> Tokens:
-        """pooled_only: only `pooled` will be read, so a tower that `prunes` leaves out the rest."""
-        return _run_tower(self.part("vision"), image, pooled_only)
+    def encode_image(self, image: Image, *, pooled_only: bool = False, levels: Collection[str] = ()) -> Tokens:
+        """pooled_only: only `pooled` will be read, so a tower that `prunes` leaves out the rest.
+        levels: names of modules of the tower whose maps are returned too, in `Tokens.levels`."""
+        tower = self.part("vision")
+        if not levels:
+            return _run_tower(tower, image, pooled_only)
+        with kept_outputs(tower, tuple(levels)) as outputs:
+            tokens = tower(image)
+        rows, grid = len(image.pixels), tokens.grid
+        maps = {name: to_map(outputs[name], rows=rows, grid=grid, name=name) for name in levels}
+        return replace(tokens, levels=maps)
 
     def encode_text(self, text: Text, *, pooled_only: bool = False) -> Tokens:
         return _run_tower(self.part("text"), text, pooled_only)

@@ -28,6 +28,7 @@ class Objective(nn.Module):
     requires: tuple[str, ...] = ()  # fields of Batch
     needs: tuple[str, ...] = ()  # parts of the model, checked before the first step
     uses: tuple[str, ...] = ()  # fields of Features; only their union over all objectives is computed
+    levels: tuple[str, ...] = ()  # modules of the vision tower whose maps it reads in `features.image.levels`
     heads: tuple[str, ...] = ()  # other objectives whose heads it uses, found in `linked`
     stored: tuple[str, ...] = ()  # constructor arguments that weights depend on: evaluation takes the checkpoint's
     in_batch: bool = False  # the loss depends on which samples share a batch, so accumulating batches would change it

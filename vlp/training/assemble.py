@@ -33,6 +33,7 @@ from vlp.training.batch_norm import synchronize_batch_norms
 from vlp.training.lifecycle.nonfinite import NonFiniteGuard
 from vlp.training.loggers import JsonLines
 from vlp.training.module import VisionLanguageModule
+from vlp.training.open_settings import fill_open_settings
 from vlp.training.portable_config import set_vocabulary_size
 
 
@@ -82,6 +83,9 @@ def assemble(
     for part in ("model", "objectives", "tasks"):
         set_vocabulary_size(config.get(part), tokenizer.size)
     model = build(config["model"])
+    for content in (config, stored or config):
+        for part in ("objectives", "tasks"):
+            fill_open_settings(content.get(part) or {}, model, data)
     module = VisionLanguageModule(
         model=model,
         objectives={name: build(node) for name, node in config.get("objectives", {}).items() if node},

@@ -69,7 +69,8 @@ class Measurement:
             return
         self._measured.update(dict.fromkeys(active, len(batch)))
         fields = set().union(*(task.uses for task in active.values()))
-        features = compute_features(self.model, batch, fields, step=step)
+        levels = {level for task in active.values() for level in task.levels}
+        features = compute_features(self.model, batch, fields, step=step, levels=levels)
         for task in active.values():
             task.update(self.model, batch, features)
 

@@ -190,9 +190,14 @@ class VisionLanguageModule(L.LightningModule):
         if not active:
             return torch.zeros((), device=self.device)
         fields = set().union(*(objective.uses for objective in active.values()))
-        step = self.global_step
         features = compute_features(
-            self.model, batch, fields, chunk=self.gradient_cache, step=step, momentum=self.momentum
+            self.model,
+            batch,
+            fields,
+            chunk=self.gradient_cache,
+            step=self.global_step,
+            momentum=self.momentum,
+            levels={level for objective in active.values() for level in objective.levels},
         )
         weighted: list[Tensor] = []
         logs: dict[str, Tensor] = {}

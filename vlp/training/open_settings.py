@@ -1,0 +1,44 @@
+"""Settings of objectives and tasks that YAML leaves open (null) because other parts decide them: widths of the model, class
+names of the data, the size of the vocabulary. They are filled in before the objectives are built, and stored in checkpoints."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from vlp.data.datamodule import DataModule
+from vlp.data.mixture import Mixture
+from vlp.models.levels import level_widths
+from vlp.models.vlm import VisionLanguageModel, states_width
+from vlp.system.errors import UserError
+
+NAMES = ("class_names", "segment_names")  # of tasks, and of the data module
+
+
+def fill_open_settings(nodes: dict[str, Any], model: VisionLanguageModel, data: DataModule | Mixture) -> None:
+    """In place, of each objective and task by name:
+
+    states_width: of the vision tower's states.  embed_width: of the joint space.
+    level_widths: channels of the inner maps named in `levels`.  class_names, segment_names: the data's, which are read for it.
+    """
+    for task, node in nodes.items():
+        if not isinstance(node, dict):
+            continue
+        if node.get("states_width", 0) is None:
+            node["states_width"] = states_width(model.part("vision"))
+        if node.get("embed_width", 0) is None:
+            node["embed_width"] = model.part("projection").width
+        if node.get("level_widths", 0) is None:
+            node["level_widths"] = level_widths(model.part("vision"), node.get("levels") or ())
+        for name in NAMES:
+            if node.get(name, 0) is None:
+                node[name] = list(_read_names(data, name, task))
+
+
+def _read_names(data: DataModule | Mixture, name: str, task: str) -> tuple[str, ...]:
+    if getattr(data, name, None) is None:
+        data.prepare_data()
+        data.setup("fit")
+    names = getattr(data, name, None)
+    if not names:
+        raise UserError(f"{task} has no classes: {data.name} has no {name}; list them in tasks.{task}.{name}=[…]")
+    return tuple(names)
