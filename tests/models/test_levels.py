@@ -41,5 +41,5 @@ def test_unknown_and_shapeless_levels_are_refused() -> None:
     tower = ClipVit(image_size=16, patch_size=4, width=8, layers=1, heads=2)
     with pytest.raises(UserError, match=r"no \['block'\]; among its modules are .*blocks\.0"):
         level_widths(tower, ["block"])
-    with pytest.raises(UserError, match="norm_post gives .* no map of places"):
+    with pytest.raises(UserError, match=r"norm_post gives .* no map of places"):
         level_widths(tower, ["norm_post"])
