@@ -112,12 +112,16 @@ class Boxes(Record):
     label: the class of each; where boxes belong to captions, the position of the caption among those of its image.
     crowd: boxes around many things of a class (COCO's `iscrowd`); None = none is.
     mask: the pixels of each thing, at the size of the transformed image; None = the data have no masks.
+    absent, not_exhaustive: where not every class was looked for in every image (LVIS), the classes that the image is known
+    not to show, and those of which not every thing has a box; a class that is among neither these nor `label` is unknown.
     """
 
     xyxy: Float[Tensor, "m 4"]
     label: Int[Tensor, " m"]
     crowd: Bool[Tensor, " m"] | None = None
     mask: Bool[Tensor, "m h w"] | None = None
+    absent: Int[Tensor, " absent"] | None = None
+    not_exhaustive: Int[Tensor, " not_exhaustive"] | None = None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -181,17 +185,30 @@ class Sample:
     crop: tuple[int | float, ...] | None = None  # the part of the photo that the sample describes
     boxes: tuple[tuple[int | float, ...], ...] | None = None  # of objects, or of captions if `box_labels` is empty
     box_labels: tuple[int, ...] = ()  # class of each box
+    box_captions: tuple[int, ...] = ()  # index of each box's caption; empty, as `box_labels` = box i is of caption i
     box_crowds: tuple[bool, ...] = ()  # whether each is around many things of its class; empty = none is
-    box_masks: tuple[
-        Any, ...
-    ] = ()  # of each box, as COCO writes it: polygons or a run-length code, at the photo's size
+    # of each box, as COCO writes it: polygons, a run-length code or its compressed form, at the photo's size
+    box_masks: tuple[Any, ...] = ()
+    # classes of which it is known that the image shows none, and those of which not every thing has a box (LVIS); None =
+    # every thing of every class has one
+    absent_categories: tuple[int, ...] | None = None
+    not_exhaustive: tuple[int, ...] = ()
+    as_stored: bool = False  # all annotations are of the photo as its file stores it: EXIF's orientation is not applied
     panoptic: Path | None = None  # an image file of segment ids, see vlp/data/view.py
     segments: tuple[tuple[int, int], ...] = ()  # (id in that file, class)
 
     @property
     def annotated(self) -> bool:
-        """Whether the sample has a caption, a question or a class to train or evaluate on."""
-        return bool(self.captions or self.question or self.label is not None or self.categories)
+        """Whether the sample has a caption, a question, a class, boxes or segments to train or evaluate on; a list of no boxes
+        says that the image shows nothing."""
+        return bool(
+            self.captions
+            or self.question
+            or self.label is not None
+            or self.categories
+            or self.boxes is not None
+            or self.panoptic is not None
+        )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -212,7 +229,8 @@ class Batch(Record):
     label: Int[Tensor, " b"] | None = None  # -1 where unknown
     categories: Bool[Tensor, "b a"] | None = None
     boxes: list[Boxes] | None = None
-    # left, top, width and height, in pixels of the upright photo, of what the image shows; a negative width: mirrored
+    # left, top, width and height, in pixels of the upright photo (`Sample.as_stored`: of the stored one), of what the image
+    # shows, without what collate pads it with; a negative width: mirrored, and left is then the right edge
     frame: Float[Tensor, "b 4"] | None = None
     segmentation: Int[Tensor, "b h w"] | None = None  # 255 is ignored
     raw: tuple[Sample, ...] | None = None  # in evaluation: reference captions, file names for figures

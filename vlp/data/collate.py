@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from vlp.data.answers import soft_scores
 from vlp.data.view import VOID_CLASS
-from vlp.structures import Batch, Boxes, Image, Sample, Text
+from vlp.structures import Batch, Boxes, Image, Sample, Text, require
 from vlp.system.errors import UserError
 
 Tokenizer = Callable[..., Text]  # of a list of texts and their kind
@@ -29,6 +29,7 @@ class LoadedExample:
     pixels: Tensor  # uint8 [3 h w]
     captions: tuple[str, ...]
     also_true: tuple[tuple[int, ...], ...] = ()  # of each of these captions
+    frame: tuple[float, float, float, float] | None = None  # see Batch
     boxes: Boxes | None = None  # those of the sample that are visible in the pixels
     segmentation: Int[Tensor, "h w"] | None = None  # class of each pixel
 
@@ -158,6 +159,17 @@ class Collate:
                 row[answer] = score
         return scores
 
+    def _with_masks(self, example: LoadedExample) -> Boxes:
+        """Its boxes; of data with masks, a picture without any box has no masks instead of unknown ones, and the same of
+        crowds."""
+        boxes = require(example.boxes)
+        changed: dict[str, Tensor] = {}
+        if "box_masks" in self.available_fields and boxes.mask is None and not len(boxes.label):
+            changed["mask"] = torch.zeros(0, *example.pixels.shape[-2:], dtype=torch.bool)
+        if "box_crowds" in self.available_fields and boxes.crowd is None:
+            changed["crowd"] = torch.zeros(len(boxes.label), dtype=torch.bool)
+        return replace(boxes, **changed)
+
     def _pad_segmentations(self, maps: Sequence[Tensor | None]) -> Int[Tensor, "b h w"] | None:
         """Class maps [h w] as one batch, padded with VOID_CLASS."""
         present = [grid for grid in maps if grid is not None]
@@ -183,7 +195,8 @@ class Collate:
             for row, sample in zip(categories, samples, strict=True):
                 row[list(sample.categories)] = True
         answer, answer_weight = self._answers_and_weights(samples)
-        boxes = [example.boxes for example in examples if example.boxes is not None]
+        frames = [example.frame for example in examples if example.frame is not None]
+        boxes = [self._with_masks(example) for example in examples if example.boxes is not None]
         self._present_in_all("list of boxes", "boxes", len(boxes), len(examples))
         captions = [example.captions for example in examples]
         return Batch(
@@ -205,6 +218,7 @@ class Collate:
             label=torch.tensor(labels) if "label" in self.available_fields else None,
             categories=categories,
             boxes=boxes or None,
+            frame=torch.tensor(frames) if len(frames) == len(examples) else None,
             segmentation=self._pad_segmentations([example.segmentation for example in examples]),
             raw=None if self.training else tuple(samples),
         )

@@ -43,8 +43,9 @@ class DataModule(L.LightningDataModule):
     issues_path: see vlp/data/example_dataset.py.
     """
 
-    # set by `setup` if the data have classes or an answer vocabulary
+    # set by `setup` if the data have classes (category_ids: their official numbers) or an answer vocabulary
     class_names: tuple[str, ...] | None = None
+    category_ids: tuple[int, ...] | None = None
     answer_names: tuple[str, ...] | None = None
 
     def __init__(
@@ -95,6 +96,14 @@ class DataModule(L.LightningDataModule):
     def samples(self, split: str) -> Sequence[Sample]:
         """The raw samples of "train", "val" or "test"; empty if the data set does not have the split."""
         raise NotImplementedError
+
+    def ground_truth(self, split: str) -> Path:
+        """The file of instances in COCO's form, with all areas, crowds and ids, that a detection of this split is evaluated
+        by. It may hold more images than the split (val that was held out from train): evaluate those of the split alone.
+        Raises UserError where the data have none."""
+        raise UserError(
+            f"{self.name} has no file of instances to evaluate boxes of {split} by: use data with boxes, such as data=coco"
+        )
 
     def training_order(self) -> Callable[[int], EpochOrder] | None:
         """From an epoch's number to its order, for data that are slow to read in arbitrary order."""

@@ -23,11 +23,12 @@ from vlp import distributed
 from vlp.data.collate import LoadedExample
 from vlp.data.images import ImageError, decode_region, open_photo
 from vlp.data.issues import DataError
+from vlp.data.sample_boxes import project_sample_boxes
 from vlp.data.sampler import SampleKey
 from vlp.data.transforms import Transform
 from vlp.data.view import read_class_map, to_full_image
 from vlp.random import mix, seeded
-from vlp.structures import Boxes, Sample
+from vlp.structures import Sample
 from vlp.system.errors import UserError
 from vlp.system.fault_injection import inject
 
@@ -87,12 +88,12 @@ class ExampleDataset(torch.utils.data.Dataset[LoadedExample]):
         for candidate in range(position, position + len(self.samples)):
             try:
                 sample = self.samples[candidate % len(self.samples)]
-                image_fields = self._load_image(sample, seed)
+                caption_number = None if self.owner is None else index - int(self.first_caption[position])
+                chosen = self._choose_captions(len(sample.captions), caption_number, random.Random(seed))
+                image_fields = self._load_image(sample, chosen, seed)
             except ImageError as error:
                 self._report_unreadable(candidate % len(self.samples), error)
                 continue
-            caption_number = None if self.owner is None else index - int(self.first_caption[position])
-            chosen = self._choose_captions(len(sample.captions), caption_number, random.Random(seed))
             return LoadedExample(
                 sample=sample,
                 seed=seed,
@@ -102,9 +103,9 @@ class ExampleDataset(torch.utils.data.Dataset[LoadedExample]):
             )
         raise UserError(f"no image of {self.name} can be read; the first is {self._image_name(position)}")
 
-    def _load_image(self, sample: Sample, seed: int) -> dict[str, Any]:
-        """The LoadedExample's `pixels`, `boxes` and `segmentation`.  Raises ImageError."""
-        photo = open_photo(sample.image)
+    def _load_image(self, sample: Sample, captions: list[int], seed: int) -> dict[str, Any]:
+        """The LoadedExample's `pixels`, `frame`, `boxes` and `segmentation`.  captions: those chosen.  Raises ImageError."""
+        photo = open_photo(sample.image, as_stored=sample.as_stored)
         if sample.crop is not None:
             photo = photo.crop_to(sample.crop)
         has_regions = sample.boxes is not None or sample.panoptic is not None
@@ -127,12 +128,11 @@ class ExampleDataset(torch.utils.data.Dataset[LoadedExample]):
             if str(error).startswith(photo.source):
                 raise  # else it is a transform's, which does not know the path
             raise ImageError(f"{photo.source}: {str(error).replace(': ', ', ')}") from error
-        image_fields: dict[str, Any] = {"pixels": pixels}
         view = to_full_image(photo, view)
+        image_fields: dict[str, Any] = {"pixels": pixels, "frame": view.frame}
         if sample.boxes is not None:
-            corners, visible = view.project_boxes(sample.boxes)
-            labels = [sample.box_labels[i] for i in visible] if sample.box_labels else [-1] * len(visible)
-            image_fields["boxes"] = Boxes(xyxy=corners, label=torch.tensor(labels, dtype=torch.int64))
+            boxes = project_sample_boxes(sample, view, photo.full_size, captions, training=self.training)
+            image_fields["boxes"] = boxes
         if sample.panoptic is not None:
             try:
                 classes = read_class_map(sample, photo.full_size)

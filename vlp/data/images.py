@@ -136,8 +136,10 @@ def _open_nonblocking(path: str, flags: int) -> int:
     return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
 
 
-def open_photo(source: str | os.PathLike[str] | Member, *, max_bytes: int = MAX_BYTES) -> Photo:
-    """Raises ImageError for every problem of the file."""
+def open_photo(
+    source: str | os.PathLike[str] | Member, *, max_bytes: int = MAX_BYTES, as_stored: bool = False
+) -> Photo:
+    """Raises ImageError for every problem of the file.  as_stored: without EXIF's orientation."""
     data = read_bytes(source, max_bytes=max_bytes)
     with reraise_as_image_error(source):
         image = PIL.Image.open(io.BytesIO(data), formats=FORMATS)
@@ -146,7 +148,8 @@ def open_photo(source: str | os.PathLike[str] | Member, *, max_bytes: int = MAX_
         kind = "JPEG" if image.format == "MPO" else str(image.format)  # several JPEGs in one file, as phones write them
         if kind in ("PNG", "TIFF"):
             image.load()  # their orientation may be stored after the pixels
-        orientation = exif_orientation(image) if kind != "JPEG" or {"exif", "xmp"} & image.info.keys() else 1
+        may_turn = not as_stored and (kind != "JPEG" or {"exif", "xmp"} & image.info.keys())
+        orientation = exif_orientation(image) if may_turn else 1
         size = (image.height, image.width) if orientation >= 5 else image.size
         return Photo(str(source), data, image, kind, needs_rotation=orientation != 1, size=size, full_size=size)
 

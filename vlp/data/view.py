@@ -15,7 +15,7 @@ import numpy as np
 import PIL.Image
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 from torchvision.transforms.v2.functional import pil_to_tensor
 
@@ -31,7 +31,8 @@ VOID_CLASS = 255  # of pixels without a category; ignored by losses and metrics
 
 @dataclass(frozen=True, kw_only=True)
 class View:
-    """left, top, width, height: pixels of the upright photo.  size: height and width of the image made of them."""
+    """left, top, width, height: pixels of the upright photo, beyond which they may reach.  size: height and width of the image
+    made of them."""
 
     left: int | float
     top: int | float
@@ -50,14 +51,32 @@ class View:
             self, left=self.left / factor, top=self.top / factor, width=self.width / factor, height=self.height / factor
         )
 
+    @property
+    def frame(self) -> tuple[float, float, float, float]:
+        """Left, top, width and height of what the image shows; a mirrored view begins at its right edge, and its width is
+        negative."""
+        left, width = (self.left + self.width, -self.width) if self.mirrored else (self.left, self.width)
+        return float(left), float(self.top), float(width), float(self.height)
+
     def resample_classes(self, grid: Int[Tensor, "_ _"]) -> Int[Tensor, "h w"]:
-        """From the classes of the photo's pixels to those of the view's pixels, by the nearest pixel."""
+        """From the classes of the photo's pixels to those of the view's pixels, by the nearest pixel; VOID_CLASS beyond the
+        photo."""
+        return self._nearest(grid[None], fill=VOID_CLASS)[0]
+
+    def resample_masks(self, masks: Bool[Tensor, "m _ _"]) -> Bool[Tensor, "m h w"]:
+        """As `resample_classes`; False beyond the photo."""
+        return self._nearest(masks, fill=False)
+
+    def _nearest(self, grids: Tensor, *, fill: int | bool) -> Tensor:
         rows, columns = (
-            (first + (torch.arange(count) + 0.5) * side / count).long()
+            (first + (torch.arange(count) + 0.5) * side / count).floor().long()
             for first, side, count in ((self.top, self.height, self.size[0]), (self.left, self.width, self.size[1]))
         )
-        resampled = grid[rows][:, columns]
-        return resampled.flip(1) if self.mirrored else resampled
+        height, width = grids.shape[1:]
+        resampled = grids[:, rows.clamp(0, height - 1)][:, :, columns.clamp(0, width - 1)]
+        inside = ((rows >= 0) & (rows < height))[:, None] & ((columns >= 0) & (columns < width))
+        resampled = resampled.where(inside, torch.tensor(fill, dtype=grids.dtype))
+        return resampled.flip(2) if self.mirrored else resampled
 
     def project_boxes(self, corners: Sequence[Sequence[int | float]]) -> tuple[Float[Tensor, "m 4"], list[int]]:
         """The visible boxes in [0, 1] of the view, clipped to it, and their indices.
