@@ -14,7 +14,14 @@ from typing import Any
 from vlp.system.errors import UserError
 from vlp.upgrade import upgrade_target
 
-ALLOWED_IN_FILES = ("vlp.models.", "vlp.tokenizers.", "vlp.data.transforms.", "vlp.objectives.", "vlp.tasks.")
+ALLOWED_IN_FILES = (
+    "vlp.models.",
+    "vlp.tokenizers.",
+    "vlp.data.transforms.",
+    "vlp.data.padded_transforms.",
+    "vlp.objectives.",
+    "vlp.tasks.",
+)
 _SPECIAL_KEYS = ("_target_", "_partial_", "_convert_", "_recursive_")
 
 

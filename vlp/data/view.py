@@ -45,6 +45,18 @@ class View:
     def is_pixel_aligned(self) -> bool:
         return all(float(value).is_integer() for value in (self.left, self.top, self.width, self.height))
 
+    def visible_part(self, width: int, height: int) -> tuple[View, int, int] | None:
+        """Of a view that may reach beyond a photo of this size: the part inside it, not mirrored, and the pixels of the view
+        at its left and top. Edges of the photo are taken to lie between two pixels of the view; None = nothing is visible."""
+        left, right = (_pixel(edge - self.left, self.width, self.size[1]) for edge in (0, width))
+        top, bottom = (_pixel(edge - self.top, self.height, self.size[0]) for edge in (0, height))
+        if left >= right or top >= bottom:
+            return None
+        x0, y0 = max(self.left, 0), max(self.top, 0)
+        x1, y1 = min(self.left + self.width, width), min(self.top + self.height, height)
+        part = View(left=x0, top=y0, width=x1 - x0, height=y1 - y0, size=(bottom - top, right - left))
+        return part, left, top
+
     def downscaled(self, factor: int) -> View:
         """The same view of a photo whose sides were divided by `factor`."""
         return replace(
@@ -92,6 +104,11 @@ class View:
         return boxes[visible], visible.tolist()
 
 
+def _pixel(distance: int | float, side: int | float, count: int) -> int:
+    """The edge between two of `count` pixels that is nearest to a distance from the first, where all are `side` long."""
+    return min(max(round(distance * count / side), 0), count)
+
+
 def torchcodec_decoder() -> Callable[[bytes], Tensor]:
     try:
         return importlib.import_module("torchcodec.decoders").decode_jpeg
@@ -123,7 +140,7 @@ def render_view(photo: Photo, view: View, *, decoder: str = "pillow", reduce: bo
         factor = (
             1  # a reduced photo has incomplete pixels at its right and bottom, which the rotation would move elsewhere
         )
-    if decoder == "torchcodec" and factor == 1 and jpeg and photo.image.mode in ("RGB", "L"):
+    if decoder == "torchcodec" and factor == 1 and jpeg and view.is_pixel_aligned and photo.image.mode in ("RGB", "L"):
         with reraise_as_image_error(photo.source):  # Pillow decodes CMYK and all other formats
             return crop_and_resize(torchcodec_decoder()(photo.encoded), view)
     image = to_rgb(decode(photo, reduced=factor))
@@ -134,12 +151,35 @@ def render_view(photo: Photo, view: View, *, decoder: str = "pillow", reduce: bo
     return crop_and_resize(torch.from_numpy(np.array(image)).permute(2, 0, 1), view)
 
 
-def resize_view(image: PIL.Image.Image, view: View) -> PIL.Image.Image:
+def render_padded(
+    photo: Photo, view: View, *, fill: Sequence[int], decoder: str = "pillow", reduce: bool = True
+) -> UInt8[Tensor, "3 h w"]:
+    """As `render_view`, of a view that may reach beyond the photo, or its region: there the pixels have the colour `fill`."""
+    pixels = torch.tensor(fill, dtype=torch.uint8)[:, None, None].repeat(1, *view.size)
+    if (found := view.visible_part(*photo.size)) is not None:
+        part, left, top = found
+        rows, columns = part.size
+        pixels[:, top : top + rows, left : left + columns] = render_view(photo, part, decoder=decoder, reduce=reduce)
+    return pixels.flip(-1) if view.mirrored else pixels
+
+
+def resize_padded(
+    image: PIL.Image.Image, view: View, *, fill: Sequence[int], resample: PIL.Image.Resampling = BICUBIC
+) -> PIL.Image.Image:
+    """The same of a decoded RGB image, by Pillow."""
+    canvas = PIL.Image.new("RGB", view.size[::-1], tuple(fill))
+    if (found := view.visible_part(*image.size)) is not None:
+        part, left, top = found
+        canvas.paste(resize_view(image, part, resample), (left, top))
+    return canvas.transpose(PIL.Image.Transpose.FLIP_LEFT_RIGHT) if view.mirrored else canvas
+
+
+def resize_view(image: PIL.Image.Image, view: View, resample: PIL.Image.Resampling = BICUBIC) -> PIL.Image.Image:
     """The view of a decoded RGB image, by Pillow."""
     box = (
         view.left, view.top, min(view.left + view.width, image.width), min(view.top + view.height, image.height)
     )  # fmt: skip
-    resized = image.resize((view.size[1], view.size[0]), BICUBIC, box=box)
+    resized = image.resize((view.size[1], view.size[0]), resample, box=box)
     return resized.transpose(PIL.Image.Transpose.FLIP_LEFT_RIGHT) if view.mirrored else resized
 
 
