@@ -189,8 +189,9 @@ def test_coco(tmp_path: Path, loading: Loading) -> None:
     data = COCO(root=tmp_path, boxes=True, **loading)
     (test,), errors, others = read_and_count(data, "test")
     assert [(sample.id, *sample.captions) for sample in test] == [(2, "two"), (6, "six"), (7, "7")]
-    assert test[0].boxes == ((1, 2, 4, 6), (90, 40, 100, 50))
-    assert (test[0].box_labels, test[0].categories) == ((0, 1), (0, 1))
+    assert test[0].boxes == ((1, 2, 4, 6), (90, 40, 100, 50), (0, 0, 9, 9))
+    assert (test[0].box_labels, test[0].box_crowds) == ((0, 1, 0), (False, False, True))
+    assert test[0].categories == (0, 1)
     assert errors == {
         "duplicate image id": 1, "duplicate annotation id": 2, "id is no whole number": 2, EMPTY: 2, BARE: 1,
         "null caption": 1, "not a file name": 1, "path outside the root": 1, "missing key": 1, "unknown category": 1,

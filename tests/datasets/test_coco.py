@@ -1,4 +1,4 @@
-"""COCO: captions, real files with exact counts, boxes and their faults, panoptic segmentations."""
+"""COCO: captions, real files with exact counts, boxes, masks and their faults, panoptic segmentations."""
 
 from __future__ import annotations
 
@@ -9,13 +9,16 @@ from typing import Any
 import numpy as np
 import PIL.Image
 import pytest
+import yaml
 
 from tests.datasets.splits import pictures, sizes
 from vlp.data.boxes import box_corners, clip_box
 from vlp.data.issues import DataError, Faults
+from vlp.data.masks import decode_mask
 from vlp.data.view import VOID_CLASS, read_class_map
 from vlp.datasets.coco import COCO
 from vlp.structures import Sample
+from vlp.system.errors import UserError
 
 Loading = dict[str, Any]
 
@@ -34,7 +37,9 @@ def test_the_official_files_have_no_fault_and_every_annotation(shared: Path, loa
         ([*train, *val], "train2017", 650, 1209, 13), (test, "val2017", 395, 624, 5),
     ):  # fmt: skip
         assert sum(len(sample.captions) for sample in samples) == texts
-        assert sum(len(sample.boxes) for sample in samples) == instances - crowds, f"{split}: crowds have no box"
+        assert sum(len(sample.boxes) for sample in samples) == instances, f"{split}: crowds have boxes too"
+        assert sum(sum(sample.box_crowds) for sample in samples) == crowds
+        assert all(len(sample.box_crowds) == len(sample.boxes) for sample in samples)
         assert all(len(sample.boxes) == len(sample.box_labels) for sample in samples)
         assert all(set(sample.box_labels) <= set(sample.categories) for sample in samples)
 
@@ -50,6 +55,30 @@ def test_boxes_are_those_of_the_file_as_corners(shared: Path, loading: Loading) 
         assert box == pytest.approx((left, top, left + width, top + height))
         assert data.class_names is not None
         assert data.class_names[label] == names[annotation["category_id"]]
+
+
+def test_masks_of_the_official_files_are_decoded_where_they_are_asked_for(shared: Path, loading: Loading) -> None:
+    """Their areas are those that the file states, crowds included: polygons and run-length codes at the photo's own size."""
+    pytest.importorskip("pycocotools.mask")
+    data = official(shared, loading, boxes=True, masks=True)
+    data.faults = Faults(collect=True)
+    samples = data.samples("test")
+    assert data.faults.issues == {}
+    content = json.loads((shared / "data/coco-sample/annotations/instances_val2017.json").read_text())
+    assert data.ground_truth("test").samefile(shared / "data/coco-sample/annotations/instances_val2017.json")
+    sizes = {image["id"]: (image["height"], image["width"]) for image in content["images"]}
+    areas = [a["area"] for a in content["annotations"] if a["image_id"] == samples[0].id]
+    height, width = sizes[samples[0].id]
+    for mask, area in zip(samples[0].box_masks, areas, strict=True):
+        assert decode_mask(mask, height=height, width=width).sum() == pytest.approx(area, rel=0.05, abs=8)
+    crowded = next(sample for sample in samples if any(sample.box_crowds))
+    position, (height, width) = crowded.box_crowds.index(True), sizes[crowded.id]
+    crowd = decode_mask(crowded.box_masks[position], height=height, width=width)
+    (area,) = (a["area"] for a in content["annotations"] if a["image_id"] == crowded.id and a["iscrowd"])
+    assert crowd.sum() == area
+    assert official(shared, loading, boxes=True).samples("test")[0].box_masks == ()
+    with pytest.raises(UserError, match=r"data\.masks=true gives masks to boxes: set data\.boxes=true"):
+        official(shared, loading, masks=True)
 
 
 def test_white_space_of_the_official_captions_is_made_single(shared: Path, loading: Loading) -> None:
@@ -110,6 +139,105 @@ def test_boxes_need_the_instances_file_and_captions_do_not(tmp_path: Path, loadi
     assert len(COCO(root=tmp_path, **loading).split("test")) == 2
     with pytest.raises(FileNotFoundError, match=r"instances is missing: there is no .*instances_val2017\.json"):
         COCO(root=tmp_path, boxes=True, **loading).split("test")
+
+
+def test_the_instances_file_alone_is_enough_for_boxes_and_photos_without_things_stay(
+    tmp_path: Path, loading: Loading
+) -> None:
+    write(tmp_path, "val2017", images=4)
+    with_captions = COCO(root=tmp_path, boxes=True, **loading).split("test")
+    (tmp_path / "annotations/captions_val2017.json").unlink()
+    without = COCO(root=tmp_path, boxes=True, **loading)
+    for samples in (without.split("test"), COCO(root=tmp_path, boxes=True, texts=False, **loading).split("test")):
+        assert [sample.boxes for sample in samples] == [sample.boxes for sample in with_captions]
+        assert [len(sample.boxes or ()) for sample in samples] == [1, 1, 0, 0]
+        assert not any(sample.captions for sample in samples)
+    assert without.category_ids == (7, 90)
+    without.setup("test")
+    batches = [batch for batch in without.test_dataloader() if batch is not None]
+    assert [[len(boxes.label) for boxes in batch.boxes] for batch in batches] == [[1, 1, 0], [0]]
+    assert all(batch.boxes[0].crowd is not None and batch.caption is None for batch in batches)
+    with pytest.raises(FileNotFoundError, match="captions of toy is missing"):
+        COCO(root=tmp_path, **loading).split("test")
+    with pytest.raises(UserError, match=r"data\.texts=false leaves nothing to read"):
+        COCO(root=tmp_path, texts=False, **loading)
+
+
+def test_novel_categories_have_no_boxes_in_training_and_others_are_not_read(tmp_path: Path, loading: Loading) -> None:
+    write(write(tmp_path, "train2017", images=2), "val2017", images=4, first=5)
+    for split in ("train2017", "val2017"):
+        path = tmp_path / f"annotations/instances_{split}.json"
+        content = json.loads(path.read_text())
+        content["categories"].append({"id": 3, "name": "car"})
+        content["annotations"] += [
+            {"id": 70, "image_id": content["images"][-1]["id"], "category_id": 3, "bbox": [0, 0, 2, 2], "iscrowd": 0}
+        ]
+        path.write_text(json.dumps(content))
+
+    def read(**settings: Any) -> tuple[COCO, list[Any], list[Any]]:
+        data = COCO(root=tmp_path, held_out=0, boxes=True, texts=False, **settings, **loading)
+        return data, *([(s.id, s.box_labels) for s in data.split(split)] for split in ("train", "test"))
+
+    data, train, test = read(categories=["toothbrush", "train"], novel=["train"])
+    assert (data.class_names, data.category_ids) == (("train", "toothbrush"), (7, 90))
+    assert train == [(1, (1,))], "a photo that shows novel things alone is no training photo"
+    assert test == [(5, (1,)), (6, (0,))], "nor is one that shows other categories one of the test"
+    data, train, test = read(novel=["car"])
+    assert (data.class_names, data.category_ids) == (("car", "train", "toothbrush"), (3, 7, 90))
+    assert train == [(1, (2,)), (2, (1,))]
+    assert test == [(5, (2,)), (6, (1,)), (7, ()), (8, (0,))]
+    with pytest.raises(UserError, match=r"instances_train2017\.json has no category bus: correct data\.categories"):
+        read(categories=["bus"])
+
+
+def test_the_48_base_and_17_novel_categories_are_cocos(shared: Path, loading: Loading) -> None:
+    chosen = yaml.safe_load(Path("conf/data/coco_open_vocabulary.yaml").read_text())
+    named = {key: chosen[key] for key in ("categories", "novel")}
+    data = official(shared, loading, boxes=True, texts=False, **named)
+    data.split("train")
+    assert data.class_names is not None
+    assert (len(data.class_names), len(set(data.class_names) - set(chosen["novel"]))) == (65, 48)
+    novel = {data.class_names.index(name) for name in chosen["novel"]}
+    assert not any(set(sample.box_labels) & novel for split in ("train", "val") for sample in data.split(split))
+    assert any(set(sample.box_labels) & novel for sample in data.split("test"))
+    assert all(sample.boxes for split in ("train", "val", "test") for sample in data.split(split))
+
+
+@pytest.mark.parametrize(
+    ("mask", "kind"),
+    [([[1, 2, 3]], "of an unknown form"), ({"counts": [24], "size": [6, 4]}, "of another size"), (None, "form")],
+)
+def test_masks_with_faults_are_named(tmp_path: Path, loading: Loading, mask: Any, kind: str) -> None:
+    path = write(tmp_path, "val2017") / "annotations/instances_val2017.json"
+    content = json.loads(path.read_text())
+    content["annotations"][0]["segmentation"] = mask
+    content["annotations"][1]["segmentation"] = {"counts": [24], "size": [4, 6]}
+    path.write_text(json.dumps(content))
+    data = COCO(root=tmp_path, boxes=True, masks=True, **loading)
+    data.faults = Faults(collect=True)
+    assert [len(sample.box_masks) for sample in data.samples("test")] == [0, 1]
+    ((fault, fatal),) = data.faults.issues
+    assert kind in fault
+    assert fatal
+    with pytest.raises(DataError, match=r"instances_val2017\.json: annotation 1: a mask"):
+        COCO(root=tmp_path, boxes=True, masks=True, **loading).split("test")
+    assert len(COCO(root=tmp_path, boxes=True, **loading).split("test")) == 2
+
+
+@pytest.mark.parametrize("orientation", [1, 3, 6])
+def test_a_turned_photo_is_seen_as_its_boxes_are(tmp_path: Path, loading: Loading, orientation: int) -> None:
+    """COCO's boxes are of the stored photo: with them EXIF's orientation is not applied, and predictions land there too."""
+    path = write(tmp_path, "val2017") / "val2017" / "000000000001.jpg"
+    exif = PIL.Image.Exif()
+    exif[0x0112] = orientation
+    PIL.Image.new("RGB", (6, 4)).save(path, exif=exif)
+    data = COCO(root=tmp_path, boxes=True, **loading)
+    data.setup("test")
+    batch = next(iter(data.test_dataloader()))
+    left, top, width, height = batch.frame[0].tolist()
+    assert (left, top, width, height) == (1, 0, 4, 4), "the centre of the stored 6 × 4"
+    x0, y0, x1, y1 = batch.boxes[0].xyxy[0].tolist()
+    assert (left + x0 * width, top + y0 * height, left + x1 * width, top + y1 * height) == pytest.approx((1, 1, 3, 4))
 
 
 def test_boxes_given_as_corners_are_an_error(tmp_path: Path, loading: Loading) -> None:

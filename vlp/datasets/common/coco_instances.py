@@ -4,30 +4,55 @@
      "bbox": [left, top, width, height], "iscrowd": 0 | 1, "segmentation": .., "area": ..}, ..]}
 
 Categories are counted without gaps in the order of their official ids (1 to 90 for 80 of them). A crowd's box is around
-many things of a category, so it is among an image's categories and not among its boxes. Masks are not read.
+many things of a category and stays among an image's boxes, marked. Masks are kept as they are written and decoded when a
+sample is loaded. Boxes and masks are of the photo as it is stored, whatever its EXIF orientation says. Areas are read by
+the evaluation alone, from the same file.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Container, Mapping
+from collections.abc import Collection, Container, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from vlp.data.annotation_files import is_id, objects_under_key, read_json
-from vlp.data.boxes import Corners, Size, box_corners, clip_box, looks_like_corners
+from vlp.data.boxes import BOX_FAULTS, Corners, Size, box_corners, clip_box, looks_like_corners
 from vlp.data.issues import DataError, Faults, SkippedRecords, join_first_five
+from vlp.data.masks import check_mask
+from vlp.system.errors import UserError
+
+
+@dataclass
+class Things:
+    """Those of an image: the corners, the category, and the mask of each (none where masks were not asked for), and whether
+    it is a crowd."""
+
+    boxes: list[Corners] = field(default_factory=list)
+    labels: list[int] = field(default_factory=list)
+    crowds: list[bool] = field(default_factory=list)
+    masks: list[Any] = field(default_factory=list)
+
+    def sample_fields(self) -> dict[str, Any]:
+        """Those of a Sample."""
+        return {
+            "boxes": tuple(self.boxes),
+            "box_labels": tuple(self.labels),
+            "box_crowds": tuple(self.crowds),
+            "box_masks": tuple(self.masks),
+            "as_stored": True,
+        }
 
 
 @dataclass
 class Instances:
-    """By image id. labels: a category for each of its boxes."""
+    """names, ids: of the categories, ids as the file has them.  category_indices, things: by image id."""
 
     names: tuple[str, ...] = ()
+    ids: tuple[int, ...] = ()
     category_indices: dict[int, set[int]] = field(default_factory=lambda: defaultdict(set))
-    boxes: dict[int, list[Corners]] = field(default_factory=lambda: defaultdict(list))
-    labels: dict[int, list[int]] = field(default_factory=lambda: defaultdict(list))
+    things: dict[int, Things] = field(default_factory=lambda: defaultdict(Things))
 
 
 def index_by_id(items: list[dict[str, Any]], what: str, *, place: Path, faults: Faults) -> dict[int, dict[str, Any]]:
@@ -68,14 +93,61 @@ def read_categories(content: object, *, place: Path, faults: Faults) -> tuple[tu
     return tuple(str(categories[category].get("name")) for category in index), index
 
 
-def read_instances(path: Path, sizes: Mapping[int, Size | None], *, boxes: bool, faults: Faults) -> Instances:
-    """sizes: of all images that are known.  boxes: whether to keep them."""
-    found = Instances()
-    annotations: list[tuple[int, dict[str, Any]]] = []
-    index: dict[int, int] = {}
+def choose_categories(
+    names: tuple[str, ...], index: dict[int, int], chosen: Collection[str] | None, *, place: object
+) -> tuple[tuple[str, ...], dict[int, int]]:
+    """Those of `chosen` alone, counted without gaps; None = all.  Raises UserError for one that the file lacks."""
+    if chosen is None:
+        return names, index
+    if missing := [name for name in chosen if name not in names]:
+        raise UserError(f"{place} has no category {join_first_five(missing)}: correct data.categories or data.novel")
+    kept = [number for number, position in index.items() if names[position] in set(chosen)]
+    return tuple(names[index[number]] for number in kept), {number: position for position, number in enumerate(kept)}
+
+
+def read_instances(
+    path: Path,
+    sizes: Mapping[int, Size | None],
+    *,
+    boxes: bool,
+    masks: bool = False,
+    categories: Collection[str] | None = None,
+    hidden: Collection[str] = (),
+    faults: Faults,
+) -> Instances:
+    """sizes: of all images that are known.  boxes, masks: whether to keep them.  categories: names of those to read; None =
+    all.  hidden: names of those whose annotations are passed over, though they are among the categories."""
+    content = None
     with faults.catch_errors():
         content = read_json(path, description="the file of instances")
-        found.names, index = read_categories(content, place=path, faults=faults)
+    if content is None:
+        return Instances()
+    return parse_instances(
+        content, path, sizes, boxes=boxes, masks=masks, categories=categories, hidden=hidden, faults=faults
+    )
+
+
+def parse_instances(
+    content: object,
+    path: Path,
+    sizes: Mapping[int, Size | None],
+    *,
+    boxes: bool,
+    masks: bool = False,
+    categories: Collection[str] | None = None,
+    hidden: Collection[str] = (),
+    faults: Faults,
+) -> Instances:
+    """The same of the content of a file."""
+    found = Instances()
+    annotations: list[tuple[int, dict[str, Any]]] = []
+    official: dict[int, int] = {}
+    index: dict[int, int] = {}
+    with faults.catch_errors():
+        names, official = read_categories(content, place=path, faults=faults)
+        found.names, index = choose_categories(names, official, categories, place=path)
+        choose_categories(names, official, hidden, place=path)
+        found.ids = tuple(index)
         every = index_by_id(
             objects_under_key(content, "annotations", location=path), "annotation", place=path, faults=faults
         )
@@ -86,11 +158,15 @@ def read_instances(path: Path, sizes: Mapping[int, Size | None], *, boxes: bool,
             place = f"{path}: annotation {annotation['id']}"
             with faults.catch_errors():
                 category = annotation.get("category_id")
-                if not isinstance(category, int) or category not in index:
+                if not isinstance(category, int) or category not in official:
                     raise DataError("unknown category", f"{place} has the unknown category {category}")
+                if category not in index or found.names[index[category]] in hidden:
+                    continue
                 found.category_indices[image].add(index[category])
-                if boxes and not annotation.get("iscrowd"):
-                    exchanged += _add_box(found, image, annotation, index[category], sizes[image], place, left_out)
+                if boxes:
+                    exchanged += _add_thing(
+                        found.things[image], annotation, index[category], sizes[image], place, left_out, masks=masks
+                    )
     if exchanged > len(annotations) // 2:
         message = (
             f"{path}: {exchanged} of {len(annotations)} boxes lead out of their images and would not as corners: "
@@ -100,25 +176,35 @@ def read_instances(path: Path, sizes: Mapping[int, Size | None], *, boxes: bool,
     return found
 
 
-def _add_box(
-    found: Instances,
-    image: int,
+def _add_thing(
+    things: Things,
     annotation: dict[str, Any],
     label: int,
     size: Size | None,
     place: str,
     left_out: SkippedRecords,
+    *,
+    masks: bool,
 ) -> bool:
     """Whether the box looks as if it were given as corners."""
     corners_or_size = annotation.get("bbox")
     if size is None or not isinstance(corners_or_size, list) or len(corners_or_size) != 4:
         lacking = "its image's width and height" if size is None else "bbox [left, top, width, height]"
         raise DataError("missing key", f"{place} lacks {lacking}")
+    mask = annotation.get("segmentation")
     try:
         box = box_corners(*corners_or_size)
-        found.boxes[image].append(clip_box(box, size))
+        clipped = clip_box(box, size)
+        if masks:
+            check_mask(mask, height=size[1], width=size[0])
     except DataError as error:
+        if error.kind not in BOX_FAULTS:
+            raise DataError(error.kind, f"{place}: {error}") from error
         left_out.add(error.kind, place)
         return False
-    found.labels[image].append(label)
+    things.boxes.append(clipped)
+    things.labels.append(label)
+    things.crowds.append(bool(annotation.get("iscrowd")))
+    if masks:
+        things.masks.append(mask)
     return looks_like_corners(box, size)
