@@ -30,7 +30,7 @@ def describe_damage(path: Path) -> str | None:
         start = file.read(512)
     if is_safetensors(start):
         return _describe_safetensors(path, size)
-    if (wrong := _describe_other_kind(start, size)) is not None:
+    if (wrong := describe_other_kind(start, size)) is not None:
         return wrong
     if start.startswith(b"PK"):
         return _describe_archive(path, size)
@@ -48,7 +48,11 @@ def is_safetensors(start: bytes) -> bool:
     return start[4:9] == b"\0\0\0\0{"
 
 
-def _describe_other_kind(start: bytes, size: int) -> str | None:
+def describe_other_kind(start: bytes, size: int) -> str | None:
+    """What a file is in place of data, in words that follow its name; None where that is not known.
+
+    start: its first bytes, 262 or more of a tar archive.  size: in bytes.
+    """
     if start.startswith(_LFS):
         return (
             f"is a Git LFS pointer, {size} bytes in place of the weights: run `git lfs pull` in its folder, or download "
