@@ -11,7 +11,7 @@ import dataclasses
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from jaxtyping import Bool, Float, Int, UInt8
@@ -125,6 +125,15 @@ class Boxes(Record):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class Segments(Record):
+    """The segments of one image that are visible in it, without crowds: their classes, and for each pixel of the transformed
+    image the position of its segment in this list; -1 = none (void or a crowd)."""
+
+    label: Int[Tensor, " m"]
+    index: Int[Tensor, "h w"]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Blank:
     """A word of a caption that a cloze task may remove, `captions[caption][start:end]`; `words` are all correct answers."""
 
@@ -156,6 +165,16 @@ class Member:
     def parse(cls, text: str) -> Member | None:
         match = re.fullmatch(r"(.+)!(\d+)\+(\d+)/(.+)", text, re.DOTALL)
         return match and cls(archive=Path(match[1]), name=match[4], offset=int(match[2]), size=int(match[3]))
+
+
+class Segment(NamedTuple):
+    """One segment of a photo: its id in the map of ids, its class, whether it is many things of that class (COCO's `iscrowd`),
+    and the number of its pixels where the annotation says it."""
+
+    id: int
+    label: int
+    crowd: bool = False
+    area: int | None = None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -194,13 +213,17 @@ class Sample:
     absent_categories: tuple[int, ...] | None = None
     not_exhaustive: tuple[int, ...] = ()
     as_stored: bool = False  # all annotations are of the photo as its file stores it: EXIF's orientation is not applied
-    panoptic: Path | None = None  # an image file of segment ids, see vlp/data/view.py
-    segments: tuple[tuple[int, int], ...] = ()  # (id in that file, class)
+    panoptic: Path | None = None  # an image file of segment ids, see vlp/data/pixel_labels.py
+    segments: tuple[Segment, ...] = ()  # of that file
+    # an image file of one value for each pixel of the photo (grey, or indices of a palette), and the class of each of its 256
+    # values; 255 = ignored
+    label_map: Path | None = None
+    label_classes: bytes = b""
 
     @property
     def annotated(self) -> bool:
-        """Whether the sample has a caption, a question, a class, boxes or segments to train or evaluate on; a list of no boxes
-        says that the image shows nothing."""
+        """Whether the sample has a caption, a question, a class, boxes or classes of its pixels, to train or evaluate on; a list
+        of no boxes says that the image shows nothing."""
         return bool(
             self.captions
             or self.question
@@ -208,6 +231,7 @@ class Sample:
             or self.categories
             or self.boxes is not None
             or self.panoptic is not None
+            or self.label_map is not None
         )
 
 
@@ -232,7 +256,8 @@ class Batch(Record):
     # left, top, width and height, in pixels of the upright photo (`Sample.as_stored`: of the stored one), of what the image
     # shows, without what collate pads it with; a negative width: mirrored, and left is then the right edge
     frame: Float[Tensor, "b 4"] | None = None
-    segmentation: Int[Tensor, "b h w"] | None = None  # 255 is ignored
+    segmentation: Int[Tensor, "b h w"] | None = None  # class of each pixel; 255 is ignored
+    segments: list[Segments] | None = None
     raw: tuple[Sample, ...] | None = None  # in evaluation: reference captions, file names for figures
 
     def __len__(self) -> int:

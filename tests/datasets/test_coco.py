@@ -15,9 +15,10 @@ from tests.datasets.splits import pictures, sizes
 from vlp.data.boxes import box_corners, clip_box
 from vlp.data.issues import DataError, Faults
 from vlp.data.masks import decode_mask
-from vlp.data.view import VOID_CLASS, read_class_map
+from vlp.data.pixel_labels import read_class_map, read_segment_ids
+from vlp.data.view import VOID_CLASS
 from vlp.datasets.coco import COCO
-from vlp.structures import Sample
+from vlp.structures import Sample, Segment
 from vlp.system.errors import UserError
 
 Loading = dict[str, Any]
@@ -291,7 +292,10 @@ def add_panoptic(root: Path, split: str = "val2017") -> Path:
     annotations = []
     for image in (1, 2):
         PIL.Image.fromarray(pixels).save(folder / f"{image:012d}.png")
-        segments = [{"id": number, "category_id": category, "iscrowd": 0} for number, category in SEGMENTS.items()]
+        segments = [
+            {"id": number, "category_id": category, "iscrowd": int(category == 7), "area": 12}
+            for number, category in SEGMENTS.items()
+        ]
         annotations.append({"image_id": image, "file_name": f"{image:012d}.png", "segments_info": segments})
     categories = [{"id": 90, "name": "sky-other", "isthing": 0}, {"id": 7, "name": "train", "isthing": 1}]
     content = {"annotations": annotations, "categories": categories}
@@ -307,11 +311,42 @@ def test_a_panoptic_picture_becomes_a_map_of_categories(tmp_path: Path, loading:
     data = panoptic(add_panoptic(write(tmp_path, "val2017")), loading)
     sample = data.split("test")[0]
     assert data.segment_names == ("train", "sky-other")
-    assert sample.segments == ((3_000_000, 1), (70_001, 0))
+    assert (data.segment_ids, data.segment_things) == ((7, 90), (True, False))
+    assert sample.segments == (Segment(3_000_000, 1, False, 12), Segment(70_001, 0, True, 12))
     expected = np.full((4, 6), VOID_CLASS, dtype=np.uint8)
     expected[:2], expected[2:, :3] = 1, 0
     np.testing.assert_array_equal(read_class_map(sample, (6, 4)), expected)
     assert not any(sample.panoptic or sample.segments for sample in COCO(root=tmp_path, **loading).split("test"))
+
+
+def test_the_official_examples_of_panoptic_segmentation(shared: Path, tmp_path: Path, loading: Loading) -> None:
+    """Ids, crowds and things of two photos, whose areas are the numbers of their pixels."""
+    examples, root = shared / "data/coco-panoptic-sample/sample_data", tmp_path / "coco"
+    (root / "annotations").mkdir(parents=True)
+    (root / "val2017").symlink_to(examples / "input_images")
+    (root / "annotations/panoptic_val2017").symlink_to(examples / "panoptic_examples")
+    content = json.loads((examples / "panoptic_examples.json").read_text())
+    (root / "annotations/panoptic_val2017.json").write_text(json.dumps(content))
+    captions = [{"id": image["id"], "image_id": image["id"], "caption": "a photo"} for image in content["images"]]
+    captions_file = root / "annotations/captions_val2017.json"
+    captions_file.write_text(json.dumps({"images": content["images"], "annotations": captions}))
+    data = panoptic(root, {**loading, "follow_symlinks": True})
+    samples = data.split("test")
+    assert data.segment_things is not None
+    assert (len(data.segment_things), sum(data.segment_things)) == (133, 80)
+    for sample, annotation in zip(samples, content["annotations"], strict=True):
+        assert sample.panoptic is not None
+        ids = read_segment_ids(sample.panoptic)
+        assert [segment.id for segment in sample.segments] == [info["id"] for info in annotation["segments_info"]]
+        assert [segment.area for segment in sample.segments] == [(ids == s.id).sum() for s in sample.segments]
+    data.setup("test")
+    (batch,) = data.test_dataloader()
+    assert batch.segments is not None
+    visible = [{s.id for s in sample.segments if not s.crowd} for sample in samples]
+    assert all(len(one.label) <= len(ids) for one, ids in zip(batch.segments, visible, strict=True))
+    for one, classes in zip(batch.segments, batch.segmentation, strict=True):
+        inside = one.index >= 0
+        assert one.label[one.index[inside]].tolist() == classes[inside].tolist()
 
 
 def test_pictures_of_another_size_or_kind_are_refused(tmp_path: Path, loading: Loading) -> None:

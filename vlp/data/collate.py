@@ -14,7 +14,7 @@ from torch import Tensor
 
 from vlp.data.answers import soft_scores
 from vlp.data.view import VOID_CLASS
-from vlp.structures import Batch, Boxes, Image, Sample, Text, require
+from vlp.structures import Batch, Boxes, Image, Sample, Segments, Text, require
 from vlp.system.errors import UserError
 
 Tokenizer = Callable[..., Text]  # of a list of texts and their kind
@@ -32,6 +32,7 @@ class LoadedExample:
     frame: tuple[float, float, float, float] | None = None  # see Batch
     boxes: Boxes | None = None  # those of the sample that are visible in the pixels
     segmentation: Int[Tensor, "h w"] | None = None  # class of each pixel
+    segments: Segments | None = None  # of a panoptic segmentation
 
 
 def tokenizer_texts(sample: Sample) -> Iterator[str]:
@@ -159,6 +160,23 @@ class Collate:
                 row[answer] = score
         return scores
 
+    def _segmentations(self, examples: Sequence[LoadedExample]) -> dict[str, Any]:
+        """The batch's `segmentation` and `segments`, padded at the bottom and right."""
+        maps = [example.segmentation for example in examples if example.segmentation is not None]
+        field = "panoptic" if "panoptic" in self.available_fields else "label_map"
+        if not self._present_in_all("segmentation", field, len(maps), len(examples)):
+            return {}
+        height, width = (max(grid.shape[side] for grid in maps) for side in (0, 1))
+
+        def pad(grid: Int[Tensor, "_ _"], value: int) -> Int[Tensor, "h w"]:
+            return F.pad(grid, (0, width - grid.shape[1], 0, height - grid.shape[0]), value=value)
+
+        segments = [example.segments for example in examples if example.segments is not None]
+        return {
+            "segmentation": torch.stack([pad(grid, VOID_CLASS) for grid in maps]),
+            "segments": [Segments(label=one.label, index=pad(one.index, -1)) for one in segments] or None,
+        }
+
     def _with_masks(self, example: LoadedExample) -> Boxes:
         """Its boxes; of data with masks, a picture without any box has no masks instead of unknown ones, and the same of
         crowds."""
@@ -169,17 +187,6 @@ class Collate:
         if "box_crowds" in self.available_fields and boxes.crowd is None:
             changed["crowd"] = torch.zeros(len(boxes.label), dtype=torch.bool)
         return replace(boxes, **changed)
-
-    def _pad_segmentations(self, maps: Sequence[Tensor | None]) -> Int[Tensor, "b h w"] | None:
-        """Class maps [h w] as one batch, padded with VOID_CLASS."""
-        present = [grid for grid in maps if grid is not None]
-        if not self._present_in_all("segmentation", "panoptic", len(present), len(maps)):
-            return None
-        height, width = (max(grid.shape[side] for grid in present) for side in (0, 1))
-        padded = [
-            F.pad(grid, (0, width - grid.shape[1], 0, height - grid.shape[0]), value=VOID_CLASS) for grid in present
-        ]
-        return torch.stack(padded)
 
     def __call__(self, examples: Sequence[LoadedExample]) -> Batch | None:
         """None for no examples, the batch of a rank without evaluation samples."""
@@ -219,6 +226,6 @@ class Collate:
             categories=categories,
             boxes=boxes or None,
             frame=torch.tensor(frames) if len(frames) == len(examples) else None,
-            segmentation=self._pad_segmentations([example.segmentation for example in examples]),
+            **self._segmentations(examples),
             raw=None if self.training else tuple(samples),
         )

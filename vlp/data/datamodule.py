@@ -47,6 +47,11 @@ class DataModule(L.LightningDataModule):
     class_names: tuple[str, ...] | None = None
     category_ids: tuple[int, ...] | None = None
     answer_names: tuple[str, ...] | None = None
+    # of data with a class for each pixel: the classes; their official ids (None = those of the label map's own values); and
+    # whether each is of things, which are counted, or of stuff
+    segment_names: tuple[str, ...] | None = None
+    segment_ids: tuple[int, ...] | None = None
+    segment_things: tuple[bool, ...] | None = None
 
     def __init__(
         self,

@@ -14,7 +14,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import PIL.Image
 import torch
 from torch import Tensor
@@ -23,10 +22,11 @@ from vlp import distributed
 from vlp.data.collate import LoadedExample
 from vlp.data.images import ImageError, decode_region, open_photo
 from vlp.data.issues import DataError
+from vlp.data.pixel_labels import view_labels
 from vlp.data.sample_boxes import project_sample_boxes
 from vlp.data.sampler import SampleKey
 from vlp.data.transforms import Transform
-from vlp.data.view import read_class_map, to_full_image
+from vlp.data.view import to_full_image
 from vlp.random import mix, seeded
 from vlp.structures import Sample
 from vlp.system.errors import UserError
@@ -104,11 +104,11 @@ class ExampleDataset(torch.utils.data.Dataset[LoadedExample]):
         raise UserError(f"no image of {self.name} can be read; the first is {self._image_name(position)}")
 
     def _load_image(self, sample: Sample, captions: list[int], seed: int) -> dict[str, Any]:
-        """The LoadedExample's `pixels`, `frame`, `boxes` and `segmentation`.  captions: those chosen.  Raises ImageError."""
+        """The LoadedExample's fields of pixels, boxes and segments.  captions: those chosen.  Raises ImageError."""
         photo = open_photo(sample.image, as_stored=sample.as_stored)
         if sample.crop is not None:
             photo = photo.crop_to(sample.crop)
-        has_regions = sample.boxes is not None or sample.panoptic is not None
+        has_regions = sample.boxes is not None or sample.panoptic is not None or sample.label_map is not None
         if not isinstance(self.transform, Transform):  # any function of a decoded image
             if has_regions:
                 raise UserError(
@@ -133,12 +133,11 @@ class ExampleDataset(torch.utils.data.Dataset[LoadedExample]):
         if sample.boxes is not None:
             boxes = project_sample_boxes(sample, view, photo.full_size, captions, training=self.training)
             image_fields["boxes"] = boxes
-        if sample.panoptic is not None:
+        if sample.panoptic is not None or sample.label_map is not None:
             try:
-                classes = read_class_map(sample, photo.full_size)
+                image_fields["segmentation"], image_fields["segments"] = view_labels(sample, view, photo.full_size)
             except DataError as error:
                 raise ImageError(str(error)) from error
-            image_fields["segmentation"] = view.resample_classes(torch.from_numpy(classes.astype(np.int64)))
         return image_fields
 
     def _image_name(self, position: int) -> str:

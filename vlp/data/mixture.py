@@ -150,8 +150,20 @@ class Mixture(L.LightningDataModule):
     def answer_names(self) -> tuple[str, ...] | None:
         return self._agreed_names("answer_names")
 
-    def _agreed_names(self, attribute: str) -> tuple[str, ...] | None:
-        """The names that all sources have that have any; known after `setup`.  Raises UserError if they differ."""
+    @property
+    def segment_names(self) -> tuple[str, ...] | None:
+        return self._agreed_names("segment_names")
+
+    @property
+    def segment_ids(self) -> tuple[int, ...] | None:
+        return self._agreed_names("segment_ids")
+
+    @property
+    def segment_things(self) -> tuple[bool, ...] | None:
+        return self._agreed_names("segment_things")
+
+    def _agreed_names(self, attribute: str) -> tuple[Any, ...] | None:
+        """What all sources have that have any; known after `setup`.  Raises UserError if they differ."""
         names_by_source = {
             name: value for name, source in self.sources.items() if (value := getattr(source, attribute)) is not None
         }

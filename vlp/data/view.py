@@ -19,9 +19,7 @@ from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 from torchvision.transforms.v2.functional import pil_to_tensor
 
-from vlp.data.images import Photo, decode, open_image, reraise_as_image_error, to_rgb
-from vlp.data.issues import DataError
-from vlp.structures import Sample
+from vlp.data.images import Photo, decode, reraise_as_image_error, to_rgb
 from vlp.system.errors import UserError
 
 BICUBIC = PIL.Image.Resampling.BICUBIC
@@ -190,23 +188,3 @@ def crop_and_resize(pixels: UInt8[Tensor, "3 _ _"], view: View) -> UInt8[Tensor,
     if pixels.shape[-2:] != view.size:
         pixels = F.interpolate(pixels[None], view.size, mode="bicubic", antialias=True)[0]
     return pixels.flip(-1) if view.mirrored else pixels.contiguous()
-
-
-def read_class_map(sample: Sample, size: tuple[int | float, int | float] | None = None) -> UInt8[np.ndarray, "h w"]:
-    """The category of every pixel of a panoptic PNG in COCO's format, whose colours are segment ids; VOID_CLASS where there
-    is none.  size: the photo's width and height, to be checked.
-
-    Raises DataError if the PNG has another size or is not RGB, ImageError if it cannot be read."""
-    assert sample.panoptic is not None, "the sample has no panoptic segmentation"
-    picture = open_image(sample.panoptic)
-    if picture.mode != "RGB":
-        message = f"{sample.panoptic}: the mode is {picture.mode}, and segment ids need an RGB image; convert or replace the file"
-        raise DataError("segmentation without colours", message)
-    if size is not None and picture.size != size:
-        sizes = f"{picture.width} × {picture.height} pixels, where the photo has {size[0]:g} × {size[1]:g}"
-        raise DataError("segmentation of another size", f"{sample.panoptic}: {sizes}")
-    pixel_ids = np.asarray(picture).astype(np.uint32) @ np.array([1, 1 << 8, 1 << 16], dtype=np.uint32)
-    segment_ids, inverse = np.unique(pixel_ids, return_inverse=True)
-    category = dict(sample.segments)
-    classes = np.array([category.get(segment, VOID_CLASS) for segment in segment_ids.tolist()], dtype=np.uint8)
-    return classes[inverse].reshape(pixel_ids.shape)

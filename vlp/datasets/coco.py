@@ -22,7 +22,7 @@ from vlp.data.boxes import Size, photo_size
 from vlp.data.datamodule import DataModule
 from vlp.data.images import ImageError
 from vlp.data.issues import DataError, SkippedRecords
-from vlp.data.view import read_class_map
+from vlp.data.pixel_labels import read_class_map
 from vlp.datasets.common.coco_instances import Instances, annotations_of_known_images, index_by_id, read_instances
 from vlp.datasets.common.coco_panoptic import Panoptic, read_panoptic
 from vlp.datasets.common.splits import drop_overlap, hold_out
@@ -50,9 +50,6 @@ class COCO(DataModule):
     must not see (open-vocabulary detection); photos that show none of the others are left out.  null = all, and none.
     panoptic: the picture of segments; its categories are `segment_names`.
     """
-
-    # known after `setup`, with panoptic segmentations
-    segment_names: tuple[str, ...] | None = None
 
     def __init__(
         self,
@@ -153,6 +150,7 @@ class COCO(DataModule):
         if self.panoptic:
             panoptic = read_panoptic(annotations / f"panoptic_{official}.json", sizes, faults=self.faults)
             self.segment_names = panoptic.names or None
+            self.segment_ids, self.segment_things = panoptic.ids or None, panoptic.things or None
             self._folder = annotations / f"panoptic_{official}"
             self._sizes = sizes
         return instances, panoptic
