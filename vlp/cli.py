@@ -81,8 +81,20 @@ def add_scenes(commands: Any) -> None:
     )
     scenes.add_argument("--val", type=positive_int, help="validation images (a tenth of all)")
     scenes.add_argument("--test", type=positive_int, help="test images (a tenth of all)")
-    scenes.add_argument("--size", type=positive_int, default=64, help="side in pixels (%(default)s)")
+    scenes.add_argument("--size", type=positive_int, help="side in pixels (64, crowded 128)")
     scenes.add_argument("--seed", type=int, default=0, help="(%(default)s)")
+    scenes.add_argument(
+        "--crowded",
+        action="store_true",
+        help="4 to 12 things of very different sizes that hide parts of each other, crowds, and one empty picture in ten",
+    )
+    scenes.add_argument(
+        "--additions",
+        nargs="*",
+        metavar="NAME",
+        help="of refcoco (phrases that name one thing) and panoptic (a segment for every pixel); written into a finished "
+        "set as well (both)",
+    )
 
 
 def add_compare(commands: Any) -> None:
@@ -157,11 +169,19 @@ def run_hydra_command(command: str, arguments: Sequence[str], *, conf: Path | No
 
 
 def scenes(options: argparse.Namespace) -> None:
+    from vlp.scenes.additions import ADDITIONS
     from vlp.scenes.generate import generate
 
     splits = {"train": options.images, "val": options.val, "test": options.test}
     images = {split: count for split, count in splits.items() if count}
-    generate(options.out, images=images if len(images) > 1 else options.images, size=options.size, seed=options.seed)
+    generate(
+        options.out,
+        images=images if len(images) > 1 else options.images,
+        size=options.size or (128 if options.crowded else 64),
+        seed=options.seed,
+        crowded=options.crowded,
+        additions=ADDITIONS if options.additions is None else options.additions,
+    )
     print(options.out)
 
 

@@ -52,3 +52,18 @@ def grounds(root: Path) -> dict[int, str]:
     """The background of each image by the answer to the question about it."""
     questions = [q for entry in load(root, "visual_genome/question_answers.json") for q in entry["qas"]]
     return {q["image_id"]: q["answer"].strip(".").lower() for q in questions if "background" in q["question"]}
+
+
+@pytest.fixture(scope="session")
+def referring(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same set with its additions."""
+    out = tmp_path_factory.mktemp("additions") / "scenes"
+    generate(out, images=COUNTS, size=64, seed=3, additions=("refcoco", "panoptic"))
+    return out
+
+
+@pytest.fixture(scope="session")
+def crowded_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("crowded") / "scenes"
+    generate(out, images=COUNTS, size=128, seed=3, crowded=True, additions=("refcoco", "panoptic"))
+    return out

@@ -117,6 +117,14 @@ def test_the_manifest_holds_the_digest_of_each_file(root: Path) -> None:
     assert manifest["sha256"] == {n: d for n, d in written.items() if not n.endswith(".png") and n != "manifest.json"}
 
 
+def test_the_default_set_is_the_one_of_version_1_3(root: Path) -> None:
+    """Folders drawn by earlier versions of vlp are read as they are, so pictures and files must not change."""
+    manifest = json.loads((root / "manifest.json").read_text())
+    del manifest["sha256"]["README.md"]
+    found = hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
+    assert found == "56b1520e16af9e0e7256741b87bd39a7e74e416666339065465a6dc7aaaaf5cd"
+
+
 def test_flickr_lists_cover_every_image_with_five_captions(root: Path) -> None:
     lines = (root / "flickr/Flickr8k.token.txt").read_text().splitlines()
     names = [line.split("#")[0] for line in lines]

@@ -1,7 +1,7 @@
 """From a scene to pixels and one exact mask for each thing.
 
 Outlines are drawn four times too large and averaged, so edges are smooth; a pixel belongs to the mask when at least
-half of it is covered. Things never overlap, so a mask is what is visible.
+half of it is covered. Things of the default scenes never overlap; in crowded ones a mask is what is visible.
 """
 
 from __future__ import annotations
@@ -102,30 +102,76 @@ def texture_mask(name: str, side: int, step: int) -> np.ndarray:
     return np.zeros((side, side), dtype=bool)
 
 
-def draw_scene(scene: Scene, size: int) -> tuple[np.ndarray, list[np.ndarray]]:
-    """RGB pixels uint8 [size, size, 3] and, for each thing, its mask bool [size, size]."""
+def draw_ground(scene: Scene, size: int) -> np.ndarray:
+    """The background and the frame, float32 [size, size, 3]."""
     ramp = np.linspace(-1, 1, size, dtype=np.float32)
     shade = SHADING / 2 * (scene.slope[0] * ramp[None, :] + scene.slope[1] * ramp[:, None])
     canvas = np.asarray(scene.rgb, dtype=np.float32) + shade[:, :, None]
     for turn, (width, colour) in enumerate(scene.frame):
-        np.rot90(canvas, turn)[: max(1, round(width * size))] = colour
+        np.rot90(canvas, turn)[: frame_pixels(width, size)] = colour
+    return canvas
+
+
+def frame_pixels(width: float, size: int) -> int:
+    return max(1, round(width * size))
+
+
+def frame_mask(scene: Scene, size: int) -> np.ndarray:
+    """Where the frame is, things on it included, bool [size, size]."""
+    mask = np.zeros((size, size), dtype=bool)
+    for turn, (width, _) in enumerate(scene.frame):
+        np.rot90(mask, turn)[: frame_pixels(width, size)] = True
+    return mask
+
+
+def paint_thing(canvas: np.ndarray, thing: Thing, scene: Scene) -> tuple[np.ndarray, tuple[slice, slice]]:
+    """Paints it over what is there.  Its coverage in a window (0 to 255), and the window's rows and columns."""
     # Ink shades towards white on dark grounds and black on light ones: a texture keeps the hue and makes no holes
     ink = np.float32(255.0 if scene.background == "black" else 0.0)
+    size = len(canvas)
     step = max(1, round(size / 32))
+    window, left, top = coverage(thing, size)
+    window = window[: size - top, : size - left]
+    rows, columns = slice(top, top + window.shape[0]), slice(left, left + window.shape[1])
+    paint = np.broadcast_to(np.asarray(thing.rgb, dtype=np.float32), (*window.shape, 3))
+    inked = texture_mask(thing.texture, max(window.shape), step)[: window.shape[0], : window.shape[1]]
+    paint = np.where(inked[:, :, None], (paint + ink) / 2, paint)
+    opacity = window[:, :, None] / np.float32(255)
+    canvas[rows, columns] += opacity * (paint - canvas[rows, columns])
+    return window, (rows, columns)
+
+
+def draw_scene(scene: Scene, size: int) -> tuple[np.ndarray, list[np.ndarray]]:
+    """RGB pixels uint8 [size, size, 3] and, for each thing, its mask bool [size, size]. No two things overlap."""
+    canvas = draw_ground(scene, size)
     masks = []
     for thing in scene.things:
-        window, left, top = coverage(thing, size)
-        window = window[: size - top, : size - left]
-        rows, columns = slice(top, top + window.shape[0]), slice(left, left + window.shape[1])
-        paint = np.broadcast_to(np.asarray(thing.rgb, dtype=np.float32), (*window.shape, 3))
-        inked = texture_mask(thing.texture, max(window.shape), step)[: window.shape[0], : window.shape[1]]
-        paint = np.where(inked[:, :, None], (paint + ink) / 2, paint)
-        opacity = window[:, :, None] / np.float32(255)
-        canvas[rows, columns] += opacity * (paint - canvas[rows, columns])
+        window, cells = paint_thing(canvas, thing, scene)
         mask = np.zeros((size, size), dtype=bool)
-        mask[rows, columns] = window >= 128
+        mask[cells] = window >= 128
         masks.append(mask)
-    return np.clip(np.rint(canvas), 0, 255).astype(np.uint8), masks
+    return to_pixels(canvas), masks
+
+
+def draw_layers(scene: Scene, size: int) -> tuple[np.ndarray, list[np.ndarray]]:
+    """As `draw_scene`, where later things hide earlier ones: a mask is what is visible.
+
+    A pixel is a mixture of things and ground; it belongs to what has the largest share of it, to the upper one of equals.
+    """
+    canvas = draw_ground(scene, size)
+    shares = np.zeros((len(scene.things) + 1, size, size), dtype=np.float32)
+    shares[0] = 1.0
+    for position, thing in enumerate(scene.things, start=1):
+        window, cells = paint_thing(canvas, thing, scene)
+        opacity = window / np.float32(255)
+        shares[:position, cells[0], cells[1]] *= 1 - opacity
+        shares[position, cells[0], cells[1]] = opacity
+    owner = len(scene.things) - shares[::-1].argmax(0)
+    return to_pixels(canvas), [owner == position for position in range(1, len(scene.things) + 1)]
+
+
+def to_pixels(canvas: np.ndarray) -> np.ndarray:
+    return np.clip(np.rint(canvas), 0, 255).astype(np.uint8)
 
 
 def bounding_box(mask: np.ndarray) -> list[int]:

@@ -24,22 +24,40 @@ SPLITS = ("train", "restval", "val", "test")
 PARTS = {"train": ("train", "restval"), "val": ("val",), "test": ("test",)}  # what each split of a data set is made of
 FLICKR_LISTS = {"train": "train", "val": "dev", "test": "test"}
 PREDICATES = {"left": "to the left of", "right": "to the right of", "above": "above", "below": "below"}
-CATEGORIES = [{"supercategory": "shape", "id": index + 1, "name": shape} for index, shape in enumerate(SHAPES)]
+CATEGORY_IDS = {shape: index + 1 for index, shape in enumerate(SHAPES)}
+CATEGORIES = [{"supercategory": "shape", "id": number, "name": shape} for shape, number in CATEGORY_IDS.items()]
 
 
 @dataclass(frozen=True, kw_only=True)
-class ImageRecord:
-    """Everything written about one image. Ids of annotations are image id × 100 + position, so unique in all splits."""
+class Picture:
+    """An image and what is marked in it: things, each by itself, and crowds of them.
+
+    Ids of annotations are image id × 100 + position, so unique in all splits.
+    """
 
     id: int
     split: str
     file: str
     size: int
     scene: Scene
-    boxes: tuple[list[int], ...]  # left, top, width, height of each thing
+    members: tuple[tuple[int, ...], ...]  # of each annotation, the positions of its things; several = a crowd
+    boxes: tuple[list[int], ...]  # left, top, width, height
     masks: tuple[dict[str, Any], ...]
     areas: tuple[int, ...]
+
+    def shape(self, annotation: int) -> str:
+        return self.scene.things[self.members[annotation][0]].shape
+
+
+@dataclass(frozen=True, kw_only=True)
+class Described(Picture):
     captions: tuple[Caption, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageRecord(Described):
+    """Everything written about one image of the default set, whose annotations are its things in their order."""
+
     swapped: Caption
     blanks: tuple[tuple[SceneBlank, ...], ...]  # of each caption
     questions: tuple[Question, ...]
@@ -52,7 +70,7 @@ def dataset_info(what: str) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def coco_images(records: Sequence[ImageRecord]) -> list[dict[str, Any]]:
+def coco_images(records: Sequence[Picture]) -> list[dict[str, Any]]:
     return [
         {
             "license": 1, "file_name": r.file, "coco_url": f"{r.split}/{r.file}", "height": r.size, "width": r.size,
@@ -62,7 +80,7 @@ def coco_images(records: Sequence[ImageRecord]) -> list[dict[str, Any]]:
     ]  # fmt: skip
 
 
-def coco_captions(records: Sequence[ImageRecord]) -> dict[str, Any]:
+def coco_captions(records: Sequence[Described]) -> dict[str, Any]:
     annotations = [
         {"image_id": r.id, "id": r.id * 100 + i, "caption": str(text)}
         for r in records
@@ -76,20 +94,20 @@ def coco_captions(records: Sequence[ImageRecord]) -> dict[str, Any]:
     }
 
 
-def coco_instances(records: Sequence[ImageRecord]) -> dict[str, Any]:
+def coco_instances(records: Sequence[Picture]) -> dict[str, Any]:
     annotations = [
         {
-            "segmentation": r.masks[i], "area": float(r.areas[i]), "iscrowd": 0, "image_id": r.id,
-            "bbox": [float(edge) for edge in r.boxes[i]], "category_id": list(SHAPES).index(thing.shape) + 1, "id": r.id * 100 + i,
+            "segmentation": r.masks[i], "area": float(r.areas[i]), "iscrowd": int(len(members) > 1), "image_id": r.id,
+            "bbox": [float(edge) for edge in r.boxes[i]], "category_id": CATEGORY_IDS[r.shape(i)], "id": r.id * 100 + i,
         }
         for r in records
-        for i, thing in enumerate(r.scene.things)
+        for i, members in enumerate(r.members)
     ]  # fmt: skip
     head = {"info": dataset_info("instances"), "licenses": [LICENCE], "images": coco_images(records)}
     return head | {"annotations": annotations, "categories": CATEGORIES}
 
 
-def karpathy(records: Sequence[ImageRecord]) -> dict[str, Any]:
+def karpathy(records: Sequence[Described]) -> dict[str, Any]:
     images = []
     for imgid, r in enumerate(records):
         sentences = [
@@ -220,7 +238,7 @@ def genome_questions(r: ImageRecord) -> list[dict[str, Any]]:
     ]  # fmt: skip
 
 
-def flickr(records: Sequence[ImageRecord]) -> dict[str, str]:
+def flickr(records: Sequence[Described]) -> dict[str, str]:
     """Flickr8k's caption file and its lists; restval is listed as training, as it has no list of its own."""
     lines = [f"{r.split}/{r.file}#{i}\t{text}\n" for r in records for i, text in enumerate(r.captions)]
     files = {"Flickr8k.token.txt": "".join(lines)}
@@ -239,12 +257,19 @@ def sugarcrepe(records: Sequence[ImageRecord]) -> dict[str, dict[str, str]]:
     }
 
 
+def list_things(records: Sequence[Picture]) -> dict[str, list[dict[str, str]]]:
+    """By file name, what Visual Genome's attributes say in the default set: shape, colour and texture of all things, in drawing
+    order. A layout of our own."""
+    names = ("shape", "colour", "texture")
+    return {r.file: [{name: getattr(thing, name) for name in names} for thing in r.scene.things] for r in records}
+
+
 def cloze(records: Sequence[ImageRecord]) -> dict[str, list[list[dict[str, Any]]]]:
     """By file name, for each caption the words that the picture decides. A layout of our own, as no data set has such."""
     return {r.file: [[vars(blank) for blank in of_caption] for of_caption in r.blanks] for r in records}
 
 
-def also_true(records: Sequence[ImageRecord]) -> dict[str, list[list[int]]]:
+def also_true(records: Sequence[Described]) -> dict[str, list[list[int]]]:
     """By file name, for each caption the ids of the other pictures among these that it is true of: no negatives for it."""
     showing: dict[tuple[tuple[tuple[str, str], ...], int], set[int]] = defaultdict(
         set
@@ -255,7 +280,7 @@ def also_true(records: Sequence[ImageRecord]) -> dict[str, list[list[int]]]:
 
     def others(own: int, caption: Caption) -> list[int]:
         named = (showing[tuple(sorted(m.attributes.items())), m.number] for m in caption.mentions)
-        found = set.intersection(*named) - {own}
+        found = set(range(len(records))).intersection(*named) - {own}
         return [records[place].id for place in sorted(found) if caption.holds(records[place].scene)]
 
     return {r.file: [others(place, caption) for caption in r.captions] for place, r in enumerate(records)}

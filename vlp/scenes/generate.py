@@ -5,6 +5,12 @@
     visual_genome/*.json     flickr/Flickr8k.token.txt, Flickr_8k.*Images.txt (names relative to the root)
     sugarcrepe/swap_{split}.json     cloze/{val,test}.json     also_true/{train,val,test}.json     README.md     manifest.json
 
+Only where they are asked for, at once or later (see vlp/scenes/additions.py):
+
+    refcoco/{refs(unc).p,instances.json}     annotations/panoptic_{split}.json     annotations/panoptic_{split}/*.png
+
+Crowded scenes have COCO's, Karpathy's and Flickr's files, also_true, things/{split}.json, and the same additions.
+
 PNG, for pixels under a mask are then exactly those that were drawn, and flat scenes are as small as in JPEG. Image i of
 a split depends only on (seed, split, i): a larger set begins with the smaller one. Everything is written to a folder
 beside the target and renamed at the end; manifest.json is what says that a folder is whole.
@@ -17,70 +23,113 @@ import json
 import os
 import random
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from vlp.scenes import formats
+from vlp.scenes import files, formats
+from vlp.scenes.additions import ADDITIONS, Drawing, add, has_addition
 from vlp.scenes.blanks import find_blanks
-from vlp.scenes.draw import bounding_box, draw_scene, encode_mask_rle
-from vlp.scenes.formats import SPLITS, ImageRecord
+from vlp.scenes.crowded import find_crowds, sample_crowded_scene
+from vlp.scenes.crowded_captions import write_crowded_captions
+from vlp.scenes.draw import bounding_box, draw_layers, draw_scene, encode_mask_rle
+from vlp.scenes.formats import SPLITS, Described, ImageRecord, Picture
 from vlp.scenes.grammar import swap_colours, write_captions
 from vlp.scenes.questions import write_questions
-from vlp.scenes.scene import sample_scene
+from vlp.scenes.scene import Scene, sample_scene
 from vlp.system.errors import UserError
 
-SMALLEST = 32  # pixels; below, small rings have no hole
+SMALLEST = {False: 32, True: 96}  # pixels, by whether scenes are crowded; below, small rings have no hole
+FIRST_ID = {False: 1, True: 100_000_001}
 README = """# Generated scenes
 Drawn by `vlp scenes`, from nothing but a seed (see manifest.json). CC0 1.0: no rights reserved.
 Files have the layouts of COCO, Karpathy's split, VQA v2, Visual Genome v1.2, Flickr8k and SugarCrepe.
 Visual Genome's files cover all splits; leave out validation and test images by their coco_id.
+Where they were asked for (additions/*.json): refcoco/ has RefCOCO's files, with circles and squares as testA and all other
+things as testB; annotations/panoptic_* is COCO's panoptic format, with the background (92) and the frame (95) as stuff.
+"""
+CROWDED_README = """# Generated crowded scenes
+Drawn by `vlp scenes --crowded`, from nothing but a seed (see manifest.json). CC0 1.0: no rights reserved.
+Files have the layouts of COCO, Karpathy's split and Flickr8k. 4 to 12 things hide parts of each other; one picture in ten
+has none. Masks, areas and boxes are those of what is visible, which is about two fifths of each thing at least.
+Five or more things of one shape that touch are one annotation with iscrowd = 1; others have one each.
+Where they were asked for (additions/*.json): refcoco/ has RefCOCO's files, with circles and squares as testA and all other
+things as testB; annotations/panoptic_* is COCO's panoptic format, with the background (92) and the frame (95) as stuff.
 """
 
 
-def generate(out: Path, *, images: int | Mapping[str, int], size: int = 64, seed: int = 0) -> None:
+def generate(
+    out: Path,
+    *,
+    images: int | Mapping[str, int],
+    size: int = 64,
+    seed: int = 0,
+    crowded: bool = False,
+    additions: Iterable[str] = (),
+) -> None:
     """images: how many of each split (see SPLITS), or in all: then seven tenths train, a tenth each of the others.
+    additions: of ADDITIONS; those that a finished set lacks are added to it.
 
     Returns at once where `out` holds exactly this. Raises FileExistsError where it holds anything else.
     """
-    counts = split_counts(images)
-    if size < SMALLEST:
+    counts, additions = split_counts(images), tuple(additions)
+    if unknown := set(additions) - set(ADDITIONS):
+        raise UserError(f"additions={sorted(unknown)}: choose from {', '.join(ADDITIONS)}")
+    if size < SMALLEST[crowded]:
+        kind = "crowded scenes" if crowded else "scenes"
         raise UserError(
-            f"scenes of {size} pixels are too small to show their shapes; choose a size of at least {SMALLEST}"
+            f"{kind} of {size} pixels are too small to show their shapes; choose a size of at least {SMALLEST[crowded]}"
         )
-    if is_complete(out, images=counts, size=size, seed=seed):
-        return
+    request: dict[str, Any] = {"images": counts, "size": size, "seed": seed, "crowded": crowded}
+    if not is_complete(out, **request):
+        _write_folder(out, request)
+    for name in additions:
+        add(out, name, partial(draw_all, **request))
+
+
+def _write_folder(out: Path, request: dict[str, Any]) -> None:
     refuse_other_files(out)
     out.parent.mkdir(parents=True, exist_ok=True)
     part = out.with_name(f".{out.name}.{os.getpid()}.part")
     shutil.rmtree(part, ignore_errors=True)
     try:
-        write_scenes(part, counts=counts, size=size, seed=seed)
+        write_scenes(part, **request)
         if out.is_dir() and not any(out.iterdir()):
             out.rmdir()
         try:
             part.rename(out)
         except OSError:  # another process was first
-            if not is_complete(out, images=counts, size=size, seed=seed):
+            if not is_complete(out, **request):
                 raise
     finally:
         shutil.rmtree(part, ignore_errors=True)
 
 
-def is_complete(out: Path, *, images: int | Mapping[str, int], size: int, seed: int) -> bool:
+def is_complete(
+    out: Path,
+    *,
+    images: int | Mapping[str, int],
+    size: int,
+    seed: int,
+    crowded: bool = False,
+    additions: Iterable[str] = (),
+) -> bool:
     """Whether `out` holds a finished set of just this kind, with no file missing."""
     try:
         manifest = json.loads((out / "manifest.json").read_text())
     except (OSError, ValueError):
         return False
     request = {"version": formats.VERSION, "seed": seed, "size": size, "images": split_counts(images)}
-    if any(manifest.get(key) != value for key, value in request.items()):
+    if any(manifest.get(key) != value for key, value in request.items()) or manifest.get("crowded", False) != crowded:
         return False
-    return all((out / name).is_file() for name in manifest["sha256"]) and all(
-        sum(1 for _ in (out / split).glob("*.png")) == count for split, count in manifest["images"].items()
+    return (
+        all((out / name).is_file() for name in manifest["sha256"])
+        and all(sum(1 for _ in (out / split).glob("*.png")) == count for split, count in manifest["images"].items())
+        and all(has_addition(out, name) for name in additions)
     )
 
 
@@ -104,7 +153,7 @@ def refuse_other_files(out: Path) -> None:
         )
 
 
-def write_scenes(root: Path, *, counts: Mapping[str, int], size: int, seed: int) -> None:
+def write_scenes(root: Path, *, images: Mapping[str, int], size: int, seed: int, crowded: bool = False) -> None:
     digests: dict[str, str] = {}
 
     def save(name: str, content: Any) -> None:
@@ -114,58 +163,93 @@ def write_scenes(root: Path, *, counts: Mapping[str, int], size: int, seed: int)
         path.write_text(text, encoding="utf-8")
         digests[name] = hashlib.sha256(text.encode()).hexdigest()
 
-    records: list[ImageRecord] = []
+    records: list[Any] = []
+    describe: Callable[..., tuple[Any, np.ndarray]] = describe_crowded_scene if crowded else describe_scene
     pixels = hashlib.sha256()
-    for split, count in counts.items():
+    for split, count in images.items():
         (root / split).mkdir(parents=True)
-        drawn = []
+        drawn: list[Any] = []
         for index in range(count):
-            record, image = describe_scene(seed=seed, split=split, index=index, size=size)
+            record, image = describe(seed=seed, split=split, index=index, size=size)
             pixels.update(image.tobytes())
             Image.fromarray(image).save(root / split / record.file, compress_level=1)
             drawn.append(record)
-        save(f"annotations/captions_{split}.json", formats.coco_captions(drawn))
-        save(f"annotations/instances_{split}.json", formats.coco_instances(drawn))
-        asked, answered = formats.vqa(drawn, split)
-        save(f"vqa/v2_OpenEnded_mscoco_{split}_questions.json", asked)
-        save(f"vqa/v2_mscoco_{split}_annotations.json", answered)
-        save(f"sugarcrepe/swap_{split}.json", formats.sugarcrepe(drawn))
-        if split in ("val", "test"):  # what only evaluation asks for
-            save(f"cloze/{split}.json", formats.cloze(drawn))
+        for name, content in (files.crowded_files_of_split if crowded else files.files_of_split)(drawn, split):
+            save(name, content)
         records += drawn
-    for split, parts in formats.PARTS.items():
-        save(f"also_true/{split}.json", formats.also_true([r for r in records if r.split in parts]))
-    save("dataset_coco.json", formats.karpathy(records))
-    for name, content in formats.visual_genome(records).items():
-        save(f"visual_genome/{name}.json", content)
-    for name, text in formats.flickr(records).items():
-        save(f"flickr/{name}", text)
-    save("README.md", README)
+    for name, content in (files.crowded_files_of_all if crowded else files.files_of_all)(records):
+        save(name, content)
+    save("README.md", CROWDED_README if crowded else README)
     manifest = {
         "version": formats.VERSION,
         "seed": seed,
         "size": size,
-        "images": dict(counts),
+        "images": dict(images),
         "licence": formats.LICENCE,
     }
+    manifest |= {"crowded": True} if crowded else {}
     manifest |= {"pixels_sha256": pixels.hexdigest(), "sha256": digests}
     (root / "manifest.json").write_text(json.dumps(manifest, indent=1))
 
 
-def describe_scene(*, seed: int, split: str, index: int, size: int) -> tuple[ImageRecord, np.ndarray]:
-    """One scene with all that is said about it, and its pixels uint8 [size, size, 3]."""
+def draw_all(*, images: Mapping[str, int], size: int, seed: int, crowded: bool = False) -> Iterator[Drawing]:
+    """Every scene, split by split: its picture, its pixels uint8 [size, size, 3], and the masks of its things."""
+    draw = draw_crowded_scene if crowded else draw_default_scene
+    for split, count in images.items():
+        for index in range(count):
+            yield draw(seed=seed, split=split, index=index, size=size)
+
+
+def draw_default_scene(*, seed: int, split: str, index: int, size: int) -> Drawing:
     scene = sample_scene(seed=seed, split=split, index=index)
     image, masks = draw_scene(scene, size)
+    members = tuple((position,) for position in range(len(masks)))
+    return mark_things(scene, masks, members, number=FIRST_ID[False] + index, split=split, size=size), image, masks
+
+
+def draw_crowded_scene(*, seed: int, split: str, index: int, size: int) -> Drawing:
+    scene = sample_crowded_scene(seed=seed, split=split, index=index)
+    image, masks = draw_layers(scene, size)
+    members = find_crowds(scene.things)
+    return mark_things(scene, masks, members, number=FIRST_ID[True] + index, split=split, size=size), image, masks
+
+
+def mark_things(
+    scene: Scene,
+    masks: Sequence[np.ndarray],
+    members: tuple[tuple[int, ...], ...],
+    *,
+    number: int,
+    split: str,
+    size: int,
+) -> Picture:
+    """masks: bool [size, size] of each thing.  members: the things of each annotation.  number: of the image in its split."""
+    number += SPLITS.index(split) * 10_000_000
+    united = [np.any([masks[member] for member in of_one], axis=0) for of_one in members]
+    return Picture(
+        id=number, split=split, file=f"COCO_{split}_{number:012d}.png", size=size, scene=scene, members=members,
+        boxes=tuple(bounding_box(mask) for mask in united), masks=tuple(encode_mask_rle(mask) for mask in united),
+        areas=tuple(int(mask.sum()) for mask in united),
+    )  # fmt: skip
+
+
+def describe_scene(*, seed: int, split: str, index: int, size: int) -> tuple[ImageRecord, np.ndarray]:
+    """One scene with all that is said about it, and its pixels uint8 [size, size, 3]."""
+    picture, image, _ = draw_default_scene(seed=seed, split=split, index=index, size=size)
+    scene = picture.scene
     rng = random.Random(f"{seed}/{split}/{index}/words")
     texts = write_captions(rng, scene)
     negative = swap_colours(scene, texts[0])
     assert negative is not None, "the first two groups differ in colour and in shape, so exchanging colours is false"
-    number = SPLITS.index(split) * 10_000_000 + index + 1
     record = ImageRecord(
-        id=number, split=split, file=f"COCO_{split}_{number:012d}.png", size=size, scene=scene,
-        boxes=tuple(bounding_box(mask) for mask in masks), masks=tuple(encode_mask_rle(mask) for mask in masks),
-        areas=tuple(int(mask.sum()) for mask in masks), captions=tuple(texts), swapped=negative,
+        **vars(picture), captions=tuple(texts), swapped=negative,
         blanks=tuple(tuple(find_blanks(scene, text)) for text in texts),
         questions=tuple(write_questions(rng, scene)),
     )  # fmt: skip
     return record, image
+
+
+def describe_crowded_scene(*, seed: int, split: str, index: int, size: int) -> tuple[Described, np.ndarray]:
+    picture, image, _ = draw_crowded_scene(seed=seed, split=split, index=index, size=size)
+    rng = random.Random(f"crowded/{seed}/{split}/{index}/words")
+    return Described(**vars(picture), captions=tuple(write_crowded_captions(rng, picture.scene))), image

@@ -67,10 +67,15 @@ class Mention:
     def s(self) -> str:
         return "s" if self.number == 1 else ""
 
+    @property
+    def name(self) -> str:
+        """Without an article or a number, as in "large red circles"."""
+        words = [self.words[name] for name in ("size", "texture", "colour") if name in self.words]
+        return " ".join([*words, self.noun]) + self.ending
+
     def __str__(self) -> str:
-        named = [self.words[name] for name in ("size", "texture", "colour") if name in self.words] + [self.noun]
-        article = "an" if named[0][0] in "aeiou" else "a"
-        return " ".join([article if self.number == 1 else NUMBERS[self.number], *named]) + self.ending
+        article = "an" if self.name[0] in "aeiou" else "a"
+        return f"{article if self.number == 1 else NUMBERS[self.number]} {self.name}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,6 +107,8 @@ class Caption:
             return False
         if self.form.relation and self.form.relation not in relations(groups[0], groups[1]):
             return False
+        if not any(self.form.place):
+            return True
         return all(named in ("", found) for named, found in zip(self.form.place, side_of(groups[0]), strict=True))
 
 

@@ -41,7 +41,7 @@ BACKGROUNDS = {
 }
 FRAME = (0.02, 0.05)  # width of each side of the frame, as a fraction of the image side
 MARGIN = 0.015  # least gap between two things and to the frame
-NUMBERS = ("no", "one", "two", "three", "four", "five", "six")
+NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")
 RELATIONS = ("left", "right", "above", "below")
 
 Colour = tuple[int, int, int]
@@ -53,7 +53,7 @@ class Thing:
     shape: str
     colour: str
     texture: str
-    size: str
+    size: str  # "" in crowded scenes, where it is not said
     group: int
     rgb: Colour
     x: float  # centre and half extent, as fractions of the image side
@@ -64,7 +64,7 @@ class Thing:
 
 @dataclass(frozen=True, kw_only=True)
 class Scene:
-    things: tuple[Thing, ...]  # in order of their groups
+    things: tuple[Thing, ...]  # in drawing order; where they do not overlap, in order of their groups
     background: str
     rgb: Colour
     frame: tuple[tuple[float, Colour], ...]  # width and colour of its top, right, bottom and left side
@@ -72,7 +72,7 @@ class Scene:
     groups: tuple[tuple[Thing, ...], ...] = field(init=False)
 
     def __post_init__(self) -> None:
-        count = self.things[-1].group + 1
+        count = max((thing.group for thing in self.things), default=-1) + 1
         groups = tuple(tuple(thing for thing in self.things if thing.group == index) for index in range(count))
         object.__setattr__(self, "groups", groups)
 
