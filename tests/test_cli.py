@@ -63,12 +63,16 @@ def test_scenes_are_written_with_additions_and_crowded_ones_at_their_own_size(tm
     for words in (["few"], ["plain", "--additions"], ["full", "--crowded"]):
         assert cli.main(["scenes", str(tmp_path / words[0]), *words[1:], *numbers]) == 0
         assert capsys.readouterr().out.strip() == str(tmp_path / words[0])
-    assert sorted(path.name for path in (tmp_path / "few" / "additions").iterdir()) == ["panoptic.json", "refcoco.json"]
+    assert sorted(path.name for path in (tmp_path / "few" / "additions").iterdir()) == [
+        "pairs.json",
+        "panoptic.json",
+        "refcoco.json",
+    ]
     assert not (tmp_path / "plain" / "additions").exists()
     manifest = json.loads((tmp_path / "full" / "manifest.json").read_text())
     assert (manifest["size"], manifest["crowded"]) == (128, True)
     assert cli.main(["scenes", str(tmp_path / "plain"), *numbers, "--additions", "refcocog"]) == 2
-    assert capsys.readouterr().err == "vlp scenes: additions=['refcocog']: choose from refcoco, panoptic\n"
+    assert capsys.readouterr().err == "vlp scenes: additions=['refcocog']: choose from refcoco, panoptic, pairs\n"
 
 
 def test_ls_shows_the_options_with_their_first_comment(tmp_path):

@@ -92,8 +92,8 @@ def add_scenes(commands: Any) -> None:
         "--additions",
         nargs="*",
         metavar="NAME",
-        help="of refcoco (phrases that name one thing) and panoptic (a segment for every pixel); written into a finished "
-        "set as well (both)",
+        help="of refcoco (phrases that name one thing), panoptic (a segment for every pixel) and pairs (instances whose "
+        "classes are a colour and a shape); written into a finished set as well (all)",
     )
 
 

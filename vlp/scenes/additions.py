@@ -1,4 +1,5 @@
-"""What a folder of generated scenes holds only where it was asked for: RefCOCO's files, and panoptic segmentations.
+"""What a folder of generated scenes holds only where it was asked for: RefCOCO's files, panoptic segmentations, and instances
+whose categories are pairs of a colour and a shape (pairs/instances_{split}.json, "red star" with id 41).
 
 They are added to a folder of any age, whose other files stay as they are: the scenes are drawn again in memory, and must
 have the pixels that the folder's manifest names. An addition's files are written to a folder beside the target and moved
@@ -12,19 +13,21 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from vlp.scenes.formats import Picture
+from vlp.scenes.formats import coco_instances
 from vlp.scenes.panoptic import coco_panoptic, segment_picture
+from vlp.scenes.picture import Picture, mark_annotations
 from vlp.scenes.refcoco import encode_refcoco
 from vlp.system.errors import UserError
 
 Drawing = tuple[Picture, np.ndarray, list[np.ndarray]]  # its pixels, and the mask of each of its things
-ADDITIONS = ("refcoco", "panoptic")
+ADDITIONS = ("refcoco", "panoptic", "pairs")
 
 
 def has_addition(folder: Path, name: str) -> bool:
@@ -113,7 +116,28 @@ def _write_panoptic(part: Path, drawn: Iterator[Drawing], manifest: dict[str, An
     }  # fmt: skip
 
 
+def _write_pairs(part: Path, drawn: Iterator[Drawing], manifest: dict[str, Any]) -> dict[str, Any]:
+    pictures: dict[str, list[Picture]] = {split: [] for split in manifest["images"]}
+    for picture, _, masks in drawn:
+        pictures[picture.split].append(_divide_crowds(picture, masks))
+    digests = {}
+    for split, listed in pictures.items():
+        name = f"pairs/instances_{split}.json"
+        digests[name] = _save(part / name, json.dumps(coco_instances(listed, pairs=True)).encode())
+    return {"sha256": digests, "images": {}}
+
+
+def _divide_crowds(picture: Picture, masks: list[np.ndarray]) -> Picture:
+    """The picture with each crowd divided by colour: its things of one colour are a crowd of their own, or stand alone."""
+    things, divided = picture.scene.things, []
+    for members in picture.members:
+        for colour in dict.fromkeys(things[member].colour for member in members):
+            divided.append(tuple(member for member in members if things[member].colour == colour))
+    return replace(picture, **mark_annotations(divided, masks))
+
+
 WRITERS: dict[str, Callable[[Path, Iterator[Drawing], dict[str, Any]], dict[str, Any]]] = {
     "refcoco": _write_refcoco,
     "panoptic": _write_panoptic,
+    "pairs": _write_pairs,
 }

@@ -10,7 +10,7 @@ from vlp.scenes.formats import Described, ImageRecord
 
 
 def files_of_split(records: Sequence[ImageRecord], split: str) -> Iterator[tuple[str, Any]]:
-    """split: one of formats.SPLITS, whose records these are."""
+    """split: one of picture.SPLITS, whose records these are."""
     yield f"annotations/captions_{split}.json", formats.coco_captions(records)
     yield f"annotations/instances_{split}.json", formats.coco_instances(records)
     asked, answered = formats.vqa(records, split)

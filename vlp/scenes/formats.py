@@ -15,38 +15,25 @@ from typing import Any
 
 from vlp.scenes.blanks import SceneBlank
 from vlp.scenes.grammar import Caption, Mention
+from vlp.scenes.picture import Picture
 from vlp.scenes.questions import Question
-from vlp.scenes.scene import SHAPES, Scene, Thing, relations
+from vlp.scenes.scene import COLOURS, SHAPES, Thing, relations
 
 LICENCE = {"url": "https://creativecommons.org/publicdomain/zero/1.0/", "id": 1, "name": "CC0 1.0 Universal"}
 VERSION = "1.3"
-SPLITS = ("train", "restval", "val", "test")
 PARTS = {"train": ("train", "restval"), "val": ("val",), "test": ("test",)}  # what each split of a data set is made of
 FLICKR_LISTS = {"train": "train", "val": "dev", "test": "test"}
 PREDICATES = {"left": "to the left of", "right": "to the right of", "above": "above", "below": "below"}
 CATEGORY_IDS = {shape: index + 1 for index, shape in enumerate(SHAPES)}
 CATEGORIES = [{"supercategory": "shape", "id": number, "name": shape} for shape, number in CATEGORY_IDS.items()]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Picture:
-    """An image and what is marked in it: things, each by itself, and crowds of them.
-
-    Ids of annotations are image id × 100 + position, so unique in all splits.
-    """
-
-    id: int
-    split: str
-    file: str
-    size: int
-    scene: Scene
-    members: tuple[tuple[int, ...], ...]  # of each annotation, the positions of its things; several = a crowd
-    boxes: tuple[list[int], ...]  # left, top, width, height
-    masks: tuple[dict[str, Any], ...]
-    areas: tuple[int, ...]
-
-    def shape(self, annotation: int) -> str:
-        return self.scene.things[self.members[annotation][0]].shape
+PAIR_IDS = {
+    (colour, shape): 10 * number + index
+    for shape, number in CATEGORY_IDS.items()
+    for index, colour in enumerate(COLOURS, start=1)
+}
+PAIR_CATEGORIES = [
+    {"supercategory": shape, "id": number, "name": f"{colour} {shape}"} for (colour, shape), number in PAIR_IDS.items()
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,17 +81,19 @@ def coco_captions(records: Sequence[Described]) -> dict[str, Any]:
     }
 
 
-def coco_instances(records: Sequence[Picture]) -> dict[str, Any]:
+def coco_instances(records: Sequence[Picture], *, pairs: bool = False) -> dict[str, Any]:
+    """pairs: whether the categories are pairs of a colour and a shape, such as "red star", in place of shapes."""
     annotations = [
         {
             "segmentation": r.masks[i], "area": float(r.areas[i]), "iscrowd": int(len(members) > 1), "image_id": r.id,
-            "bbox": [float(edge) for edge in r.boxes[i]], "category_id": CATEGORY_IDS[r.shape(i)], "id": r.id * 100 + i,
+            "bbox": [float(edge) for edge in r.boxes[i]],
+            "category_id": PAIR_IDS[r.colour(i), r.shape(i)] if pairs else CATEGORY_IDS[r.shape(i)], "id": r.id * 100 + i,
         }
         for r in records
         for i, members in enumerate(r.members)
     ]  # fmt: skip
     head = {"info": dataset_info("instances"), "licenses": [LICENCE], "images": coco_images(records)}
-    return head | {"annotations": annotations, "categories": CATEGORIES}
+    return head | {"annotations": annotations, "categories": PAIR_CATEGORIES if pairs else CATEGORIES}
 
 
 def karpathy(records: Sequence[Described]) -> dict[str, Any]:

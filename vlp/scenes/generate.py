@@ -8,6 +8,7 @@
 Only where they are asked for, at once or later (see vlp/scenes/additions.py):
 
     refcoco/{refs(unc).p,instances.json}     annotations/panoptic_{split}.json     annotations/panoptic_{split}/*.png
+    pairs/instances_{split}.json (COCO's, categories such as "red star")
 
 Crowded scenes have COCO's, Karpathy's and Flickr's files, also_true, things/{split}.json, and the same additions.
 
@@ -23,7 +24,7 @@ import json
 import os
 import random
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -36,11 +37,12 @@ from vlp.scenes.additions import ADDITIONS, Drawing, add, has_addition
 from vlp.scenes.blanks import find_blanks
 from vlp.scenes.crowded import find_crowds, sample_crowded_scene
 from vlp.scenes.crowded_captions import write_crowded_captions
-from vlp.scenes.draw import bounding_box, draw_layers, draw_scene, encode_mask_rle
-from vlp.scenes.formats import SPLITS, Described, ImageRecord, Picture
+from vlp.scenes.draw import draw_layers, draw_scene
+from vlp.scenes.formats import Described, ImageRecord
 from vlp.scenes.grammar import swap_colours, write_captions
+from vlp.scenes.picture import SPLITS, mark_things
 from vlp.scenes.questions import write_questions
-from vlp.scenes.scene import Scene, sample_scene
+from vlp.scenes.scene import sample_scene
 from vlp.system.errors import UserError
 
 SMALLEST = {False: 32, True: 96}  # pixels, by whether scenes are crowded; below, small rings have no hole
@@ -50,7 +52,8 @@ Drawn by `vlp scenes`, from nothing but a seed (see manifest.json). CC0 1.0: no 
 Files have the layouts of COCO, Karpathy's split, VQA v2, Visual Genome v1.2, Flickr8k and SugarCrepe.
 Visual Genome's files cover all splits; leave out validation and test images by their coco_id.
 Where they were asked for (additions/*.json): refcoco/ has RefCOCO's files, with circles and squares as testA and all other
-things as testB; annotations/panoptic_* is COCO's panoptic format, with the background (92) and the frame (95) as stuff.
+things as testB; annotations/panoptic_* is COCO's panoptic format, with the background (92) and the frame (95) as stuff;
+pairs/ has the instances again, by pairs of a colour and a shape.
 """
 CROWDED_README = """# Generated crowded scenes
 Drawn by `vlp scenes --crowded`, from nothing but a seed (see manifest.json). CC0 1.0: no rights reserved.
@@ -58,7 +61,8 @@ Files have the layouts of COCO, Karpathy's split and Flickr8k. 4 to 12 things hi
 has none. Masks, areas and boxes are those of what is visible, which is about two fifths of each thing at least.
 Five or more things of one shape that touch are one annotation with iscrowd = 1; others have one each.
 Where they were asked for (additions/*.json): refcoco/ has RefCOCO's files, with circles and squares as testA and all other
-things as testB; annotations/panoptic_* is COCO's panoptic format, with the background (92) and the frame (95) as stuff.
+things as testB; annotations/panoptic_* is COCO's panoptic format, with the background (92) and the frame (95) as stuff;
+pairs/ has the instances again, by pairs of a colour and a shape.
 """
 
 
@@ -212,25 +216,6 @@ def draw_crowded_scene(*, seed: int, split: str, index: int, size: int) -> Drawi
     image, masks = draw_layers(scene, size)
     members = find_crowds(scene.things)
     return mark_things(scene, masks, members, number=FIRST_ID[True] + index, split=split, size=size), image, masks
-
-
-def mark_things(
-    scene: Scene,
-    masks: Sequence[np.ndarray],
-    members: tuple[tuple[int, ...], ...],
-    *,
-    number: int,
-    split: str,
-    size: int,
-) -> Picture:
-    """masks: bool [size, size] of each thing.  members: the things of each annotation.  number: of the image in its split."""
-    number += SPLITS.index(split) * 10_000_000
-    united = [np.any([masks[member] for member in of_one], axis=0) for of_one in members]
-    return Picture(
-        id=number, split=split, file=f"COCO_{split}_{number:012d}.png", size=size, scene=scene, members=members,
-        boxes=tuple(bounding_box(mask) for mask in united), masks=tuple(encode_mask_rle(mask) for mask in united),
-        areas=tuple(int(mask.sum()) for mask in united),
-    )  # fmt: skip
 
 
 def describe_scene(*, seed: int, split: str, index: int, size: int) -> tuple[ImageRecord, np.ndarray]:

@@ -18,7 +18,8 @@ from typing import Any
 import numpy as np
 
 from vlp.scenes.draw import bounding_box, frame_mask
-from vlp.scenes.formats import CATEGORIES, CATEGORY_IDS, LICENCE, Picture, coco_images, dataset_info
+from vlp.scenes.formats import CATEGORIES, CATEGORY_IDS, LICENCE, coco_images, dataset_info
+from vlp.scenes.picture import Picture
 
 STUFF = {"background": 92, "frame": 95}
 PANOPTIC_CATEGORIES = [entry | {"isthing": 1} for entry in CATEGORIES] + [

@@ -17,7 +17,8 @@ import random
 from collections.abc import Sequence
 from typing import Any
 
-from vlp.scenes.formats import CATEGORY_IDS, PARTS, Picture, coco_images, coco_instances
+from vlp.scenes.formats import CATEGORY_IDS, PARTS, coco_images, coco_instances
+from vlp.scenes.picture import Picture
 from vlp.scenes.references import write_references
 
 TEST_A = ("circle", "square")
