@@ -166,7 +166,7 @@ def test_scores_of_pairs_are_not_rounded(fusion: str) -> None:
         if isinstance(model.fusion, LateFusion):
             scores = [model.fusion.score(tokens, memory)]
         else:
-            scores = [objective.eval().score(model, tokens, memory) for objective in (ITM(width=4), IRTR(width=4))]
+            scores = [objective.eval().pair_score(model, tokens, memory) for objective in (ITM(width=4), IRTR(width=4))]
     for score in scores:
         assert score.dtype == torch.float32
         assert not is_rounded(score)

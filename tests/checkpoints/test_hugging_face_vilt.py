@@ -43,7 +43,7 @@ def test_the_numbers_of_transformers(shared: Path, tmp_path: Path, name: str) ->
         if name == "mlm":
             close(head.logits(model, words, memory, words.mask), expected["logits"][words.mask], 2e-5)
         elif name == "irtr":
-            close(head.score(model, model.encode_text(words), memory)[:, None], expected["logits"])
+            close(head.pair_score(model, model.encode_text(words), memory)[:, None], expected["logits"])
         else:
             fused = model.fuse(model.encode_text(words), memory)
             close(fused.pooled, expected["pooler_output"])

@@ -178,10 +178,10 @@ def test_retrieval(shared: Path) -> None:
     close(irtr.head.bias.data, expected["rank_bias"], 0.0)
     words, patches = encoded(model, inputs)
     rows, columns = torch.arange(4).repeat_interleave(4), torch.arange(4).repeat(4)
-    scores = irtr.score(model, words.select(columns), patches.select(rows)).view(4, 4)
+    scores = irtr.pair_score(model, words.select(columns), patches.select(rows)).view(4, 4)
     close(scores, expected["score_image_by_text"])
     false = [model.encode_text(text(inputs, f"false_text_{n}_ids", f"false_text_{n}_masks")) for n in (0, 1)]
-    ranked = torch.stack([irtr.score(model, own, patches) for own in (words, *false)], dim=1)
+    ranked = torch.stack([irtr.pair_score(model, own, patches) for own in (words, *false)], dim=1)
     loss = irtr.loss(ranked, torch.ones(4, 2, dtype=torch.bool)).value
     close(loss, expected["irtr_loss"])
     loss.backward()

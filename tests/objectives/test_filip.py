@@ -37,7 +37,7 @@ def test_score_is_the_fused_score() -> None:
     batch, model, objective = toy_batch(), toy_model(late=True).double(), FILIP()
     features = compute_features(model, batch, objective.uses)
     every = model.part("fusion").score_all_pairs(features.text, features.memory)
-    torch.testing.assert_close(objective.score(model, features.text, features.memory), every.diagonal())
+    torch.testing.assert_close(objective.pair_score(model, features.text, features.memory), every.diagonal())
 
 
 def test_another_fusion_is_an_error_that_names_the_right_one() -> None:

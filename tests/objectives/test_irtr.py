@@ -22,7 +22,7 @@ def test_with_every_other_text_it_is_the_cross_entropy_over_all_that_are_not_of_
     features = compute_features(fused, batch, objective.uses)
     loss = objective(fused, batch, features)
     rows, columns = torch.arange(12).repeat_interleave(12), torch.arange(12).repeat(12)
-    scores = objective.score(fused, features.text.select(columns), features.memory.select(rows)).view(12, 12)
+    scores = objective.pair_score(fused, features.text.select(columns), features.memory.select(rows)).view(12, 12)
     same = batch.id[:, None] == batch.id[None, :]
     scores = scores.masked_fill(same & ~torch.eye(12, dtype=torch.bool), -torch.inf)
     torch.testing.assert_close(loss.value, F.cross_entropy(scores, torch.arange(12)))

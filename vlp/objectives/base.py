@@ -13,8 +13,10 @@ from torch import Tensor, nn
 
 from vlp.distributed import mean_over_ranks
 from vlp.models.vlm import VisionLanguageModel
-from vlp.structures import Batch, Features, Loss
+from vlp.structures import Batch, Features, Loss, Text, Tokens
 from vlp.system.errors import UserError
+
+SCORED_BY = ("itm", "itc", "siglip", "irtr", "filip")  # objectives that have a `score`
 
 
 class Objective(nn.Module):
@@ -68,10 +70,23 @@ class Objective(nn.Module):
     def forward(self, model: VisionLanguageModel, batch: Batch, features: Features) -> Loss:
         raise TypeError(f"{type(self).__name__} has no loss: give it weight 0, or choose another objective")
 
+    def score(self, model: VisionLanguageModel, image: Tokens, text: Text) -> Float[Tensor, " b"]:
+        """How well image i and text i go together, higher = better, with gradient to the states of both: what explanations
+        differentiate.  Raises UserError where the objective gives pairs no score."""
+        raise UserError(
+            f"{type(self).__name__} gives an image and a text no score: {', '.join(SCORED_BY[:-1])} and {SCORED_BY[-1]} do"
+        )
+
 
 def linear_warmup(value: float, step: int, warmup: int) -> float:
     """From 0 linearly to `value` over the first `warmup` steps."""
     return value * min(1.0, step / warmup) if warmup else value
+
+
+def paired_similarity(model: VisionLanguageModel, image: Tokens, text: Text) -> Float[Tensor, " b"]:
+    """Of image i and text i: the cosine in the joint space, with the model's temperature and bias."""
+    text_embed = model.embed_text(model.encode_text(text))
+    return model.similarity(model.embed_image(image), text_embed).diagonal()
 
 
 def position_within_image(owner: Int[Tensor, " r"]) -> Int[Tensor, " r"]:

@@ -18,7 +18,7 @@ from vlp.models.tokens import fetch_tokens
 from vlp.models.vlm import VisionLanguageModel
 from vlp.objectives.base import Objective
 from vlp.objectives.itc import info_nce, mean_of_directions
-from vlp.structures import Batch, CrossAttentionCache, Features, Loss, Tokens, require
+from vlp.structures import Batch, CrossAttentionCache, Features, Loss, Text, Tokens, require
 from vlp.system.errors import UserError
 
 
@@ -47,11 +47,15 @@ class FILIP(Objective):
         value = mean_of_directions(image_losses, text_losses)
         return Loss(value=value, logs={"logit_scale": fusion.scale(), "sharpness": fusion.sharpness()})
 
-    def score(
+    def pair_score(
         self, model: VisionLanguageModel, text: Tokens, memory: CrossAttentionCache | Tokens
     ) -> Float[Tensor, " r"]:
         """Of text i with image i, or with the only image; higher = better match."""
         return model.part("fusion").score(text, memory)
+
+    def score(self, model: VisionLanguageModel, image: Tokens, text: Text) -> Float[Tensor, " b"]:
+        """The fusion's score of text i for image i."""
+        return self.pair_score(model, model.encode_text(text), model.project_memory(image))
 
 
 def _gather_tokens(tokens: Tokens, all_rows: int) -> Tokens:

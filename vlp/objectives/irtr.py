@@ -20,7 +20,7 @@ from vlp.models.tokens import fetch_tokens
 from vlp.models.vlm import VisionLanguageModel
 from vlp.objectives.base import Objective, classification_loss, position_within_image
 from vlp.random import mix_rows, uniform
-from vlp.structures import Batch, CrossAttentionCache, Features, Loss, Tokens, require
+from vlp.structures import Batch, CrossAttentionCache, Features, Loss, Text, Tokens, require
 from vlp.system.errors import UserError
 
 
@@ -48,11 +48,15 @@ class IRTR(Objective):
         nn.init.normal_(self.head.weight, std=0.02)
         nn.init.zeros_(self.head.bias)
 
-    def score(
+    def pair_score(
         self, model: VisionLanguageModel, text: Tokens, memory: CrossAttentionCache | Tokens
     ) -> Float[Tensor, " r"]:
         """Logit of text i for image i; higher = better match."""
         return apply_head(self.head, model.fuse(text, memory).pooled)[:, 0]
+
+    def score(self, model: VisionLanguageModel, image: Tokens, text: Text) -> Float[Tensor, " b"]:
+        """The logit of text i for image i."""
+        return self.pair_score(model, model.encode_text(text), model.project_memory(image))
 
     def forward(self, model: VisionLanguageModel, batch: Batch, features: Features) -> Loss:
         text, memory, owner = require(features.text), features.memory, require(features.owner)
@@ -60,8 +64,8 @@ class IRTR(Objective):
         index, allowed = self._shuffle_negatives(batch, owner)
         count = min(self.negatives, index.shape[1])
         images = image_memory_per_text(memory, batch, owner)
-        scores = [self.score(model, text, images)]
-        scores += [self.score(model, fetch_tokens(text, index[:, column]), images) for column in range(count)]
+        scores = [self.pair_score(model, text, images)]
+        scores += [self.pair_score(model, fetch_tokens(text, index[:, column]), images) for column in range(count)]
         return self.loss(torch.stack(scores, dim=1), allowed[:, :count])
 
     def loss(self, scores: Float[Tensor, "r k"], allowed: Bool[Tensor, "r _"]) -> Loss:

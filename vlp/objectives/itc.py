@@ -26,8 +26,8 @@ from torch import Tensor, nn
 
 from vlp.distributed import gather, mean_over_ranks
 from vlp.models.vlm import VisionLanguageModel
-from vlp.objectives.base import Objective, linear_warmup
-from vlp.structures import Batch, Features, Loss, require
+from vlp.objectives.base import Objective, linear_warmup, paired_similarity
+from vlp.structures import Batch, Features, Loss, Text, Tokens, require
 from vlp.system.errors import UserError
 
 
@@ -140,6 +140,10 @@ class ITC(Objective):
             image_losses = info_nce(model.similarity(image, texts), batch.id[:, None] == gather(text_id)[None, :])
             text_losses = info_nce(model.similarity(images, text).T, text_id[:, None] == gather(batch.id)[None, :])
         return Loss(value=mean_of_directions(image_losses, text_losses), logs=logs)
+
+    def score(self, model: VisionLanguageModel, image: Tokens, text: Text) -> Float[Tensor, " b"]:
+        """The logit of the cosine of image i and text i."""
+        return paired_similarity(model, image, text)
 
     def _momentum_losses(
         self, model: VisionLanguageModel, features: Features, image_id: Int[Tensor, " b"], text_id: Int[Tensor, " r"]

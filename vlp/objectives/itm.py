@@ -24,7 +24,7 @@ from vlp.models.tokens import fetch_tokens
 from vlp.models.vlm import VisionLanguageModel
 from vlp.objectives.base import Objective, classification_loss, linear_warmup, position_within_image
 from vlp.random import mix_rows, uniform
-from vlp.structures import Batch, CrossAttentionCache, Features, Loss, Tokens, require
+from vlp.structures import Batch, CrossAttentionCache, Features, Loss, Text, Tokens, require
 
 
 def sample_negatives(
@@ -98,11 +98,15 @@ class ITM(Objective):
         """(no match, match) of text i with image i, or with the only image."""
         return apply_head(self.head, model.fuse(text, memory).pooled)
 
-    def score(
+    def pair_score(
         self, model: VisionLanguageModel, text: Tokens, memory: CrossAttentionCache | Tokens
     ) -> Float[Tensor, " r"]:
-        """The logit of a match."""
+        """The logit of a match of text i with image i, or with the only image."""
         return self.logits(model, text, memory)[:, 1]
+
+    def score(self, model: VisionLanguageModel, image: Tokens, text: Text) -> Float[Tensor, " b"]:
+        """The logit of a match of text i for image i."""
+        return self.pair_score(model, model.encode_text(text), model.project_memory(image))
 
     @torch.no_grad()
     def negatives(

@@ -7,11 +7,13 @@ image and -1 otherwise; |B| counts images. Several captions of one image in the 
 from __future__ import annotations
 
 import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
 
 from vlp.distributed import gather, mean_over_ranks
 from vlp.models.vlm import VisionLanguageModel
-from vlp.objectives.base import Objective
-from vlp.structures import Batch, Features, Loss, require
+from vlp.objectives.base import Objective, paired_similarity
+from vlp.structures import Batch, Features, Loss, Text, Tokens, require
 from vlp.system.errors import UserError
 
 
@@ -33,3 +35,7 @@ class SigLIP(Objective):
         total = -F.logsigmoid(logits * same.to(logits.dtype).mul(2).sub(1)).sum()
         logs = {"logit_scale": projection.scale(), "logit_bias": projection.logit_bias.detach()}
         return Loss(value=mean_over_ranks(total, len(batch)), logs=logs)
+
+    def score(self, model: VisionLanguageModel, image: Tokens, text: Text) -> Float[Tensor, " b"]:
+        """The logit of the cosine of image i and text i."""
+        return paired_similarity(model, image, text)

@@ -183,7 +183,7 @@ class Retrieval(Task):
         """The head's score of each (image, text) pair, each rank for its own images; and the seconds of the slowest rank."""
         image, text = self._gallery.gather_tokens(device)
         own_pairs = self._gallery.pairs_of_this_rank(pairs, device)
-        score = self.linked[self.head].score
+        score = self.linked[self.head].pair_score
         first_image = own_pairs[own_pairs[:, 0] == 0]
         rates = [1.0]  # pairs per second
         for _ in range(2):  # the first run is a warm-up
