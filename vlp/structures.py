@@ -304,6 +304,13 @@ class CrossAttentionCache(Record):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class Heat(Record):
+    """How much each cell of an image's raster adds to a score, in no particular unit: only comparable within an image."""
+
+    values: Float[Tensor, "b rows columns"]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Momentum(Record):
     """What the slowly moving copy of the model makes of the same batch, without gradient; fields as in `Features`.
 
