@@ -14,9 +14,18 @@ ROWS_PER_STEP = 4096
 
 
 def exclusive_figures(scores: Float[Tensor, "n c"], label: Int[Tensor, " n"]) -> dict[str, float]:
-    """top1, top5 and the mean over the classes that occur, in percent; how many `classes` and `images`.  label: none unknown."""
+    """`accuracy_figures` of scores.  label: none unknown."""
     parts = zip(scores.split(ROWS_PER_STEP), label.split(ROWS_PER_STEP), strict=True)
-    ties = torch.cat([count_ties(rows, F.one_hot(classes, scores.shape[1]).bool()) for rows, classes in parts])
+    return accuracy_figures(torch.cat([label_ties(*part) for part in parts]), label)
+
+
+def label_ties(scores: Float[Tensor, "n c"], label: Int[Tensor, " n"]) -> Int[Tensor, "n 3"]:
+    """See `count_ties`."""
+    return count_ties(scores, F.one_hot(label, scores.shape[1]).bool())
+
+
+def accuracy_figures(ties: Int[Tensor, "n 3"], label: Int[Tensor, " n"]) -> dict[str, float]:
+    """top1, top5 and the mean over the classes that occur, in percent; how many `classes` and `images`."""
     top1, top5 = expected_hit(ties, 1), expected_hit(ties, 5)
     per_class = [top1[label == index].mean() for index in label.unique()]
     return {

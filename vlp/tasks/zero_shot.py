@@ -15,13 +15,12 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from einops import rearrange, reduce
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor
-from torchmetrics.functional.classification import multilabel_average_precision
 
-from vlp import distributed
-from vlp.metrics.recall import count_ties, exact_cosines, expected_hit
-from vlp.models.equal_inputs import EmbeddingStore
+from vlp.metrics.classification import accuracy_figures, label_ties, multi_label_figures
+from vlp.metrics.recall import exact_cosines
+from vlp.models.classified_images import Classified, ClassifiedImages, has_classes
 from vlp.models.gallery import scoring_device
 from vlp.models.vlm import VisionLanguageModel
 from vlp.structures import Batch, Features, require, require_finite
@@ -30,7 +29,6 @@ from vlp.tasks.base import Task
 from vlp.tokenizers.base import Tokenizer
 
 IMAGES_PER_STEP = 4096  # that are scored at a time
-_NO_KNOWN_CLASS = "zero_shot: no image has a known class; leave the task out of task=[…]"
 OPENAI_TEMPLATES = Path(__file__).parent / "templates" / "openai_imagenet.txt"  # openai/CLIP, the ImageNet notebook
 
 
@@ -55,13 +53,10 @@ class ZeroShot(Task):
         self._class_embeds: Tensor | None = None
 
     def applies(self, batch: Batch, source: str) -> bool:
-        has_classes = batch.choices is None and (batch.label is not None or batch.categories is not None)
-        return has_classes and super().applies(batch, source)
+        return has_classes(batch) and super().applies(batch, source)
 
     def reset(self) -> None:
-        self._images = EmbeddingStore()
-        self._label: list[Tensor] = []  # -1 where unknown
-        self._categories: list[Tensor] = []  # of each image, one column for each class
+        self._images = ClassifiedImages(["embed"])
 
     @torch.no_grad()
     def prepare(self, model: VisionLanguageModel, tokenizer: Tokenizer, data: Any) -> None:
@@ -85,46 +80,14 @@ class ZeroShot(Task):
         if features.image_embed is None:
             raise UserError("zero_shot needs image_embed in the features of each batch")
         self._require_classes()
-        self._images.add(features.image_embed, require(batch.image))
-        if batch.categories is not None:
-            self._categories.append(batch.categories.cpu())
-        elif batch.label is not None:
-            self._label.append(batch.label.cpu())
+        self._images.add({"embed": features.image_embed}, batch)
 
     def left_out(self) -> int:
-        unknown = sum(int((label < 0).sum()) for label in self._label)
-        return unknown + sum(int((~categories.any(1)).sum()) for categories in self._categories)
+        return self._images.unknown()
 
     def compute(self, model: VisionLanguageModel) -> dict[str, float | None]:
-        device, classes = scoring_device(model), len(self.class_names)
-
-        def gather_parts(parts: list[Tensor], empty: Tensor) -> Tensor:
-            return distributed.gather(torch.cat([empty, *parts]).to(device)).cpu()
-
-        label = gather_parts(self._label, torch.zeros(0, dtype=torch.int64))
-        categories = gather_parts(self._categories, torch.zeros(0, classes, dtype=torch.bool))
-        images = self._images.gather_embeddings(device)
-        if len(label) and len(categories):
-            raise UserError("this source mixes images of one label with images of several categories; split it in two")
-        if len(categories):
-            return {**_multi_label_figures(self.scores(images).cpu(), categories)}
-        known = label >= 0
-        if not bool(known.any()):
-            raise UserError(_NO_KNOWN_CLASS)
-        label = label[known]
-        parts = zip(images[known.to(device)].split(IMAGES_PER_STEP), label.split(IMAGES_PER_STEP), strict=True)
-        ties = torch.cat(
-            [count_ties(self.scores(embeds).cpu(), F.one_hot(rows, classes).bool()) for embeds, rows in parts]
-        )
-        top1, top5 = expected_hit(ties, 1), expected_hit(ties, 5)
-        per_class = [top1[label == index].mean() for index in label.unique()]
-        return {
-            "top1": 100 * float(top1.mean()),
-            "top5": 100 * float(top5.mean()),
-            "mean_per_class": 100 * float(torch.stack(per_class).mean()),
-            "classes": float(len(per_class)),
-            "images": float(len(label)),
-        }
+        found = self._images.gather(scoring_device(model), len(self.class_names), task="zero_shot")
+        return {**zero_shot_figures(found, self._require_classes())}
 
     def lacking(self, data: Any) -> str | None:
         return None if data.class_names else "the names of the classes: give --label NAME for each"
@@ -140,6 +103,18 @@ class ZeroShot(Task):
             {"sample": sample, "classes": [(self.class_names[i], s) for i, s in zip(row, cosine, strict=True)]}
             for sample, row, cosine in zip(batch.sample.tolist(), index.tolist(), best.tolist(), strict=True)
         ]
+
+
+def zero_shot_figures(images: Classified, class_embeds: Float[Tensor, "a e"]) -> dict[str, float]:
+    """Of the joint embeddings, by cosine; the scores of `IMAGES_PER_STEP` images at a time."""
+    embeds = images.features["embed"]
+    classes = class_embeds.to(embeds.device)
+    if images.categories is not None:
+        return multi_label_figures(exact_cosines(embeds, classes).cpu(), images.categories)
+    label = require(images.label)
+    parts = zip(embeds.split(IMAGES_PER_STEP), label.split(IMAGES_PER_STEP), strict=True)
+    ties = torch.cat([label_ties(exact_cosines(rows, classes).cpu(), of_rows) for rows, of_rows in parts])
+    return accuracy_figures(ties, label)
 
 
 def embed_classes(
@@ -175,19 +150,3 @@ def _read_templates(templates: Sequence[str] | str | Path | None) -> tuple[str, 
     if wrong or not templates:
         raise UserError(f"each template needs {{}} for the class name: {wrong[0] if wrong else 'none given'!r}")
     return tuple(templates)
-
-
-def _multi_label_figures(scores: Float[Tensor, "n a"], categories: Bool[Tensor, "n a"]) -> dict[str, float]:
-    """Mean average precision over the classes that occur; top-1 over the images that have a category."""
-    occurs, has_category = categories.any(0), categories.any(1)
-    if not bool(occurs.any()):
-        raise UserError(_NO_KNOWN_CLASS)
-    in_range = ((scores[:, occurs].double() + 1) / 2).clamp(0, 1)  # torchmetrics applies a sigmoid to other values
-    precision = multilabel_average_precision(in_range, categories[:, occurs].long(), int(occurs.sum()), average=None)
-    top1 = expected_hit(count_ties(scores[has_category], categories[has_category]), 1)
-    return {
-        "mean_average_precision": 100 * float(precision.mean()),
-        "top1": 100 * float(top1.mean()),
-        "classes": float(occurs.sum()),
-        "images": float(len(categories)),
-    }

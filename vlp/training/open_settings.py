@@ -8,6 +8,7 @@ from typing import Any
 from vlp.data.datamodule import DataModule
 from vlp.data.mixture import Mixture
 from vlp.models.levels import level_widths
+from vlp.models.split_features import feature_width
 from vlp.models.vlm import VisionLanguageModel, states_width
 from vlp.system.errors import UserError
 
@@ -17,7 +18,7 @@ NAMES = ("class_names", "segment_names")  # of tasks, and of the data module
 def fill_open_settings(nodes: dict[str, Any], model: VisionLanguageModel, data: DataModule | Mixture) -> None:
     """In place, of each objective and task by name:
 
-    states_width: of the vision tower's states.  embed_width: of the joint space.
+    states_width: of the vision tower's states.  embed_width: of the joint space.  feature_width: of `features`.
     level_widths: channels of the inner maps named in `levels`.  class_names, segment_names: the data's, which are read for it.
     """
     for task, node in nodes.items():
@@ -27,6 +28,8 @@ def fill_open_settings(nodes: dict[str, Any], model: VisionLanguageModel, data: 
             node["states_width"] = states_width(model.part("vision"))
         if node.get("embed_width", 0) is None:
             node["embed_width"] = model.part("projection").width
+        if node.get("feature_width", 0) is None:
+            node["feature_width"] = feature_width(model, node["features"])
         if node.get("level_widths", 0) is None:
             node["level_widths"] = level_widths(model.part("vision"), node.get("levels") or ())
         for name in NAMES:
