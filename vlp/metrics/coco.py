@@ -50,9 +50,11 @@ def accumulate(
     *,
     kind: str,
     image_ids: Collection[int],
+    category_ids: Collection[int] | None = None,
     lvis_style: bool = False,
 ) -> Accumulated:
     """ground_truth: the content of the official file.  kind: "bbox" or "segm".  image_ids: the photos that were looked at.
+    category_ids: None = all.
 
     Raises UserError if faster-coco-eval is not installed."""
     evaluator = _require_evaluator()
@@ -63,6 +65,8 @@ def accumulate(
         truth, truth.loadRes(found), kind, lvis_style=lvis_style, rle_iou_max_workers=1
     )
     evaluation.params.imgIds = sorted(image_ids)
+    if category_ids is not None:
+        evaluation.params.catIds = sorted(category_ids)
     if lvis_style:
         evaluation.params.maxDets = [LVIS_DETECTIONS]
     evaluation.evaluate()
@@ -81,6 +85,7 @@ def evaluate(
     *,
     kind: str = "bbox",
     image_ids: Collection[int] | None = None,
+    category_ids: Collection[int] | None = None,
     lvis_style: bool = False,
     subsets: Mapping[str, Collection[int]] | None = None,
 ) -> dict[str, float | None]:
@@ -88,20 +93,25 @@ def evaluate(
     `ar_small`, `ar_medium`, `ar_large`; None where there is no such object.
 
     ground_truth: the official file, or its content.  kind: "bbox" or "segm".  image_ids: the photos that were looked at; None =
-    all of the file; results of others are left out.  subsets: `ap_<name>` and `ap50_<name>` of some categories, by their
-    official ids.  lvis_style: categories that an image's record lists neither as present nor in `neg_category_ids` are not
-    counted, nor are false positives of those in `not_exhaustive_category_ids`; 300 detections a photo, `ap_rare`, `ap_common` and
-    `ap_frequent` in addition, and one `ar_300`.  Raises UserError where ids do not fit.
+    all of the file; results of others are left out.  category_ids: likewise, of categories.  subsets: `ap_<name>` and
+    `ap50_<name>` of some categories, by their official ids.  lvis_style: categories that an image's record lists neither as
+    present nor in `neg_category_ids` are not counted, nor are false positives of those in `not_exhaustive_category_ids`; 300
+    detections a photo, one `ar_300`, and `ap_rare`, `ap_common`, `ap_frequent` in addition.  Raises UserError where ids do not
+    fit, or LVIS's keys are missing.
     """
     content = read_ground_truth(ground_truth)
     known = {image["id"] for image in content["images"]}
     chosen = known if image_ids is None else set(image_ids)
     if unknown := chosen - known:
         raise UserError(f"{len(unknown)} evaluated images are not in the ground truth, such as {min(unknown)}")
+    if lvis_style and any("frequency" not in category for category in content["categories"]):
+        raise UserError(
+            "lvis_style=true, and the ground truth's categories have no frequency: give LVIS's file, or set it to false"
+        )
     kept = [result for result in results if result["image_id"] in chosen]
     if lvis_style:
         kept = _best_of_each_image(kept, LVIS_DETECTIONS)
-    arrays = accumulate(content, kept, kind=kind, image_ids=chosen, lvis_style=lvis_style)
+    arrays = accumulate(content, kept, kind=kind, image_ids=chosen, category_ids=category_ids, lvis_style=lvis_style)
     groups = dict(subsets or {})
     if lvis_style:
         groups |= {
