@@ -1,11 +1,18 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from torchvision.ops import masks_to_boxes
 
+from vlp.data.padded_transforms import Shift
+from vlp.data.transforms import EvalTransform
 from vlp.datasets.scenes import Scenes
+from vlp.scenes.scene import SHAPES
+from vlp.system.errors import UserError
 
 COUNTS = {"train": 6, "val": 4, "test": 3}
 
@@ -36,6 +43,50 @@ def test_scenes_are_drawn_once_and_read_with_their_choices(tmp_path: Path, loadi
     first = next(iter(data.train_dataloader()))
     assert first.choices is None
     assert first.label is None
+
+
+def test_boxes_and_masks_of_scenes_are_those_of_their_instances_file(tmp_path: Path, loading: dict[str, Any]) -> None:
+    loading["transform"] = {"train": Shift(image_size=32, shift=3), "eval": EvalTransform(image_size=32)}
+    data = scenes(tmp_path, loading, boxes=True, masks=True)
+    data.prepare_data()
+    data.setup()
+    assert data.class_names == tuple(SHAPES)
+    assert data.category_ids == tuple(range(1, 10))
+    content = json.loads(data.ground_truth("test").read_text())
+    by_image = {
+        image["id"]: [a for a in content["annotations"] if a["image_id"] == image["id"]] for image in content["images"]
+    }
+    (batch,) = data.test_dataloader()
+    assert batch.frame.tolist() == [[0, 0, 32, 32]] * 3
+    assert batch.categories is not None
+    assert batch.label.tolist() == [0, 0, 0]
+    for image, boxes, categories in zip(batch.id.tolist(), batch.boxes, batch.categories, strict=True):
+        annotations = by_image[image]
+        expected = torch.tensor([a["bbox"] for a in annotations])
+        torch.testing.assert_close(boxes.xyxy * 32, torch.cat([expected[:, :2], expected[:, :2] + expected[:, 2:]], 1))
+        assert boxes.label.tolist() == [a["category_id"] - 1 for a in annotations]
+        assert boxes.mask.sum((1, 2)).tolist() == [a["area"] for a in annotations]
+        assert categories.nonzero()[:, 0].tolist() == sorted(set(boxes.label.tolist()))
+    first = next(iter(data.train_dataloader()))
+    assert first.caption is not None
+    for boxes in first.boxes:  # a shift cuts boxes and masks alike
+        found = masks_to_boxes(boxes.mask) + torch.tensor([0, 0, 1, 1])
+        assert (found - boxes.xyxy * 32).abs().max() <= 1
+    with pytest.raises(UserError, match=r"data\.boxes=true"):
+        scenes(tmp_path, loading, masks=True)
+
+
+def test_boxes_change_nothing_else_of_a_batch(tmp_path: Path, loading: dict[str, Any]) -> None:
+    plain, boxed = (scenes(tmp_path, loading, boxes=boxes) for boxes in (False, True))
+    plain.prepare_data()
+    for data in (plain, boxed):
+        data.setup()
+    assert plain.class_names is None
+    for one, other in zip(plain.train_dataloader(), boxed.train_dataloader(), strict=True):
+        assert torch.equal(one.image.pixels, other.image.pixels)
+        assert torch.equal(one.caption.ids, other.caption.ids)
+        assert torch.equal(one.frame, other.frame)
+        assert one.boxes is one.categories is None
 
 
 @pytest.mark.parametrize("changed", [{"size": 40}, {"scene_seed": 1}, {"images": {**COUNTS, "test": 2}}])

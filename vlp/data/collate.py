@@ -197,7 +197,8 @@ class Collate:
         choices = [sample.choices for sample in samples]
         labels = [-1 if sample.label is None else sample.label for sample in samples]
         categories = None
-        if self.classes and "label" not in self.available_fields:  # also for images without any class
+        # a label beside choices is one of these; also for images without any class
+        if self.classes and ("label" not in self.available_fields or "choices" in self.available_fields):
             categories = torch.zeros(len(samples), self.classes, dtype=torch.bool)
             for row, sample in zip(categories, samples, strict=True):
                 row[list(sample.categories)] = True

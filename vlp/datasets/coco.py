@@ -23,7 +23,13 @@ from vlp.data.datamodule import DataModule
 from vlp.data.images import ImageError
 from vlp.data.issues import DataError, SkippedRecords
 from vlp.data.pixel_labels import read_class_map
-from vlp.datasets.common.coco_instances import Instances, annotations_of_known_images, index_by_id, read_instances
+from vlp.datasets.common.coco_instances import (
+    Instances,
+    annotations_of_known_images,
+    index_by_id,
+    list_images,
+    read_instances,
+)
 from vlp.datasets.common.coco_panoptic import Panoptic, read_panoptic
 from vlp.datasets.common.splits import drop_overlap, hold_out
 from vlp.structures import Sample
@@ -100,8 +106,7 @@ class COCO(DataModule):
         listed = _Listed(path, has_captions)
         with self.faults.catch_errors():
             content = read_json(path, description=f"the {path.name.split('_')[0]} of {self.name}")
-            images = objects_under_key(content, "images", location=path)
-            listed.images = index_by_id(images, "image", place=path, faults=self.faults)
+            listed.images = list_images(content, place=path, faults=self.faults)
             if has_captions:
                 annotated = objects_under_key(content, "annotations", location=path)
                 every = index_by_id(annotated, "annotation", place=path, faults=self.faults)

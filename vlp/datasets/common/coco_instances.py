@@ -93,6 +93,11 @@ def read_categories(content: object, *, place: Path, faults: Faults) -> tuple[tu
     return tuple(str(categories[category].get("name")) for category in index), index
 
 
+def list_images(content: object, *, place: Path, faults: Faults) -> dict[int, dict[str, Any]]:
+    """The records of a file's images by their ids."""
+    return index_by_id(objects_under_key(content, "images", location=place), "image", place=place, faults=faults)
+
+
 def choose_categories(
     names: tuple[str, ...], index: dict[int, int], chosen: Collection[str] | None, *, place: object
 ) -> tuple[tuple[str, ...], dict[int, int]]:
