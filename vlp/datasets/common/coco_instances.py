@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Collection, Container, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +54,11 @@ class Instances:
     ids: tuple[int, ...] = ()
     category_indices: dict[int, set[int]] = field(default_factory=lambda: defaultdict(set))
     things: dict[int, Things] = field(default_factory=lambda: defaultdict(Things))
+
+    @cached_property
+    def positions(self) -> dict[int, int]:
+        """Of each official id, the index of its category."""
+        return {category: index for index, category in enumerate(self.ids)}
 
 
 def index_by_id(items: list[dict[str, Any]], what: str, *, place: Path, faults: Faults) -> dict[int, dict[str, Any]]:
