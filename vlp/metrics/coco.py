@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import Bool, Float, UInt8
 
 from vlp.system.errors import UserError
 
@@ -188,7 +188,7 @@ def mask_results(
     ]
 
 
-def encode_mask(mask: UInt8[np.ndarray, "h w"]) -> dict[str, Any]:
+def encode_mask(mask: Bool[np.ndarray, "h w"] | UInt8[np.ndarray, "h w"]) -> dict[str, Any]:
     """COCO's compressed run-length code, with its counts as text.  mask: 0 or 1, at the photo's size."""
     code = importlib.import_module("pycocotools.mask").encode(np.asfortranarray(mask, dtype=np.uint8))
     return {"size": [int(side) for side in code["size"]], "counts": code["counts"].decode("ascii")}

@@ -46,7 +46,18 @@ def read_curves(metrics: Path) -> dict[str, list[tuple[int, float]]]:
 def plot_loss_curves(curves: Mapping[str, Sequence[tuple[int, float]]], path: Path) -> None:
     """On the left the curves with `loss` in their name; on the right recalls and accuracies, in percent."""
     losses = {name: points for name, points in curves.items() if "loss" in name}
-    suffixes = ("_r1", "_r5", "_r10", "/top1", "/top5", "/accuracy", "/mean_average_precision")
+    suffixes = (
+        "_r1",
+        "_r5",
+        "_r10",
+        "/top1",
+        "/top5",
+        "/accuracy",
+        "/mean_average_precision",
+        "/ap",
+        "/ap50",
+        "/mask_ap",
+    )
     percents = {name: points for name, points in curves.items() if name.endswith(suffixes)}
     panels = [(title, group) for title, group in (("loss", losses), ("percent", percents)) if group]
     if not panels:

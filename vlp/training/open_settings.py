@@ -18,8 +18,8 @@ NAMES = ("class_names", "segment_names")  # of tasks, and of the data module
 def fill_open_settings(nodes: dict[str, Any], model: VisionLanguageModel, data: DataModule | Mixture) -> None:
     """In place, of each objective and task by name:
 
-    states_width: of the vision tower's states.  embed_width: of the joint space.  feature_width: of `features`.
-    level_widths: channels of the inner maps named in `levels`.  class_names, segment_names: the data's, which are read for it.
+    states_width: of the vision tower's states.  embed_width: of the joint space, 0 where the model has none.
+    feature_width: of `features`.  level_widths: channels of the inner maps named in `levels`.  class_names, segment_names: the data's, which are read for it.
     """
     for task, node in nodes.items():
         if not isinstance(node, dict):
@@ -27,7 +27,7 @@ def fill_open_settings(nodes: dict[str, Any], model: VisionLanguageModel, data: 
         if node.get("states_width", 0) is None:
             node["states_width"] = states_width(model.part("vision"))
         if node.get("embed_width", 0) is None:
-            node["embed_width"] = model.part("projection").width
+            node["embed_width"] = 0 if model.projection is None else model.projection.width
         if node.get("feature_width", 0) is None:
             node["feature_width"] = feature_width(model, node["features"])
         if node.get("level_widths", 0) is None:

@@ -78,7 +78,7 @@ def _counted(
     proposals: Proposals, targets: Targets, matched: Matched, allowed: Bool[Tensor, "b n"] | None
 ) -> Bool[Tensor, "b n"]:
     """Places that learn whether they are something: not those on padding, nor unmatched ones inside a crowd."""
-    counted = torch.ones_like(proposals.logits[..., 0], dtype=torch.bool)
+    counted = torch.ones_like(proposals.boxes[..., 0], dtype=torch.bool)
     centres = cell_centres(proposals.grid, proposals.boxes)
     for row, crowds in zip(counted, targets.crowds, strict=True):
         if len(crowds):
