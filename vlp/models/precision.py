@@ -13,6 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from vlp.structures import Record
+
 LOW_PRECISION = (torch.bfloat16, torch.float16)
 
 
@@ -21,15 +23,20 @@ def to_float32(x: Tensor) -> Tensor:
     return x.float() if x.dtype in LOW_PRECISION else x
 
 
+def _to_float32(x: Any) -> Any:
+    if isinstance(x, Record):
+        return x.map(to_float32)
+    return to_float32(x) if isinstance(x, Tensor) else x
+
+
 def apply_head(head: nn.Module, *inputs: Any) -> Tensor:
     """The head's output: in training as any module computes it, in evaluation mode in float32, whatever the precision of the
-    run, of its weights and of its inputs is.  inputs: tensors or None."""
+    run, of its weights and of its inputs is.  inputs: tensors, records or None."""
     if head.training:
         return head(*inputs)
-    device = next(x.device.type for x in inputs if isinstance(x, Tensor))
-    with torch.autocast(device, enabled=False):
-        inputs = tuple(to_float32(x) if isinstance(x, Tensor) else x for x in inputs)
-        tensors = dict(itertools.chain(head.named_parameters(), head.named_buffers()))
+    tensors = dict(itertools.chain(head.named_parameters(), head.named_buffers()))
+    with torch.autocast(next(iter(tensors.values())).device.type, enabled=False):
+        inputs = tuple(_to_float32(x) for x in inputs)
         if not any(tensor.dtype in LOW_PRECISION for tensor in tensors.values()):
             return head(*inputs)
         return functional_call(head, {name: to_float32(tensor) for name, tensor in tensors.items()}, inputs)

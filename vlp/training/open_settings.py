@@ -19,7 +19,8 @@ def fill_open_settings(nodes: dict[str, Any], model: VisionLanguageModel, data: 
     """In place, of each objective and task by name:
 
     states_width: of the vision tower's states.  embed_width: of the joint space, 0 where the model has none.
-    feature_width: of `features`.  level_widths: channels of the inner maps named in `levels`.  class_names, segment_names: the data's, which are read for it.
+    feature_width: of `features`.  level_widths: channels of the inner maps named in `levels`.
+    class_names, segment_names: the data's, which are read for it.
     """
     for task, node in nodes.items():
         if not isinstance(node, dict):
