@@ -1,4 +1,4 @@
-"""Pictures of a run: loss curves, a similarity matrix, retrieved images and captions, correct (green) and wrong (red).
+"""Pictures of a run: loss and label curves, a similarity matrix, retrieved images and captions, correct (green) and wrong (red).
 
 Functions take plain data and the path of the PNG. Each draws on a new figure without pyplot, so they need no display and
 figures do not accumulate in a long run. `$` in a caption does not start a formula.
@@ -143,6 +143,51 @@ def plot_retrieved_images(examples: Sequence[Mapping[str, Any]], path: Path) -> 
             _draw_image(cell, image)
             _draw_frame(cell, colour, 4.0)
             cell.set_title(f"{score:.2f}", fontsize=8, color=colour, pad=3)
+    _save(figure, path)
+
+
+def plot_label_curves(curves: Mapping[str, Any], path: Path) -> None:
+    """Figures against labels a class (left) and against shares of the training images (right), with 95 % intervals over draws;
+    the dashed line is zero-shot. Curves are those of `LabelEfficiency.figures()["label_curves"]`."""
+    panels = [
+        (title, prefix)
+        for title, prefix in (("labels of each class", "shots_"), ("labelled images", "percent_"))
+        if any(name.startswith(prefix) for points in curves["methods"].values() for name in points)
+    ]
+    if not panels:
+        raise UserError(f"no point to draw in {path}: no subset of the training images was measured")
+    figure = Figure(figsize=(5.2 * len(panels), 4), layout="constrained")
+    for axes, (title, prefix) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
+        for index, (method, points) in enumerate(curves["methods"].items()):
+            rows = [row for name, row in points.items() if name.startswith(prefix)]
+            labels, means = [row[0] for row in rows], [row[1] for row in rows]
+            halves = [row[2] or 0.0 for row in rows]
+            axes.errorbar(labels, means, halves, color=COLOURS[index % len(COLOURS)], marker="o", ms=4, lw=1.8,
+                          capsize=3, label=method.replace("_", " "))  # fmt: skip
+        if curves["zero_shot"] is not None:
+            axes.axhline(curves["zero_shot"], color=FRAME_COLOUR, ls="--", lw=1.5, label="zero-shot (no label)")
+        axes.set_xscale("log", base=2)
+        axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+        axes.set(xlabel=title, ylabel=f"{curves['figure'].replace('_', ' ')}, percent")
+        axes.grid(alpha=0.25)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.legend(fontsize=8, frameon=False)
+    _save(figure, path)
+
+
+def plot_mix_curves(curves: Mapping[str, Sequence[tuple[float, float]]], path: Path) -> None:
+    """Figures of weights between two checkpoints against the share of the second.  curves: by name, points of (share, figure)."""
+    figure = Figure(figsize=(5.6, 4), layout="constrained")
+    axes = figure.subplots()
+    for index, (name, points) in enumerate(curves.items()):
+        shares, values = zip(*points, strict=True)
+        axes.plot(
+            shares, values, color=COLOURS[index % len(COLOURS)], marker="o", ms=4, lw=1.8, label=_without_formulas(name)
+        )
+    axes.set(xlabel="share of the second checkpoint's weights", ylabel="percent")
+    axes.grid(alpha=0.25)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(fontsize=8, frameon=False)
     _save(figure, path)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -48,13 +49,41 @@ def is_task_figure(name: str) -> bool:
     return name.count("/") == 3 and not name.endswith("/part")
 
 
+LABEL_FIGURE = re.compile(r"(.+)_(shots|percent)_([\d.]+)(_interval)?")
+
+
+def label_table(figures: Mapping[str, float | None], *, title: str) -> Table | None:
+    """Rows are methods, columns numbers of labels; mean ± half of the 95 % interval. None without such figures."""
+    cells: dict[str, dict[str, str]] = {}
+    columns: dict[tuple[str, float], str] = {}
+    for name, value in figures.items():
+        match = LABEL_FIGURE.fullmatch(name)
+        if match is None or match[4] or value is None:
+            continue
+        heading = f"{match[3]} a class" if match[2] == "shots" else f"{match[3]} %"
+        columns[match[2] != "shots", float(match[3])] = heading
+        half = figures.get(f"{name}_interval")
+        cells.setdefault(match[1].replace("_", " "), {})[heading] = f"{value:.1f}" + (
+            "" if half is None else f"\n± {half:.1f}"
+        )
+    if not cells:
+        return None
+    headings = [columns[key] for key in sorted(columns)]
+    lines = [[method, *(row.get(heading, "–") for heading in headings)] for method, row in cells.items()]
+    caption = f"zero-shot: {figures['zero_shot']:.1f}" if figures.get("zero_shot") is not None else None
+    return build_table(["", *headings], lines, title=title, caption=caption, numbers=headings)
+
+
 def _print_source_figures(
     source: str, split: str, figures: dict[tuple[str, str], float | None], parts: Mapping[str, str | None]
 ) -> None:
     """figures: by task and metric, None = undefined.  parts: how much of the split each task measured, None = everything."""
     rows: dict[str, dict[str, float]] = {"model": {}}  # of the table of recalls
     others: list[tuple[str, str]] = []
+    labels = {metric: value for (task, metric), value in figures.items() if task == "label_efficiency"}
     for (task, metric), value in figures.items():
+        if task == "label_efficiency" and LABEL_FIGURE.fullmatch(metric):
+            continue
         row = "model" if task == "retrieval" else task.replace("_", " ")
         part = f" (part of the {split} split: {parts[task]})" if parts[task] else ""
         if value is None:
@@ -71,6 +100,8 @@ def _print_source_figures(
         measured = f"part of the {split} split ({parts['retrieval']})" if parts["retrieval"] else f"{split} split"
         table = retrieval_table(rows, title=f"{source}, {measured}, percent", caption=_trivial_recalls(figures))
         print_table(table, width=width)
+    if table := label_table(labels, title=f"{source}, {split} split, percent against labels"):
+        print_table(table, width=None if on_terminal(stderr=False) else PLAIN_WIDTH)
     for line in (line for row, line in others if row not in rows):
         print(line)
 

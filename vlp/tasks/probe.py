@@ -9,6 +9,7 @@ image, or several (COCO), then mean average precision.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -64,6 +65,8 @@ class Probe(Task):
             raise UserError(f"tasks.probe.features={features}: choose one of {', '.join(KINDS)}")
         if weight:
             raise UserError("tasks.probe.weight: a probe is fitted, not trained; task=[classification] trains a head")
+        if save is not None and Path(save).exists():
+            raise UserError(f"tasks.probe.save={save} exists: give a new file")
         if save is not None and classifier == "knn":
             raise UserError("tasks.probe.save: knn is all training features; choose ridge, logistic or class_mean")
         self.classifier, self.kind, self.scaling = classifier, features, scaling
@@ -131,6 +134,11 @@ class Probe(Task):
         own = {**figures, "setting": self._fitted.setting, "train_images": float(self._train_images)}
         first: dict[str, float | None] = distributed.gather_objects(own)[0]
         return first
+
+    def head_settings(self) -> dict[str, object]:
+        """With which a checkpoint builds this task again, for its fitted classifier."""
+        width = self.head_weight.shape[1]  # type: ignore[union-attr]
+        return {"class_names": list(self.class_names), "feature_width": width, "folder": None}
 
     def lacking(self, data: Any) -> str | None:
         fitted = hasattr(self, "head_weight") and bool(self.head_weight.any())

@@ -47,7 +47,7 @@ class ZeroShot(Task):
         sources: Sequence[str] | None = None,
     ) -> None:  # fmt: skip
         super().__init__(weight=weight, sources=sources)
-        self.templates = _read_templates(templates)
+        self.templates = read_templates(templates)
         self.prompts = prompts
         self.class_names: tuple[str, ...] = ()
         self._class_embeds: Tensor | None = None
@@ -138,7 +138,7 @@ def embed_classes(
     return classes[[distinct.index(name) for name in names]]
 
 
-def _read_templates(templates: Sequence[str] | str | Path | None) -> tuple[str, ...]:
+def read_templates(templates: Sequence[str] | str | Path | None) -> tuple[str, ...]:
     if templates is None or isinstance(templates, (str, Path)):
         path = Path(templates or OPENAI_TEMPLATES).expanduser()
         if not path.is_file():

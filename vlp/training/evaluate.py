@@ -11,6 +11,7 @@ import lightning as L
 
 from vlp.build import build
 from vlp.checkpoints.keys import load_strictly
+from vlp.checkpoints.load import read, save
 from vlp.data.parts import build_data, eval_split_statistics
 from vlp.launch.config.layout import tasks as tasks_of
 from vlp.launch.runs.results import protocol_card, write_results
@@ -19,6 +20,7 @@ from vlp.report.tables import is_task_figure, print_results
 from vlp.system.errors import UserError
 from vlp.tasks.base import Task
 from vlp.training.assemble import build_loggers, read_config, silence_known_warnings
+from vlp.training.callbacks.pictures import Pictures
 from vlp.training.determinism import numeric_settings
 from vlp.training.lifecycle.entry import run_entry_point
 from vlp.training.module import VisionLanguageModule
@@ -36,7 +38,8 @@ def evaluate(config_path: Path) -> dict[str, Any]:
     if predictor.transform is None:
         raise UserError(f"checkpoint={config['checkpoint']}: its image preprocessing is not one that vlp knows")
     transform = {"train": predictor.transform, "eval": predictor.transform}
-    data = build_data(config, tokenizer=predictor.require_tokenizer(), transform=transform)
+    texts = predictor.model.text is not None or predictor.model.decoder is not None
+    data = build_data(config, tokenizer=predictor.require_tokenizer() if texts else None, transform=transform)
     tasks = {name: _task(name, node, predictor) for name, node in tasks_of(config).items()}
     heads: dict[str, Any] = {name: head for name, head in predictor.objectives.items() if name not in tasks}
     for head in heads.values():
@@ -45,6 +48,7 @@ def evaluate(config_path: Path) -> dict[str, Any]:
     trainer = build_trainer(
         trainer_arguments(config["trainer"], folder),
         logger=build_loggers(config, folder),
+        callbacks=[Pictures(folder=folder)],
         default_root_dir=folder,
         use_distributed_sampler=False,
         enable_model_summary=False,
@@ -65,7 +69,22 @@ def evaluate(config_path: Path) -> dict[str, Any]:
         statistics = eval_split_statistics(data, {config["split"]: module.extents[config["split"]]})
         results = write_results(folder, results, protocol_card(stored, str(data.name), statistics))
         print_results(results, folder)
+        for name, task in tasks.items():
+            _save_with_head(config, name, task)
     return results
+
+
+def _save_with_head(config: dict[str, Any], name: str, task: Any) -> None:
+    """Writes the measured checkpoint with the classifier that the task has fitted, where it was asked to."""
+    if getattr(task, "save", None) is None:
+        return
+    checkpoint = read(Path(config["checkpoint"]), config.get("architecture", {}))
+    node = {key: value for key, value in config["tasks"][name].items() if key != "save"} | task.head_settings()
+    checkpoint.config["objectives"] = {**(checkpoint.config.get("objectives") or {}), name: node}
+    others = {key: value for key, value in checkpoint.heads.items() if not key.startswith(f"{name}.")}
+    checkpoint.heads = others | {f"{name}.{key}": value.cpu() for key, value in task.state_dict().items()}
+    save(checkpoint, Path(task.save))
+    print(f"checkpoint with the classifier: {task.save}", flush=True)
 
 
 def _task(name: str, node: dict[str, Any], predictor: Predictor) -> Task:

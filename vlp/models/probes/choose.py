@@ -46,7 +46,7 @@ def method_named(name: str) -> ModuleType:
 
 
 def choose_and_fit(
-    name: str,
+    name: str | Any,
     train: Labelled,
     chosen_on: Labelled,
     criterion: Criterion,
@@ -56,9 +56,10 @@ def choose_and_fit(
 ) -> Fitted:
     """Of settings that are equally good on `chosen_on`, the strongest regularisation.
 
-    refit: what the chosen setting is fitted to; None = train.  Raises UserError where there is nothing to fit or to choose on.
+    name: of METHODS, or an object with their functions.  refit: what the chosen setting is fitted to; None = train.
+    Raises UserError where there is nothing to fit or to choose on.
     """
-    method = method_named(name)
+    method: Any = method_named(name) if isinstance(name, str) else name
     if not len(train) or not len(chosen_on):
         raise UserError(f"{name}: {len(train)} samples to fit and {len(chosen_on)} to choose its setting on: give both")
     scaled_by = fit_scaling(scaling, train.features)

@@ -27,13 +27,13 @@ def shots(targets: Bool[Tensor, "n c"], count: int, *, seed: int, draw: int) -> 
     return torch.tensor(sorted(chosen), dtype=torch.int64)
 
 
-def fraction(length: int, share: float, *, seed: int, draw: int) -> Int[Tensor, " m"]:
+def fraction(length: int, share: int | float, *, seed: int, draw: int) -> Int[Tensor, " m"]:
     """Positions of a share (0 to 1) of the samples, rounded, at least one."""
     count = min(length, max(1, math.floor(share * length + 0.5)))
     return permutation(length, seed, FRACTIONS_KEY, draw)[:count].sort().values
 
 
-def reserved(length: int, share: float, *, seed: int) -> Bool[Tensor, " n"]:
+def reserved(length: int, share: int | float, *, seed: int) -> Bool[Tensor, " n"]:
     """True for the share of the training samples that settings are chosen on where the data have no val: the same for every
     draw."""
     mask = torch.zeros(length, dtype=torch.bool)

@@ -11,6 +11,7 @@ import lightning as L
 from lightning.pytorch.callbacks import Callback
 
 from vlp.report.plots import (
+    plot_label_curves,
     plot_loss_curves,
     plot_retrieved_captions,
     plot_retrieved_images,
@@ -66,4 +67,7 @@ def draw_pictures(figures: Mapping[str, Any], stem: Path) -> dict[str, Path]:
     if "similarity" in figures:
         matrix = figures["similarity"]
         plot_similarity_matrix(matrix["images"], matrix["captions"], matrix["scores"].tolist(), paths["similarity"])
-    return {kind: path for kind, path in paths.items() if kind in ("image_to_text", "text_to_image", "similarity")}
+    if "label_curves" in figures:
+        plot_label_curves(figures["label_curves"], paths["label_curves"])
+    drawn = ("image_to_text", "text_to_image", "similarity", "label_curves")
+    return {kind: path for kind, path in paths.items() if kind in drawn}
