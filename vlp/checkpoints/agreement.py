@@ -23,6 +23,7 @@ from vlp.upgrade import upgrade_target
 _PARTS = ("vision", "text", "fusion", "decoder", "projection")
 _FUNCTION = (
     "mean", "std", "heads", "activation", "norm_eps", "causal", "pre_norm", "norm_before_pool", "norm_states", "divisor", "pool",
+    "stride_in_1x1",
 )  # fmt: skip
 _END = ("argmax", "eot", "end")  # three rules for one token of the originals' tokenizers, the end of the text
 
@@ -114,6 +115,16 @@ def check_function(checkpoint: Checkpoint, model: Mapping[str, Any], *, source: 
             f"{source} does not fit this run, though its tensors would: {'; '.join(differing)}: leave it as the checkpoint has it"
         )
     return notes + [f"was trained with other settings than the run has: {text}" for text in differing]
+
+
+def take_settings(model: Any, checkpoint: Checkpoint) -> None:
+    """Gives a vision tower that leaves settings to its weights (`take_settings`) those of a checkpoint's tower."""
+    take = getattr(getattr(model, "vision", None), "take_settings", None)
+    node = checkpoint.config["model"].get("vision")
+    if take is not None and isinstance(node, dict) and "_target_" in node:
+        kind = upgrade_target(node["_target_"])
+        if kind == f"{type(model.vision).__module__}.{type(model.vision).__qualname__}":
+            take(node)
 
 
 def _common_parts(

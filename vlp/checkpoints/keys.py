@@ -44,6 +44,14 @@ def _fill_pattern(pattern: str, groups: Sequence[str]) -> str:
 
 
 def to_ours(state: Mapping[str, Tensor], rows: Iterable[KeyRow]) -> State:
+    result, rest = to_ours_and_rest(state, rows)
+    if rest:
+        raise UserError(f"this checkpoint has {list_keys(rest)} that no known model of its format has")
+    return result
+
+
+def to_ours_and_rest(state: Mapping[str, Tensor], rows: Iterable[KeyRow]) -> tuple[State, State]:
+    """What the rows translate, and what none of them names."""
     rest, result = dict(state), State()
     for row in rows:
         for key in list(rest):
@@ -55,9 +63,7 @@ def to_ours(state: Mapping[str, Tensor], rows: Iterable[KeyRow]) -> State:
             if row.ours is not None:
                 tensor = parts[0] if len(parts) == 1 else torch.cat(parts)
                 result[_fill_pattern(row.ours, found.groups())] = tensor.T.contiguous() if row.transpose else tensor
-    if rest:
-        raise UserError(f"this checkpoint has {_list_keys(rest)} that no known model of its format has")
-    return result
+    return result, rest
 
 
 def to_theirs(state: Mapping[str, Tensor], rows: Iterable[KeyRow]) -> State:
@@ -74,7 +80,7 @@ def to_theirs(state: Mapping[str, Tensor], rows: Iterable[KeyRow]) -> State:
                     _fill_pattern(name, found.groups()): piece for name, piece in zip(row.parts, pieces, strict=True)
                 }
     if rest:
-        raise UserError(f"this model has {_list_keys(rest)} for which the format has no place")
+        raise UserError(f"this model has {list_keys(rest)} for which the format has no place")
     return result
 
 
@@ -92,7 +98,7 @@ def load_strictly(model: nn.Module, state: Mapping[str, Tensor]) -> None:
     }
     problems |= unusable_values(state, {key: value for key, value in expected.items() if key in state})
     if any(problems.values()):
-        words = "; ".join(f"{verb} {_list_keys(keys)}" for verb, keys in problems.items() if keys)
+        words = "; ".join(f"{verb} {list_keys(keys)}" for verb, keys in problems.items() if keys)
         raise UserError(f"the checkpoint does not fit the model: it {words}")
     model.load_state_dict({key: state[key].to(expected[key].dtype) for key in expected})
 
@@ -113,10 +119,11 @@ def refuse_unusable_values(state: Mapping[str, Tensor], expected: Mapping[str, T
     problems = unusable_values(state, {key: expected[key] for key in state})
     for verb, keys in problems.items():
         if keys:
-            raise UserError(f"the checkpoint cannot be used: it {verb} {_list_keys(keys)}")
+            raise UserError(f"the checkpoint cannot be used: it {verb} {list_keys(keys)}")
 
 
-def _list_keys(keys: Iterable[str]) -> str:
+def list_keys(keys: Iterable[str]) -> str:
+    """Their number and their names."""
     names = sorted(keys)
     return f"{len(names)} key{'s' if len(names) > 1 else ''} ({', '.join(names)})"
 

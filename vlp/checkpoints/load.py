@@ -4,6 +4,7 @@ folder  with checkpoints/*.ckpt         a run of ours        with open_clip_conf
         with config.json                Hugging Face
 file    with config and state_dict      ours                 TorchScript archive, OpenAI's keys   OpenAI CLIP
         with state_dict, or OpenAI's keys beside an open_clip_config.json                         open_clip
+        a backbone's `stem.conv1.weight`, or Caffe2's `conv1_w`                                   Detectron2
         any other: the first of FORMATS whose `matches` knows its keys
 """
 
@@ -24,6 +25,7 @@ from vlp.checkpoints import (
     albef,
     blip,
     clip,
+    detectron2,
     hugging_face,
     hugging_face_blip,
     hugging_face_siglip,
@@ -34,6 +36,7 @@ from vlp.checkpoints import (
     tensor_files,
     vilt,
 )
+from vlp.checkpoints.agreement import take_settings
 from vlp.checkpoints.checkpoint import Checkpoint
 from vlp.checkpoints.keys import State, load_strictly, without_prefix
 from vlp.checkpoints.partial import load_matching
@@ -117,6 +120,7 @@ def load_weights(
             key in required and required[key].shape != checkpoint.state[key].shape for key in _position_keys(checkpoint)
         ):
             _resize_to(checkpoint, size)
+        take_settings(model, checkpoint)
         notes = _load_parts(model, checkpoint.state) if strict else load_matching(model, checkpoint)
     except ValueError as error:
         fix = (
@@ -136,6 +140,7 @@ def load_weights(
     if unused := sorted(stored - set(heads)):
         notes.append(f"has heads that are not used by this run: {', '.join(unused)}")
     if momentum is not None:
+        take_settings(momentum.model, checkpoint)
         momentum.reset_to_originals()
         if checkpoint.momentum and strict:
             notes += _load_parts(momentum.model, without_prefix(checkpoint.momentum, "model."))
@@ -204,6 +209,8 @@ def _read_file(path: Path, options: dict[str, Any]) -> Checkpoint:
                 f"{path} is a checkpoint of vlp and says its architecture itself; leave out {', '.join(options)}"
             )
         return _own_checkpoint(content)
+    if detectron2.matches(content):
+        return detectron2.read(content, path, options)
     state = unwrap(content, path, _is_known)
     for reader in FORMATS:
         if reader.matches(state):

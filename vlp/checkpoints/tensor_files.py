@@ -1,4 +1,4 @@
-"""Tensors out of files, without running anything that is in them: safetensors, torch files, TorchScript archives.
+"""Tensors out of files, without running anything in them: safetensors, torch files, pickles of arrays, TorchScript archives.
 
 A TorchScript archive holds code beside its tensors. `torch.jit.load` would compile that code, so the archive is read
 here as data: a pickle in which every module is an inert bag of attributes and nothing else than tensors is made.
@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
@@ -22,17 +23,20 @@ from torch import Tensor
 from vlp.checkpoints import sharded
 from vlp.checkpoints.keys import State
 from vlp.checkpoints.wrappers import without_torch_wrappers
+from vlp.system import restricted_pickle
 from vlp.system.errors import UserError
 from vlp.system.weight_files import describe_damage, is_safetensors
 from vlp.system.weight_folders import choose_weights
 
 FORMAT = 1  # of our own files, stored in each as `vlp_format`; raised when what they hold changes its meaning
+_OLD_TORCH = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # torch.save before 1.6: the pickle of its magic number
 _DAMAGED = (RuntimeError, EOFError, KeyError, IndexError, ValueError, TypeError, struct.error, SafetensorError)
 
 
 def read(path: Path) -> Any:
-    """What a `torch.save` file or a folder of shards holds (weights only), or the state dict of a safetensors file or
-    TorchScript archive.  Raises UserError for what is damaged, would run code, or is a file of ours of a later format."""
+    """What a `torch.save` file or a folder of shards holds (weights only), the values of a pickle with its arrays as tensors, or
+    the state dict of a safetensors file or TorchScript archive.  Raises UserError for what is damaged, would run code, or is a
+    file of ours of a later format."""
     content = _read(path)
     if isinstance(content, dict) and isinstance(format := content.get("vlp_format", FORMAT), int) and format > FORMAT:
         raise UserError(
@@ -64,6 +68,8 @@ def read_folder(folder: Path, names: Sequence[str]) -> State:
 def _read(path: Path) -> Any:
     if path.is_dir():
         return sharded.read(path)
+    if _is_pickle_of_arrays(path):
+        return _to_tensors(restricted_pickle.load(path, restricted_pickle.ARRAYS))
     if (wrong := describe_damage(path)) is not None:
         raise UserError(f"{path} {wrong}")
     try:
@@ -92,6 +98,23 @@ def _read(path: Path) -> Any:
     except _DAMAGED as error:
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise UserError(f"{path} is damaged and cannot be read ({reason}): download or copy it again") from error
+
+
+def _is_pickle_of_arrays(path: Path) -> bool:
+    """Whether it is a pickle that torch did not write: of protocol 2 or later, or by its name."""
+    with path.open("rb") as file:
+        start = file.read(len(_OLD_TORCH))
+    if is_safetensors(start) or start.startswith((_OLD_TORCH, b"PK")):
+        return False
+    return path.suffix == ".pkl" or (start[:1] == b"\x80" and start[1:2] in (b"\2", b"\3", b"\4", b"\5"))
+
+
+def _to_tensors(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _to_tensors(item) for key, item in value.items()}
+    if isinstance(value, np.ndarray) and value.dtype.kind in "biufc":
+        return torch.from_numpy(value.astype(value.dtype.newbyteorder("="), order="C"))  # a copy
+    return value
 
 
 # classes of options and figures that other codes save beside weights

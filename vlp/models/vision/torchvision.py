@@ -5,6 +5,7 @@ states: the map that enters the network's average pooling.  pooled: what entered
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from torch import nn
 from torchvision.models.feature_extraction import create_feature_extractor, get_graph_node_names
 
 from vlp.models.vision.normalize import Normalize
+from vlp.models.vision.resnet import set_stride
 from vlp.structures import Image, Tokens
 from vlp.system.errors import UserError
 from vlp.system.weight_files import describe_damage
@@ -23,9 +25,21 @@ from vlp.system.weight_files import describe_damage
 class TorchvisionVision(nn.Module):
     """name: torchvision's.  weights: 'DEFAULT' or another of its names (downloaded), the path of a state dict, or None
     for random.  Normalisation and image_size are those of the named weights (of the default ones for None and a path).
+
+    mean, std: of RGB in [0, 1].  stride_in_1x1: see `resnet.set_stride`. None = as the weights need it, whether named here or
+    read from a checkpoint.
     """
 
-    def __init__(self, *, name: str, weights: str | None = None, image_size: int | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        name: str,
+        weights: str | None = None,
+        image_size: int | None = None,
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
+        stride_in_1x1: bool | None = None,
+    ) -> None:
         super().__init__()
         if name not in library.list_models(module=library):
             raise UserError(
@@ -38,7 +52,7 @@ class TorchvisionVision(nn.Module):
             model.load_state_dict(_read_state(name, weights, known))
         preset = chosen.transforms()
         self.name, self.image_size = name, image_size or preset.crop_size[0]
-        self.normalize = Normalize(mean=preset.mean, std=preset.std)
+        self.normalize = Normalize(mean=mean or preset.mean, std=std or preset.std)
         self.width = _remove_head(model, name)
         nodes = get_graph_node_names(model)[0]
         if "avgpool" not in nodes:
@@ -47,6 +61,22 @@ class TorchvisionVision(nn.Module):
             )
         outputs = {nodes[nodes.index("avgpool") - 1]: "map", nodes[-1]: "pooled"}
         self.backbone = create_feature_extractor(model, outputs)
+        self.given = {
+            key for key, value in (("mean", mean), ("std", std), ("stride_in_1x1", stride_in_1x1)) if value is not None
+        }
+        self.stride_in_1x1 = bool(stride_in_1x1)
+        if self.stride_in_1x1:
+            set_stride(self.backbone, in_1x1=True)
+
+    def take_settings(self, node: Mapping[str, Any]) -> None:
+        """Those that were left to the weights, from the config of the tower whose weights this one gets."""
+        mean, std = (node.get(key) if key not in self.given else None for key in ("mean", "std"))
+        own = self.normalize.architecture()
+        device = self.normalize.mean.device
+        self.normalize = Normalize(mean=mean or own["mean"], std=std or own["std"]).to(device)
+        if "stride_in_1x1" not in self.given and (stride := bool(node.get("stride_in_1x1"))) != self.stride_in_1x1:
+            self.stride_in_1x1 = stride
+            set_stride(self.backbone, in_1x1=stride)
 
     def forward(self, image: Image) -> Tokens:
         output = self.backbone(self.normalize(image))
@@ -55,7 +85,13 @@ class TorchvisionVision(nn.Module):
         return Tokens(states=states, pooled=output["pooled"].flatten(1), grid=(rows, columns))
 
     def architecture(self) -> dict[str, Any]:
-        return {"name": self.name, "weights": None, "image_size": self.image_size}
+        settings = {
+            "name": self.name,
+            "weights": None,
+            "image_size": self.image_size,
+            "stride_in_1x1": self.stride_in_1x1,
+        }
+        return settings | self.normalize.architecture()
 
 
 def _read_state(name: str, weights: str, known: Any) -> dict[str, torch.Tensor]:
