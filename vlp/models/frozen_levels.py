@@ -23,13 +23,14 @@ from torch import Tensor, nn
 
 from vlp.models.equal_inputs import content_keys
 from vlp.models.feature_store import FeatureStore, fingerprint
-from vlp.models.levels import kept_outputs, require_modules
+from vlp.models.levels import channels_first, kept_outputs, raster, require_modules
 from vlp.models.tokens import masked_mean
+from vlp.models.vision.positions import Grid
 from vlp.models.vlm import tower_config
-from vlp.structures import Image, Text, Tokens
+from vlp.structures import Image, Text, Tokens, height_and_width
 from vlp.system.errors import UserError
 
-_FORMAT = 1  # increase it with any change of this file or of a tower's code that changes features
+_FORMAT = 2  # increase it with any change of this file or of a tower's code that changes features
 _Rows = dict[bytes, Float[Tensor, "_ d"]]
 
 
@@ -38,7 +39,8 @@ class FrozenLevels(nn.Module):
     (rasters, channels first, or tokens) are averaged, normalised and joined in this order.
     tokens: the states are each token's levels, normalised and joined likewise, for a fusion; else the pooled feature alone.
     cells: rows and columns that rasters of all levels are averaged to, so that they can be joined cell by cell.
-    image_size: pixels a side of the images that come; they are resized (bicubic) to the tower's. None = the tower's.
+    image_size: of the images that come, pixels a side or [height, width]; they are resized (bicubic) to the tower's. None = the
+    tower's, which then sees images of any size as they are, if it can.
     mirror: the mean of the features of an image and of its mirror image.
     keep: for how many inputs the features are cached, the oldest are dropped first: a frozen tower is a function of pixels
     or token ids. The last bits may depend on what else is in the batch, so with PyTorch's deterministic algorithms
@@ -57,7 +59,7 @@ class FrozenLevels(nn.Module):
         levels: Sequence[str],
         tokens: bool = False,
         cells: int | None = None,
-        image_size: int | None = None,
+        image_size: int | Sequence[int] | None = None,
         mirror: bool = False,
         keep: int = 0,
         folder: str | None = None,
@@ -71,10 +73,15 @@ class FrozenLevels(nn.Module):
             raise UserError("tokens=true: the regions of an image are not those of its mirror image; set mirror=false")
         self.levels, self.tokens, self.cells = list(levels), tokens, cells
         self.mirror, self.keep, self.folder, self.bf16 = mirror, keep, folder, bf16
+        self._grids: dict[Grid, Grid | None] = {}  # of the states, by the images' height and width
         self._cache, self._cache_dtype = _FeatureCache(), torch.half if bf16 else torch.float
         if hasattr(tower, "image_size"):
-            self.image_size: int = image_size or tower.image_size
+            self.image_size: Any = image_size or tower.image_size
+            self.channels_last = getattr(tower, "channels_last", False)
+            resized = getattr(tower, "positions_size", None) is not None
+            self.positions_size = self.image_size if resized else None
         else:
+            self.channels_last = False
             self.context_length, self.vocabulary_size = tower.context_length, tower.vocabulary_size
         self.register_load_state_dict_post_hook(_clear_fingerprint)
         self.train(False)
@@ -82,7 +89,7 @@ class FrozenLevels(nn.Module):
 
     def _example_input(self) -> Image | Text:
         if hasattr(self, "image_size"):
-            return Image(pixels=torch.zeros(1, 3, self.image_size, self.image_size, dtype=torch.uint8))
+            return Image(pixels=torch.zeros(1, 3, *height_and_width(self.image_size), dtype=torch.uint8))
         return Text(ids=torch.zeros(1, 4, dtype=torch.long), mask=torch.ones(1, 4, dtype=torch.bool))
 
     def train(self, mode: bool = True) -> FrozenLevels:
@@ -100,7 +107,14 @@ class FrozenLevels(nn.Module):
         if isinstance(inputs, Text):
             width = states.shape[1]
             return Tokens(states=states, pooled=pooled, mask=inputs.mask[:, :width], ids=inputs.ids[:, :width])
-        return Tokens(states=states, pooled=pooled, grid=None if self.cells is None else (self.cells, self.cells))
+        return Tokens(states=states, pooled=pooled, grid=self._states_grid(inputs.pixels))
+
+    def _states_grid(self, pixels: Tensor) -> Grid | None:
+        """Of the states of images [b c h w]: features that come from a cache do not tell it, so a blank image may be run."""
+        size: Grid = (pixels.shape[2], pixels.shape[3])
+        if size not in self._grids:
+            self._compute_features(Image(pixels=torch.zeros(1, 3, *size, dtype=torch.uint8, device=pixels.device)))
+        return self._grids[size]
 
     def _cached_features(self, inputs: Image | Text) -> list[Float[Tensor, "_ d"]]:
         keys = [self._fingerprint + key for key in content_keys(inputs)]
@@ -148,27 +162,32 @@ class FrozenLevels(nn.Module):
     def _compute_features(self, inputs: Image | Text) -> list[Float[Tensor, "_ d"]]:
         """Of each input the pooled feature and, with `tokens`, those of its real tokens after it."""
         if isinstance(inputs, Image):
-            pixels, side = inputs.pixels, self.tower.image_size
-            if side != self.image_size:
-                pixels = F.interpolate(pixels.float(), (side, side), mode="bicubic", antialias=True)
+            pixels, size = inputs.pixels, height_and_width(self.tower.image_size)
+            if size != height_and_width(self.image_size):
+                pixels = F.interpolate(pixels.float(), size, mode="bicubic", antialias=True)
                 pixels = pixels.round().clamp(0, 255).byte()
-            features = self._level_features(Image(pixels=pixels), None)
+            features, grid = self._level_features(Image(pixels=pixels), None)
+            self._grids[inputs.pixels.shape[2], inputs.pixels.shape[3]] = grid
             if self.mirror:
-                features = (features + self._level_features(Image(pixels=pixels.flip(-1)), None)) / 2
+                features = (features + self._level_features(Image(pixels=pixels.flip(-1)), None)[0]) / 2
             return list(features)
-        features = self._level_features(inputs, inputs.mask)
+        features, _ = self._level_features(inputs, inputs.mask)
         if not self.tokens:
             return list(features)
         return [row[: 1 + count] for row, count in zip(features, inputs.mask.sum(1).tolist(), strict=True)]
 
-    def _level_features(self, inputs: Image | Text, mask: Bool[Tensor, "b t"] | None) -> Float[Tensor, "b n d"]:
+    def _level_features(
+        self, inputs: Image | Text, mask: Bool[Tensor, "b t"] | None
+    ) -> tuple[Float[Tensor, "b n d"], Grid | None]:
+        """And the raster that the tokens are, at the end of them; None where they are none."""
         device = next(self.tower.parameters()).device.type
         with (
             kept_outputs(self.tower, self.levels) as outputs,
             torch.autocast(device, torch.bfloat16, enabled=self.bf16),
         ):
-            self.tower(inputs)
+            tokens = self.tower(inputs)
         found = [outputs[level].float() for level in self.levels]
+        found = [self._unpack_level(level, tokens) for level in found]
         rows = [_pool_level(level, mask).unsqueeze(1) for level in found]
         if self.tokens:
             rows = [
@@ -177,7 +196,26 @@ class FrozenLevels(nn.Module):
         lengths = {level.shape[1] for level in rows}
         if len(lengths) > 1:
             raise UserError(f"the levels {self.levels} have different numbers of tokens: give cells, or other levels")
-        return torch.cat([F.layer_norm(level, level.shape[2:]) for level in rows], dim=2)
+        grid: Grid | None = None
+        if found[0].ndim == 4:
+            grid = (found[0].shape[2], found[0].shape[3]) if self.cells is None else (self.cells, self.cells)
+        elif found[0].ndim == 3 and tokens.grid is not None:
+            grid = raster(found[0].shape[1], tokens.grid, tokens.states.shape[1])
+        return torch.cat([F.layer_norm(level, level.shape[2:]) for level in rows], dim=2), grid
+
+    def _unpack_level(self, level: Tensor, tokens: Tokens) -> Tensor:
+        """[b d h w], [b n d] or [b d]."""
+        if level.ndim == 4:
+            return channels_first(level, tokens.grid, self.channels_last)
+        if level.ndim == 2 and len(level) != len(
+            tokens.pooled
+        ):  # blocks of our towers have all tokens in one row after another
+            if len(level) != tokens.states.shape[:2].numel():
+                raise UserError(
+                    f"one of the levels {self.levels} has its texts packed without padding: choose the last level"
+                )
+            return level.unflatten(0, tokens.states.shape[:2])
+        return level
 
     def _level_tokens(self, features: Tensor) -> Float[Tensor, "b n d"]:
         if features.ndim == 4:

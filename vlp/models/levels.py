@@ -6,7 +6,8 @@ Hooks live for one call only, so that copies of the model, several objectives an
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -15,7 +16,8 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from vlp.structures import Image, height_and_width
+from vlp.models.vision.positions import MAX_EXTRA_TOKENS
+from vlp.structures import Image, Tokens, height_and_width
 from vlp.system.errors import UserError
 
 
@@ -46,19 +48,75 @@ def kept_outputs(tower: nn.Module, levels: Sequence[str]) -> Iterator[dict[str, 
             hook.remove()
 
 
-def to_map(output: Tensor, *, rows: int, grid: tuple[int, int] | None, name: str) -> Float[Tensor, "b d h w"]:
+def to_maps(
+    outputs: Mapping[str, Tensor], levels: Iterable[str], tokens: Tokens, tower: nn.Module
+) -> dict[str, Float[Tensor, "b d h w"]]:
+    """outputs: as `kept_outputs` gives them.  tokens: what the same call of the tower returned.  Raises UserError for a module that
+    the call did not use, or whose output is no map."""
+    missing = [name for name in levels if name not in outputs]
+    if missing:
+        raise UserError(
+            f"levels: the tower did not use {', '.join(missing)} for these images (FrozenLevels with keep reads its features from "
+            "its cache): set keep=0, or choose other modules"
+        )
+    options: dict[str, Any] = {"rows": len(tokens.pooled), "grid": tokens.grid, "count": tokens.states.shape[1]}
+    options["channels_last"] = getattr(tower, "channels_last", False)
+    return {name: to_map(outputs[name], **options, name=name) for name in levels}
+
+
+def to_map(
+    output: Tensor,
+    *,
+    rows: int,
+    grid: tuple[int, int] | None,
+    name: str,
+    count: int | None = None,
+    channels_last: bool = False,
+) -> Float[Tensor, "b d h w"]:
     """A module's output as a map, channels first.
 
-    output: [b d h w]; [b n d], whose last rows·columns tokens are the raster; or [b·n d], as native blocks have it.
-    rows: images of the batch.  grid: of the tower's own raster.  Raises UserError if it is none of these.
+    output: [b d h w], or [b h w d], which is recognised by the shape of the grid; [b n d] or, as native blocks have it, [b·n d],
+    whose last rows·columns tokens are the raster, or a raster of 2, 4, … times as many rows and columns without other tokens
+    (stages of Swin).
+    rows: images of the batch.  grid: of the tower's own raster.  count: tokens of the tower's own states; None = unknown.
+    channels_last: how a map of as many channels as rows is read.  Raises UserError if it is none of these.
     """
     if output.ndim == 4:
-        return output
+        return channels_first(output, grid, channels_last)
     if output.ndim == 2 and len(output) % rows == 0:
         output = rearrange(output, "(b n) d -> b n d", b=rows)
-    if output.ndim == 3 and grid is not None and output.shape[1] >= grid[0] * grid[1]:
-        return rearrange(output[:, -grid[0] * grid[1] :], "b (h w) d -> b d h w", h=grid[0])
+    if output.ndim == 3 and grid is not None:
+        found = raster(output.shape[1], grid, count)
+        if found is not None:
+            return rearrange(output[:, -found[0] * found[1] :], "b (h w) d -> b d h w", h=found[0])
     raise UserError(f"levels: {name} gives {tuple(output.shape)}, which is no map of places: choose another module")
+
+
+def channels_first(maps: Tensor, grid: tuple[int, int] | None, channels_last: bool = False) -> Float[Tensor, "b d h w"]:
+    """Maps [b d h w] or [b h w d], whichever has sides that are to each other as those of the grid, up to rounding; where both or
+    neither have, or there is no grid, channels_last says."""
+    rows, columns = grid or (1, 1)
+
+    def fits(height: int, width: int) -> bool:
+        return abs(math.log(height * columns / (width * rows))) <= 1 / rows + 1 / columns
+
+    first, last = fits(*maps.shape[2:]), fits(*maps.shape[1:3])
+    is_last = channels_last if grid is None or first == last else last
+    return rearrange(maps, "b h w d -> b d h w") if is_last else maps
+
+
+def raster(count: int, grid: tuple[int, int], tower_count: int | None) -> tuple[int, int] | None:
+    """Rows and columns of the raster at the end of `count` tokens of a module; None = there is none.
+
+    grid, tower_count: those of the tower's own states; None = unknown."""
+    cells = grid[0] * grid[1]
+    extra = MAX_EXTRA_TOKENS if tower_count is None else tower_count - cells
+    if count in (cells, cells + extra) or (tower_count is None and cells <= count <= cells + extra):
+        return grid
+    scale = math.isqrt(count // cells) if count % cells == 0 else 0
+    if scale > 1 and scale & (scale - 1) == 0 and scale**2 * cells == count:
+        return grid[0] * scale, grid[1] * scale
+    return None
 
 
 @torch.no_grad()
@@ -73,8 +131,8 @@ def level_widths(tower: Any, levels: Sequence[str]) -> list[int]:
     tower.eval()
     try:
         with kept_outputs(tower, levels) as outputs:
-            grid = tower(Image(pixels=pixels)).grid
+            tokens = tower(Image(pixels=pixels))
     finally:
         for module, mode in modes.items():
             module.training = mode
-    return [to_map(outputs[level], rows=1, grid=grid, name=level).shape[1] for level in levels]
+    return [maps.shape[1] for maps in to_maps(outputs, levels, tokens, tower).values()]

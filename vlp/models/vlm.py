@@ -15,8 +15,9 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from vlp.models.levels import kept_outputs, to_map
+from vlp.models.levels import kept_outputs, to_maps
 from vlp.models.precision import to_float32
+from vlp.models.vision.positions import warn_of_resized_positions
 from vlp.structures import CrossAttentionCache, Image, Text, Tokens
 from vlp.system.errors import UserError
 from vlp.system.renamed import RenamedMethod
@@ -46,6 +47,7 @@ class VisionLanguageModel(nn.Module):
         super().__init__()
         self.vision = vision
         self.text = text
+        self._resizing_noticed = False
         if projection is not None and not isinstance(projection, nn.Module):
             projection = projection(image_width=self.part("vision").width, text_width=self.part("text").width)
         self.projection = projection
@@ -75,15 +77,19 @@ class VisionLanguageModel(nn.Module):
 
     def encode_image(self, image: Image, *, pooled_only: bool = False, levels: Collection[str] = ()) -> Tokens:
         """pooled_only: only `pooled` will be read, so a tower that `prunes` leaves out the rest.
-        levels: names of modules of the tower whose maps are returned too, in `Tokens.levels`."""
+        levels: names of modules of the tower whose maps are returned too, in `Tokens.levels`.
+
+        Once in the life of a model a warning says that a tower resizes its positions, as images are of another size than theirs.
+        """
         tower = self.part("vision")
+        self._resizing_noticed = self._resizing_noticed or warn_of_resized_positions(
+            tower, tuple(image.pixels.shape[-2:])
+        )
         if not levels:
             return _run_tower(tower, image, pooled_only)
         with kept_outputs(tower, tuple(levels)) as outputs:
             tokens = tower(image)
-        rows, grid = len(image.pixels), tokens.grid
-        maps = {name: to_map(outputs[name], rows=rows, grid=grid, name=name) for name in levels}
-        return replace(tokens, levels=maps)
+        return replace(tokens, levels=to_maps(outputs, levels, tokens, tower))
 
     def encode_text(self, text: Text, *, pooled_only: bool = False) -> Tokens:
         return _run_tower(self.part("text"), text, pooled_only)

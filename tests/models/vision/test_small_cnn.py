@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from vlp.models.vision.small_cnn import SmallCnn, _grid_mean_and_std
+from vlp.models.vision.small_cnn import SmallCnn, _cell_mean_and_std
 from vlp.structures import Image
 
 
@@ -25,11 +25,11 @@ def test_states_pooled_and_grid(textures: bool) -> None:
 
 def test_statistics_of_each_place() -> None:
     maps = torch.randn(2, 3, 16, 16)
-    mean, deviation = _grid_mean_and_std(maps, 4)
+    mean, deviation = _cell_mean_and_std(maps)
     cell = maps[1, 2, 4:8, 8:12]
     assert torch.allclose(mean[1, 2, 1, 2], cell.mean())
     assert torch.allclose(deviation[1, 2, 1, 2], cell.std(correction=0), atol=1e-5)
     flat = torch.zeros(1, 1, 8, 8, requires_grad=True)
-    _grid_mean_and_std(flat, 2)[1].sum().backward()
+    _cell_mean_and_std(flat)[1].sum().backward()
     assert flat.grad is not None
     assert flat.grad.isfinite().all()  # the root of nothing has no slope

@@ -17,8 +17,8 @@ from torch import Tensor, nn
 
 from vlp.models.layers import num_heads
 from vlp.models.vision.normalize import CLIP_MEAN, CLIP_STD, Normalize
+from vlp.models.vision.positions import Grid, patch_grid, resize_positions
 from vlp.structures import Image, Tokens
-from vlp.system.errors import UserError
 
 
 class Bottleneck(nn.Module):
@@ -51,7 +51,7 @@ class AttentionPool(nn.Module):
 
     def __init__(self, *, side: int, width: int, heads: int, width_out: int) -> None:
         super().__init__()
-        self.heads = heads
+        self.heads, self.grid = heads, (side, side)
         self.positional_embedding = nn.Parameter(width**-0.5 * torch.randn(side**2 + 1, width))
         self.q_proj, self.k_proj, self.v_proj = (nn.Linear(width, width) for _ in range(3))
         self.c_proj = nn.Linear(width, width_out)
@@ -59,8 +59,10 @@ class AttentionPool(nn.Module):
             nn.init.normal_(linear.weight, std=width**-0.5)
             nn.init.zeros_(linear.bias)
 
-    def forward(self, states: Float[Tensor, "b n d"]) -> Float[Tensor, "b e"]:
-        x = torch.cat([states.mean(1, keepdim=True), states], dim=1) + self.positional_embedding
+    def forward(self, states: Float[Tensor, "b n d"], grid: Grid) -> Float[Tensor, "b e"]:
+        """grid: rows and columns of the states."""
+        positions = resize_positions(self.positional_embedding, self.grid, grid)
+        x = torch.cat([states.mean(1, keepdim=True), states], dim=1) + positions
         q, k, v = (
             rearrange(linear(y), "b n (h d) -> b h n d", h=self.heads)
             for linear, y in ((self.q_proj, x[:, :1]), (self.k_proj, x), (self.v_proj, x))
@@ -71,6 +73,8 @@ class AttentionPool(nn.Module):
 class ClipResNet(nn.Module):
     """layers: blocks of the four stages.  stem_width: OpenAI's `vision_width`; the raster is 32 times as wide.
     width: of the pooled feature, that is of the joint space.
+    image_size: of the grid of 32-pixel cells that the positions of attention pooling are learned at; for images of other sizes
+    and shapes they are resized (`vlp.models.vision.positions`).
     """
 
     def __init__(
@@ -85,7 +89,8 @@ class ClipResNet(nn.Module):
         std: Sequence[float] = CLIP_STD,
     ) -> None:
         super().__init__()
-        self.width, self.image_size = width, image_size
+        self.width, self.image_size, self.positions_size = width, image_size, image_size
+        self.states_width = 32 * stem_width
         self.normalize = Normalize(mean=mean, std=std)
         half = stem_width // 2
         self.conv1, self.bn1 = nn.Conv2d(3, half, 3, stride=2, padding=1, bias=False), nn.BatchNorm2d(half)
@@ -97,21 +102,20 @@ class ClipResNet(nn.Module):
         self.layer4 = _build_stage(16 * stem_width, 8 * stem_width, layers[3], stride=2)
         self.attnpool = AttentionPool(
             side=image_size // 32,
-            width=32 * stem_width,
-            heads=num_heads(32 * stem_width, heads, "vision_heads"),
+            width=self.states_width,
+            heads=num_heads(self.states_width, heads, "vision_heads"),
             width_out=width,
         )
 
     def forward(self, image: Image) -> Tokens:
-        x = F.relu(self.bn1(self.conv1(self.normalize(image))))
+        pixels = self.normalize(image)
+        patch_grid(pixels, 32)  # an image without a complete cell is refused
+        x = F.relu(self.bn1(self.conv1(pixels)))
         x = F.relu(self.bn2(self.conv2(x)))
         x = F.avg_pool2d(F.relu(self.bn3(self.conv3(x))), 2)
         x = self.layer4(self.layer3(self.layer2(self.layer1(x))))
-        if x.shape[2] * x.shape[3] + 1 != len(self.attnpool.positional_embedding):
-            size = tuple(image.pixels.shape[-2:])
-            raise UserError(f"images of {size} pixels for a tower of {self.image_size}: give the transform this size")
-        states = rearrange(x, "b d h w -> b (h w) d")
-        return Tokens(states=states, pooled=self.attnpool(states), grid=(x.shape[2], x.shape[3]))
+        states, grid = rearrange(x, "b d h w -> b (h w) d"), (x.shape[2], x.shape[3])
+        return Tokens(states=states, pooled=self.attnpool(states, grid), grid=grid)
 
 
 def _build_stage(width_in: int, width: int, blocks: int, stride: int) -> nn.Sequential:

@@ -17,13 +17,15 @@ from torch import Tensor, nn
 from vlp.models.layers import Layout, build_pre_norm_blocks, num_heads
 from vlp.models.tokens import check_pool
 from vlp.models.vision.normalize import CLIP_MEAN, CLIP_STD, Normalize
+from vlp.models.vision.positions import Grid, patch_grid, resize_positions
 from vlp.models.vision.query_pool import QueryPool
 from vlp.structures import Image, Tokens, height_and_width
 from vlp.system.errors import UserError
 
 
 class ClipVit(nn.Module):
-    """image_size: pixels, one side or [height, width].
+    """image_size: pixels, one side or [height, width], at which the positions are learned. Images of other sizes and shapes are
+    taken too: the positions are resized to their grid of complete patches (`vlp.models.vision.positions`).
     pool: 'class' = the class token (CLIP), 'average' = the mean over patches, 'attention' = `QueryPool` (SigLIP, CoCa).
     class_token: SigLIP has none.  pre_norm: CLIP's norm before the first block.
     norm_before_pool: the last norm on every token rather than on the pooled one (equal for 'class'); 'attention' pools normed
@@ -65,6 +67,7 @@ class ClipVit(nn.Module):
             raise UserError("model.vision.pool=class needs a class token: set class_token=true, or another pool")
         self.image_size, self.patch_size, self.size = image_size, patch_size, height_and_width(image_size)
         self.grid = self.size[0] // patch_size, self.size[1] // patch_size
+        self.positions_size = image_size
         self.pool, self.norm_before_pool, self.norm_states = pool, norm_before_pool, norm_states
         self.width = pool_width or width if pool == "attention" else width
         self.states_width = self.width if pool_queries > 1 else width
@@ -93,18 +96,14 @@ class ClipVit(nn.Module):
     def forward(self, image: Image, pooled_only: bool = False) -> Tokens:
         """pooled_only: the last block works for the class token alone, and that is the one state returned."""
         pixels = self.normalize(image)
-        size = tuple(pixels.shape[-2:])
-        if size != self.size:
-            raise UserError(f"images of {size} pixels for a tower of {self.image_size}: give the transform this size")
-        pixels = pixels[
-            ..., : self.grid[0] * self.patch_size, : self.grid[1] * self.patch_size
-        ]  # as a strided convolution does
+        grid = patch_grid(pixels, self.patch_size)
+        pixels = pixels[..., : grid[0] * self.patch_size, : grid[1] * self.patch_size]  # as a strided convolution does
         # a convolution of patches that do not overlap is a linear map of each, which the CPU does in two thirds of the time
         patches = rearrange(pixels, "b c (h p) (w q) -> b (h w) (c p q)", p=self.patch_size, q=self.patch_size)
         x = F.linear(patches, self.patches.weight.flatten(1), self.patches.bias)
         if self.class_token is not None:
             x = torch.cat([self.class_token.expand(len(x), 1, -1), x], dim=1)
-        x = x + self.positions
+        x = x + resize_positions(self.positions, self.grid, grid)
         layout = Layout(*x.shape[:2])
         x = self.norm_pre(x).flatten(0, 1)
         pooled_only = pooled_only and self.pool == "class"
@@ -114,9 +113,9 @@ class ClipVit(nn.Module):
             keep = layout.length * torch.arange(layout.batch, device=x.device)
             states = self.blocks[-1](x, layout, keep=keep)[:, None]
             return Tokens(states=states, pooled=self.norm_post(states[:, 0]))
-        return self._pool_states(layout.unpack(x))
+        return self._pool_states(layout.unpack(x), grid)
 
-    def _pool_states(self, states: Float[Tensor, "b n d"]) -> Tokens:
+    def _pool_states(self, states: Float[Tensor, "b n d"], grid: Grid) -> Tokens:
         """Of the last block's states."""
         first = int(self.class_token is not None)
         if self.pool == "class":
@@ -133,4 +132,4 @@ class ClipVit(nn.Module):
             pooled = queried[:, 0]
             if queried.shape[1] > 1:
                 return Tokens(states=queried, pooled=pooled)
-        return Tokens(states=self.norm_post(states) if self.norm_states else states, pooled=pooled, grid=self.grid)
+        return Tokens(states=self.norm_post(states) if self.norm_states else states, pooled=pooled, grid=grid)

@@ -31,6 +31,8 @@ class ConcatTower(nn.Module):
         self.norms = nn.ModuleList(nn.LayerNorm(tower.width) for tower in towers)
         self.width = sum(tower.width for tower in towers)
         self.image_size, self.join_states = image_size, join_states
+        resized = any(getattr(tower, "positions_size", None) is not None for tower in towers)
+        self.positions_size = image_size if resized else None
         self.states_width = sum(map(states_width, towers)) if join_states else states_width(towers[0])
 
     def forward(self, image: Image) -> Tokens:

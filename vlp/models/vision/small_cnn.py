@@ -15,6 +15,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from vlp.models.vision.normalize import Normalize
+from vlp.models.vision.positions import patch_grid, resize_positions
 from vlp.structures import Image, Tokens
 from vlp.system.errors import UserError
 
@@ -22,7 +23,8 @@ from vlp.system.errors import UserError
 class SmallCnn(nn.Module):
     """channels: of the first convolution; the next have 2, 4 and the pooled map 8 times as many.  blocks: residual ones.
     positions: whether states are normalised and learned positions added to them, for a fusion that attends to them; the
-    pooled feature is the same.
+    pooled feature is the same. They are learned at image_size and resized to images of another size or shape, of which cells of
+    8 pixels that are not complete are not seen.
     textures: whether the last map also has as inputs, at each position, the mean and the deviation of another shallow convolution
     of 4 × channels filters. By them random filters distinguish the textures of generated scenes, which the deep maps lose
     early in training (experiments/albef_scenes).
@@ -43,6 +45,7 @@ class SmallCnn(nn.Module):
         if image_size % 8:
             raise UserError(f"model.vision.image_size={image_size} must be a multiple of 8")
         self.image_size, self.width = image_size, 8 * channels
+        self.grid, self.positions_size = (image_size // 8, image_size // 8), image_size if positions else None
         self.normalize = Normalize(mean=mean, std=std)
         self.stem = nn.Sequential(
             _Downsample(3, channels), _Downsample(channels, 2 * channels), _Downsample(2 * channels, 4 * channels)
@@ -54,27 +57,23 @@ class SmallCnn(nn.Module):
 
     def forward(self, image: Image) -> Tokens:
         pixels = self.normalize(image)
+        patch_grid(pixels, 8)  # an image without a complete cell is refused
         maps = self.blocks(self.stem(pixels))
         if self.textures is not None:
-            maps = torch.cat([maps, *_grid_mean_and_std(self.textures(pixels), maps.shape[-1])], 1)
+            maps = torch.cat([maps, *_cell_mean_and_std(self.textures(pixels))], 1)
         maps = F.relu(self.last(maps))
-        states = rearrange(maps, "b d h w -> b (h w) d")
+        states, grid = rearrange(maps, "b d h w -> b (h w) d"), (maps.shape[2], maps.shape[3])
         if self.positions is not None:
-            states = F.layer_norm(states, states.shape[-1:]) + self.positions
-        return Tokens(
-            states=states,
-            pooled=reduce(maps, "b d h w -> b d", "mean"),
-            grid=(maps.shape[2], maps.shape[3]),
-        )
+            states = F.layer_norm(states, states.shape[-1:]) + resize_positions(self.positions, self.grid, grid)
+        return Tokens(states=states, pooled=reduce(maps, "b d h w -> b d", "mean"), grid=grid)
 
 
-def _grid_mean_and_std(
-    maps: Float[Tensor, "b d h w"], side: int
-) -> tuple[Float[Tensor, "b d {side} {side}"], Float[Tensor, "b d {side} {side}"]]:
-    """Mean and standard deviation over each cell of a coarser grid."""
-    cell = maps.shape[-1] // side
-    mean = F.avg_pool2d(maps, cell)
-    variance = F.avg_pool2d(maps.float().square(), cell) - mean.float().square()
+def _cell_mean_and_std(
+    maps: Float[Tensor, "b d h w"],
+) -> tuple[Float[Tensor, "b d rows columns"], Float[Tensor, "b d rows columns"]]:
+    """Mean and standard deviation over each cell of 4 by 4, which is one of 8 by 8 pixels."""
+    mean = F.avg_pool2d(maps, 4)
+    variance = F.avg_pool2d(maps.float().square(), 4) - mean.float().square()
     return mean, variance.clamp(min=1e-4).sqrt().to(mean)
 
 

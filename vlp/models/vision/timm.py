@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,10 @@ class TimmVision(nn.Module):
     `options` it would change the backbone, too.
     options: further arguments of `timm.create_model`, such as drop_path_rate.
     mean, std, image_size: None = those of the weights.
+
+    Images of other sizes and shapes are taken where timm's backbone can: a transformer is built with its `dynamic_img_size`, by
+    which position embeddings are resized (timm: bicubic, smoothed when the grid shrinks) and windows padded, and sees its complete
+    patches; of a convolutional one every size is.
     """
 
     def __init__(
@@ -63,7 +68,9 @@ class TimmVision(nn.Module):
         data = timm.data.resolve_model_data_config(self.backbone) | _pretrained_settings(settings)
         self.normalize = Normalize(mean=mean or data["mean"], std=std or data["std"])
         self.image_size: Any = image_size or data["input_size"][-1]
-        self.width = self._measure_width()
+        self.positions_size = self.image_size if getattr(backbone, "pos_embed", None) is not None else None
+        self.channels_last = getattr(backbone, "output_fmt", "NCHW") == "NHWC"
+        self.width, self.states_width = self._measure_widths()
 
     def _create_backbone(self, image_size: int | Sequence[int] | None, download: bool) -> nn.Module:
         if not timm.is_model(self.name):
@@ -77,8 +84,12 @@ class TimmVision(nn.Module):
         fixed = settings.input_size[1:] if settings is not None and settings.fixed_input_size else None
         if image_size and fixed and height_and_width(image_size) != fixed:
             size = {"img_size": height_and_width(image_size)}
+        create = functools.partial(timm.create_model, self.name, pretrained=download, num_classes=0)
         try:
-            return timm.create_model(self.name, pretrained=download, num_classes=0, **self.options, **size)
+            try:  # the same parameters, and not refused by images of another size
+                return create(**{"dynamic_img_size": True, **self.options, **size})
+            except TypeError:  # a backbone without this option
+                return create(**self.options, **size)
         except (OSError, RuntimeError) as error:
             if not download:
                 raise
@@ -88,30 +99,59 @@ class TimmVision(nn.Module):
             ) from error
 
     @torch.no_grad()
-    def _measure_width(self) -> int:
+    def _measure_widths(self) -> tuple[int, int]:
+        """Of the pooled feature and of the states, which differ where the head has layers of its own (MobileNetV3)."""
         was_training = self.backbone.training
         self.backbone.eval()
-        features = self.backbone.forward_features(torch.zeros(1, 3, *height_and_width(self.image_size)))
-        width = self._pool_features(features).shape[-1]
+        size = height_and_width(self.image_size)
+        features = self.backbone.forward_features(torch.zeros(1, 3, *size))
+        widths = self._pool_features(features, size).shape[-1], self._to_token_states(features, size)[0].shape[-1]
         self.backbone.train(was_training)
-        return width
+        return widths
 
     def forward(self, image: Image) -> Tokens:
-        features = self.backbone.forward_features(self.normalize(image))
-        states, grid = self._to_token_states(features)
-        return Tokens(states=states, pooled=self._pool_features(features), grid=grid)
+        pixels = self.normalize(image)
+        size: tuple[int, int] = (pixels.shape[2], pixels.shape[3])
+        features = self._map_pixels(pixels, size)
+        states, grid = self._to_token_states(features, size)
+        return Tokens(states=states, pooled=self._pool_features(features, size), grid=grid)
 
-    def _to_token_states(self, features: Tensor) -> tuple[Float[Tensor, "b n d"], tuple[int, int] | None]:
+    def _map_pixels(self, pixels: Float[Tensor, "b c h w"], size: tuple[int, int]) -> Tensor:
+        """What the backbone makes of its complete patches."""
+        patches = getattr(self.backbone, "patch_embed", None)
+        side = getattr(patches, "patch_size", None)
+        if (
+            getattr(self.backbone, "dynamic_img_size", False)
+            and side
+            and not getattr(patches, "dynamic_img_pad", False)
+        ):
+            pixels = pixels[..., : size[0] // side[0] * side[0], : size[1] // side[1] * side[1]]
+        try:
+            return self.backbone.forward_features(pixels)
+        except (AssertionError, RuntimeError) as error:
+            if size == height_and_width(self.image_size) or isinstance(error, torch.OutOfMemoryError):
+                raise
+            raise UserError(
+                f"timm's {self.name} does not take images of {size[0]} x {size[1]} pixels ({str(error).splitlines()[0]}): give the "
+                f"transform its size, image_size={self.image_size}"
+            ) from error
+
+    def _to_token_states(
+        self, features: Tensor, size: tuple[int, int]
+    ) -> tuple[Float[Tensor, "b n d"], tuple[int, int] | None]:
         if features.ndim == 3:
             patches = getattr(self.backbone, "patch_embed", None)
-            return features, getattr(patches, "grid_size", None)
-        if features.shape[-1] == self.backbone.num_features != features.shape[1]:  # channels last, as Swin has them
-            features = rearrange(features, "b h w d -> b d h w")
+            if not hasattr(patches, "dynamic_feat_size"):
+                return features, getattr(patches, "grid_size", None)
+            grid = patches.dynamic_feat_size(size)
+            return features, grid if grid[0] * grid[1] <= features.shape[1] else None
+        if self.channels_last or features.shape[-1] == self.backbone.num_features != features.shape[1]:
+            features = rearrange(features, "b h w d -> b d h w")  # Swin's are channels last
         return rearrange(features, "b d h w -> b (h w) d"), (features.shape[2], features.shape[3])
 
-    def _pool_features(self, features: Tensor) -> Float[Tensor, "b p"]:
+    def _pool_features(self, features: Tensor, size: tuple[int, int]) -> Float[Tensor, "b p"]:
         if self.pool == "average":
-            return raster_mean(*self._to_token_states(features))
+            return raster_mean(*self._to_token_states(features, size))
         return self.backbone.forward_head(features, pre_logits=True)
 
     def architecture(self) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """Any classification backbone of torchvision (resnet50, convnext_tiny, …), its last linear layer taken off.
 
-states: the map that enters the network's average pooling.  pooled: what entered that last linear layer.
+states: the map that enters the network's average pooling.  pooled: what entered that last linear layer; layers between the two
+can make it wider (MobileNet, VGG). Images of every size and shape are taken.
 """
 
 from __future__ import annotations
@@ -54,13 +55,16 @@ class TorchvisionVision(nn.Module):
         self.name, self.image_size = name, image_size or preset.crop_size[0]
         self.normalize = Normalize(mean=mean or preset.mean, std=std or preset.std)
         self.width = _remove_head(model, name)
-        nodes = get_graph_node_names(model)[0]
+        # the graph calls the parts of the network as the modules they are, so that `levels` can name any module in them
+        options = {"leaf_modules": list({type(part) for part in model.children()})}
+        nodes = get_graph_node_names(model, tracer_kwargs=options)[0]
         if "avgpool" not in nodes:
             raise UserError(
                 f"torchvision's {name} has no average pooling to read its map from; timm has many such models"
             )
         outputs = {nodes[nodes.index("avgpool") - 1]: "map", nodes[-1]: "pooled"}
-        self.backbone = create_feature_extractor(model, outputs)
+        self.backbone = create_feature_extractor(model, outputs, tracer_kwargs=options)
+        self.states_width = self._measure_states_width()
         self.given = {
             key for key, value in (("mean", mean), ("std", std), ("stride_in_1x1", stride_in_1x1)) if value is not None
         }
@@ -83,6 +87,14 @@ class TorchvisionVision(nn.Module):
         rows, columns = output["map"].shape[-2:]
         states = rearrange(output["map"], "b d h w -> b (h w) d")
         return Tokens(states=states, pooled=output["pooled"].flatten(1), grid=(rows, columns))
+
+    @torch.no_grad()
+    def _measure_states_width(self) -> int:
+        was_training = self.backbone.training
+        self.backbone.eval()
+        width = self.backbone(torch.zeros(1, 3, self.image_size, self.image_size))["map"].shape[1]
+        self.backbone.train(was_training)
+        return width
 
     def architecture(self) -> dict[str, Any]:
         settings = {
