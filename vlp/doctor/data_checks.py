@@ -159,6 +159,7 @@ def draw_stand_in(config: dict[str, Any], folder: Path) -> StandIn:
             continue
         images = dict(node["images"])
         drawn = {"images": images, "size": node.get("size", 64), "scene_seed": node.get("scene_seed", 0)}
+        drawn["crowded"] = node.get("crowded", False)
         if scene_folder(Path(node["root"]).expanduser(), **drawn).exists():
             continue
         node["root"] = str(folder / "scenes")
