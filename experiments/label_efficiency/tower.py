@@ -33,7 +33,11 @@ def checkpoint(weights: str | None) -> Checkpoint:
     model = {"_target_": "vlp.models.vlm.VisionLanguageModel", "vision": vision}
     state = build(model).state_dict()
     transform = {"_target_": "vlp.data.transforms.EvalTransform", "image_size": SIZE, "mode": "clip"}
-    config = {"model": {**model, "vision": vision | {"weights": None}}, "transform": {"eval": transform}, "objectives": {}}
+    config = {
+        "model": {**model, "vision": vision | {"weights": None}},
+        "transform": {"eval": transform},
+        "objectives": {},
+    }
     return Checkpoint(config=config, state=state)
 
 
