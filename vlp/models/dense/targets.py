@@ -70,21 +70,25 @@ def phrase_targets(
     """
     keys = [tuple(row[mask].tolist()) for row, mask in zip(text.ids, text.mask, strict=True)]
     every, described = gather_lists(keys), gather_lists(list(also_true))
-    rows = {key: row for row, key in reversed(list(enumerate(every)))}  # the first of each
+    rows: dict[tuple[int, ...], int] = {}  # the first of each
+    for row, key in enumerate(every):
+        rows.setdefault(key, row)
     columns = {key: column for column, key in enumerate(rows)}
     queries = gather(embed)[torch.tensor(list(rows.values()), device=embed.device, dtype=torch.int64)]
-    own = {image: row for row, image in reversed(list(enumerate(owner.tolist())))}
+    own: dict[int, int] = {}  # the first caption of each image of this process
+    for row, image in enumerate(owner.tolist()):
+        own.setdefault(image, row)
     column_of = torch.tensor([columns[key] for key in keys], device=embed.device, dtype=torch.int64)
     unknown = torch.zeros(len(boxes), len(columns), dtype=torch.bool, device=embed.device)
     for key, images in zip(every if described else (), described, strict=True):
         if images:
             unknown[torch.isin(ids, torch.tensor(list(images), device=ids.device)), columns[key]] = True
     things, positive = [], []
-    for image, (row, size) in enumerate(zip(boxes, extent, strict=True)):
-        distinct, inverse = row.xyxy.unique(dim=0, return_inverse=True)
+    for image, (one, size) in enumerate(zip(boxes, extent, strict=True)):
+        distinct, inverse = one.xyxy.unique(dim=0, return_inverse=True)
         marks = torch.zeros(len(distinct), len(columns), dtype=torch.bool, device=embed.device)
-        if len(row.label):
-            marks[inverse, column_of[own[image] + row.label]] = True
+        if len(one.label):
+            marks[inverse, column_of[own[image] + one.label]] = True
         unknown[image] &= ~marks.any(0)
         things.append(scale_boxes(distinct, size))
         positive.append(marks)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import chain
 
 import torch
@@ -14,13 +14,12 @@ from torch import Tensor
 from vlp.models.vlm import VisionLanguageModel
 from vlp.structures import Text, require_finite
 from vlp.system.errors import UserError
-from vlp.tokenizers.base import Tokenizer
 
 
 class Vocabulary:
     """names: of the classes, in order.  templates: prompts with {} for the name."""
 
-    def __init__(self, names: Sequence[str], *, tokenizer: Tokenizer, templates: Sequence[str]) -> None:
+    def __init__(self, names: Sequence[str], *, tokenizer: Callable[..., Text], templates: Sequence[str]) -> None:
         if wrong := [template for template in templates if "{}" not in template]:
             raise UserError(f"templates: {wrong[0]!r} has no {{}} where the name goes")
         if not templates or not names:
