@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import PIL.Image
-import PIL.ImageOps
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -23,7 +22,6 @@ from vlp.checkpoints.load import build_model, read
 from vlp.checkpoints.settings import warn_of_assumptions
 from vlp.checkpoints.vocabulary import find_tokenizer
 from vlp.data.collate import pad_images
-from vlp.data.images import exif_orientation, open_image
 from vlp.models.equal_inputs import content_keys, first_equal_positions
 from vlp.models.momentum import MomentumCopy
 from vlp.models.vlm import VisionLanguageModel
@@ -33,9 +31,10 @@ from vlp.system.renamed import RenamedMethod
 from vlp.tasks.captioning import Captioning
 from vlp.tasks.zero_shot import embed_classes
 from vlp.tokenizers.base import Tokenizer
+from vlp.verbs.detect import detect
+from vlp.verbs.pictures import Picture, open_picture
 
 TASKS_WITHOUT_HEADS = {"vqa", "captioning"}  # tasks that a checkpoint can do even where they have no parameters
-Picture = str | Path | PIL.Image.Image
 Transform = Callable[[PIL.Image.Image], Tensor]
 
 
@@ -142,7 +141,7 @@ class Predictor:
     ) -> Float[Tensor, "n e"]:
         keys: list[bytes] = []
         parts = []
-        for batch in self._batches(inputs, name):
+        for batch in self.batches(inputs, name):
             keys += content_keys(content := read(batch))
             parts.append(embed(content))
         return require_finite(torch.cat(parts), "embeddings")[first_equal_positions(keys).to(self.device)]
@@ -181,7 +180,7 @@ class Predictor:
         """The probability that text i belongs to image i, by the head of image-text matching."""
         objective = self._require_head("itm")
         parts = []
-        for pictures, words in self._pair_batches(images, texts, "texts"):
+        for pictures, words in self.pair_batches(images, texts, "texts"):
             text = self.model.encode_text(self.require_tokenizer()(words).to(self.device))
             memory = self.model.project_memory(self.model.encode_image(self._load_pixels(pictures)))
             logits = require_finite(objective.logits(self.model, text, memory), "logits of a match")
@@ -196,7 +195,7 @@ class Predictor:
         the other."""
         tokenizer, objective = self.require_tokenizer(), self._require_head("mlm")
         results: list[list[tuple[str, float]]] = []
-        for pictures, words in self._pair_batches(images, texts, "texts"):
+        for pictures, words in self.pair_batches(images, texts, "texts"):
             text, chosen = tokenizer.encode_masked(words)
             text, chosen = text.to(self.device), chosen.to(self.device)
             memory = self.model.project_memory(self.model.encode_image(self._load_pixels(pictures)))
@@ -221,7 +220,7 @@ class Predictor:
         """
         tokenizer, task = self.require_tokenizer(), self._require_head("vqa")
         results: list[list[tuple[str, float]]] = []
-        for pictures, words in self._pair_batches(images, questions, "questions"):
+        for pictures, words in self.pair_batches(images, questions, "questions"):
             text = tokenizer(words, kind="question").to(self.device)
             results += task.answer(self.model, tokenizer, self._load_pixels(pictures), text, names=answers)
         return results
@@ -232,8 +231,18 @@ class Predictor:
         tokenizer = self.require_tokenizer()
         task: Any = self.objectives["captioning"] if "captioning" in self.objectives else Captioning()
         self.model.part("decoder")  # an error that names it where there is none
-        batches = self._batches(images, "images")
+        batches = self.batches(images, "images")
         return [text for batch in batches for text in task.caption(self.model, tokenizer, self._load_pixels(batch))]
+
+    @torch.inference_mode()
+    def detect(
+        self, images: Sequence[Picture], labels: Sequence[str] | None = None, *, threshold: float | None = None
+    ) -> list[list[dict[str, Any]]]:
+        """For each image what is more probable than `threshold` (None = the checkpoint's), the most probable first: `box` (left,
+        top, right, bottom in pixels of the upright photo), `label`, `score`, and `mask` [height width] of a detector with masks.
+
+        labels: what to look for, by a detector that scores texts; None = the classes that it was trained on."""
+        return detect(self, images, labels, threshold=threshold)
 
     def _require_head(self, name: str) -> Any:
         if name not in self.objectives:
@@ -245,16 +254,17 @@ class Predictor:
         self.model.part("vision")  # an error that names it where there is none
         if self.transform is None:
             raise UserError("this checkpoint's image preprocessing is not one that vlp knows: set predictor.transform")
-        return pad_images([self.transform(_open_picture(image)) for image in images]).to(self.device)
+        return pad_images([self.transform(open_picture(image)) for image in images]).to(self.device)
 
-    def _pair_batches(
+    def pair_batches(
         self, images: Sequence[Picture], texts: Sequence[str], name: str
     ) -> Iterator[tuple[list[Any], list[str]]]:
+        """Batches of images and their texts.  name: of the texts, for messages."""
         if len(_require_list(images, "images")) != len(_require_list(texts, name)):
             raise UserError(f"{len(images)} images and {len(texts)} {name}: give one for each image")
-        return zip(self._batches(images, "images"), self._batches(texts, name), strict=True)
+        return zip(self.batches(images, "images"), self.batches(texts, name), strict=True)
 
-    def _batches(self, inputs: Sequence[Any], name: str) -> Iterator[list[Any]]:
+    def batches(self, inputs: Sequence[Any], name: str) -> Iterator[list[Any]]:
         _require_list(inputs, name)
         for start in range(0, len(inputs), self.batch_size):
             yield list(inputs[start : start + self.batch_size])
@@ -265,16 +275,3 @@ def _require_list(inputs: Sequence[Any], name: str) -> Sequence[Any]:
     if isinstance(inputs, (str, Path, PIL.Image.Image)) or not several or len(inputs) == 0:
         raise UserError(f"{name} must be a list with at least one entry")
     return inputs
-
-
-def _open_picture(image: Picture) -> PIL.Image.Image:
-    """Upright, as a file is."""
-    if isinstance(image, (str, Path)):
-        return open_image(image)
-    if not isinstance(image, PIL.Image.Image):
-        raise UserError(
-            f"images are paths or Pillow's, not {type(image).__name__}: PIL.Image.fromarray makes one of an array"
-        )
-    if not image.width or not image.height:
-        raise UserError(f"an image of {image.width} x {image.height} pixels")
-    return PIL.ImageOps.exif_transpose(image) if exif_orientation(image) != 1 else image

@@ -108,12 +108,12 @@ class _Given(nn.Module):
 
     def __init__(self, proposals: list[tuple[list[list[float]], list[list[float]]]], **pixels: Tensor) -> None:
         super().__init__()
-        self.given, self.pixels = proposals, pixels
+        self.given, self.maps, self.pixels = proposals, pixels, pixels.get("pixels")
 
     def forward(self, tokens: Tokens, queries: Tensor | None = None) -> Proposals:
         chosen = [self.given[int(index)] for index in tokens.states[:, 0, 0]]
         boxes, scores = (torch.tensor([row[part] for row in chosen]) for part in (0, 1))
-        pixels = {name: value.expand(len(chosen), *value.shape[1:]) for name, value in self.pixels.items()}
+        pixels = {name: value.expand(len(chosen), *value.shape[1:]) for name, value in self.maps.items()}
         return Proposals(boxes=to_centres(boxes), logits=scores.logit(), grid=(1, 2), **pixels)
 
 
@@ -257,9 +257,11 @@ def test_predictions_name_what_is_probable(tmp_path: Path) -> None:
         frame=FRAMES,
     )
     first, second = task.predict(model, batch)
-    assert first["labels"] == ["circle", "moon"]
-    assert first["boxes"][0] == pytest.approx([40, 20, 120, 80], abs=1e-3)  # type: ignore[index]
-    assert second == {"sample": 1, "boxes": [], "labels": [], "scores": []}
+    circle, moon = first["things"]  # type: ignore[misc]
+    assert (circle["label"], moon["label"]) == ("circle", "moon")
+    assert circle["box"] == pytest.approx([40, 20, 120, 80], abs=1e-3)
+    assert circle["score"] == pytest.approx(0.9)
+    assert second == {"sample": 1, "things": []}
 
 
 def test_texts_ask_for_other_names() -> None:

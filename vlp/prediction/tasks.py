@@ -24,6 +24,7 @@ from vlp.structures import Batch, Image, Sample
 from vlp.system.errors import UserError
 from vlp.system.suggest import nearest_option
 from vlp.tasks.base import Task
+from vlp.verbs.pictures import photo_frame
 
 TEXT_OPTIONS = {"question": "--question", "captions": "--caption", "choices": "--choice"}
 # keys of a record that number the inputs; a line has the image instead
@@ -100,7 +101,9 @@ def _check_input(task: Task, name: str, item: PredictionInput) -> None:
 def _build_batch(predictor: Predictor, task: Task, inputs: Sequence[PredictionInput], start: int) -> Batch:
     if predictor.transform is None:
         raise UserError("this checkpoint's image preprocessing is not one that vlp knows")
-    pixels = [[predictor.transform(open_image(path)) for path in item.images] for item in inputs]
+    photos = [[open_image(path) for path in item.images] for item in inputs]
+    pixels = [[predictor.transform(photo) for photo in row] for row in photos]
+    frames = [photo_frame(predictor.transform, row[0]) for row in photos]
     samples = [
         Sample(
             id=start + position,
@@ -111,8 +114,8 @@ def _build_batch(predictor: Predictor, task: Task, inputs: Sequence[PredictionIn
         for position, item in enumerate(inputs)
     ]
     examples = [
-        LoadedExample(sample=sample, seed=sample.id, pixels=row[0], captions=sample.captions)
-        for sample, row in zip(samples, pixels, strict=True)
+        LoadedExample(sample=sample, seed=sample.id, pixels=row[0], captions=sample.captions, frame=frame)
+        for sample, row, frame in zip(samples, pixels, frames, strict=True)
     ]
     fields = frozenset(("captions", "question", "choices"))
     batch = Collate(tokenizer=predictor.require_tokenizer(), available_fields=fields, classes=0, training=False)(

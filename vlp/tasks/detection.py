@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from vlp import distributed
+from vlp.data.images import open_photo
 from vlp.metrics.coco import encode_mask, read_ground_truth
 from vlp.metrics.coco_measurement import CocoMeasurement, DetectedImage
 from vlp.models.dense.detection_loss import Targets, detection_loss
@@ -113,7 +114,7 @@ class Detection(Task):
         self._vocabulary = None
         if self.names == "texts":
             asked = [self.texts.get(name, name) for name in self._names]
-            if unknown := self.texts.keys() - set(self._names):
+            if getattr(data, "category_ids", None) and (unknown := self.texts.keys() - set(self._names)):
                 raise UserError(f"texts: {data.name} has no class {min(unknown)}")
             self._vocabulary = Vocabulary(asked, tokenizer=tokenizer, templates=self.templates)
         self._truth, self._sizes = None, {}
@@ -198,7 +199,21 @@ class Detection(Task):
                 )
             )
             if batch.raw is not None and len(self._examples) < self.pictures:
-                self._examples.append({"image": str(batch.raw[row].image), **self._record(things)})
+                self._examples.append(self._example(image, str(batch.raw[row].image), things))
+
+    def _example(self, image: int, file: str, things: FoundThings) -> dict[str, Any]:
+        """For a picture: what is probable, and what is there."""
+        names = dict(zip(self._data.category_ids, self._names, strict=True))
+        rows = [
+            row for row in self._read_truth()["annotations"] if row["image_id"] == image and row["category_id"] in names
+        ]
+        truth = [
+            {"box": [left, top, left + width, top + height], "label": names[row["category_id"]]}
+            for row in rows
+            for left, top, width, height in [row["bbox"]]
+        ]
+        found = [thing for thing in self.describe(things) if thing["score"] >= self.threshold]
+        return {"image": file, "things": found, "truth": truth, "names": list(self._names)}
 
     def _read_truth(self) -> dict[str, Any]:
         if self._truth is None:
@@ -234,11 +249,16 @@ class Detection(Task):
 
     @torch.no_grad()
     def predict(self, model: VisionLanguageModel, batch: Batch) -> list[dict[str, object]]:
-        """`things`: box, label and score of each, above `threshold`; see `find`."""
+        """`things`: box, label, score and, of a detector with masks, mask (COCO's run-length code), in pixels of the photo."""
+        if batch.frame is None:
+            raise UserError("boxes in pixels of the photo need a transform of vlp.data.transforms")
+        sizes = None
+        if self.detector.pixels is not None:
+            sizes = [open_photo(sample.image).size[::-1] for sample in require(batch.raw)]
         tokens = model.encode_image(require(batch.image), levels=self.levels)
-        found = self.find(model, tokens, require(batch.image), require(batch.frame))
+        found = self.find(model, tokens, require(batch.image), batch.frame, photo_sizes=sizes)
         return [
-            {"sample": sample, **self._record(things)}
+            {"sample": sample, "things": self.describe(things)}
             for sample, things in zip(batch.sample.tolist(), found, strict=True)
         ]
 
@@ -249,13 +269,13 @@ class Detection(Task):
         options = {"count": self.detections, "threshold": self.threshold} | options
         return find_things(self.propose(model, tokens), image, frame, **options)
 
-    def _record(self, things: FoundThings) -> dict[str, Any]:
-        """Plain values; boxes are left, top, right, bottom in pixels of the photo."""
-        return {
-            "boxes": things.boxes.tolist(),
-            "labels": [self._names[label] for label in things.label.tolist()],
-            "scores": things.scores.tolist(),
-        }
+    def describe(self, things: FoundThings) -> list[dict[str, Any]]:
+        """Plain values of each thing."""
+        rows = zip(things.boxes.tolist(), things.label.tolist(), things.scores.tolist(), strict=True)
+        named = [{"box": box, "label": self._names[label], "score": score} for box, label, score in rows]
+        if things.masks is None:
+            return named
+        return [one | {"mask": encode_mask(mask)} for one, mask in zip(named, things.masks, strict=True)]
 
 
 def _also_true(batch: Batch) -> list[list[int]]:

@@ -14,11 +14,14 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger, WandbLogger
 from lightning.pytorch.utilities.rank_zero import rank_zero_only, rank_zero_warn
 from omegaconf import OmegaConf
 from wandb import Settings
 
+from vlp.data.images import open_image, to_rgb
+from vlp.data.masks import decode_mask
 from vlp.launch.runs.folder import read_frozen_config
 from vlp.launch.runs.wandb_environment import RUN_ID, wandb_mode
 from vlp.system.compat.lightning import drop_wandb_argument
@@ -194,3 +197,43 @@ def log_pictures(loggers: list[Logger], step: int, pictures: dict[str, Path]) ->
 
             for name, path in pictures.items():
                 logger.experiment.add_image(name, pil_to_tensor(Image.open(path).convert("RGB")), step)
+
+
+def log_detections(loggers: list[Logger], step: int, name: str, examples: Sequence[Mapping[str, Any]]) -> None:
+    """W&B's own boxes and masks, which its page switches on and off.  examples: see `plot_detections`."""
+    for logger in loggers:
+        if isinstance(logger, WandbLogger):
+            logger.log_image(key=name, images=[wandb_image(example) for example in examples], step=step)
+
+
+def wandb_image(example: Mapping[str, Any]) -> Any:
+    """The photo with boxes of "found" and "truth" in its pixels and, where there are masks, one of the found things' classes (0:
+    nothing; a more probable thing covers a less probable one)."""
+    from wandb import Image
+
+    picture = to_rgb(open_image(example["image"]))
+    names: dict[int, str] = dict(enumerate(example["names"], start=1))
+    numbers = {name: number for number, name in names.items()}
+    boxes = {
+        kind: {"box_data": [_wandb_box(thing, numbers) for thing in things], "class_labels": names}
+        for kind, things in (("found", example["things"]), ("truth", example["truth"]))
+    }
+    masks = None
+    if any("mask" in thing for thing in example["things"]):
+        classes = np.zeros((picture.height, picture.width), dtype=np.uint16)
+        for thing in reversed(example["things"]):  # the most probable comes first
+            classes[decode_mask(thing["mask"], height=picture.height, width=picture.width)] = numbers[thing["label"]]
+        masks = {"found": {"mask_data": classes, "class_labels": {0: "nothing", **names}}}
+    return Image(picture, boxes=boxes, masks=masks)
+
+
+def _wandb_box(thing: Mapping[str, Any], numbers: Mapping[str, int]) -> dict[str, Any]:
+    left, top, right, bottom = thing["box"]
+    data: dict[str, Any] = {
+        "position": {"minX": left, "maxX": right, "minY": top, "maxY": bottom},
+        "domain": "pixel",
+        "class_id": numbers[thing["label"]],
+    }
+    if "score" not in thing:
+        return data
+    return data | {"box_caption": f"{thing['label']} {thing['score']:.2f}", "scores": {"score": thing["score"]}}

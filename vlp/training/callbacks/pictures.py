@@ -1,15 +1,16 @@
-"""Pictures of a run in RUN/plots and in its loggers: retrieved images with captions and a similarity matrix after each
-evaluation, loss curves at the end of training."""
+"""Pictures of a run in RUN/plots and in its loggers: retrieved images with captions, a similarity matrix and detected things
+after each evaluation, loss curves at the end of training."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import lightning as L
 from lightning.pytorch.callbacks import Callback
 
+from vlp.report.detections import plot_detections
 from vlp.report.plots import (
     plot_label_curves,
     plot_loss_curves,
@@ -18,7 +19,7 @@ from vlp.report.plots import (
     plot_similarity_matrix,
     read_curves,
 )
-from vlp.training.loggers import log_pictures
+from vlp.training.loggers import log_detections, log_pictures
 
 
 class Pictures(Callback):
@@ -54,20 +55,28 @@ class Pictures(Callback):
             place = [split, source, task] if several else [split, task]
             for kind, path in draw_pictures(figures, self.folder / "plots" / "_".join(place)).items():
                 pictures["/".join([*place, kind])] = path
+            if figures.get("detections"):
+                log_detections(trainer.loggers, trainer.global_step, "/".join([*place, "boxes"]), figures["detections"])
         log_pictures(trainer.loggers, trainer.global_step, pictures)
+
+
+def _draw_similarity(matrix: Mapping[str, Any], path: Path) -> None:
+    plot_similarity_matrix(matrix["images"], matrix["captions"], matrix["scores"].tolist(), path)
+
+
+# how each kind of material in a task's `figures` is drawn; other kinds have no picture
+DRAWINGS: Mapping[str, Callable[[Any, Path], None]] = {
+    "image_to_text": plot_retrieved_captions,
+    "text_to_image": plot_retrieved_images,
+    "similarity": _draw_similarity,
+    "label_curves": plot_label_curves,
+    "detections": plot_detections,
+}
 
 
 def draw_pictures(figures: Mapping[str, Any], stem: Path) -> dict[str, Path]:
     """Every picture that a task's `figures` hold material for; its kind → the file."""
-    paths = {kind: stem.with_name(f"{stem.name}_{kind}.png") for kind in figures}
-    if figures.get("image_to_text"):
-        plot_retrieved_captions(figures["image_to_text"], paths["image_to_text"])
-    if figures.get("text_to_image"):
-        plot_retrieved_images(figures["text_to_image"], paths["text_to_image"])
-    if "similarity" in figures:
-        matrix = figures["similarity"]
-        plot_similarity_matrix(matrix["images"], matrix["captions"], matrix["scores"].tolist(), paths["similarity"])
-    if "label_curves" in figures:
-        plot_label_curves(figures["label_curves"], paths["label_curves"])
-    drawn = ("image_to_text", "text_to_image", "similarity", "label_curves")
-    return {kind: path for kind, path in paths.items() if kind in drawn}
+    drawn = {kind: stem.with_name(f"{stem.name}_{kind}.png") for kind in DRAWINGS if figures.get(kind)}
+    for kind, path in drawn.items():
+        DRAWINGS[kind](figures[kind], path)
+    return drawn
