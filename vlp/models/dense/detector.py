@@ -83,53 +83,61 @@ class Detector(nn.Module):
         )
 
 
-def make_detector(
-    *,
-    states_width: int,
-    classes: int | None,
-    embed_width: int,
-    levels: Sequence[str] = (),
-    level_widths: Sequence[int] = (),
-    width: int | None = None,
-    place_levels: Sequence[str] = (),
-    class_token: bool = False,
-    norm: bool = True,
-    eps: float = 1e-5,
-    layers: int = 2,
-    anchor: str = "cells",
-    reach: float = 4.0,
-    objectness: bool = False,
-    mask_channels: int = 0,
-    up: int = 2,
-) -> Detector:
-    """classes: of class vectors; None = texts, of the joint space of `embed_width`.  levels: inner maps of the tower that masks
+class PlaceDetector(Detector):
+    """A detector from widths and settings: a class, so that checkpoints may name it.
+
+    classes: of class vectors; None = texts, of the joint space of `embed_width`.  levels: inner maps of the tower that masks
     read, with their widths; place_levels: those of them that the places read too.  width: of the places, None = `states_width`.
     layers: of the box head.  mask_channels: of the map of pixels, 0 = no masks; up: how often the raster's side is doubled for it.
     The others: see the parts."""
-    widths = dict(zip(levels, level_widths, strict=True))
-    if unknown := set(place_levels) - widths.keys():
-        raise UserError(f"place_levels={sorted(unknown)} are not among levels={list(levels)}: name them there too")
-    places = Places(
-        width=width or states_width,
-        states_width=states_width,
-        levels=place_levels,
-        level_widths=[widths[name] for name in place_levels],
-        class_token=class_token,
-        norm=norm,
-        eps=eps,
-    )
-    scores: ClassScores | TextScores
-    if classes is not None:
-        scores = ClassScores(width=places.width, classes=classes)
-    else:
-        scores = TextScores(width=places.width, embed_width=embed_width)
-    pixels = None
-    if mask_channels:
-        pixels = PixelMap(
-            states_width=states_width, channels=mask_channels, up=up, levels=levels, level_widths=level_widths
+
+    def __init__(
+        self,
+        *,
+        states_width: int,
+        classes: int | None,
+        embed_width: int,
+        levels: Sequence[str] = (),
+        level_widths: Sequence[int] = (),
+        width: int | None = None,
+        place_levels: Sequence[str] = (),
+        class_token: bool = False,
+        norm: bool = True,
+        eps: float = 1e-5,
+        layers: int = 2,
+        anchor: str = "cells",
+        reach: float = 4.0,
+        objectness: bool = False,
+        mask_channels: int = 0,
+        up: int = 2,
+    ) -> None:
+        widths = dict(zip(levels, level_widths, strict=True))
+        if unknown := set(place_levels) - widths.keys():
+            raise UserError(f"place_levels={sorted(unknown)} are not among levels={list(levels)}: name them there too")
+        places = Places(
+            width=width or states_width,
+            states_width=states_width,
+            levels=place_levels,
+            level_widths=[widths[name] for name in place_levels],
+            class_token=class_token,
+            norm=norm,
+            eps=eps,
         )
-    boxes = BoxHead(width=places.width, layers=layers, anchor=anchor, reach=reach)
-    return Detector(places=places, boxes=boxes, scores=scores, objectness=objectness, pixels=pixels)
+        scores: ClassScores | TextScores
+        if classes is not None:
+            scores = ClassScores(width=places.width, classes=classes)
+        else:
+            scores = TextScores(width=places.width, embed_width=embed_width)
+        pixels = None
+        if mask_channels:
+            pixels = PixelMap(
+                states_width=states_width, channels=mask_channels, up=up, levels=levels, level_widths=level_widths
+            )
+        boxes = BoxHead(width=places.width, layers=layers, anchor=anchor, reach=reach)
+        super().__init__(places=places, boxes=boxes, scores=scores, objectness=objectness, pixels=pixels)
+
+
+make_detector = PlaceDetector  # as a callable that tasks are given
 
 
 def best_detections(
