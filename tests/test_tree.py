@@ -18,7 +18,7 @@ ABSTRACT = {"vlp/data/datamodule.py"}
 SEVERAL_MODULES = {  # each tests what several modules of its folder, or of other packages, do together
     "doctor/test_planted_problems.py", "launch/config/test_optimizer_steps.py", "launch/sweep/test_cluster.py",
     "launch/sweep/test_ranks.py", "models/test_attend.py", "models/test_dropout.py", "models/test_pooled_only.py",
-    "models/test_towers.py", "scenes/test_also_true.py", "system/compat/test_contract.py",
+    "models/test_towers.py", "models/vision/test_tower_contract.py", "scenes/test_also_true.py", "system/compat/test_contract.py",
     "system/compat/test_private_names.py", "system/test_names.py", "test_conf.py", "test_docs.py", "test_tree.py",
     "test_wheel.py", "training/test_foreign_weights.py", "training/test_fsdp.py", "training/test_ranks_agree.py",
     "training/test_trainer_settings.py", "training/test_trainer_table.py",
