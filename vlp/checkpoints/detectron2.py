@@ -27,7 +27,7 @@ from vlp.system import ranks
 from vlp.system.errors import UserError
 
 # (bottleneck, layers, stem, planes, groups, width_per_group) of torchvision's models
-NAMES = {
+NAMES: dict[tuple[Any, ...], str] = {
     (False, (2, 2, 2, 2), 64, 64, 1, 64): "resnet18", (False, (3, 4, 6, 3), 64, 64, 1, 64): "resnet34",
     (True, (3, 4, 6, 3), 64, 64, 1, 64): "resnet50", (True, (3, 4, 23, 3), 64, 64, 1, 64): "resnet101",
     (True, (3, 8, 36, 3), 64, 64, 1, 64): "resnet152", (True, (3, 4, 6, 3), 64, 64, 32, 4): "resnext50_32x4d",
@@ -166,7 +166,7 @@ def _preparation(
     if content.get("__author__") == "torchvision":
         return TORCHVISION, {}
     chosen = FAIR_RESNEXT if sizes["groups"] > 1 else MSRA
-    stored = {
+    stored: dict[str, Any] = {
         key: tuple(state[f"pixel_{key}"].flatten().tolist()) for key in ("mean", "std") if f"pixel_{key}" in state
     }
     chosen = replace(chosen, **stored)

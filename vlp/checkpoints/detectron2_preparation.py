@@ -54,7 +54,7 @@ def read_preparation(file: Path) -> Preparation | None:
         "std": lazy.get("pixel_std") or yacs.get("PIXEL_STD"),
         "stride_in_1x1": stages.get("stride_in_1x1", (yacs.get("RESNETS") or {}).get("STRIDE_IN_1X1")),
     }
-    given = {
+    given: dict[str, Any] = {
         key: tuple(map(float, value)) if isinstance(value, list) else value
         for key, value in values.items()
         if value is not None

@@ -19,6 +19,7 @@ from pathlib import Path
 from tests.behaviour.documents import blip_files, layouts, warm_interpreter
 from tests.behaviour.documents.pages import ROOT
 from tests.behaviour.documents.shorten import short_settings
+from tests.checkpoints import detectron2_files
 from tests.curation.download.conftest import Server
 from tests.launch.sweep import fake_slurm
 from tests.s3 import s3_server
@@ -129,6 +130,8 @@ class World:
             layouts.write_picture(folder / name, number)
         for name in re.findall(r"[\w/-]*vocab\.txt", text):
             layouts.write_vocabulary(folder / name)
+        for name in re.findall(r"(?<![\w/])[\w-]+\.pkl(?!\w)", text):
+            detectron2_files.write_pickle(folder / name, {"model": detectron2_files.zoo_state()})
         for name in re.findall(r"(?<![\w/])[\w-]+\.pth?(?!\w)", text):
             (folder / name).symlink_to(self.weights(name))
         if "flickr8k_transfer" in text or "albef_flickr8k" in text:
