@@ -32,6 +32,7 @@ from vlp.tasks.captioning import Captioning
 from vlp.tasks.zero_shot import embed_classes
 from vlp.tokenizers.base import Tokenizer
 from vlp.verbs.detect import detect
+from vlp.verbs.ground import ground
 from vlp.verbs.pictures import Picture, open_picture
 
 TASKS_WITHOUT_HEADS = {"vqa", "captioning"}  # tasks that a checkpoint can do even where they have no parameters
@@ -243,6 +244,14 @@ class Predictor:
 
         labels: what to look for, by a detector that scores texts; None = the classes that it was trained on."""
         return detect(self, images, labels, threshold=threshold)
+
+    @torch.inference_mode()
+    def ground(self, images: Sequence[Picture], phrases: Sequence[str], *, heat: bool = False) -> list[dict[str, Any]]:
+        """For phrase i about image i: `box` (left, top, right, bottom in pixels of the upright photo) and `score`: the probability
+        of a match by itm, a detector's own, or None. By the checkpoint's grounding task, or else by the heat of itm.
+
+        heat: also `heat` [rows columns], where the task makes it (mode map); None elsewhere."""
+        return ground(self, images, phrases, heat=heat)
 
     def _require_head(self, name: str) -> Any:
         if name not in self.objectives:

@@ -22,6 +22,7 @@ TRANSFERS = ("flickr8k_transfer", "albef_flickr8k", "vilt_flickr8k")
 SHORT = (
     "name=two_steps", "logger=none", "trainer.max_epochs=1", "trainer.check_val_every_n_epoch=1",
 )  # fmt: skip
+DATA = {"grounding_scenes": "scene_phrases"}  # of experiments that need other annotations of the scenes
 COUNTS = {"train": 16, "val": 4, "test": 4}
 
 
@@ -33,14 +34,14 @@ def run(experiment: str, folder: Path, *overrides: str) -> dict[str, Any]:
     return json.loads(results.read_text())
 
 
-def on_scenes(folder: Path) -> list[str]:
-    return ["data=scenes", "data.batch_size=8", *scenes_overrides(folder / "scenes", COUNTS)]
+def on_scenes(folder: Path, data: str = "scenes") -> list[str]:
+    return [f"data={data}", "data.batch_size=8", *scenes_overrides(folder / "scenes", COUNTS)]
 
 
 @pytest.mark.parametrize("experiment", [name for name in EXPERIMENTS if name not in (*MIXTURES, *RECIPES, *TRANSFERS)])
 def test_two_steps(experiment: str, tmp_path: Path) -> None:
     overrides = ["tokenizer.size=400"] if experiment == "flickr8k_scratch" else []
-    assert run(experiment, tmp_path, *on_scenes(tmp_path), *overrides)["steps"] == 2
+    assert run(experiment, tmp_path, *on_scenes(tmp_path, DATA.get(experiment, "scenes")), *overrides)["steps"] == 2
 
 
 def test_two_steps_of_the_transfer_and_of_fusions_on_its_checkpoint(tmp_path: Path) -> None:

@@ -104,6 +104,21 @@ def test_matches_and_cosines_of_several_captions(
     assert lines[0]["scores"] == pytest.approx(cosine[0].tolist(), abs=1e-5)
 
 
+def test_phrases_are_grounded_in_pixels_of_the_photo_one_line_each(
+    fused: Path, photos: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    phrases = ["a red dog", "a blue cat on a mat"]
+    options = [word for phrase in phrases for word in ("--caption", phrase)]
+    lines = predicted(capsys, fused, "grounding", *photos, *options)  # by the heat of matching: it has no box head
+    assert [(line["image"], line["captions"]) for line in lines] == [(p, [t]) for p in photos for t in phrases]
+    found = vlp.load(fused).ground([line["image"] for line in lines], [line["captions"][0] for line in lines])
+    for number, (line, box) in enumerate(zip(lines, found, strict=True)):
+        assert line["boxes"][0] == pytest.approx(box["box"], abs=1e-3)
+        left, top, right, bottom = box["box"]
+        assert 0 <= left < right <= 70
+        assert 0 <= top < bottom <= 64 + number // 2
+
+
 def test_classes_by_name(fused: Path, photos: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     lines = predicted(capsys, fused, "zero_shot", *photos, "--label", "dog", "--label", "cat")
     for line in lines:
@@ -150,8 +165,8 @@ def test_a_file_appears_when_all_is_done(fused: Path, photos: list[str], tmp_pat
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["vqua", "0.png"], "there is no task vqua: did you mean vqa? This checkpoint can do compositionality, matching, "
-                            "retrieval, visual_entailment, vqa, zero_shot"),
+        (["vqua", "0.png"], "there is no task vqua: did you mean vqa? This checkpoint can do compositionality, grounding, "
+                            "matching, retrieval, visual_entailment, vqa, zero_shot"),
         (["captioning", "0.png"], "captioning is not possible with this checkpoint: its model has no decoder. This checkpoint can"),
         (["cloze", "0.png"], "it only measures, and has no prediction for a single image"),
         (["vqa", "0.png"], "0.png: vqa needs --question TEXT"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,12 +16,14 @@ from torch.nn.parallel import DistributedDataParallel
 
 from tests.processes import run_processes
 from tests.towers import ToyText
+from vlp.models.dense.detector import Detector, Proposals
 from vlp.models.features import compute_features
 from vlp.models.fusion.cross import CrossFusion
+from vlp.models.projection.linear import LinearProjection
 from vlp.models.vlm import VisionLanguageModel
 from vlp.objectives.base import Objective
 from vlp.objectives.itm import ITM
-from vlp.structures import Batch, Boxes, Image, Sample, Text, Tokens
+from vlp.structures import Batch, Boxes, Features, Image, Sample, Text, Tokens, require
 from vlp.tasks.grounding import Grounding
 
 SIDE, CELL = 16, 4
@@ -119,15 +122,15 @@ def _measure(task: Grounding, model: VisionLanguageModel, batches: list[Batch]) 
 def _on_rank(rank: int, world: int) -> list[Any]:
     shares = [(slice(0, 3), slice(3, 6)), (slice(0, 2), slice(2, 6))]  # the second rank has no object, or one
     steps = [_gradients(DistributedDataParallel(Step()), _training_batch(share[rank])) for share in shares]
-    maps = [_colour_batch(1.0)] if rank == 0 else [_colour_batch(2.0), _colour_batch(0.5)]
-    return [*steps, _measure(_by_map(), _colour_model(), maps)]
+    maps = [colour_batch(1.0)] if rank == 0 else [colour_batch(2.0), colour_batch(0.5)]
+    return [*steps, _measure(_by_map(), colour_model(), maps)]
 
 
 def test_two_processes_equal_one(tmp_path: Path) -> None:
     one = _gradients(Step(), _training_batch())
     assert one["values"]["value"] == pytest.approx(one["values"]["l1"] + one["values"]["giou"])
     assert all(gradient is not None for gradient in one["gradients"].values())
-    measured = _measure(_by_map(), _colour_model(), [_colour_batch(factor) for factor in (1.0, 2.0, 0.5)])
+    measured = _measure(_by_map(), colour_model(), [colour_batch(factor) for factor in (1.0, 2.0, 0.5)])
     for found in run_processes(2, _on_rank, tmp_path):
         for two in found[:2]:
             for name, value in one["values"].items():
@@ -156,11 +159,11 @@ def test_boxes_are_learned() -> None:
     assert step(batch)["accuracy"].item() == 100
 
 
-def _colour_model() -> VisionLanguageModel:
+def colour_model() -> VisionLanguageModel:
     return VisionLanguageModel(vision=Channels(), text=ToyText())
 
 
-def _colour_batch(stretch: float, mirrored: bool = False) -> Batch:
+def colour_batch(stretch: float, mirrored: bool = False) -> Batch:
     """A red thing at the left and a blue one at the lower right of a photo of 32 x 32·stretch pixels, squashed to 16 x 16."""
     pixels = torch.zeros(1, 3, SIDE, SIDE, dtype=torch.uint8)
     pixels[0, 0, 0:8, 0:4] = 200
@@ -191,7 +194,7 @@ def _by_map(**settings: Any) -> Grounding:
 
 @pytest.mark.parametrize("mirrored", [False, True])
 def test_the_map_of_a_score_finds_the_thing(mirrored: bool) -> None:
-    figures = _measure(_by_map(), _colour_model(), [_colour_batch(4.0, mirrored)])
+    figures = _measure(_by_map(), colour_model(), [colour_batch(4.0, mirrored)])
     assert {figures[name] for name in ("accuracy", "accuracy_pixel", "mean_iou", "merged_r1", "any_r5")} == {100.0}
     assert figures["other_phrase_accuracy"] == 0
     assert figures["random_accuracy"] in (0, 50, 100)
@@ -199,7 +202,7 @@ def test_the_map_of_a_score_finds_the_thing(mirrored: bool) -> None:
 
 
 def test_masks_are_measured_from_the_map() -> None:
-    figures = _measure(_by_map(), _colour_model(), [_colour_batch(1.0)])
+    figures = _measure(_by_map(), colour_model(), [colour_batch(1.0)])
     boundary = figures["miou"]
     assert boundary is not None
     assert 50 < boundary < 100  # the second mask is half of what is blue
@@ -211,7 +214,7 @@ def test_another_map_of_candidates(tmp_path: Path) -> None:
     path = tmp_path / "detections.json"
     path.write_text(json.dumps([{"image_id": 5, "bbox": [0, 0, 8, 12]}, {"image_id": 5, "bbox": [20, 20, 12, 12]}]))
     task = _by_map(candidates=path, results_file=tmp_path / "out.json")
-    figures = _measure(task, _colour_model(), [_colour_batch(1.0)])
+    figures = _measure(task, colour_model(), [colour_batch(1.0)])
     assert figures["accuracy"] == 100
     assert figures["mean_iou"] == pytest.approx(100 * (12 / 16 + 144 / 256) / 2)
     written = json.loads((tmp_path / "out.json").read_text())
@@ -221,14 +224,14 @@ def test_another_map_of_candidates(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("mirrored", [False, True])
 def test_prediction_without_candidates_is_in_the_pixels_of_the_photo(mirrored: bool) -> None:
-    batch = replace(_colour_batch(4.0, mirrored), raw=None, boxes=None)
+    batch = replace(colour_batch(4.0, mirrored), raw=None, boxes=None)
     with torch.inference_mode():
-        (record,) = _by_map().predict(_colour_model(), batch)
+        (record,) = _by_map().predict(colour_model(), batch)
     assert record["boxes"] == [[0, 0, 8, 64], [16, 64, 32, 128]]
 
 
 def test_the_box_head_predicts_in_the_pixels_of_the_photo() -> None:
-    model, batch = _model().eval(), _colour_batch(4.0)
+    model, batch = _model().eval(), colour_batch(4.0)
     task = Grounding(mode="box", width=4).eval()
     nn.init.zeros_(task.head.layers[3].weight)  # type: ignore[union-attr]
     with torch.no_grad():
@@ -239,26 +242,57 @@ def test_the_box_head_predicts_in_the_pixels_of_the_photo() -> None:
     assert set(figures) == {"accuracy", "accuracy_pixel", "mean_iou", "merged_r1", "any_r1", "phrases"}
 
 
+class ColourDetector(Detector):
+    """Knows where each colour is."""
+
+    def __init__(self) -> None:
+        nn.Module.__init__(self)
+        self.scores = nn.Module()
+        self.scores.embed = None  # type: ignore[assignment]
+
+    def forward(self, tokens: Tokens, queries: Tensor | None = None) -> Proposals:
+        boxes = torch.tensor([[[0.75, 0.75, 0.5, 0.5], [0.125, 0.25, 0.25, 0.5], [0.5, 0.5, 1.0, 1.0]]])
+        return Proposals(boxes=boxes, logits=torch.tensor([[[-3.0, 2.0], [1.0, 0.0], [0.5, 0.1]]]), grid=(1, 3))
+
+
+def test_a_detector_answers_phrases_and_ranks_boxes() -> None:
+    task = Grounding(mode="detector")
+    task.linked = {"detection": SimpleNamespace(detector=ColourDetector(), levels=("inner",))}
+    assert task.levels == ("inner",)
+    model, batch = colour_model(), colour_batch(2.0)
+    model.projection = LinearProjection(image_width=3, text_width=6, width=5)
+    task.reset()
+    task.update(model, batch, Features(image=model.encode_image(require(batch.image))))
+    figures = task.compute(model)
+    assert [figures[name] for name in ("accuracy", "merged_r1", "any_r5", "mean_iou", "phrases")] == [
+        100,
+        100,
+        100,
+        100,
+        2,
+    ]
+
+
 def test_phrases_without_a_box_are_left_out() -> None:
-    batch = _colour_batch(1.0)
+    batch = colour_batch(1.0)
     assert batch.raw is not None
     sample = replace(batch.raw[0], boxes=((0, 0, 8, 16),), box_captions=(0,))
     task = _by_map()
-    figures = _measure(task, _colour_model(), [replace(batch, raw=(sample,))])
+    figures = _measure(task, colour_model(), [replace(batch, raw=(sample,))])
     assert figures["phrases"] == 1
     assert figures["other_phrase_accuracy"] is None
     with pytest.raises(ValueError, match="no phrase has a box"):
-        _measure(_by_map(), _colour_model(), [replace(batch, raw=(replace(sample, boxes=(), box_captions=()),))])
+        _measure(_by_map(), colour_model(), [replace(batch, raw=(replace(sample, boxes=(), box_captions=()),))])
 
 
 def test_matching_can_be_explained() -> None:
     model, task = _model().eval(), _by_map()
     task.linked = {"itm": ITM(width=4).eval()}
-    figures = _measure(task, model, [_colour_batch(1.0)])
+    figures = _measure(task, model, [colour_batch(1.0)])
     assert figures["phrases"] == 2
     task.linked = {"itm": Objective()}
     with pytest.raises(ValueError, match="no score"):
-        _measure(task, model, [_colour_batch(1.0)])
+        _measure(task, model, [colour_batch(1.0)])
 
 
 @pytest.mark.parametrize(

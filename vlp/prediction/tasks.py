@@ -9,7 +9,7 @@ import importlib
 import inspect
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -71,6 +71,8 @@ def prediction_lines(
     `Task.predict` says. Raises ValueError for an input that lacks what the task requires, before the first line."""
     for item in inputs:
         _check_input(task, name, item)
+    if task.line_per_caption:
+        inputs = [replace(item, captions=(caption,)) for item in inputs for caption in item.captions]
     for start in range(0, len(inputs), batch_size):
         chunk = inputs[start : start + batch_size]
         batch = _build_batch(predictor, task, chunk, start).to(predictor.device)

@@ -18,6 +18,7 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 
 from vlp.data.images import open_image, to_rgb
 from vlp.system.errors import UserError
@@ -189,6 +190,37 @@ def plot_mix_curves(curves: Mapping[str, Sequence[tuple[float, float]]], path: P
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(fontsize=8, frameon=False)
     _save(figure, path)
+
+
+def plot_grounded_phrases(examples: Sequence[Mapping[str, Any]], path: Path) -> None:
+    """Each image with its phrase above, the box that was found (green where it is
+    `correct`, else red) and the right ones (dashed). Examples are those of `Grounding.figures()["grounded"]`."""
+    columns = min(4, len(examples))
+    rows = math.ceil(len(examples) / columns)
+    figure = Figure(figsize=(2.6 * columns, 2.9 * rows), layout="constrained")
+    cells = figure.subplots(rows, columns, squeeze=False).flatten()
+    for cell in cells[len(examples) :]:
+        cell.set_axis_off()
+    for cell, example in zip(cells, examples, strict=False):
+        picture = to_rgb(open_image(example["image"]))
+        cell.imshow(picture, extent=(0, picture.width, picture.height, 0), interpolation="nearest")
+        cell.set_xticks([])
+        cell.set_yticks([])
+        cell.set_title(_wrap(example["phrase"], 30, 2), fontsize=8, color=TEXT_COLOUR)
+        for gold in example["gold"]:
+            _draw_box(cell, gold, "white", 1.4, (0, (4, 3)))
+        colour = CORRECT_COLOUR if example["correct"] else WRONG_COLOUR
+        _draw_box(cell, example["box"], colour, 2.2, "solid")
+    _save(figure, path)
+
+
+def _draw_box(axes: Axes, box: Sequence[int | float], colour: str, width: float, style: Any) -> None:
+    left, top, right, bottom = box
+    axes.add_patch(
+        Rectangle(
+            (left, top), right - left, bottom - top, fill=False, edgecolor=colour, linewidth=width, linestyle=style
+        )
+    )
 
 
 def _without_formulas(text: str) -> str:

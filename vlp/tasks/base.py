@@ -31,6 +31,7 @@ class Task(Objective):
         nullcontext  # the run's precision, set before `prepare`
     )
     images = 1  # of a sample that `predict` takes
+    line_per_caption = False  # whether `vlp predict` writes a line for each caption of an image
     predict_heads: tuple[str, ...] = ()  # other objectives whose heads `predict` uses, found in `linked`
 
     def __init__(self, *, weight: float | list[list[float]] = 0.0, sources: Sequence[str] | None = None) -> None:

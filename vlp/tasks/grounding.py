@@ -13,7 +13,6 @@ each image that it stands in; phrases without a box are left out.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +27,8 @@ from vlp.explanations.boxes import box_around_peak, enlarge, heat_in_boxes
 from vlp.explanations.states import heat_of_states
 from vlp.metrics.grounding import RANKS, THRESHOLD, mask_overlap, paired_iou, phrase_figures
 from vlp.models.dense.boxes import to_corners, to_photo
-from vlp.models.dense.phrase_box import PhraseBoxHead, phrase_box_losses, phrase_targets, to_image
+from vlp.models.dense.phrase_box import Grounded, PhraseBoxHead, phrase_box_losses, phrase_targets, to_image
+from vlp.models.dense.phrase_detection import detect_phrases
 from vlp.models.dense.places import image_extent
 from vlp.models.features import flatten_captions, image_memory_per_text
 from vlp.models.precision import apply_head
@@ -42,21 +42,12 @@ from vlp.tasks.base import Task, write_results
 MODES = ("box", "map", "detector")
 
 
-@dataclass(frozen=True)
-class Grounded:
-    """Of one phrase: boxes (left, top, right, bottom in pixels of the photo), the best first; scores where the mode gives any,
-    and heat on the cells of the image (mode map)."""
-
-    boxes: Float[Tensor, "k 4"]
-    scores: Float[Tensor, " k"] | None = None
-    heat: Float[Tensor, "rows columns"] | None = None
-
-
 class Grounding(Task):
     """mode: see above.  width: of the fusion's pooled state, for the box head; with one, the head exists in every mode, so that a
     trained checkpoint can also be measured by its map.
-    score: the objective whose score is explained (map).  candidates: a file of boxes to choose from (vlp/data/candidate_boxes.py);
-    None = the boxes of the image's phrases.  power: of the area that a candidate's heat is divided by.
+    score: the objective whose score is explained (map).  candidates: a file of boxes to choose from (vlp/data/phrase_boxes.py), or
+    "ground_truth": the true boxes of the split's things; None = the boxes of the image's phrases.
+    power: of the area that a candidate's heat is divided by.
     mask_threshold: share of the largest heat that a pixel needs to be in the phrase's mask (map).
     detector: the task whose head answers (detector).
     l1, giou: weights of the two parts of the loss (X-VLM: 1 and 1).  results_file: where the boxes of all phrases are written.
@@ -93,7 +84,7 @@ class Grounding(Task):
             raise UserError(f"tasks.grounding.mode={mode} has no loss: set tasks.grounding.weight=0, or mode=box")
         self.mode, self.score, self.detector = mode, score, detector
         self.power, self.mask_threshold, self.l1, self.giou = power, mask_threshold, l1, giou
-        self.candidates = None if candidates is None else Path(candidates)
+        self.candidates = candidates
         self.results_file = None if results_file is None else Path(results_file)
         self.pictures = pictures
         self.needs = {
@@ -110,8 +101,9 @@ class Grounding(Task):
         return tuple(self.linked[self.detector].levels) if self.detector in self.linked else ()
 
     def prepare(self, model: VisionLanguageModel, tokenizer: Any, data: Any) -> None:
-        if self.candidates is not None and self._candidates is None:
-            self._candidates = read_candidates(self.candidates)
+        if self.candidates is not None:
+            own = self.candidates == "ground_truth"
+            self._candidates = read_candidates(data.ground_truth(self.split) if own else Path(self.candidates))
 
     # --------------------------------------------------------------------------------------------------------- training
 
@@ -178,9 +170,14 @@ class Grounding(Task):
             tokens = model.encode_text(text) if features.text is None else features.text
             corners = to_corners(self._fused_boxes(model, tokens, batch, features, owner).double())
             corners = require_finite(corners, "boxes")
-            return [Grounded(to_photo(row[None], frame[image])) for row, image in zip(corners, owner, strict=True)]
+            return [Grounded(boxes=to_photo(box[None], frame[i])) for box, i in zip(corners, owner, strict=True)]
         if self.mode == "detector":
-            return self._detected(model, batch, require(features.image), text, owner)
+            detector, image = self.linked[self.detector].detector, require(batch.image)
+            corners, scores = detect_phrases(
+                model, detector, image, require(features.image), text, owner, count=max(RANKS)
+            )
+            rows = zip(corners, scores, owner, strict=True)
+            return [Grounded(boxes=to_photo(boxes, frame[i]), scores=score) for boxes, score, i in rows]
         heat = self._heat(model, require(features.image), text, owner) if heat is None else heat
         return [
             self._best_candidates(batch, values, image)
@@ -192,21 +189,18 @@ class Grounding(Task):
         return Heat(values=require_finite(heat.values, "maps of phrases"))
 
     def _best_candidates(self, batch: Batch, values: Float[Tensor, "rows columns"], image: int) -> Grounded:
-        """The candidates by their share of the heat; without any, the region around its maximum."""
-        frame, extent = require(batch.frame)[image].double(), self._extent(batch, image)
+        """By the share of the heat in them; without any, the region around the maximum of the heat."""
+        frame, pixels = require(batch.frame)[image].double(), require(batch.image)
         candidates = boxes_to_choose_from(batch, image, self._candidates)
+        extent = image_extent(pixels, frame)[image].repeat(2)
         if not len(candidates):
-            region = box_around_peak(values.double()) / extent
-            return Grounded(to_photo(region[None].clamp(max=1), frame), heat=values)
-        pixels = enlarge(values[None], tuple(require(batch.image).pixels.shape[-2:]))[0]  # type: ignore[arg-type]
-        scores = heat_in_boxes(pixels, to_image(candidates, frame) * extent, power=self.power)
+            region = (box_around_peak(values.double()) / extent).clamp(max=1)
+            return Grounded(boxes=to_photo(region[None], frame), heat=values)
+        height, width = pixels.pixels.shape[-2:]
+        heat = enlarge(values[None], (height, width))[0]
+        scores = heat_in_boxes(heat, to_image(candidates, frame) * extent, power=self.power)
         order = scores.argsort(descending=True, stable=True)
-        return Grounded(candidates[order], scores=scores[order], heat=values)
-
-    def _extent(self, batch: Batch, image: int) -> Float[Tensor, " 4"]:
-        """Of the image within its padded tensor."""
-        pixels = require(batch.image)
-        return image_extent(pixels, torch.zeros(0, dtype=torch.float64, device=batch.id.device))[image].repeat(2)
+        return Grounded(boxes=candidates[order], scores=scores[order], heat=values)
 
     def _control(
         self, batch: Batch, heat: Heat, image: int, row: int, owner: Int[Tensor, " r"], gold: list[Tensor]
@@ -244,7 +238,8 @@ class Grounding(Task):
         if self.results_file is not None:
             self._results.append(record)
         if len(self._examples) < self.pictures:
-            self._examples.append({**record, "image": str(sample.image), "gold": gold.tolist()})
+            correct = bool(self._rows[-1]["any_r1"] or self._rows[-1]["merged_r1"])
+            self._examples.append({**record, "image": str(sample.image), "gold": gold.tolist(), "correct": correct})
 
     def compute(self, model: VisionLanguageModel) -> dict[str, float | None]:
         """`accuracy`, `accuracy_pixel`, `mean_iou`, `merged_r1`, `any_r1` (where the mode ranks boxes also 5 and 10), with masks

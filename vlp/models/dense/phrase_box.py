@@ -4,6 +4,7 @@ models/xvlm.py `build_mlp`, `predict_bbox`, `get_bbox_loss`)."""
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float, Int
@@ -11,7 +12,17 @@ from torch import Tensor, nn
 
 from vlp.models.dense.boxes import to_centres, to_corners
 from vlp.models.dense.matching import pairwise_giou
-from vlp.structures import Boxes
+from vlp.structures import Boxes, Record
+
+
+@dataclass(frozen=True, kw_only=True)
+class Grounded(Record):
+    """Of one phrase: boxes (left, top, right, bottom in pixels of the photo), the best first; their scores, where there are any,
+    and heat on the cells of the image, where the boxes come from it."""
+
+    boxes: Float[Tensor, "k 4"]
+    scores: Float[Tensor, " k"] | None = None
+    heat: Float[Tensor, "rows columns"] | None = None
 
 
 class PhraseBoxHead(nn.Module):

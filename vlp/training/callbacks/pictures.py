@@ -13,6 +13,7 @@ from lightning.pytorch.callbacks import Callback
 from vlp.report.detections import plot_detections
 from vlp.report.plots import (
     plot_label_curves,
+    plot_grounded_phrases,
     plot_loss_curves,
     plot_retrieved_captions,
     plot_retrieved_images,
@@ -71,6 +72,7 @@ DRAWINGS: Mapping[str, Callable[[Any, Path], None]] = {
     "similarity": _draw_similarity,
     "label_curves": plot_label_curves,
     "detections": plot_detections,
+    "grounded": plot_grounded_phrases,
 }
 
 
