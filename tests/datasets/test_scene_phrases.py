@@ -7,24 +7,14 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
-from vlp.data.transforms import EvalTransform
 from vlp.datasets.scene_phrases import ScenePhrases
 from vlp.datasets.scenes import SceneGenome
-from vlp.tokenizers.trained import TrainedTokenizer
 
 IMAGES = {"train": 40, "val": 30, "test": 5}
 
 
-def _loading(folder: Path) -> dict[str, Any]:
-    transform = EvalTransform(image_size=64)
-    return {
-        "root": folder, "images": IMAGES, "tokenizer": TrainedTokenizer(size=300, context_length=20), "batch_size": 8,
-        "train_transform": transform, "eval_transform": transform, "name": "phrases", "num_workers": 0,
-    }  # fmt: skip
-
-
-def test_phrases_name_one_thing_and_boxes_are_those_of_the_instances(tmp_path: Path) -> None:
-    data = ScenePhrases(**_loading(tmp_path))
+def test_phrases_name_one_thing_and_boxes_are_those_of_the_instances(tmp_path: Path, loading: dict[str, Any]) -> None:
+    data = ScenePhrases(root=tmp_path, images=IMAGES, **loading)
     data.prepare_data()
     content = json.loads(data.ground_truth("val").read_text())
     things: dict[int, list[tuple[str, list[float]]]] = defaultdict(list)
@@ -43,16 +33,19 @@ def test_phrases_name_one_thing_and_boxes_are_those_of_the_instances(tmp_path: P
         of_shape = [corners for shape, corners in things[image] if phrase.endswith(f" {shape}")]
         assert list(box) in of_shape, phrase
         assert len(phrase.split()) == 5
-    regions = sum(len(sample.captions) for sample in SceneGenome(**_loading(tmp_path), boxes=True).samples("val"))
+    regions = sum(
+        len(sample.captions)
+        for sample in SceneGenome(root=tmp_path, images=IMAGES, boxes=True, **loading).samples("val")
+    )
     assert len(phrases) < regions
     assert len({(image, box) for image, _, box in phrases}) == len(phrases)
 
 
-def test_batches_have_a_box_for_each_caption(tmp_path: Path) -> None:
-    data = ScenePhrases(**_loading(tmp_path))
+def test_batches_have_a_box_for_each_caption(tmp_path: Path, loading: dict[str, Any]) -> None:
+    data = ScenePhrases(root=tmp_path, images=IMAGES, **loading)
     data.prepare_data()
     data.setup("fit")
-    batch = next(iter(data.train_dataloader()))
+    (batch,) = list(data.val_dataloader())[:1]
     assert batch.boxes is not None
     counts = batch.caption.mask.any(-1).sum(1).tolist() if batch.caption.ids.ndim == 3 else [1] * len(batch)
     assert [sorted(boxes.label.tolist()) for boxes in batch.boxes] == [list(range(count)) for count in counts]
