@@ -10,7 +10,7 @@ from torchvision.ops import masks_to_boxes
 
 from vlp.data.padded_transforms import Shift
 from vlp.data.transforms import EvalTransform
-from vlp.datasets.scenes import Scenes
+from vlp.datasets.scenes import SceneReferences, Scenes
 from vlp.scenes.scene import SHAPES
 from vlp.system.errors import UserError
 
@@ -94,3 +94,42 @@ def test_other_scenes_have_a_folder_of_their_own(
     tmp_path: Path, loading: dict[str, Any], changed: dict[str, Any]
 ) -> None:
     assert scenes(tmp_path, loading, **changed).root != scenes(tmp_path, loading).root
+
+
+@pytest.mark.parametrize("crowded", [False, True])
+def test_references_are_read_from_refcoco_s_files_with_their_boxes(
+    tmp_path: Path, loading: dict[str, Any], crowded: bool
+) -> None:
+    size = 96 if crowded else 32
+    loading["transform"] = {kind: EvalTransform(image_size=size) for kind in ("train", "eval")}
+    drawn = {"images": {"train": 6, "restval": 2, "val": 4, "test": 12}, "size": size, "crowded": crowded}
+    shapes, boxes = {}, {}
+    scenes(tmp_path, loading, **drawn).prepare_data()  # drawn without the phrases
+    for test in ("test", "testA", "testB"):
+        splits = {"train": "train", "val": "val", "test": test}
+        data = SceneReferences(root=tmp_path, splits=splits, masks=True, **drawn, **loading)
+        data.prepare_data()
+        things = {
+            tuple(a["bbox"]): (a, a["category_id"])
+            for a in json.loads(data.ground_truth("test").read_text())["annotations"]
+        }
+        data.setup()
+        boxes[test] = [
+            (s.id, text, box) for s in data.split("test") for text, box in zip(s.captions, s.boxes, strict=True)
+        ]
+        shapes[test] = {
+            things[left, top, right - left, bottom - top][1] for *_, (left, top, right, bottom) in boxes[test]
+        }
+        for batch in data.test_dataloader():
+            for sample, found in zip(batch.raw, batch.boxes, strict=True):
+                assert found.label.tolist() == list(range(len(sample.captions)))
+                for box, mask in zip(sample.boxes, found.mask, strict=True):
+                    annotation, _ = things[box[0], box[1], box[2] - box[0], box[3] - box[1]]
+                    assert mask.sum() == annotation["area"]
+                    assert not annotation["iscrowd"]
+    assert shapes["testA"] == {1, 2}
+    assert shapes["testB"] == shapes["test"] - {1, 2} != set()
+    assert sorted(boxes["test"]) == sorted(boxes["testA"] + boxes["testB"])
+    assert {Path(str(s.image)).parent.name for s in data.split("train")} == {"train", "restval"}
+    batch = next(iter(data.train_dataloader()))
+    assert all(len(found.label) == 1 for found in batch.boxes), "of the phrase that was chosen"

@@ -5,7 +5,7 @@ also carry two choices, the right caption and one with two attributes exchanged 
 compositionality task, and the words of their captions that the picture decides, for the cloze task; crowded scenes have
 neither. Where asked, boxes and masks of all things come from COCO's files, with the shapes as categories, and segments of
 all pixels from COCO's panoptic ones. `SceneQuestions` has VQA v2's questions about the same pictures, `SceneGenome` Visual
-Genome's phrases or questions. Each draws what all read.
+Genome's phrases or questions, `SceneReferences` RefCOCO's phrases, which name one thing each. Each draws what all read.
 
 Pairs of a colour and a shape can be kept out of training in all of them alike: see vlp/datasets/common/scene_pairs.py.
 """
@@ -19,10 +19,12 @@ from pathlib import Path
 from typing import Any
 
 from vlp.data.annotation_files import read_json
+from vlp.data.datamodule import DataModule
 from vlp.data.issues import DataError
 from vlp.datasets.common.scene_pairs import PairChoice
 from vlp.datasets.common.scene_regions import NAMES, read_scene_instances, read_scene_panoptic, with_segments
 from vlp.datasets.karpathy import Karpathy
+from vlp.datasets.refcoco import RefCOCO
 from vlp.datasets.visual_genome import VisualGenome
 from vlp.datasets.vqa_v2 import VQAv2
 from vlp.scenes.formats import PARTS
@@ -104,10 +106,9 @@ class Scenes(Karpathy):
             samples = self._with_boxes(samples, split)
         if self.panoptic:
             samples = self._with_segments(samples, split)
-        chosen = samples
         with self.faults.catch_errors():
-            chosen = self.pair_choice.choose_pictures(samples, split, self.root)
-        return chosen
+            return self.pair_choice.choose_pictures(samples, split, self.root)
+        return samples
 
     def _with_texts(self, samples: list[Sample], split: str) -> list[Sample]:
         also_true = self._beside("also_true", split, what="what captions are also true of")
@@ -187,6 +188,12 @@ def _blanks(captions: list[list[dict[str, Any]]]) -> Iterator[Blank]:
             yield Blank(caption=index, **blank | {"words": tuple(blank["words"])})
 
 
+def _chosen_texts(data: DataModule, choice: PairChoice, samples: list[Sample], split: str) -> list[Sample]:
+    with data.faults.catch_errors():
+        return choice.choose_texts(samples, split, data.root)
+    return samples
+
+
 class SceneQuestions(VQAv2):
     """images, size, scene_seed, held_out_pairs, pairs: see Scenes.  The others: see VQAv2."""
 
@@ -210,10 +217,7 @@ class SceneQuestions(VQAv2):
         draw_scenes(self.root, **self.drawn)
 
     def samples(self, split: str) -> list[Sample]:
-        chosen = samples = super().samples(split)
-        with self.faults.catch_errors():
-            chosen = self.pair_choice.choose_texts(samples, split, self.root)
-        return chosen
+        return _chosen_texts(self, self.pair_choice, super().samples(split), split)
 
 
 class SceneGenome(VisualGenome):
@@ -239,7 +243,32 @@ class SceneGenome(VisualGenome):
 
     def samples(self, split: str) -> list[Sample]:
         samples = [sample for sample in self.all_samples() if Path(str(sample.image)).parent.name in PARTS[split]]
-        chosen = samples
-        with self.faults.catch_errors():
-            chosen = self.pair_choice.choose_texts(samples, split, self.root)
-        return chosen
+        return _chosen_texts(self, self.pair_choice, samples, split)
+
+
+class SceneReferences(RefCOCO):
+    """images, size, scene_seed, crowded, held_out_pairs, pairs: see Scenes.  The others: see RefCOCO."""
+
+    def __init__(
+        self,
+        *,
+        images: Mapping[str, int],
+        size: int = 64,
+        scene_seed: int = 0,
+        crowded: bool = False,
+        held_out_pairs: Sequence[str] | None = None,
+        pairs: str = "all",
+        **loading: Any,
+    ) -> None:
+        super().__init__(folder="refcoco", refs="refs(unc).p", images=".", **loading)
+        self.pair_choice = PairChoice.parse(held_out_pairs, pairs)
+        self.drawn: dict[str, Any] = {
+            "images": dict(images), "size": size, "scene_seed": scene_seed, "crowded": crowded
+        }  # fmt: skip
+        self.root = scene_folder(self.root, **self.drawn)
+
+    def prepare_data(self) -> None:
+        draw_scenes(self.root, **self.drawn, additions=("refcoco",))
+
+    def samples(self, split: str) -> list[Sample]:
+        return _chosen_texts(self, self.pair_choice, super().samples(split), split)

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from vlp.datasets.common.scene_pairs import PairChoice, image_number, read_shown_pairs
-from vlp.datasets.scenes import SceneGenome, SceneQuestions, Scenes, draw_scenes
+from vlp.datasets.scenes import SceneGenome, SceneQuestions, SceneReferences, Scenes, draw_scenes
 from vlp.scenes.pairs import named_pairs, parse_pairs
 from vlp.structures import Sample
 from vlp.system.errors import UserError
@@ -27,6 +27,7 @@ KINDS: Kinds = {
     "questions": (SceneQuestions, {}),
     "regions": (SceneGenome, {"boxes": True}),
     "crops": (SceneGenome, {"crop": True}),
+    "references": (SceneReferences, {"splits": {"train": "train", "val": "val", "test": "test"}}),
     "genome questions": (SceneGenome, {"content": "questions"}),
 }
 
