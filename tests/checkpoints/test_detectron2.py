@@ -213,7 +213,7 @@ def test_strides_in_the_first_convolution_by_the_config_beside(tmp_path: Path) -
     assert read_preparation(tmp_path / "config.yaml") == Preparation("RGB", (1.0, 2.0, 3.0), (1.0, 1.0, 1.0), False)
     (tmp_path / "config.yaml").write_text("model: {vision: {width: 3}}\n")  # of another program
     assert read_preparation(tmp_path / "config.yaml") is None
-    assert "BGR" in load.read(path, {}).assumed["preprocessing"]
+    assert "BGR" in load.read(path, {}).assumed["mean"]
     (tmp_path / "config.yaml").write_text("INPUT: {FORMAT: YUV}\nMODEL: {}\n")
     with pytest.raises(UserError, match="format YUV"):
         load.read(path, {})
@@ -248,7 +248,10 @@ def test_what_is_left_and_assumed_is_named(tmp_path: Path) -> None:
         vlp.load(path)
     text = " | ".join(str(warning.message) for warning in seen)
     assert "2 of its tensors are not used: proposal_generator.rpn_head (1), roi_heads.box_predictor (1)" in text
-    assert "BGR pixels of mean 103.53, 116.28, 123.675 and deviation 57.375, 57.12, 58.395" in text
+    assert (
+        "assumed: BGR pixels of mean 103.53, 116.28, 123.675; of deviation 57.375, 57.12, 58.395; stages that stride"
+        in text
+    )
 
 
 def test_backbones_that_are_no_resnet_are_refused(tmp_path: Path) -> None:

@@ -117,14 +117,18 @@ def check_function(checkpoint: Checkpoint, model: Mapping[str, Any], *, source: 
     return notes + [f"was trained with other settings than the run has: {text}" for text in differing]
 
 
-def take_settings(model: Any, checkpoint: Checkpoint) -> None:
-    """Gives a vision tower that leaves settings to its weights (`take_settings`) those of a checkpoint's tower."""
+def take_settings(model: Any, checkpoint: Checkpoint) -> list[str]:
+    """Gives a vision tower the settings of the checkpoint's tower that it leaves to its weights (`take_settings`). Returns what of
+    them the file does not say, in a sentence."""
     take = getattr(getattr(model, "vision", None), "take_settings", None)
     node = checkpoint.config["model"].get("vision")
-    if take is not None and isinstance(node, dict) and "_target_" in node:
-        kind = upgrade_target(node["_target_"])
-        if kind == f"{type(model.vision).__module__}.{type(model.vision).__qualname__}":
-            take(node)
+    if take is None or not isinstance(node, dict):
+        return []
+    if upgrade_target(node.get("_target_")) != f"{type(model.vision).__module__}.{type(model.vision).__qualname__}":
+        return []
+    take(node)
+    assumed = [checkpoint.assumed[key] for key in _FUNCTION if key in checkpoint.assumed]
+    return [f"does not contain all of its settings; assumed: {'; '.join(assumed)}"] if assumed else []
 
 
 def _common_parts(

@@ -172,7 +172,8 @@ def _preparation(
     chosen = replace(chosen, **stored)
     stride = "first 1×1" if chosen.stride_in_1x1 else "3×3"
     mean, std = (", ".join(f"{value:g}" for value in values) for values in (chosen.mean, chosen.std))
-    words = (
-        f"{chosen.format} pixels of mean {mean} and deviation {std}, stages that stride in their {stride} convolution"
-    )
-    return chosen, {"preprocessing": words}
+    return chosen, {
+        "mean": f"{chosen.format} pixels of mean {mean}",
+        "std": f"of deviation {std}",
+        "stride_in_1x1": f"stages that stride in their {stride} convolution",
+    }

@@ -120,8 +120,8 @@ def load_weights(
             key in required and required[key].shape != checkpoint.state[key].shape for key in _position_keys(checkpoint)
         ):
             _resize_to(checkpoint, size)
-        take_settings(model, checkpoint)
-        notes = _load_parts(model, checkpoint.state) if strict else load_matching(model, checkpoint)
+        notes = take_settings(model, checkpoint)
+        notes += _load_parts(model, checkpoint.state) if strict else load_matching(model, checkpoint)
     except ValueError as error:
         fix = (
             " that it was trained with, or take what fits with checkpoint_strict=false"

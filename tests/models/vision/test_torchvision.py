@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import pickle
 from pathlib import Path
 
 import pytest
@@ -34,3 +35,8 @@ def test_a_file_in_place_of_weights_is_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "weights.pth").write_bytes(b"version https://git-lfs.github.com/spec/v1\nsize 9\n")
     with pytest.raises(ValueError, match=r"model\.vision\.weights: .*weights\.pth is a Git LFS pointer"):
         TorchvisionVision(name="resnet18", weights=str(tmp_path / "weights.pth"))
+    (tmp_path / "R-18.pkl").write_bytes(pickle.dumps({"model": {}}))
+    with pytest.raises(
+        ValueError, match=r"R-18\.pkl is no state dict of torch; give a file of Detectron2 as checkpoint=.*R-18"
+    ):
+        TorchvisionVision(name="resnet18", weights=str(tmp_path / "R-18.pkl"))

@@ -5,7 +5,7 @@ For files of Detectron2 whose sizes no named model of torchvision has, and for s
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from einops import rearrange, reduce
@@ -18,11 +18,48 @@ from vlp.structures import Image, Tokens
 from vlp.system.errors import UserError
 
 
-class ResNetVision(nn.Module):
+class WeightSettings(nn.Module):
+    """Settings of a tower that its weights decide: mean and deviation of RGB in [0, 1], where bottlenecks stride. Those that are
+    not given are taken from the checkpoint whose weights the tower gets."""
+
+    normalize: Normalize
+    backbone: nn.Module
+
+    def set_settings(
+        self,
+        mean: Sequence[float] | None,
+        std: Sequence[float] | None,
+        stride_in_1x1: bool | None,
+        *,
+        default: tuple[Sequence[float], Sequence[float]] = (IMAGENET_MEAN, IMAGENET_STD),
+    ) -> None:
+        """default: mean and std of this tower's own weights."""
+        settings = {"mean": mean, "std": std, "stride_in_1x1": stride_in_1x1}
+        self.given = {key for key, value in settings.items() if value is not None}
+        self.normalize = Normalize(mean=mean or default[0], std=std or default[1])
+        self.stride_in_1x1 = bool(stride_in_1x1)
+        if self.stride_in_1x1:
+            set_stride(self.backbone, in_1x1=True)
+
+    def take_settings(self, node: Mapping[str, Any]) -> None:
+        """node: the config of the tower whose weights this one gets."""
+        own, device = self.settings(), self.normalize.mean.device
+        taken = own | {key: node[key] for key in own.keys() - self.given if node.get(key) is not None}
+        self.normalize = Normalize(mean=taken["mean"], std=taken["std"]).to(device)
+        if taken["stride_in_1x1"] != self.stride_in_1x1:
+            self.stride_in_1x1 = taken["stride_in_1x1"]
+            set_stride(self.backbone, in_1x1=self.stride_in_1x1)
+
+    def settings(self) -> dict[str, Any]:
+        return {**self.normalize.architecture(), "stride_in_1x1": self.stride_in_1x1}
+
+
+class ResNetVision(WeightSettings):
     """layers: blocks of each of the four stages.  planes: of the first stage, doubled in each further one; a stage's maps have
     planes channels, or with `bottleneck` 4 · planes.  stem: channels after the first convolution.  groups, width_per_group: of
     the 3×3 convolutions of bottlenecks, which are planes · width_per_group / 64 · groups wide (ResNeXt).
-    stride_in_1x1: of bottlenecks, see `set_stride`.  mean, std: of RGB in [0, 1].
+    mean, std: of RGB in [0, 1].  stride_in_1x1: of bottlenecks, see `set_stride`. None = as the weights of a checkpoint need it,
+    else ImageNet's and false.
     """
 
     def __init__(
@@ -35,9 +72,9 @@ class ResNetVision(nn.Module):
         planes: int = 64,
         groups: int = 1,
         width_per_group: int = 64,
-        stride_in_1x1: bool = False,
-        mean: Sequence[float] = IMAGENET_MEAN,
-        std: Sequence[float] = IMAGENET_STD,
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
+        stride_in_1x1: bool | None = None,
     ) -> None:
         super().__init__()
         if len(layers) != 4 or min(layers) < 1:
@@ -48,19 +85,28 @@ class ResNetVision(nn.Module):
             raise UserError(
                 "model.vision: groups and width_per_group are of bottlenecks; leave them out or set bottleneck=true"
             )
+        block = Bottleneck if bottleneck else BasicBlock
         self.image_size = image_size
-        self.normalize = Normalize(mean=mean, std=std)
-        self.backbone = _Backbone(
-            layers, Bottleneck if bottleneck else BasicBlock, stem, planes, groups, width_per_group
-        )
+        self.backbone = _Backbone(layers, block, stem, planes, groups, width_per_group)
         self.width = self.states_width = self.backbone.width
-        if stride_in_1x1:
-            set_stride(self.backbone, in_1x1=True)
+        self.sizes = {
+            "layers": list(layers),
+            "bottleneck": bottleneck,
+            "stem": stem,
+            "planes": planes,
+            "groups": groups,
+        }
+        self.sizes |= {"width_per_group": width_per_group}
+        self.set_settings(mean, std, stride_in_1x1)
 
     def forward(self, image: Image) -> Tokens:
         maps = self.backbone(self.normalize(image))
         states = rearrange(maps, "b d h w -> b (h w) d")
-        return Tokens(states=states, pooled=reduce(maps, "b d h w -> b d", "mean"), grid=(maps.shape[2], maps.shape[3]))
+        pooled = reduce(maps, "b d h w -> b d", "mean")
+        return Tokens(states=states, pooled=pooled, grid=(maps.shape[2], maps.shape[3]))
+
+    def architecture(self) -> dict[str, Any]:
+        return {"image_size": self.image_size, **self.sizes, **self.settings()}
 
 
 class _Backbone(nn.Module):

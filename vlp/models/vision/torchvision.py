@@ -6,7 +6,8 @@ can make it wider (MobileNet, VGG). Images of every size and shape are taken.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import pickle
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,18 +17,17 @@ from einops import rearrange
 from torch import nn
 from torchvision.models.feature_extraction import create_feature_extractor, get_graph_node_names
 
-from vlp.models.vision.normalize import Normalize
-from vlp.models.vision.resnet import set_stride
+from vlp.models.vision.resnet import WeightSettings
 from vlp.structures import Image, Tokens
 from vlp.system.errors import UserError
 from vlp.system.weight_files import describe_damage
 
 
-class TorchvisionVision(nn.Module):
+class TorchvisionVision(WeightSettings):
     """name: torchvision's.  weights: 'DEFAULT' or another of its names (downloaded), the path of a state dict, or None
     for random.  Normalisation and image_size are those of the named weights (of the default ones for None and a path).
 
-    mean, std: of RGB in [0, 1].  stride_in_1x1: see `resnet.set_stride`. None = as the weights need it, whether named here or
+    mean, std: of RGB in [0, 1].  stride_in_1x1: see `set_stride` in resnet.py. None = as the weights need it, whether named here or
     read from a checkpoint.
     """
 
@@ -53,7 +53,6 @@ class TorchvisionVision(nn.Module):
             model.load_state_dict(_read_state(name, weights, known))
         preset = chosen.transforms()
         self.name, self.image_size = name, image_size or preset.crop_size[0]
-        self.normalize = Normalize(mean=mean or preset.mean, std=std or preset.std)
         self.width = _remove_head(model, name)
         # the graph calls the parts of the network as the modules they are, so that `levels` can name any module in them
         options = {"leaf_modules": list({type(part) for part in model.children()})}
@@ -65,22 +64,7 @@ class TorchvisionVision(nn.Module):
         outputs = {nodes[nodes.index("avgpool") - 1]: "map", nodes[-1]: "pooled"}
         self.backbone = create_feature_extractor(model, outputs, tracer_kwargs=options)
         self.states_width = self._measure_states_width()
-        self.given = {
-            key for key, value in (("mean", mean), ("std", std), ("stride_in_1x1", stride_in_1x1)) if value is not None
-        }
-        self.stride_in_1x1 = bool(stride_in_1x1)
-        if self.stride_in_1x1:
-            set_stride(self.backbone, in_1x1=True)
-
-    def take_settings(self, node: Mapping[str, Any]) -> None:
-        """Those that were left to the weights, from the config of the tower whose weights this one gets."""
-        mean, std = (node.get(key) if key not in self.given else None for key in ("mean", "std"))
-        own = self.normalize.architecture()
-        device = self.normalize.mean.device
-        self.normalize = Normalize(mean=mean or own["mean"], std=std or own["std"]).to(device)
-        if "stride_in_1x1" not in self.given and (stride := bool(node.get("stride_in_1x1"))) != self.stride_in_1x1:
-            self.stride_in_1x1 = stride
-            set_stride(self.backbone, in_1x1=stride)
+        self.set_settings(mean, std, stride_in_1x1, default=(preset.mean, preset.std))
 
     def forward(self, image: Image) -> Tokens:
         output = self.backbone(self.normalize(image))
@@ -97,20 +81,19 @@ class TorchvisionVision(nn.Module):
         return width
 
     def architecture(self) -> dict[str, Any]:
-        settings = {
-            "name": self.name,
-            "weights": None,
-            "image_size": self.image_size,
-            "stride_in_1x1": self.stride_in_1x1,
-        }
-        return settings | self.normalize.architecture()
+        return {"name": self.name, "weights": None, "image_size": self.image_size, **self.settings()}
 
 
 def _read_state(name: str, weights: str, known: Any) -> dict[str, torch.Tensor]:
     if Path(weights).is_file():
         if (wrong := describe_damage(Path(weights))) is not None:
             raise UserError(f"model.vision.weights: {weights} {wrong}")
-        return torch.load(weights, map_location="cpu", weights_only=True)
+        try:
+            return torch.load(weights, map_location="cpu", weights_only=True)
+        except pickle.UnpicklingError as error:
+            raise UserError(
+                f"model.vision.weights: {weights} is no state dict of torch; give a file of Detectron2 as checkpoint={weights}"
+            ) from error
     if weights not in known.__members__ and weights != "DEFAULT":
         names = ", ".join(["DEFAULT", *known.__members__])
         raise FileNotFoundError(f"weights={weights!r} is neither a file nor one of {names}, torchvision's for {name}")
