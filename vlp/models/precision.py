@@ -29,7 +29,7 @@ def _to_float32(x: Any) -> Any:
     return to_float32(x) if isinstance(x, Tensor) else x
 
 
-def apply_head(head: nn.Module, *inputs: Any) -> Tensor:
+def apply_head(head: nn.Module, *inputs: Any) -> Any:
     """The head's output: in training as any module computes it, in evaluation mode in float32, whatever the precision of the
     run, of its weights and of its inputs is.  inputs: tensors, records or None."""
     if head.training:

@@ -21,6 +21,7 @@ from vlp import distributed
 from vlp.data.pixel_labels import read_class_map
 from vlp.data.view import VOID_CLASS
 from vlp.metrics.mean_iou import class_ious, confusion_matrix, mean_iou
+from vlp.models.dense.class_tables import class_table
 from vlp.models.dense.label_files import write_label_map
 from vlp.models.dense.mask_clip import check_mask_clip, zero_shot_logits
 from vlp.models.dense.photo_pixels import read_at_photo
@@ -87,7 +88,9 @@ class Segmentation(Task):
         self._asked: Vocabulary | None = None  # in training
         self._vocabulary: Vocabulary | None = None  # of the data that are measured
         self._names = self.segment_names  # of the columns in evaluation
-        self._table = self._trained_table = self._class_table(self.segment_names, "the data")
+        self._table = self._trained_table = class_table(
+            self.segment_names, self.segment_names, task="segmentation", source="the data"
+        )
         self._values: tuple[int, ...] | None = None  # of these classes in the data set's own files
         self._prepared = False
         self.reset()
@@ -101,27 +104,20 @@ class Segmentation(Task):
         if self.texts and self._asked is None:
             self._asked = Vocabulary(self.segment_names, tokenizer=tokenizer, templates=self.templates)
         if not self._prepared and self.weight:
-            self._trained_table = self._class_table(names, data.name)
+            self._trained_table = class_table(names, self.segment_names, task="segmentation", source=data.name)
         self._prepared = True
         self._names = names if self.texts else self.segment_names
         self._vocabulary = Vocabulary(names, tokenizer=tokenizer, templates=self.templates) if self.texts else None
-        self._table = torch.arange(256) if self.texts else self._class_table(names, data.name)
+        self._table = (
+            torch.arange(256)
+            if self.texts
+            else class_table(names, self.segment_names, task="segmentation", source=data.name)
+        )
         values = getattr(data, "segment_ids", None)
         by_name = dict(zip(names, values, strict=True)) if values else {}
         self._values = tuple(by_name[name] for name in self._names) if set(self._names) <= by_name.keys() else None
         if self.results_folder is not None and self._values is None:
             raise UserError(f"results_folder: {data.name} does not say which values its classes have in label maps")
-
-    def _class_table(self, names: Sequence[str], source: str) -> Int[Tensor, 256]:
-        """From the data's classes, of these names, to the head's.  Raises UserError where they are not the same."""
-        if set(names) != set(self.segment_names) or len(set(names)) != len(names):
-            ours, theirs = (", ".join(list(each)[:8]) for each in (self.segment_names, names))
-            raise UserError(
-                f"segmentation was built for {ours}, and {source} has {theirs}: they must be the same classes"
-            )
-        table = torch.full((256,), VOID_CLASS)
-        table[: len(names)] = torch.tensor([self.segment_names.index(name) for name in names])
-        return table
 
     # ----------------------------------------------------------------------------------------------------- training
 

@@ -1,0 +1,143 @@
+"""Mask2Former's loss: each true segment is given to one query, chosen by class and mask together; its mask is compared at points,
+most of them where the query is uncertain (Cheng et al., arXiv:2112.01527, §3.3; Kirillov et al., arXiv:1912.08193, §3.1).
+
+Sums are divided by the numbers of all ranks, and points are drawn from each sample's own seed, so that neither processes nor the
+order of samples change the loss.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from scipy.optimize import linear_sum_assignment
+from torch import Tensor
+
+from vlp.distributed import mean_over_ranks
+from vlp.models.dense.queries import QueriedSegments
+from vlp.random import mix
+
+LOSSES = {"class": 2.0, "mask": 5.0, "dice": 5.0}
+OVERSAMPLED, UNCERTAIN = 3, 0.75  # candidates for each point; the share of points that are the most uncertain of these
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrueSegments:
+    """Of one image: the class of each segment, and its mask as 0 and 1."""
+
+    label: Int[Tensor, " m"]
+    mask: Float[Tensor, "m h w"]
+
+
+def read_points(maps: Float[Tensor, "n _ _"], points: Float[Tensor, "n p 2"]) -> Float[Tensor, "n p"]:
+    """Bilinearly.  points: x, y in [0, 1] of the map."""
+    grid = 2 * points[:, None].to(maps) - 1
+    return F.grid_sample(maps[:, None], grid, mode="bilinear", align_corners=False)[:, 0, 0]
+
+
+def _draw(count: tuple[int, ...], generator: torch.Generator, like: Tensor) -> Tensor:
+    return torch.rand(*count, 2, generator=generator).to(like)
+
+
+@torch.no_grad()
+def match_segments(
+    classes: Float[Tensor, "q c"],
+    masks: Float[Tensor, "q p"],
+    label: Int[Tensor, " m"],
+    true: Float[Tensor, "m p"],
+    weights: Mapping[str, float],
+) -> tuple[Int[Tensor, " m"], Int[Tensor, " m"]]:
+    """The query of each true segment, and that segment, in the order of queries.  masks, true: logits and masks at the same
+    points."""
+    masks, true = masks.float(), true.float()
+    probability = -classes.float().softmax(-1)[:, label]
+    positive, negative = (
+        F.softplus(-masks),
+        F.softplus(masks),
+    )  # cross-entropy of each point if it is inside, or outside
+    cross_entropy = (positive @ true.T + negative @ (1 - true).T) / masks.shape[1]
+    shown = masks.sigmoid()
+    dice = 1 - (2 * shown @ true.T + 1) / (shown.sum(1)[:, None] + true.sum(1) + 1)
+    cost = weights["class"] * probability + weights["mask"] * cross_entropy + weights["dice"] * dice
+    rows, columns = linear_sum_assignment(np.nan_to_num(cost.cpu().numpy(), nan=1e10, posinf=1e10, neginf=-1e10))
+    device = masks.device
+    return torch.as_tensor(rows, device=device), torch.as_tensor(columns, device=device)
+
+
+@torch.no_grad()
+def uncertain_points(
+    masks: Float[Tensor, "m h w"], points: int, generator: torch.Generator
+) -> Float[Tensor, "m {points} 2"]:
+    """Of each mask: those near its border, where logits are about 0, and some anywhere."""
+    candidates = _draw((len(masks), OVERSAMPLED * points), generator, masks)
+    uncertain = int(UNCERTAIN * points)
+    order = read_points(masks, candidates).abs().topk(uncertain, dim=1, largest=False).indices
+    chosen = candidates.gather(1, order[..., None].expand(-1, -1, 2))
+    return torch.cat([chosen, _draw((len(masks), points - uncertain), generator, masks)], dim=1)
+
+
+def query_loss(
+    found: Sequence[QueriedSegments],
+    true: Sequence[TrueSegments],
+    seeds: Sequence[int],
+    *,
+    points: int = 12_544,
+    no_object: float = 0.1,
+    weights: Mapping[str, float] = LOSSES,
+) -> tuple[Float[Tensor, ""], dict[str, Float[Tensor, ""]]]:
+    """The weighted sum over all of `found`, and its terms of the last.
+
+    seeds: of each sample and step.  points: of each mask.  no_object: weight of queries without a segment in the class's term.
+    """
+    total: Tensor | None = None
+    logs: dict[str, Tensor] = {}
+    for number, segments in enumerate(found):
+        terms = _terms(segments, true, [mix(seed, number) for seed in seeds], points, no_object, weights)
+        logs = {name: term.detach() for name, term in terms.items()}
+        value = torch.stack([weights[name] * term for name, term in terms.items()]).sum()
+        total = value if total is None else total + value
+    assert total is not None
+    return total, logs
+
+
+def _terms(
+    segments: QueriedSegments, true: Sequence[TrueSegments], seeds: Sequence[int], points: int, no_object: float,
+    weights: Mapping[str, float],
+) -> dict[str, Tensor]:  # fmt: skip
+    classes = segments.classes if segments.classes.dtype == torch.float64 else segments.classes.float()
+    masks = segments.masks if segments.masks.dtype == torch.float64 else segments.masks.float()
+    none = classes.shape[-1] - 1
+    target = torch.full(classes.shape[:2], none, device=classes.device)
+    chosen: list[Tensor] = []
+    at: list[Tensor] = []
+    for row, (one, seed) in enumerate(zip(true, seeds, strict=True)):
+        if not len(one.label):
+            continue
+        generator = torch.Generator().manual_seed(seed)
+        same = _draw((1, points), generator, masks)
+        predicted = read_points(masks[row], same.expand(masks.shape[1], -1, -1))
+        shown = read_points(one.mask.to(masks), same.expand(len(one.mask), -1, -1))
+        queries, order = match_segments(classes[row], predicted, one.label, shown, weights)
+        target[row, queries] = one.label[order]
+        own, truth = masks[row, queries], one.mask[order].to(masks)
+        places = uncertain_points(own, points, generator)
+        chosen.append(read_points(own, places))
+        at.append(read_points(truth, places))
+    weight = torch.ones(none + 1, device=classes.device, dtype=classes.dtype)
+    weight[none] = no_object
+    summed = F.cross_entropy(classes.flatten(0, 1), target.flatten(), weight=weight, reduction="sum")
+    nothing = 0 * masks.sum()  # so that a rank without any segment takes part in the gradient
+    logits = torch.cat(chosen) if chosen else masks.new_zeros(0, points)
+    inside = torch.cat(at) if at else masks.new_zeros(0, points)
+    cross_entropy = F.binary_cross_entropy_with_logits(logits, inside, reduction="none").mean(1).sum()
+    probability = logits.sigmoid()
+    dice = 1 - (2 * (probability * inside).sum(1) + 1) / (probability.sum(1) + inside.sum(1) + 1)
+    return {
+        "class": mean_over_ranks(summed, weight[target].sum()),
+        "mask": mean_over_ranks(cross_entropy + nothing, len(logits)),
+        "dice": mean_over_ranks(dice.sum() + nothing, len(logits)),
+    }
