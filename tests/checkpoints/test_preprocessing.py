@@ -106,6 +106,34 @@ def test_pictures_of_any_shape_as_transformers_does_it(kind: str, settings: dict
         assert again.normalization[name] == pytest.approx(values)
 
 
+def test_pictures_of_owlv2_lie_at_the_top_left_of_a_black_square(tmp_path: Path) -> None:
+    """transformers blurs before it makes a picture smaller and Pillow smooths, so that pixels differ by a level on average, and
+    more only where the picture meets the black."""
+    processor = saved(tmp_path, "Owlv2ImageProcessor", size={"height": 96, "width": 96})
+    own = preprocessing.read_preprocessing(tmp_path, 960)
+    assert own is not None
+    assert own.transform is not None
+    assert own.transform["eval"]["image_size"] == 96
+    transform, normalize = build(own.transform["eval"], allow=ALLOWED_IN_FILES), Normalize(**own.normalization)
+    for width, height in ((640, 480), (480, 640), (300, 1200), (64, 48)):
+        expected = processor(images=[picture(width, height)], return_tensors="pt")["pixel_values"]
+        found = normalize(Image(pixels=transform(picture(width, height))[None]))
+        differences = (found - expected).abs() * 255 * normalize.std
+        assert float(differences.mean()) < 1.5
+        rows, columns = round(96 * height / max(width, height)), round(96 * width / max(width, height))
+        assert float(differences[..., : rows - 2, : columns - 2].max()) < 12, (width, height)
+        black = normalize(Image(pixels=torch.zeros(1, 3, 96, 96, dtype=torch.uint8)))
+        for part in ((..., slice(rows + 1, None), slice(None)), (..., slice(None), slice(columns + 1, None))):
+            torch.testing.assert_close(expected[part], black[part], atol=1e-2, rtol=0)
+            torch.testing.assert_close(found[part], black[part])
+    (tmp_path / "again").mkdir()
+    config = {"transform": own.transform, "model": {"vision": own.normalization}}
+    preprocessing.write_preprocessing(tmp_path / "again", "Owlv2ImageProcessor", config)
+    again = transformers.AutoImageProcessor.from_pretrained(tmp_path / "again", backend="pil")
+    assert (again.do_pad, again.resample, again.size) == (True, processor.resample, processor.size)
+    assert preprocessing.read_preprocessing(tmp_path / "again", 960) == own
+
+
 def test_transformers_other_backend_sees_the_same_part_of_the_picture(tmp_path: Path) -> None:
     """torchvision's kernels differ from Pillow's by single levels, an offset of one pixel by many."""
     size = {"size": {"shortest_edge": 64}, "crop_size": {"height": 64, "width": 64}}

@@ -26,7 +26,15 @@ _CLIP_CONFIGS: dict[str, Any] = {
     "clip_vision_model": transformers.CLIPVisionConfig,
     "clip_text_model": transformers.CLIPTextConfig,
 }
-KINDS = (*_CLIP_CONFIGS, "vision-text-dual-encoder", "siglip", "vilt", "blip")  # the last three in their own modules
+KINDS = (
+    *_CLIP_CONFIGS,
+    "vision-text-dual-encoder",
+    "siglip",
+    "vilt",
+    "blip",
+    "owlvit",
+    "owlv2",
+)  # the last ones elsewhere
 ACTIVATIONS = {"quick_gelu": "quick_gelu", "gelu": "gelu", "gelu_pytorch_tanh": "gelu_tanh"}
 
 

@@ -21,6 +21,7 @@ from vlp.system.errors import UserError
 from vlp.system.json_files import read_json_object
 
 FILE = "preprocessor_config.json"
+LETTERBOX = "vlp.data.padded_transforms.Letterbox"
 _RESAMPLING = {int(kind): kind.name.lower() for kind in PIL.Image.Resampling}
 # steps that these processors override for what images alone do not use (segmentations), or that `_transform` knows
 _SAME_STEPS = {
@@ -96,6 +97,9 @@ def _transform(processor: Any, file_settings: dict[str, Any]) -> dict[str, Any] 
             return None
         multiple = {} if file_settings["size_divisor"] == 32 else {"multiple": file_settings["size_divisor"]}
         return {"eval": {"_target_": "vlp.data.transforms.MinMaxTransform", "image_size": shorter, **multiple}}
+    if kind == "Owlv2ImageProcessor" and file_settings.get("do_pad") and cropped is None:
+        side = _square_or_sides(size)
+        return letterbox(side, interpolation=interpolation) if isinstance(side, int) else None
     if file_settings.get("do_pad") or not own_image_steps(processor) <= _SAME_STEPS.get(kind, set()):
         return None
     resized: Any = shorter if shorter is not None else _square_or_sides(size)
@@ -122,6 +126,13 @@ def hugging_face_transform(image_size: int | list[int], mode: str = "clip", **op
     return eval_transform(image_size, mode, **options, **floor, rgb="on_white")
 
 
+def letterbox(image_size: int, *, interpolation: str) -> dict[str, Any]:
+    """OWLv2's: the photo at the top left of a black square, which is then resized. transformers blurs before it makes a photo
+    smaller, and interpolates without Pillow's smoothing, so that pixels differ a little (docs/guides/checkpoints.md)."""
+    options = {"where": "top_left", "fill": [0, 0, 0], "interpolation": interpolation}
+    return {"eval": {"_target_": LETTERBOX, "image_size": image_size, **options}}
+
+
 def _square_or_sides(lengths: dict[str, int]) -> int | list[int] | None:
     """A side or [height, width]; None = neither is given."""
     sides = lengths.get("height"), lengths.get("width")
@@ -139,6 +150,11 @@ def _side_lengths(size: Any) -> dict[str, int]:
     return {key: value for key, value in (size if isinstance(size, dict) else vars(size)).items() if value is not None}
 
 
+def _is_owlv2s(node: dict[str, Any]) -> bool:
+    height, width = height_and_width(node["image_size"])
+    return height == width and node.get("where", "top_left") == "top_left" and list(node.get("fill", ())) == [0, 0, 0]
+
+
 def write_preprocessing(folder: Path, kind: str, config: dict[str, Any]) -> None:
     """kind: of transformers' image processors.  config: a checkpoint's.  Nothing is written where it tells no transform."""
     node = (config.get("transform") or {}).get("eval")
@@ -153,6 +169,10 @@ def write_preprocessing(folder: Path, kind: str, config: dict[str, Any]) -> None
     numbers = {name: number for number, name in _RESAMPLING.items()}
     if node and node["_target_"].endswith(".MinMaxTransform"):
         file_settings |= {"size": {"shortest_edge": node["image_size"]}, "size_divisor": node.get("multiple", 32)}
+    elif node and node["_target_"] == LETTERBOX and _is_owlv2s(node):
+        height, width = height_and_width(node["image_size"])
+        file_settings |= {"do_pad": True, "size": {"height": height, "width": width}}
+        file_settings["resample"] = numbers[node.get("interpolation", "bicubic")]
     elif node and node["_target_"].endswith(".EvalTransform"):
         resize = node.get("resize") or node["image_size"]
         crop, squashed = ({"height": h, "width": w} for h, w in map(height_and_width, (node["image_size"], resize)))

@@ -82,9 +82,8 @@ class VisionLanguageModel(nn.Module):
         Once in the life of a model a warning says that a tower resizes its positions, as images are of another size than theirs.
         """
         tower = self.part("vision")
-        self._resizing_noticed = self._resizing_noticed or warn_of_resized_positions(
-            tower, tuple(image.pixels.shape[-2:])
-        )
+        size: tuple[int, int] = (image.pixels.shape[2], image.pixels.shape[3])
+        self._resizing_noticed = self._resizing_noticed or warn_of_resized_positions(tower, size)
         if not levels:
             return _run_tower(tower, image, pooled_only)
         with kept_outputs(tower, tuple(levels)) as outputs:

@@ -140,7 +140,7 @@ class TimmVision(nn.Module):
         self, features: Tensor, size: tuple[int, int]
     ) -> tuple[Float[Tensor, "b n d"], tuple[int, int] | None]:
         if features.ndim == 3:
-            patches = getattr(self.backbone, "patch_embed", None)
+            patches: Any = getattr(self.backbone, "patch_embed", None)
             if not hasattr(patches, "dynamic_feat_size"):
                 return features, getattr(patches, "grid_size", None)
             grid = patches.dynamic_feat_size(size)
