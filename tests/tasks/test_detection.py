@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
-from vlp.tasks.detection import Detection
 
 from tests.processes import run_processes
 from tests.towers import ToyText
@@ -23,6 +22,7 @@ from vlp.models.vision.small_cnn import SmallCnn
 from vlp.models.vlm import VisionLanguageModel
 from vlp.structures import Batch, Boxes, Image, Text, Tokens
 from vlp.system.errors import UserError
+from vlp.tasks.detection import Detection
 
 NAMES = ("circle", "ring", "moon")
 

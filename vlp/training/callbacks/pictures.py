@@ -12,8 +12,8 @@ from lightning.pytorch.callbacks import Callback
 
 from vlp.report.detections import plot_detections
 from vlp.report.plots import (
-    plot_label_curves,
     plot_grounded_phrases,
+    plot_label_curves,
     plot_loss_curves,
     plot_retrieved_captions,
     plot_retrieved_images,
