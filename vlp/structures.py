@@ -212,6 +212,7 @@ class Sample:
     # every thing of every class has one
     absent_categories: tuple[int, ...] | None = None
     not_exhaustive: tuple[int, ...] = ()
+    border: int = 0  # pixels at each edge that are no part of the photo (ObjectNet's red frame)
     as_stored: bool = False  # all annotations are of the photo as its file stores it: EXIF's orientation is not applied
     panoptic: Path | None = None  # an image file of segment ids, see vlp/data/pixel_labels.py
     segments: tuple[Segment, ...] = ()  # of that file

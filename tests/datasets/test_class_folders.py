@@ -6,10 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from tests.datasets.splits import pictures, sizes
 from vlp.data.issues import Faults
 from vlp.datasets.class_folders import ClassFolders
+from vlp.launch.config.compose import conf_folder
 
 Loading = dict[str, Any]
 
@@ -54,6 +56,43 @@ def test_one_set_of_class_folders(tmp_path: Path, loading: Loading) -> None:
         ClassFolders(root=tmp_path, splits={"test": "."}, class_names_file="names.json", **loading).split("test")
     with pytest.raises(FileNotFoundError, match="the train folder of toy is missing"):
         ClassFolders(root=tmp_path, splits={"train": "train"}, **loading).split("train")
+
+
+def test_numbered_folders_are_classes_by_their_position_in_the_list(tmp_path: Path, loading: Loading) -> None:
+    """ImageNet V2: folder 10 is the eleventh class, also where some have no folder."""
+    pictures(tmp_path, "v2/10/1.jpg", "v2/2/2.jpg", "v2/0/3.jpg")
+    lines = [f"n{number:08d} class {number}, other name" for number in range(11)]
+    (tmp_path / "list.txt").write_text("\n".join(lines))
+    settings = {"splits": {"test": "v2"}, "class_names_file": "list.txt", "numbered": True}
+    data = ClassFolders(root=tmp_path, **settings, **loading)
+    assert [(Path(str(s.image)).name, s.label) for s in data.split("test")] == [
+        ("3.jpg", 0),
+        ("2.jpg", 1),
+        ("1.jpg", 2),
+    ]
+    assert data.class_names == ("class 0", "class 2", "class 10")
+    pictures(tmp_path, "v2/11/1.jpg", "v2/x/1.jpg")
+    with pytest.raises(ValueError, match=r"list\.txt names no class for the folders 11, x"):
+        ClassFolders(root=tmp_path, **settings, **loading).split("test")
+    with pytest.raises(ValueError, match=r"data\.numbered=true needs the classes in their order"):
+        ClassFolders(root=tmp_path, splits={"test": "v2"}, numbered=True, **loading)
+
+
+@pytest.mark.parametrize("option", ["imagenet_a", "imagenet_r", "imagenet_sketch", "imagenet_v2"])
+def test_shifts_of_imagenet_are_read_as_they_come(tmp_path: Path, loading: Loading, option: str) -> None:
+    """With the settings of their YAML, and the files that these name."""
+    settings = {
+        key: value
+        for key, value in yaml.safe_load((conf_folder() / f"data/{option}.yaml").read_text()).items()
+        if key in ("splits", "class_names_file", "numbered")
+    }
+    folders = ("0", "1") if option == "imagenet_v2" else ("n01440764", "n01443537")
+    pictures(tmp_path, *(f"{settings['splits']['test']}/{folder}/a.JPEG" for folder in folders))
+    names = "About these pictures.\n\nn01440764 tench\nn01443537 goldfish\nn01484850 great white shark\n"
+    (tmp_path / settings["class_names_file"]).write_text(names)
+    data = ClassFolders(root=tmp_path, **settings, **loading)
+    assert sizes(data) == (0, 0, 2)
+    assert data.class_names == ("tench", "goldfish")
 
 
 def test_hidden_names_are_passed_over_also_on_the_way_down(tmp_path: Path, loading: Loading) -> None:

@@ -18,6 +18,7 @@ from vlp.data.masks import decode_mask
 from vlp.data.pixel_labels import read_class_map, read_segment_ids
 from vlp.data.view import VOID_CLASS
 from vlp.datasets.coco import COCO
+from vlp.launch.config.compose import conf_folder
 from vlp.structures import Sample, Segment
 from vlp.system.errors import UserError
 
@@ -192,7 +193,7 @@ def test_novel_categories_have_no_boxes_in_training_and_others_are_not_read(tmp_
 
 
 def test_the_48_base_and_17_novel_categories_are_cocos(shared: Path, loading: Loading) -> None:
-    chosen = yaml.safe_load(Path("conf/data/coco_open_vocabulary.yaml").read_text())
+    chosen = yaml.safe_load((conf_folder() / "data/coco_open_vocabulary.yaml").read_text())
     named = {key: chosen[key] for key in ("categories", "novel")}
     data = official(shared, loading, boxes=True, texts=False, **named)
     data.split("train")

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from vlp import distributed
 from vlp.data.collate import LoadedExample
-from vlp.data.images import ImageError, decode_region, open_photo
+from vlp.data.images import ImageError, decode_region, open_sample_photo
 from vlp.data.issues import DataError
 from vlp.data.pixel_labels import view_labels
 from vlp.data.sample_boxes import project_sample_boxes
@@ -105,9 +105,7 @@ class ExampleDataset(torch.utils.data.Dataset[LoadedExample]):
 
     def _load_image(self, sample: Sample, captions: list[int], seed: int) -> dict[str, Any]:
         """The LoadedExample's fields of pixels, boxes and segments.  captions: those chosen.  Raises ImageError."""
-        photo = open_photo(sample.image, as_stored=sample.as_stored)
-        if sample.crop is not None:
-            photo = photo.crop_to(sample.crop)
+        photo = open_sample_photo(sample)
         has_regions = sample.boxes is not None or sample.panoptic is not None or sample.label_map is not None
         if not isinstance(self.transform, Transform):  # any function of a decoded image
             if has_regions:

@@ -21,7 +21,7 @@ import numpy as np
 import PIL.Image
 import PIL.ImageOps
 
-from vlp.structures import Member
+from vlp.structures import Member, Sample
 from vlp.system.errors import UserError
 
 EXTENSIONS = {  # of the files of each format; the first is the one that is written
@@ -152,6 +152,15 @@ def open_photo(
         orientation = exif_orientation(image) if may_turn else 1
         size = (image.height, image.width) if orientation >= 5 else image.size
         return Photo(str(source), data, image, kind, needs_rotation=orientation != 1, size=size, full_size=size)
+
+
+def open_sample_photo(sample: Sample) -> Photo:
+    """Without its border, and only the part that the sample describes.  Raises ImageError."""
+    photo = open_photo(sample.image, as_stored=sample.as_stored)
+    if sample.border:
+        width, height = photo.size
+        photo = photo.crop_to((sample.border, sample.border, width - sample.border, height - sample.border))
+    return photo if sample.crop is None else photo.crop_to(sample.crop)
 
 
 def exif_orientation(image: PIL.Image.Image) -> int:

@@ -11,10 +11,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from vlp.data.annotation_files import MissingFile, read_json, require_path
+from vlp.data.annotation_files import MissingFile, require_path
 from vlp.data.datamodule import SPLITS, DataModule
 from vlp.data.images import IMAGE_EXTENSIONS, is_hidden
-from vlp.data.issues import DataError, SkippedRecords, join_first_five
+from vlp.data.issues import SkippedRecords, join_first_five
+from vlp.datasets.common.class_lists import read_class_list
 from vlp.datasets.common.class_names import clean_label, report_equal_names
 from vlp.datasets.common.splits import hold_out, named_splits
 from vlp.structures import Sample
@@ -23,7 +24,8 @@ from vlp.system.errors import UserError
 
 class ClassFolders(DataModule):
     """splits: the folder of each split under root; "." is root itself, null none.  held_out: how many training images
-    form val where it has no folder.  class_names_file: JSON {folder: name}, for folders named by codes.
+    form val where it has no folder.  class_names_file: for folders named by codes, see vlp/datasets/common/class_lists.py.
+    numbered: folders are named by numbers from 0, the positions of their classes in that file (ImageNet V2).
     """
 
     def __init__(
@@ -32,13 +34,16 @@ class ClassFolders(DataModule):
         splits: Mapping[str, str | None],
         held_out: int = 0,
         class_names_file: str | None = None,
+        numbered: bool = False,
         **loading: Any,
     ) -> None:
         super().__init__(**loading)
         self.splits = named_splits(splits, setting="data.splits")
         if held_out and self.splits["val"]:
             raise UserError("data.held_out is for data without a val folder: set it to 0, or data.splits.val=null")
-        self.held_out, self.class_names_file = held_out, class_names_file
+        if numbered and class_names_file is None:
+            raise UserError("data.numbered=true needs the classes in their order: set data.class_names_file")
+        self.held_out, self.class_names_file, self.numbered = held_out, class_names_file, numbered
         self._folders_of_classes: list[str] | None = None
         self._read: dict[str, list[Sample]] = {}
 
@@ -59,7 +64,7 @@ class ClassFolders(DataModule):
                 if self.splits[split]:
                     with self.faults.catch_errors():
                         found |= set(self._folders(split))
-            folders = sorted(found)
+            folders = sorted(found, key=_number_or_name if self.numbered else None)
             with self.faults.catch_errors():
                 if not folders:
                     raise MissingFile(
@@ -75,10 +80,9 @@ class ClassFolders(DataModule):
         return self._folders_of_classes
 
     def _names(self, path: Path, folders: list[str]) -> dict[str, str]:
-        content = read_json(path, description="the file of class names")
-        if not isinstance(content, dict):
-            raise DataError("unexpected structure", f"{path}: expected an object {{folder: name}}")
-        listed = {clean_label(folder): name for folder, name in content.items()}
+        listed = read_class_list(path)
+        if self.numbered:  # folder "17" is the 17th class of the list, from 0
+            listed = {str(number): name for number, name in enumerate(listed.values())}
         lacking = [folder for folder in folders if not isinstance(listed.get(folder), str)]
         if lacking:
             message = f"{path} names no class for the folders {join_first_five(lacking)}"
@@ -142,3 +146,8 @@ class ClassFolders(DataModule):
 
 def _is_image(file: Path) -> bool:
     return file.suffix.lower()[1:] in IMAGE_EXTENSIONS and not is_hidden(Path(file.name))
+
+
+def _number_or_name(folder: str) -> tuple[int, str]:
+    """Numbers in their order, "2" before "10"; other names after them."""
+    return (int(folder), folder) if folder.isascii() and folder.isdecimal() and len(folder) < 20 else (1 << 80, folder)

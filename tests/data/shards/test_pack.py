@@ -21,6 +21,7 @@ from vlp.data.shards.manifest import MANIFEST_NAME, parse_shard_manifest
 from vlp.data.shards.pack import PackOptions, pack_splits
 from vlp.datasets.karpathy import Karpathy
 from vlp.datasets.shards import Shards
+from vlp.system.errors import UserError
 
 PackedShard = Callable[..., Path]
 
@@ -89,16 +90,28 @@ def test_photos_become_smaller_and_boxes_with_them(toy: Callable[..., Karpathy],
     (sample,) = list(toy().split("train"))[:1]
     large = tmp_path / "large.jpg"
     PIL.Image.effect_noise((400, 200), 40).convert("RGB").save(large)
-    boxed = replace(sample, image=large, boxes=((100.0, 50.0, 300.0, 100.0),), box_labels=(3,))
+    boxes = ((0.0, 0.0, 50.0, 50.0), (100.0, 50.0, 300.0, 100.0))
+    boxed = replace(sample, image=large, boxes=boxes, box_labels=(2, 3), box_crowds=(False, True))
     cropped = replace(boxed, crop=(100, 0, 300, 200))
-    pack_splits({"train": [boxed, cropped]}, tmp_path / "out", PackOptions(side=100, shuffle=False))
+    framed = replace(boxed, captions=("a", "b"), box_labels=(), box_crowds=(), border=60)
+    pack_splits({"train": [boxed, cropped, framed]}, tmp_path / "out", PackOptions(side=100, shuffle=False))
     found = Shards(name="s", root=tmp_path / "out", cache=tmp_path / "cache", transform={"train": len, "eval": len})
-    whole, part = found.split("train")
+    whole, part, inner = found.split("train")
     assert open_image(whole.image).size == (200, 100)
-    assert whole.boxes == ((50.0, 25.0, 150.0, 50.0),)
+    assert whole.boxes == ((0.0, 0.0, 25.0, 25.0), (50.0, 25.0, 150.0, 50.0))
     assert open_image(part.image).size == (100, 100)
     assert part.boxes == ((0.0, 25.0, 100.0, 50.0),)
-    assert part.box_labels == (3,)
+    assert (part.box_labels, part.box_crowds) == ((3,), (True,))
+    assert open_image(inner.image).size == (280, 80)
+    assert (inner.boxes, inner.box_captions, inner.border) == ((pytest.approx((40.0, 0.0, 240.0, 40.0)),), (1,), 0)
+    masked = replace(boxed, box_masks=([[1, 1, 2, 1, 2, 2]],) * 2)
+    with pytest.raises(UserError, match=r"large\.jpg: masks cannot be made smaller with their photo"):
+        pack_splits({"train": [masked]}, tmp_path / "masked", PackOptions(side=100))
+    pack_splits({"train": [masked]}, tmp_path / "unchanged", PackOptions())
+    found = Shards(
+        name="s", root=tmp_path / "unchanged", cache=tmp_path / "cache", transform={"train": len, "eval": len}
+    )
+    assert found.split("train")[0].box_masks == masked.box_masks
 
 
 SCRIPT = """

@@ -15,7 +15,8 @@ IMAGE = Member(archive=Path("a.tar"), name="0.jpg", offset=512, size=9)
 FULL = Sample(
     id=7, sample=3, image=IMAGE, captions=("a dog", "two"), question="what?", choices=("x", "y"), answers=("a", "a"),
     answer_weight=0.5, question_type="what", answer_type="other", label=1, categories=(2, 5),
-    also_true=((1, 2), ()), boxes=((0.0, 1.0, 2.0, 3.0),), box_labels=(4,),
+    also_true=((1, 2), ()), boxes=((0.0, 1.0, 2.0, 3.0),), box_labels=(4,), box_crowds=(True,),
+    box_captions=(1,), box_masks=([[0.0, 1.0, 2.0, 1.0, 2.0, 3.0]],), absent_categories=(), not_exhaustive=(6,), as_stored=True,
     blanks=(Blank(caption=0, start=2, end=5, words=("dog", "hound")),),
 )  # fmt: skip
 

@@ -24,7 +24,7 @@ from typing import Any
 
 import PIL.Image
 
-from vlp.data.images import EXTENSIONS, ImageError, decode_region, open_photo, to_rgb
+from vlp.data.images import EXTENSIONS, ImageError, decode_region, open_sample_photo, to_rgb
 from vlp.data.issues import MAX_EXAMPLES
 from vlp.data.shards.index import ShardIndex, read_index
 from vlp.data.shards.manifest import MANIFEST_NAME, Shard, ShardManifest
@@ -217,13 +217,15 @@ def _read_packed_shard(folder: Path, name: str, key: str) -> PackedShard | None:
 def _encode_photo(sample: Sample, options: PackOptions) -> tuple[str, bytes, Sample]:
     """The extension and the bytes of the packed photo, and the sample with its boxes in that photo's pixels. The file is
     copied unchanged unless it is to be resized or cropped."""
-    photo = open_photo(sample.image)
-    if sample.crop is not None:
-        photo = photo.crop_to(sample.crop)
+    photo = open_sample_photo(sample)
     shrink = options.side is not None and min(photo.size) > options.side
     image = decode_region(photo)  # decoded even if copied, so that unreadable files are found now
-    if not shrink and sample.crop is None:
+    if not shrink and photo.region is None:
         return EXTENSIONS[photo.format][0], photo.encoded, sample
+    if sample.box_masks:
+        message = f"{sample.image}: masks cannot be made smaller with their photo: set data.masks=false, or pack photos unchanged"
+        raise UserError(message)
+    sample = replace(sample, crop=None, border=0)
     scale = options.side / min(photo.size) if shrink and options.side is not None else 1.0
     width, height = (max(1, round(side * scale)) for side in photo.size)
     stream = io.BytesIO()
@@ -233,9 +235,11 @@ def _encode_photo(sample: Sample, options: PackOptions) -> tuple[str, bytes, Sam
         view = View(left=0, top=0, width=photo.size[0], height=photo.size[1], size=(height, width))
         corners, visible = to_full_image(photo, view).project_boxes(sample.boxes)
         boxes = tuple(map(tuple, (corners * corners.new_tensor([width, height] * 2)).tolist()))
-        sample = replace(
-            sample, boxes=boxes, box_labels=tuple(sample.box_labels[i] for i in visible if sample.box_labels)
-        )
+        of_boxes = ("box_labels", "box_crowds", "box_captions")
+        kept = {name: tuple(value[i] for i in visible) for name in of_boxes if (value := getattr(sample, name))}
+        if len(boxes) < len(sample.boxes) and sample.captions and not (sample.box_labels or sample.box_captions):
+            kept["box_captions"] = tuple(visible)  # box i is no longer of caption i
+        sample = replace(sample, boxes=boxes, **kept)
     return "jpg", stream.getvalue(), sample
 
 

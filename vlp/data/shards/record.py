@@ -17,15 +17,16 @@ VLP_KEY = "vlp"  # the key of records that vlp wrote, whose ids are kept: "id": 
 SAMPLE_FIELDS = (
     "id", "sample", "captions", "question", "answers", "answer_weight", "question_type", "answer_type", "label",
     "choices", "categories", "also_true", "boxes", "box_labels",
+    "box_captions", "box_crowds", "box_masks", "absent_categories", "not_exhaustive", "as_stored",
 )  # fmt: skip
-KEPT_WHEN_EMPTY = {"boxes"}  # an empty tuple means no boxes, None means unknown
+KEPT_WHEN_EMPTY = {"boxes", "absent_categories"}  # an empty tuple means that there is none, None means unknown
 
 
 def sample_to_json(sample: Sample) -> str:
     record: dict[str, Any] = {VLP_KEY: 1}
     for name in SAMPLE_FIELDS:
         value = getattr(sample, name)
-        if value is not None and (value != () or name in KEPT_WHEN_EMPTY):
+        if value is not None and value is not False and (value != () or name in KEPT_WHEN_EMPTY):
             record[name] = value
     if sample.blanks:
         record["blanks"] = [dataclasses.asdict(blank) for blank in sample.blanks]
@@ -55,7 +56,7 @@ def _parse_sample(record: Any, *, image: Member, number: int) -> Sample:
         checked_fields = {key: record.get(key) for key in ("question", "choices", "answers")}
         digits = str(record.get("label")).removeprefix("-")
         record = checked_fields | ({"label": record["label"]} if digits.isdecimal() and len(digits) < 19 else {})
-    boxes, label = record.get("boxes"), record.get("label")
+    boxes, label, absent = record.get("boxes"), record.get("label"), record.get("absent_categories")
     return Sample(
         id=_require_id(record["id"]) if written_by_vlp else OTHER_BASE + hash_61_bits(address),
         sample=_require_id(record["sample"]) if written_by_vlp else number,
@@ -72,6 +73,12 @@ def _parse_sample(record: Any, *, image: Member, number: int) -> Sample:
         also_true=tuple(tuple(map(_require_id, ids)) for ids in record.get("also_true") or ()),
         boxes=None if boxes is None else tuple(_parse_box(box) for box in boxes),
         box_labels=tuple(map(_require_id, record.get("box_labels") or ())),
+        box_captions=tuple(map(_require_id, record.get("box_captions") or ())),
+        box_crowds=tuple(map(bool, record.get("box_crowds") or ())),
+        box_masks=tuple(record.get("box_masks") or ()),
+        absent_categories=None if absent is None else tuple(map(_require_id, absent)),
+        not_exhaustive=tuple(map(_require_id, record.get("not_exhaustive") or ())),
+        as_stored=record.get("as_stored") is True,
         blanks=tuple(Blank(**{**blank, "words": tuple(blank["words"])}) for blank in record.get("blanks") or ()),
     )
 
