@@ -226,6 +226,19 @@ def test_base_and_novel_classes_are_measured_apart(tmp_path: Path) -> None:
     assert _measured(only, data, [0, 1], FRAMES)["ap"] == pytest.approx(50)
 
 
+def test_classes_that_the_file_marks_are_novel_whatever_it_calls_them(tmp_path: Path) -> None:
+    """LVIS writes "bow_(weapon)" where the class is called "bow (weapon)"."""
+    data = _Data(_truth(tmp_path / "truth.json"))
+    content = json.loads((tmp_path / "truth.json").read_text())
+    for category, letter in zip(content["categories"], "frc", strict=True):
+        category |= {"name": f"{category['name']}_(thing)", "frequency": letter}
+    (tmp_path / "truth.json").write_text(json.dumps(content))
+    task = _given(novel_classes="r")
+    task.detector = _Given([PROPOSALS[0], ([[0.5, 0.5, 1.0, 1.0]] * 2, PROPOSALS[1][1])])  # type: ignore[assignment]
+    figures = _measured(task, data, [0, 1], FRAMES)
+    assert (figures["ap_base"], figures["ap_novel"]) == (pytest.approx(100), 0)
+
+
 def _of_rank(rank: int, world: int, file: str) -> dict[str, float | None]:
     return _measured(_given(), _Data(Path(file)), [1, 0][rank : rank + 1] if world == 2 else [], FRAMES)
 

@@ -124,7 +124,9 @@ class Detection(Task):
         if not isinstance(self.novel_classes, str):
             return set(self.novel_classes)
         categories = read_ground_truth(data.ground_truth(split))["categories"]
-        return {category["name"] for category in categories if category.get("frequency") == self.novel_classes}
+        name_of = dict(zip(data.category_ids, data.class_names, strict=True))  # the file may write them otherwise
+        marked = (category["id"] for category in categories if category.get("frequency") == self.novel_classes)
+        return {name_of[number] for number in marked if number in name_of}
 
     # ----------------------------------------------------------------------------------------------------- training
 
