@@ -68,6 +68,14 @@ def of_a_study(config: dict[str, Any]) -> bool:
     return "'experiments." in repr(config)
 
 
+def fill_open_settings(nodes: dict[str, Any]) -> None:
+    """What other parts of a run decide, see vlp/training/open_settings.py: here it need not fit them."""
+    decided = {"states_width": 8, "embed_width": 8, "class_names": ["cat", "dog"], "segment_names": ["cat", "dog"]}
+    for node in nodes.values():
+        decided["level_widths"] = [8] * len(node.get("levels") or ())
+        node |= {name: value for name, value in decided.items() if node.get(name, 0) is None}
+
+
 @pytest.mark.parametrize(("kind", "key"), [("objective", "objectives"), ("task", "tasks")])
 def test_one_word_four_files(kind: str, key: str) -> None:
     words = {path.stem for path in (ROOT / "vlp" / key).glob("*.py")} - {"__init__", "base"}
@@ -134,6 +142,7 @@ def test_every_objective_and_task_builds(group: str, option: str) -> None:
     node = composed(*chosen(group, option))[f"{group}s"]
     assert list(node) == [option]
     set_vocabulary_size(node, SIZE)
+    fill_open_settings(node)
     made = build(node)[option]
     assert isinstance(made, Task if group == "task" else Objective)
     assert made.weight == node[option]["weight"]
@@ -261,8 +270,11 @@ def test_every_experiment_builds_its_model_and_losses(group: str, option: str) -
         return
     if "bert-base" in repr(config["model"]):
         config["model"]["text"] |= {"weights": False, "config": {"model_type": "bert"}}
+    config.setdefault("objectives", {})  # tasks may be all that is trained
     for part in ("model", "objectives", "tasks"):
         set_vocabulary_size(config[part], SIZE)
+        if part != "model":
+            fill_open_settings(config[part])
     with torch.device("meta"):
         module = VisionLanguageModule(
             model=build(config["model"]),
