@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 
 from vlp.data.transforms import EvalTransform
+from vlp.datasets.coco import COCO
 from vlp.datasets.common.scene_regions import other_names
 from vlp.datasets.scenes import Scenes
 from vlp.scenes.generate import generate
@@ -141,3 +142,42 @@ def test_a_folder_drawn_without_segments_gets_them_and_says_so(
 def test_mistakes_are_named(folder: Path, loading: dict[str, Any], settings: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
         Scenes(root=folder, images=COUNTS, **loading, **settings)
+
+
+@pytest.mark.parametrize("crowded", [False, True])
+def test_coco_s_reader_finds_the_same_in_the_folder(folder: Path, loading: dict[str, Any], crowded: bool) -> None:
+    wanted: dict[str, Any] = {"boxes": True, "masks": True, "panoptic": True}
+    data = scenes(folder, loading, crowded=crowded, **wanted)
+    official = COCO(root=data.root, train="train", test="val", held_out=0, **wanted, **loading)
+    fields = ("id", "image", "captions", "categories", "boxes", "box_labels", "box_crowds", "box_masks", "panoptic", "segments",
+              "as_stored")  # fmt: skip
+    ours, theirs = (
+        [{name: getattr(sample, name) for name in fields} for sample in read.split(split)]
+        for read, split in ((data, "val"), (official, "test"))
+    )
+    assert ours == theirs
+    for name in ("class_names", "category_ids", "segment_names", "segment_ids", "segment_things"):
+        assert getattr(data, name) == getattr(official, name)
+    assert data.ground_truth("val").samefile(official.ground_truth("test"))
+
+
+def test_the_evaluation_of_coco_scores_the_truth_as_perfect_and_ignores_crowds(
+    folder: Path, loading: dict[str, Any]
+) -> None:
+    coco, evaluation = pytest.importorskip("pycocotools.coco"), pytest.importorskip("pycocotools.cocoeval")
+    data = scenes(folder, loading, crowded=True)
+    truth = coco.COCO(str(data.root / "annotations/instances_train.json"))
+    annotations = truth.dataset["annotations"]
+    assert any(annotation["iscrowd"] for annotation in annotations)
+    found = [{key: a[key] for key in ("image_id", "category_id")} | {"score": 0.5} for a in annotations]
+    boxes = [result | {"bbox": a["bbox"]} for result, a in zip(found, annotations, strict=True)]
+    masks = [result | {"segmentation": truth.annToRLE(a)} for result, a in zip(found, annotations, strict=True)]
+    for kind, results in (("bbox", boxes), ("segm", masks)):
+        measured = evaluation.COCOeval(truth, truth.loadRes(results), kind)
+        measured.evaluate()
+        measured.accumulate()
+        measured.summarize()
+        assert measured.stats[[0, 3, 4]] == pytest.approx(1.0), "all, small and medium things"
+        assert measured.stats[5] == -1, "none is large at this size"
+    for annotation in annotations:
+        assert truth.annToMask(annotation).sum() == annotation["area"]
