@@ -129,7 +129,7 @@ def test_true_segments_that_are_found_have_quality_100_also_with_classes_in_anot
                 classes[row, query, segment.label] = 9
                 masks[row, query][torch.from_numpy(ids == segment.id)] = 9
         found = QueriedSegments(classes=classes, masks=masks)
-        ours.read = lambda model, tokens, found=found: found
+        ours.read = lambda model, image, tokens, found=found: found
         ours.update(made, dataclasses.replace(data, raw=samples), compute_features(made, data, ours.uses))
         figures = ours.compute(made)
         assert {figures[name] for name in ("pq", "sq", "rq", "pq_things", "pq_stuff")} == {100}

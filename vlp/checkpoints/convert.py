@@ -17,6 +17,7 @@ from vlp.checkpoints import (
     clip,
     hugging_face,
     hugging_face_blip,
+    hugging_face_eomt,
     hugging_face_owl,
     hugging_face_siglip,
     hugging_face_vilt,
@@ -68,6 +69,8 @@ def _write(checkpoint: Checkpoint, source: Path, destination: Path, format: str)
         hugging_face_blip.write(checkpoint, destination)
     elif hugging_face_owl.fits(checkpoint):
         hugging_face_owl.write(config, checkpoint.state, checkpoint.heads, destination)
+    elif (config["model"].get("vision") or {}).get("_target_", "").endswith(".EomtVit"):
+        hugging_face_eomt.write(checkpoint, destination)
     elif (config["model"].get("vision") or {}).get("pool") == "attention":
         hugging_face_siglip.write(config, checkpoint.state, destination)
     else:

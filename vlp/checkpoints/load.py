@@ -28,6 +28,7 @@ from vlp.checkpoints import (
     detectron2,
     hugging_face,
     hugging_face_blip,
+    hugging_face_eomt,
     hugging_face_owl,
     hugging_face_siglip,
     hugging_face_vilt,
@@ -52,7 +53,7 @@ TOKENIZER = "vlp_tokenizer.json"
 # Readers. Of files: matches(keys), read(state, path, architecture) -> Checkpoint, and so are clip and open_clip, whose keys
 # need a second question. Of folders: matches(folder), read(folder, architecture) -> Checkpoint; hugging_face takes the rest.
 FORMATS = (albef, vilt, blip)
-FOLDERS = (hugging_face_vilt, hugging_face_blip, hugging_face_siglip, hugging_face_owl)
+FOLDERS = (hugging_face_vilt, hugging_face_blip, hugging_face_siglip, hugging_face_owl, hugging_face_eomt)
 _TRANSFORMERS = {
     "text_model.embeddings.token_embedding.weight", "vision_model.embeddings.class_embedding",
     "vilt.embeddings.cls_token", "embeddings.cls_token",

@@ -25,7 +25,7 @@ from vlp.models.dense.places import image_extent
 from vlp.models.dense.queries import QueriedSegments, QueryHead
 from vlp.models.dense.query_loss import LOSSES, TrueSegments, query_loss
 from vlp.models.dense.vocabulary import Vocabulary
-from vlp.models.precision import apply_head
+from vlp.models.precision import apply_head, to_float32
 from vlp.models.vlm import VisionLanguageModel
 from vlp.random import mix
 from vlp.structures import Batch, Features, Image, Loss, Segment, Segments, Tokens, require, require_finite
@@ -34,7 +34,8 @@ from vlp.tasks.base import Task
 
 
 class Panoptic(Task):
-    """segment_names: the classes.  names: "classes", a vector of each, or "texts", embeddings of their names, with `templates`.
+    """head: "queries", of the task's own, or "tower": the segments that the vision tower itself finds (EoMT's).
+    segment_names: the classes.  names: "classes", a vector of each, or "texts", embeddings of their names, with `templates`.
     queries, width, blocks, heads, up, levels: see `QueryHead`; states_width, embed_width, level_widths: of the model.
     points: at which masks are compared in training.  no_object: weight of queries without a segment.  losses: weights of the
     terms, where they differ from `LOSSES`.  threshold, overlap: see `panoptic_map`.
@@ -44,12 +45,13 @@ class Panoptic(Task):
     requires = ("image", "segments")
     uses = ("image",)
     stored = (
-        "segment_names", "names", "templates", "queries", "width", "blocks", "heads", "up", "states_width", "embed_width",
+        "head", "segment_names", "names", "templates", "queries", "width", "blocks", "heads", "up", "states_width", "embed_width",
         "levels", "level_widths",
     )  # fmt: skip
 
     def __init__(
-        self, *, segment_names: Sequence[str], states_width: int, names: str = "classes", templates: Sequence[str] = ("a {}",),
+        self, *, segment_names: Sequence[str], states_width: int, head: str = "queries", names: str = "classes",
+        templates: Sequence[str] = ("a {}",),
         queries: int = 100, width: int = 256, blocks: int = 3, heads: int = 8, up: int = 2, levels: Sequence[str] = (),
         level_widths: Sequence[int] = (), embed_width: int = 0, points: int = 12_544, no_object: float = 0.1,
         losses: Mapping[str, float] | None = None, threshold: float = 0.8, overlap: float = 0.8,
@@ -57,8 +59,10 @@ class Panoptic(Task):
         sources: Sequence[str] | None = None,
     ) -> None:  # fmt: skip
         super().__init__(weight=weight, sources=sources)
-        if names not in ("classes", "texts"):
-            raise UserError(f"names={names} of a panoptic segmentation: choose classes or texts")
+        if names not in ("classes", "texts") or head not in ("queries", "tower") or (head, names) == ("tower", "texts"):
+            raise UserError(
+                f"head={head}, names={names} of a panoptic segmentation: choose queries or tower, and with queries classes or texts"
+            )
         if len(segment_names) > VOID_CLASS:
             raise UserError(f"{len(segment_names)} classes of segments: at most {VOID_CLASS} are supported")
         if unknown := (losses or {}).keys() - LOSSES.keys():
@@ -69,10 +73,13 @@ class Panoptic(Task):
         self.points, self.no_object, self.losses = points, no_object, {**LOSSES, **(losses or {})}
         self.threshold, self.overlap, self.pictures = threshold, overlap, pictures
         self.results_folder = None if results_folder is None else Path(results_folder)
-        self.head = QueryHead(
-            states_width=states_width, classes=None if self.texts else len(self.segment_names), embed_width=embed_width,
-            queries=queries, width=width, blocks=blocks, heads=heads, up=up, levels=levels, level_widths=level_widths,
-        )  # fmt: skip
+        self.uses = ("image",) if head == "queries" else ()  # type: ignore[misc]
+        self.head = None
+        if head == "queries":
+            self.head = QueryHead(
+                states_width=states_width, classes=None if self.texts else len(self.segment_names), embed_width=embed_width,
+                queries=queries, width=width, blocks=blocks, heads=heads, up=up, levels=levels, level_widths=level_widths,
+            )  # fmt: skip
         self._asked: Vocabulary | None = None
         self._trained_table: Tensor | None = None
         self._measured_table: Tensor | None = None
@@ -105,7 +112,10 @@ class Panoptic(Task):
     # ----------------------------------------------------------------------------------------------------- training
 
     def forward(self, model: VisionLanguageModel, batch: Batch, features: Features) -> Loss:
-        found = self.head(require(features.image), self._texts(model))
+        if self.head is None:
+            found = _tower(model).query(require(batch.image))
+        else:
+            found = self.head(require(features.image), self._texts(model))
         true = [self._true(one) for one in require(batch.segments)]
         seeds = [mix(seed, features.step) for seed in batch.seed.tolist()]
         value, logs = query_loss(
@@ -129,9 +139,14 @@ class Panoptic(Task):
         self._examples: list[dict[str, Any]] = []
 
     @torch.no_grad()
-    def read(self, model: VisionLanguageModel, tokens: Tokens) -> QueriedSegments:
-        """The segments of the last block, in float32."""
-        found: QueriedSegments = apply_head(self.head, tokens, self._texts(model))[-1]
+    def read(self, model: VisionLanguageModel, image: Image, tokens: Tokens | None = None) -> QueriedSegments:
+        """The segments of the last block, in float32.  tokens: of these images, where they are known."""
+        if self.head is None:
+            found: QueriedSegments = _tower(model).query(image)[-1]
+            found = QueriedSegments(classes=to_float32(found.classes), masks=to_float32(found.masks))
+        else:
+            tokens = model.encode_image(image, levels=self.levels) if tokens is None else tokens
+            found = apply_head(self.head, tokens, self._texts(model))[-1]
         require_finite(found.classes, "logits of segments")
         require_finite(found.masks, "masks of segments")
         return found
@@ -142,7 +157,7 @@ class Panoptic(Task):
                 "panoptic segmentation is measured on the photos' files, and these batches do not name them"
             )
         table = require(self._measured_table).tolist()
-        readers = self.readers(model, require(features.image), require(batch.image), batch.frame)
+        readers = self.readers(model, require(batch.image), batch.frame, features.image)
         for sample, read in zip(batch.raw, readers, strict=True):
             truth = read_segment_ids(require(sample.panoptic))
             ids, segments = read(photo_size=(truth.shape[0], truth.shape[1]))
@@ -157,10 +172,10 @@ class Panoptic(Task):
                 self._examples.append({**example, "truth": truth, "true": true, "predicted": ids, "segments": segments})
 
     def readers(
-        self, model: VisionLanguageModel, tokens: Tokens, image: Image, frame: Float[Tensor, "b 4"]
+        self, model: VisionLanguageModel, image: Image, frame: Float[Tensor, "b 4"], tokens: Tokens | None = None
     ) -> list[Callable[..., tuple[Any, list[Segment]]]]:
         """For each image `panoptic_map` of its photo, to be called with photo_size=(height, width)."""
-        found = self.read(model, tokens)
+        found = self.read(model, image, tokens)
         extent = image_extent(image, found.masks)
         options = {"things": self._things, "threshold": self.threshold, "overlap": self.overlap}
         return [
@@ -196,11 +211,20 @@ class Panoptic(Task):
         image = require(batch.image)
         size = image.size if image.size is not None else torch.tensor([image.pixels.shape[-2:]] * len(batch))
         frame = torch.cat([torch.zeros(len(batch), 2), size.flip(1).cpu().float()], 1)
-        tokens = model.encode_image(image, levels=self.levels)
         records: list[dict[str, object]] = []
-        for row, read in enumerate(self.readers(model, tokens, image, frame)):
+        for row, read in enumerate(self.readers(model, image, frame)):
             ids, segments = read(photo_size=tuple(size[row].tolist()))
             shares = [(self.segment_names[s.label], float((ids == s.id).mean())) for s in segments]
             shares.sort(key=lambda pair: -pair[1])
             records.append({"sample": int(batch.sample[row]), "segments": shares})
         return records
+
+
+def _tower(model: VisionLanguageModel) -> Any:
+    tower = model.part("vision")
+    if not hasattr(tower, "query"):
+        raise UserError(
+            f"head=tower reads the segments of a tower that finds them, such as model/vision=eomt, and model.vision is "
+            f"{type(tower).__name__}: choose head=queries"
+        )
+    return tower
