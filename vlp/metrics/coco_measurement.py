@@ -50,7 +50,8 @@ class CocoMeasurement:
         """Percentages by name, those of masks with "mask_" before them, the same on every process; and the results. A collective
         call.  category_ids: those of which figures are; others of the file are left out.  Raises UserError on every process."""
         images: list[DetectedImage] = distributed.gather_lists(self.images)
-        results, answer = results_of(images), ({}, None)
+        results = results_of(images)
+        answer: tuple[dict[str, float | None], str | None] = ({}, None)
         if distributed.rank() == 0:
             answer = _evaluate(images, results, ground_truth, category_ids, lvis_style, dict(subsets or {}))
         figures, error = distributed.gather_objects(answer)[0]  # the others wait for it

@@ -136,7 +136,7 @@ def _load(data: DataModule, split: str, positions: range) -> Loader:
     size = data.eval_batch_size
     return Loader(
         _Pictures(data, split),
-        batch_sampler=[positions[start : start + size] for start in range(0, len(positions), size)],
+        batch_sampler=[list(positions[start : start + size]) for start in range(0, len(positions), size)],
         collate_fn=pad_images,
         num_workers=data.num_workers,
         worker_init_fn=prepare_worker,

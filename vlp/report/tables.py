@@ -55,7 +55,7 @@ LABEL_FIGURE = re.compile(r"(.+)_(shots|percent)_([\d.]+)(_interval)?")
 def label_table(figures: Mapping[str, float | None], *, title: str) -> Table | None:
     """Rows are methods, columns numbers of labels; mean ± half of the 95 % interval. None without such figures."""
     cells: dict[str, dict[str, str]] = {}
-    columns: dict[tuple[str, float], str] = {}
+    columns: dict[tuple[bool, float], str] = {}
     for name, value in figures.items():
         match = LABEL_FIGURE.fullmatch(name)
         if match is None or match[4] or value is None:
@@ -100,8 +100,8 @@ def _print_source_figures(
         measured = f"part of the {split} split ({parts['retrieval']})" if parts["retrieval"] else f"{split} split"
         table = retrieval_table(rows, title=f"{source}, {measured}, percent", caption=_trivial_recalls(figures))
         print_table(table, width=width)
-    if table := label_table(labels, title=f"{source}, {split} split, percent against labels"):
-        print_table(table, width=None if on_terminal(stderr=False) else PLAIN_WIDTH)
+    if curves := label_table(labels, title=f"{source}, {split} split, percent against labels"):
+        print_table(curves, width=None if on_terminal(stderr=False) else PLAIN_WIDTH)
     for line in (line for row, line in others if row not in rows):
         print(line)
 

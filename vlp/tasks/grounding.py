@@ -82,7 +82,7 @@ class Grounding(Task):
             raise UserError("tasks.grounding.mode=box needs tasks.grounding.width, the width of the fusion's states")
         if self.weight and mode != "box":
             raise UserError(f"tasks.grounding.mode={mode} has no loss: set tasks.grounding.weight=0, or mode=box")
-        self.mode, self.score, self.detector = mode, score, detector
+        self.mode, self.explained, self.detector = mode, score, detector
         self.power, self.mask_threshold, self.l1, self.giou = power, mask_threshold, l1, giou
         self.candidates = candidates
         self.results_file = None if results_file is None else Path(results_file)
@@ -185,7 +185,7 @@ class Grounding(Task):
         ]
 
     def _heat(self, model: VisionLanguageModel, image: Tokens, text: Text, owner: Int[Tensor, " r"]) -> Heat:
-        heat = heat_of_states(self.linked[self.score].score, model, image.select(owner), text)
+        heat = heat_of_states(self.linked[self.explained].score, model, image.select(owner), text)
         return Heat(values=require_finite(heat.values, "maps of phrases"))
 
     def _best_candidates(self, batch: Batch, values: Float[Tensor, "rows columns"], image: int) -> Grounded:

@@ -70,7 +70,7 @@ class Panoptic(Task):
         self.segment_names, self.levels = tuple(segment_names), tuple(levels)  # type: ignore[misc]
         self.texts, self.templates = names == "texts", tuple(templates)
         self.needs = ("vision", "text", "projection") if self.texts else ("vision",)  # type: ignore[misc]
-        self.points, self.no_object, self.losses = points, no_object, {**LOSSES, **(losses or {})}
+        self.mask_points, self.no_object, self.losses = points, no_object, {**LOSSES, **(losses or {})}
         self.threshold, self.overlap, self.pictures = threshold, overlap, pictures
         self.results_folder = None if results_folder is None else Path(results_folder)
         self.uses = ("image",) if head == "queries" else ()  # type: ignore[misc]
@@ -119,7 +119,7 @@ class Panoptic(Task):
         true = [self._true(one) for one in require(batch.segments)]
         seeds = [mix(seed, features.step) for seed in batch.seed.tolist()]
         value, logs = query_loss(
-            found, true, seeds, points=self.points, no_object=self.no_object, weights=self.losses
+            found, true, seeds, points=self.mask_points, no_object=self.no_object, weights=self.losses
         )  # fmt: skip
         return Loss(value=value, logs=logs)
 
@@ -177,7 +177,7 @@ class Panoptic(Task):
         """For each image `panoptic_map` of its photo, to be called with photo_size=(height, width)."""
         found = self.read(model, image, tokens)
         extent = image_extent(image, found.masks)
-        options = {"things": self._things, "threshold": self.threshold, "overlap": self.overlap}
+        options: dict[str, Any] = {"things": self._things, "threshold": self.threshold, "overlap": self.overlap}
         return [
             partial(panoptic_map, found.classes[row], found.masks[row], frame=frame[row], extent=extent[row], **options)
             for row in range(len(frame))

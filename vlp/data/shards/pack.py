@@ -236,7 +236,9 @@ def _encode_photo(sample: Sample, options: PackOptions) -> tuple[str, bytes, Sam
         corners, visible = to_full_image(photo, view).project_boxes(sample.boxes)
         boxes = tuple(map(tuple, (corners * corners.new_tensor([width, height] * 2)).tolist()))
         of_boxes = ("box_labels", "box_crowds", "box_captions")
-        kept = {name: tuple(value[i] for i in visible) for name in of_boxes if (value := getattr(sample, name))}
+        kept: dict[str, Any] = {
+            name: tuple(value[i] for i in visible) for name in of_boxes if (value := getattr(sample, name))
+        }
         if len(boxes) < len(sample.boxes) and sample.captions and not (sample.box_labels or sample.box_captions):
             kept["box_captions"] = tuple(visible)  # box i is no longer of caption i
         sample = replace(sample, boxes=boxes, **kept)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -34,7 +35,7 @@ class Segmenter(nn.Module):
         super().__init__()
         if head not in HEADS:
             raise UserError(f"head={head} of a segmentation: choose {' or '.join(HEADS)}")
-        inputs = {"states_width": states_width, "levels": levels, "level_widths": level_widths}
+        inputs: dict[str, Any] = {"states_width": states_width, "levels": levels, "level_widths": level_widths}
         self.text = self.log_scale = self.classes = None
         if classes is None:
             self.text = nn.Linear(embed_width, channels)
