@@ -34,8 +34,10 @@ from vlp.tokenizers.base import Tokenizer
 from vlp.verbs.detect import detect
 from vlp.verbs.ground import ground
 from vlp.verbs.pictures import Picture, open_picture
+from vlp.verbs.segment import segment
 
-TASKS_WITHOUT_HEADS = {"vqa", "captioning"}  # tasks that a checkpoint can do even where they have no parameters
+# tasks that a checkpoint can do even where they have no parameters
+TASKS_WITHOUT_HEADS = {"vqa", "captioning", "segmentation", "panoptic"}
 Transform = Callable[[PIL.Image.Image], Tensor]
 
 
@@ -252,6 +254,17 @@ class Predictor:
 
         heat: also `heat` [rows columns], where the task makes it (mode map); None elsewhere."""
         return ground(self, images, phrases, heat=heat)
+
+    @torch.inference_mode()
+    def segment(
+        self, images: Sequence[Picture], labels: Sequence[str] | None = None, *, task: str | None = None
+    ) -> list[dict[str, Any]]:
+        """For each image `classes` [height width], the index of each pixel's class among `names`, at the size of the upright photo;
+        of a panoptic head also `ids` [height width] and `segments`, with `id` and `label` (255 and 0 are pixels of none).
+
+        labels: what to look for, by a head that scores texts; None = the classes that it was trained on.  task: segmentation or
+        panoptic, of a checkpoint with both."""
+        return segment(self, images, labels, task=task)
 
     def _require_head(self, name: str) -> Any:
         if name not in self.objectives:

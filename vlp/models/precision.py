@@ -35,7 +35,8 @@ def apply_head(head: nn.Module, *inputs: Any) -> Any:
     if head.training:
         return head(*inputs)
     tensors = dict(itertools.chain(head.named_parameters(), head.named_buffers()))
-    with torch.autocast(next(iter(tensors.values())).device.type, enabled=False):
+    given = [x for x in (*inputs, *tensors.values()) if isinstance(x, Tensor)]
+    with torch.autocast(given[0].device.type, enabled=False):
         inputs = tuple(_to_float32(x) for x in inputs)
         if not any(tensor.dtype in LOW_PRECISION for tensor in tensors.values()):
             return head(*inputs)

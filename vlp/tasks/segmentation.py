@@ -218,23 +218,20 @@ class Segmentation(Task):
     def lacking(self, data: Any) -> str | None:
         return None  # its own classes, or those that are given
 
+    @torch.no_grad()
     def segment(
-        self, model: VisionLanguageModel, batch: Batch, sizes: Sequence[tuple[int, int]]
+        self, model: VisionLanguageModel, image: Image, frame: Float[Tensor, "b 4"], sizes: Sequence[tuple[int, int]]
     ) -> list[Int[Tensor, "_ _"]]:
-        """For each image the class of each pixel of its photo.  sizes: height and width of the photos; `batch.frame` says which
-        part of them the images show."""
-        image = require(batch.image)
-        tokens = model.encode_image(image, levels=self.levels) if self.uses else None
-        logits = self.logits(model, image, tokens)
-        extent = image_extent(image, logits)
-        maps = zip(logits, require(batch.frame), extent, sizes, strict=True)
+        """For each image the class of each pixel of its photo.  frame: see `Batch`.  sizes: height and width of the photos."""
+        logits = self.logits(model, image)
+        maps = zip(logits, frame, image_extent(image, logits), sizes, strict=True)
         return [read_at_photo(x, frame=f, photo_size=size, extent=e).argmax(0) for x, f, e, size in maps]
 
     @torch.no_grad()
     def predict(self, model: VisionLanguageModel, batch: Batch) -> list[dict[str, object]]:
         """classes: the share of the image's pixels that each class has, largest first, from 0 to 1."""
         image = require(batch.image)
-        logits = self.logits(model, image, model.encode_image(image, levels=self.levels) if self.uses else None)
+        logits = self.logits(model, image)
         logits = F.interpolate(logits, image.pixels.shape[-2:], mode="bilinear", align_corners=False)
         records: list[dict[str, object]] = []
         for row, sample in enumerate(batch.sample.tolist()):

@@ -24,6 +24,8 @@ from vlp.data.images import open_image, to_rgb
 from vlp.data.masks import decode_mask
 from vlp.launch.runs.folder import read_frozen_config
 from vlp.launch.runs.wandb_environment import RUN_ID, wandb_mode
+from vlp.report.label_maps import VOID as NO_CLASS
+from vlp.report.label_maps import photo_pixels, plain_example
 from vlp.system.compat.lightning import drop_wandb_argument
 from vlp.system.compat.wandb import forget_service
 from vlp.training.lifecycle.checkpoint_files import BEST
@@ -204,6 +206,28 @@ def log_detections(loggers: list[Logger], step: int, name: str, examples: Sequen
     for logger in loggers:
         if isinstance(logger, WandbLogger):
             logger.log_image(key=name, images=[wandb_image(example) for example in examples], step=step)
+
+
+def log_masks(loggers: list[Logger], step: int, name: str, figures: Mapping[str, Any]) -> None:
+    """W&B's own masks, which its page switches on and off.  figures: see `plot_label_maps`."""
+    for logger in loggers:
+        if isinstance(logger, WandbLogger):
+            logger.log_image(key=name, images=wandb_masks(figures), step=step)
+
+
+def wandb_masks(figures: Mapping[str, Any]) -> list[Any]:
+    """The photos with masks of the true and the predicted classes; 255 is no class."""
+    from wandb import Image
+
+    names = {**dict(enumerate(figures["names"])), NO_CLASS: "none"}
+    examples = [plain_example(example) for example in figures["examples"]]
+    return [
+        Image(
+            photo_pixels(example),
+            masks={kind: {"mask_data": example[kind], "class_labels": names} for kind in ("truth", "predicted")},
+        )
+        for example in examples
+    ]
 
 
 def wandb_image(example: Mapping[str, Any]) -> Any:

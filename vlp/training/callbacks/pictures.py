@@ -1,5 +1,5 @@
-"""Pictures of a run in RUN/plots and in its loggers: retrieved images with captions, a similarity matrix and detected things
-after each evaluation, loss curves at the end of training."""
+"""Pictures of a run in RUN/plots and in its loggers: retrieved images with captions, a similarity matrix, detected
+things and classes of pixels after each evaluation, loss curves at the end of training."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import lightning as L
 from lightning.pytorch.callbacks import Callback
 
 from vlp.report.detections import plot_detections
+from vlp.report.label_maps import plot_label_maps
 from vlp.report.plots import (
     plot_grounded_phrases,
     plot_label_curves,
@@ -20,7 +21,7 @@ from vlp.report.plots import (
     plot_similarity_matrix,
     read_curves,
 )
-from vlp.training.loggers import log_detections, log_pictures
+from vlp.training.loggers import log_detections, log_masks, log_pictures
 
 
 class Pictures(Callback):
@@ -56,6 +57,9 @@ class Pictures(Callback):
             place = [split, source, task] if several else [split, task]
             for kind, path in draw_pictures(figures, self.folder / "plots" / "_".join(place)).items():
                 pictures["/".join([*place, kind])] = path
+            for kind in ("label_maps", "panoptic"):
+                if figures.get(kind):
+                    log_masks(trainer.loggers, trainer.global_step, "/".join([*place, f"{kind}_masks"]), figures[kind])
             if figures.get("detections"):
                 log_detections(trainer.loggers, trainer.global_step, "/".join([*place, "boxes"]), figures["detections"])
         log_pictures(trainer.loggers, trainer.global_step, pictures)
@@ -73,6 +77,8 @@ DRAWINGS: Mapping[str, Callable[[Any, Path], None]] = {
     "label_curves": plot_label_curves,
     "detections": plot_detections,
     "grounded": plot_grounded_phrases,
+    "label_maps": plot_label_maps,
+    "panoptic": plot_label_maps,
 }
 
 
