@@ -74,7 +74,7 @@ class Detection(Task):
         self.names, self.queries, self.class_names = names, queries, tuple(class_names)
         self.levels, self.templates = tuple(levels), tuple(templates)  # type: ignore[misc]
         self.needs = ("vision", "text", "projection") if names == "texts" else ("vision",)  # type: ignore[misc]
-        self.requires = (*Detection.requires, "caption") if queries == "phrases" else Detection.requires  # type: ignore[misc]
+        self.requires = (*Detection.requires, "caption") if queries == "phrases" else Detection.requires  # type: ignore[misc,assignment]
         self.uses = ("image", "text_embed") if queries == "phrases" else ("image",)  # type: ignore[misc]
         self.texts, self.negatives = dict(texts or {}), negatives
         self.base_classes, self.novel_classes, self.lvis_style = base_classes, novel_classes, lvis_style

@@ -73,7 +73,7 @@ class Panoptic(Task):
         self.mask_points, self.no_object, self.losses = points, no_object, {**LOSSES, **(losses or {})}
         self.threshold, self.overlap, self.pictures = threshold, overlap, pictures
         self.results_folder = None if results_folder is None else Path(results_folder)
-        self.uses = ("image",) if head == "queries" else ()  # type: ignore[misc]
+        self.uses = ("image",) if head == "queries" else ()  # type: ignore[misc,assignment]
         self.head = None
         if head == "queries":
             self.head = QueryHead(
