@@ -67,7 +67,7 @@ class ObjectNet(DataModule):
         if not samples and not self.faults.issues:
             with self.faults.catch_errors():
                 raise MissingFile(
-                    f"{place} holds no photo of a class of ImageNet: see conf/data/imagenet_objectnet.yaml"
+                    f"{place} holds no photo of a class of ImageNet: see conf/data/objectnet.yaml"
                 )
         return samples
 
