@@ -23,6 +23,15 @@ def mixture_overrides(folder: Path, images: Counts) -> list[str]:
     return [f"{prefix}.root={folder}", *(f"{prefix}.images.{split}={count}" for split, count in images.items())]
 
 
+def coco_overrides(folder: Path) -> list[str]:
+    """COCO's instances and photos, and a tower of one layer for small photos."""
+    images = folder / "coco"
+    if not images.is_dir():
+        generate(images, images={"train": 20, "val": 4}, size=64)
+    overrides = [f"data.root={images}", "data.train=train", "data.test=val", "data.held_out=4", "data.batch_size=8"]
+    return [*overrides, "data.num_workers=0", "trainer=cpu", "model.vision.layers=1", "model.vision.image_size=64"]
+
+
 def recipe_overrides(folder: Path, batch_size: int) -> list[str]:
     """COCO in Karpathy's layout, Visual Genome's own files, two flat JSON lists and a WordPiece vocabulary, for the recipes
     of four million images.  batch_size: of each of the four sources."""

@@ -12,7 +12,14 @@ from typing import Any
 
 import pytest
 
-from tests.behaviour.generated_data import MIXTURES, RECIPES, mixture_overrides, recipe_overrides, scenes_overrides
+from tests.behaviour.generated_data import (
+    MIXTURES,
+    RECIPES,
+    coco_overrides,
+    mixture_overrides,
+    recipe_overrides,
+    scenes_overrides,
+)
 from vlp.launch.config.choices import options
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -38,7 +45,9 @@ def on_scenes(folder: Path, data: str = "scenes") -> list[str]:
     return [f"data={data}", "data.batch_size=8", *scenes_overrides(folder / "scenes", COUNTS)]
 
 
-@pytest.mark.parametrize("experiment", [name for name in EXPERIMENTS if name not in (*MIXTURES, *RECIPES, *TRANSFERS)])
+@pytest.mark.parametrize(
+    "experiment", [name for name in EXPERIMENTS if name not in (*MIXTURES, *RECIPES, *TRANSFERS, "coco_detection")]
+)
 def test_two_steps(experiment: str, tmp_path: Path) -> None:
     overrides = ["tokenizer.size=400"] if experiment == "flickr8k_scratch" else []
     assert run(experiment, tmp_path, *on_scenes(tmp_path, DATA.get(experiment, "scenes")), *overrides)["steps"] == 2
@@ -82,3 +91,9 @@ def test_the_recipes_of_the_papers_on_generated_files_of_the_official_layout(exp
     else:
         overrides += ["model.vision.image_size=64", "trainer.max_steps=-1"]
     assert run(experiment, tmp_path, *overrides)["steps"] == 2
+
+
+def test_two_steps_of_detection_on_generated_files_of_cocos_layout(tmp_path: Path) -> None:
+    results = run("coco_detection", tmp_path, *coco_overrides(tmp_path))
+    assert results["steps"] == 2
+    assert {"test/coco/detection/ap", "test/coco/detection/mask_ap"} <= results.keys()
