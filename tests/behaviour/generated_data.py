@@ -7,8 +7,12 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
+import numpy as np
+import PIL.Image
+
 from vlp.scenes.generate import generate
 
+LABEL_MAPS = ("camvid", "ade20k_segmentation")
 RECIPES = ("pretrain_4m_albef", "pretrain_4m_vilt")
 MIXTURES = ("encoder_decoder_scenes", "seed_pretrain")
 Counts = Mapping[str, int]
@@ -58,3 +62,27 @@ def recipe_overrides(folder: Path, batch_size: int) -> list[str]:
     for source in ("sbu", "cc3m"):
         overrides += [f"data.sources.{source}.root={images}", f"data.sources.{source}.files.train=pairs.json"]
     return overrides
+
+
+def label_map_overrides(folder: Path, experiment: str) -> list[str]:
+    """Photos and label maps of random classes in the layout of CamVid or ADE20K, and a small tower for the latter."""
+    random = np.random.default_rng(0)
+    ade20k = experiment == "ade20k_segmentation"
+    splits = {"training": 12, "validation": 4} if ade20k else {"train": 8, "val": 2, "test": 2}
+    for split, count in splits.items():
+        photos, labels = (f"images/{split}", f"annotations/{split}") if ade20k else (split, f"{split}annot")
+        for kind in (photos, labels):
+            (folder / kind).mkdir(parents=True)
+        for number in range(count):
+            pixels, classes = random.integers(0, 256, (36, 48, 3)), random.integers(0, 12, (36, 48))
+            PIL.Image.fromarray(pixels.astype(np.uint8)).save(
+                folder / photos / f"{split}_{number}.{'jpg' if ade20k else 'png'}"
+            )
+            PIL.Image.fromarray(classes.astype(np.uint8)).save(folder / labels / f"{split}_{number}.png")
+    overrides = [f"data.root={folder}", "data.batch_size=4", "data.num_workers=0"]
+    if not ade20k:
+        return overrides
+    rows = ["Idx\tRatio\tTrain\tVal\tName", *(f"{number}\t0\t0\t0\tclass {number}" for number in range(1, 151))]
+    (folder / "objectInfo150.txt").write_text("\n".join(rows))
+    overrides += ["data.held_out=4", "trainer=cpu", "model.vision.layers=2", "model.vision.image_size=64"]
+    return [*overrides, "tasks.segmentation.levels=[blocks.0,blocks.1]", "tasks.segmentation.channels=8"]

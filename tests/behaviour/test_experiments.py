@@ -13,9 +13,11 @@ from typing import Any
 import pytest
 
 from tests.behaviour.generated_data import (
+    LABEL_MAPS,
     MIXTURES,
     RECIPES,
     coco_overrides,
+    label_map_overrides,
     mixture_overrides,
     recipe_overrides,
     scenes_overrides,
@@ -46,7 +48,8 @@ def on_scenes(folder: Path, data: str = "scenes") -> list[str]:
 
 
 @pytest.mark.parametrize(
-    "experiment", [name for name in EXPERIMENTS if name not in (*MIXTURES, *RECIPES, *TRANSFERS, "coco_detection")]
+    "experiment",
+    [name for name in EXPERIMENTS if name not in (*MIXTURES, *RECIPES, *TRANSFERS, *LABEL_MAPS, "coco_detection")],
 )
 def test_two_steps(experiment: str, tmp_path: Path) -> None:
     overrides = ["tokenizer.size=400"] if experiment == "flickr8k_scratch" else []
@@ -97,3 +100,10 @@ def test_two_steps_of_detection_on_generated_files_of_cocos_layout(tmp_path: Pat
     results = run("coco_detection", tmp_path, *coco_overrides(tmp_path))
     assert results["steps"] == 2
     assert {"test/coco/detection/ap", "test/coco/detection/mask_ap"} <= results.keys()
+
+
+@pytest.mark.parametrize("experiment", LABEL_MAPS)
+def test_two_steps_of_segmentation_on_generated_files_of_the_official_layout(experiment: str, tmp_path: Path) -> None:
+    results = run(experiment, tmp_path, *label_map_overrides(tmp_path / "data", experiment))
+    assert results["steps"] == 2
+    assert any(name.endswith("/segmentation/miou_present") for name in results)

@@ -66,9 +66,7 @@ class ObjectNet(DataModule):
                         )
         if not samples and not self.faults.issues:
             with self.faults.catch_errors():
-                raise MissingFile(
-                    f"{place} holds no photo of a class of ImageNet: see conf/data/objectnet.yaml"
-                )
+                raise MissingFile(f"{place} holds no photo of a class of ImageNet: see conf/data/objectnet.yaml")
         return samples
 
     def _classes_of_folders(self) -> dict[str, list[str]]:
