@@ -26,6 +26,7 @@ from tests.checkpoints.detectron2_files import (
 from tests.checkpoints.fixtures import arrays
 from vlp.checkpoints import detectron2, load, tensor_files
 from vlp.checkpoints.agreement import check_function
+from vlp.checkpoints.convert import convert
 from vlp.checkpoints.detectron2_keys import TRUNK_ROWS, to_zoo_names
 from vlp.checkpoints.detectron2_preparation import FAIR_RESNEXT, MSRA, Preparation, read_preparation
 from vlp.checkpoints.keys import to_theirs, without_prefix
@@ -339,3 +340,6 @@ def test_a_file_converted_to_ours_is_the_same(tmp_path: Path) -> None:
     regions = vlp.load(tmp_path / "ours.pt").objectives["regions"]
     assert without_prefix(checkpoint.heads, "regions.").keys() == regions.state_dict().keys()
     assert tensor_files.read(path)["__author__"] == ZOO["__author__"]
+    with pytest.raises(UserError, match="with the projection none"):
+        convert(path, tmp_path / "folder", "hugging_face")
+    assert not (tmp_path / "folder").exists()

@@ -227,8 +227,9 @@ def _read_dual(folder: Path) -> tuple[dict[str, Any], State]:
 def write(config: dict[str, Any], state: State, folder: Path) -> None:
     model = config["model"]
     folder.mkdir(parents=True, exist_ok=True)
-    if not model["projection"]["_target_"].endswith(".LinearProjection"):
-        raise UserError(f"transformers has no model with the projection {model['projection']['_target_']}")
+    projection = (model.get("projection") or {}).get("_target_", "none")
+    if not projection.endswith(".LinearProjection"):
+        raise UserError(f"transformers has no model of two towers with the projection {projection}")
     dual = [model[name]["_target_"].rpartition(".")[2] for name in ("vision", "text")]
     if dual == ["TransformersVision", "TransformersText"]:
         _write_dual(model, state, folder)
