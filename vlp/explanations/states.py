@@ -18,7 +18,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from vlp.models.vlm import VisionLanguageModel
-from vlp.structures import Heat, Text, Tokens, require
+from vlp.structures import Heat, Text, Tokens
 from vlp.system.errors import UserError
 
 Score = Callable[[VisionLanguageModel, Tokens, Text], Float[Tensor, " b"]]  # `Objective.score`
@@ -33,7 +33,8 @@ def heat_of_states(
     rectified: negative values, of cells that speak against a match, become 0.
     Raises UserError where the states have no raster, or the score does not depend on them.
     """
-    if image.grid is None:
+    grid = image.grid
+    if grid is None:
         raise UserError(
             "heat needs a raster of states, and a batch of images of several sizes has none: give one image at a time"
         )
@@ -48,7 +49,7 @@ def heat_of_states(
         raise UserError(
             "the score does not depend on the states of the vision tower: explain one that reads them, such as that of itm"
         )
-    return Heat(values=_on_raster((states.detach() * gradient).sum(-1), require(image.grid), rectified))
+    return Heat(values=_on_raster((states.detach() * gradient).sum(-1), grid, rectified))
 
 
 def _on_raster(values: Float[Tensor, "b n"], grid: tuple[int, int], rectified: bool) -> Float[Tensor, "b rows columns"]:

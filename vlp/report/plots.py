@@ -208,7 +208,7 @@ def plot_grounded_phrases(examples: Sequence[Mapping[str, Any]], path: Path) -> 
         cell.set_yticks([])
         cell.set_title(_wrap(example["phrase"], 30, 2), fontsize=8, color=TEXT_COLOUR)
         for gold in example["gold"]:
-            _draw_box(cell, gold, "white", 1.4, (0, (4, 3)))
+            _draw_box(cell, gold, TEXT_COLOUR, 1.4, (0, (4, 3)))
         colour = CORRECT_COLOUR if example["correct"] else WRONG_COLOUR
         _draw_box(cell, example["box"], colour, 2.2, "solid")
     _save(figure, path)
