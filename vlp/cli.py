@@ -14,7 +14,7 @@ from vlp.curation import commands as data_commands
 from vlp.doctor import command as doctor_command
 from vlp.prediction import command as predict_command
 from vlp.system import exit_codes
-from vlp.system.errors import is_user_error
+from vlp.system.errors import UserError, is_user_error
 from vlp.system.pipes import end_with_reader, open_closed_streams
 from vlp.system.suggest import nearest_option
 
@@ -56,6 +56,12 @@ def build_parser() -> Parser:
     convert.add_argument("source", type=Path, metavar="SRC")
     convert.add_argument("destination", type=Path, metavar="DST")
     convert.add_argument("--to", choices=FORMATS, required=True)
+    convert.add_argument(
+        "--mix",
+        nargs=2,
+        metavar=("OTHER", "SHARE"),
+        help="write the weights between SRC and OTHER, a checkpoint of the same model, such as SRC fine-tuned: 0 is SRC, 1 OTHER",
+    )
     predict_command.add_architecture_arguments(convert)
     add_compare(commands)
     add_sweep(commands)
@@ -117,6 +123,14 @@ def add_sweep(commands: Any) -> None:
     )
     resumed.add_argument("folder", type=Path, metavar="FOLDER", help="the sweep's folder, which holds sweep.json")
     sweep.commands = tuple(sweeps.choices)
+
+
+def parse_share(text: str) -> float:
+    """Raises UserError."""
+    try:
+        return float(text)
+    except ValueError as error:
+        raise UserError(f"--mix OTHER SHARE: {text!r} is no number from 0 to 1") from error
 
 
 def positive_int(text: str) -> int:
@@ -190,7 +204,8 @@ def convert(options: argparse.Namespace) -> None:
         raise FileNotFoundError(f"{options.source}: there is no such file or folder")
     from vlp.checkpoints.convert import convert
 
-    convert(options.source, options.destination, options.to, **predict_command.architecture(options))
+    mix = None if options.mix is None else (Path(options.mix[0]), parse_share(options.mix[1]))
+    convert(options.source, options.destination, options.to, mix=mix, **predict_command.architecture(options))
     print(options.destination)
 
 

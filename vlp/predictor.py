@@ -38,6 +38,7 @@ from vlp.verbs.segment import segment
 
 # tasks that a checkpoint can do even where they have no parameters
 TASKS_WITHOUT_HEADS = {"vqa", "captioning", "segmentation", "panoptic"}
+CLASSIFIERS = ("classification", "probe")  # tasks whose heads name classes
 Transform = Callable[[PIL.Image.Image], Tensor]
 
 
@@ -160,13 +161,16 @@ class Predictor:
     def classify(
         self,
         images: Sequence[Picture],
-        labels: Sequence[str],
+        labels: Sequence[str] | None = None,
         templates: Sequence[str] | None = None,
     ) -> list[dict[str, float]]:
         """The probability of each label, for each image.
 
+        labels: None = the classes of the checkpoint's own classifier, trained by the task classification or probe.
         templates: prompts with {} where the label goes, whose embeddings are averaged; None = "a photo of a {}.".
         """
+        if labels is None:
+            return self._classify_by_head(images, templates)
         prompts = tuple(("a photo of a {}.",) if templates is None else _require_list(templates, "templates"))
         if wrong := [prompt for prompt in prompts if "{}" not in prompt]:
             raise UserError(f"templates: {wrong[0]!r} has no {{}} where the label goes")
@@ -177,6 +181,22 @@ class Predictor:
         similarity = self.model.similarity(self.embed_images(images), classes.to(self.device))
         logits = require_finite(similarity, "similarities")
         return [dict(zip(labels, row, strict=True)) for row in logits.softmax(-1).tolist()]
+
+    def _classify_by_head(self, images: Sequence[Picture], templates: Sequence[str] | None) -> list[dict[str, float]]:
+        name = next((name for name in CLASSIFIERS if name in self.objectives), None)
+        if name is None:
+            raise UserError(
+                f"labels: this checkpoint has no classifier of its own ({' or '.join(CLASSIFIERS)}): give labels"
+            )
+        if templates is not None:
+            raise UserError(f"templates: {name} of this checkpoint is trained and reads no prompts: leave them out")
+        head: Any = self.objectives[name]
+        rows = [
+            row
+            for batch in self._batches(images, "images")
+            for row in head.probabilities(self.model, self._load_pixels(batch)).tolist()
+        ]
+        return [dict(zip(head.class_names, row, strict=True)) for row in rows]
 
     @torch.inference_mode()
     def match(self, images: Sequence[Picture], texts: Sequence[str]) -> Float[Tensor, " n"]:

@@ -76,3 +76,15 @@ def test_nothing_is_overwritten(tmp_path: Path) -> None:
     (tmp_path / "a.pt").touch()
     with pytest.raises(FileExistsError, match="exists"):
         convert(tmp_path / "a.ckpt", tmp_path / "a.pt", "openai")
+
+
+def test_the_weights_between_two_checkpoints_are_written(shared: Path, tmp_path: Path) -> None:
+    source = shared / "reference" / "openai_clip" / "vit" / "checkpoint.pt"
+    other = load.read(source, {})
+    other.state = {key: value + 2 for key, value in other.state.items()}
+    load.save(other, tmp_path / "other.ckpt")
+    convert(tmp_path / "other.ckpt", tmp_path / "half.ckpt", "vlp", mix=(source, 0.75))
+    mixed, first = load.read(tmp_path / "half.ckpt", {}).state, load.read(source, {}).state
+    assert mixed.keys() == first.keys()
+    for key, value in mixed.items():
+        torch.testing.assert_close(value.float(), first[key].float() + 0.5, atol=2e-3, rtol=0)

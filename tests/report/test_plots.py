@@ -9,7 +9,9 @@ from PIL import Image
 
 from vlp.report.plots import (
     plot_grounded_phrases,
+    plot_label_curves,
     plot_loss_curves,
+    plot_mix_curves,
     plot_retrieved_captions,
     plot_retrieved_images,
     plot_similarity_matrix,
@@ -77,3 +79,25 @@ def test_grounded_phrases_are_green_where_right_and_red_where_wrong(photos: list
     plot_grounded_phrases([example | {"correct": False}], tmp_path / "wrong.png")
     assert red in colours(tmp_path / "wrong.png")
     assert green not in colours(tmp_path / "wrong.png")
+
+
+def test_label_curves_show_each_method_and_the_zero_shot_line(tmp_path: Path) -> None:
+    points = {"shots_1": (1.0, 20.0, 3.0), "shots_4": (4.0, 40.0, None), "percent_1": (10.0, 30.0, 1.0)}
+    curves = {"figure": "top1", "zero_shot": 35.0, "methods": {"ridge": points, "costs $5": points}}
+    plot_label_curves(curves, tmp_path / "with.png")
+    plot_label_curves({**curves, "zero_shot": None}, tmp_path / "without.png")
+    grey = [0x8A, 0x8A, 0x8A]
+    counts = [
+        int((np.asarray(Image.open(tmp_path / name).convert("RGB")) == grey).all(2).sum())
+        for name in ("with.png", "without.png")
+    ]
+    assert counts[0] > counts[1] + 100
+    for colour in ((0x33, 0x66, 0xCC), (0xE6, 0x87, 0x2E)):  # of the first and the second method
+        assert colour in colours(tmp_path / "with.png")
+    with pytest.raises(ValueError, match="no point to draw"):
+        plot_label_curves({**curves, "methods": {"ridge": {}}}, tmp_path / "none.png")
+
+
+def test_mix_curves(tmp_path: Path) -> None:
+    plot_mix_curves({"top1 of $x": [(0.0, 50.0), (1.0, 70.0)]}, tmp_path / "mix.png")
+    assert (0x33, 0x66, 0xCC) in colours(tmp_path / "mix.png")

@@ -13,6 +13,7 @@ from tests.towers import toy_model
 from vlp.data.datamodule import DataModule
 from vlp.data.transforms import EvalTransform, TrainTransform
 from vlp.models.features import compute_features
+from vlp.predictor import Predictor
 from vlp.structures import Batch, Image, Sample
 from vlp.tasks.probe import Probe
 
@@ -145,3 +146,23 @@ def test_mistakes() -> None:
     ):
         with pytest.raises(ValueError, match=message):
             Probe(**options)
+
+
+def test_a_predictor_classifies_by_the_stored_classifier(tmp_path: Path) -> None:
+    data = colours(tmp_path)
+    task = Probe(class_names=data.class_names, feature_width=8)
+    measure(task, data)
+    transform = EvalTransform(image_size=4)
+    predictor = Predictor(
+        model=toy_model().eval(), objectives=torch.nn.ModuleDict({"probe": task}), transform=transform, batch_size=4
+    )
+    paths = [sample.image for sample in data.split("test")]
+    rows = predictor.classify(paths)
+    assert [max(row, key=row.get) for row in rows] == [
+        record["classes"][0][0] for batch in batches(data) for record in task.predict(toy_model().eval(), batch)
+    ]
+    with pytest.raises(ValueError, match="reads no prompts"):
+        predictor.classify(paths, templates=["a {}"])
+    predictor.objectives = torch.nn.ModuleDict()
+    with pytest.raises(ValueError, match="has no classifier of its own"):
+        predictor.classify(paths)

@@ -26,6 +26,7 @@ from vlp.checkpoints import (
     vilt,
 )
 from vlp.checkpoints.checkpoint import Checkpoint
+from vlp.checkpoints.mixing import mix_checkpoints
 from vlp.checkpoints.settings import warn_of_assumptions
 from vlp.system.errors import UserError
 
@@ -33,8 +34,11 @@ WRITERS = {"albef": albef.write, "blip": blip.write, "vilt": vilt.write}
 FORMATS = ("hugging_face", "openai", *WRITERS, "vlp")
 
 
-def convert(source: Path, destination: Path, format: str, **architecture: Any) -> None:
-    """destination: a new folder for hugging_face, a new file for the others."""
+def convert(
+    source: Path, destination: Path, format: str, *, mix: tuple[Path, float] | None = None, **architecture: Any
+) -> None:
+    """destination: a new folder for hugging_face, a new file for the others.  mix: another checkpoint and its share, from 0 to 1:
+    what is written lies between the two."""
     if format not in FORMATS:
         raise UserError(f"unknown format {format!r}: choose one of {', '.join(FORMATS)}")
     source, destination = Path(source), Path(destination)
@@ -42,17 +46,19 @@ def convert(source: Path, destination: Path, format: str, **architecture: Any) -
         raise FileExistsError(f"{destination} exists: give a new place to write to")
     checkpoint = load.read(source, architecture)
     warn_of_assumptions(checkpoint, source)
+    if mix is not None:
+        checkpoint = mix_checkpoints(checkpoint, load.read(Path(mix[0]), architecture), mix[1])
     load.build_model(checkpoint)  # nothing is written that does not load
     destination.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{destination.name}.", dir=destination.parent) as unfinished:
-        _write(checkpoint, source, Path(unfinished) / destination.name, format)
+        _write(checkpoint, None if mix else source, Path(unfinished) / destination.name, format)
         written = sorted(Path(unfinished).iterdir(), key=lambda path: path.name == destination.name)
         for path in written:  # what tells of a file before the file
             os.replace(path, destination.with_name(path.name))
 
 
-def _write(checkpoint: Checkpoint, source: Path, destination: Path, format: str) -> None:
-    if format == "vlp" and sharded.is_sharded(source):
+def _write(checkpoint: Checkpoint, source: Path | None, destination: Path, format: str) -> None:
+    if format == "vlp" and source is not None and sharded.is_sharded(source):
         return torch.save(sharded.read(source), destination)  # with all that a run needs to continue
     if format == "vlp":
         return load.save(checkpoint, destination)

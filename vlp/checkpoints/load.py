@@ -38,6 +38,7 @@ from vlp.checkpoints import (
     tensor_files,
     vilt,
 )
+from vlp.checkpoints.adapters import merge_adapters
 from vlp.checkpoints.agreement import take_settings
 from vlp.checkpoints.checkpoint import Checkpoint
 from vlp.checkpoints.keys import State, load_strictly, without_prefix
@@ -238,9 +239,10 @@ def _own_checkpoint(content: dict[str, Any]) -> Checkpoint:
         **(options.get("objectives") or {}),
         **(options.get("tasks") or {}),
     }  # tasks may have heads too
+    state = without_prefix(content["state_dict"], "model.")
     return Checkpoint(
         config=config,
-        state=without_prefix(content["state_dict"], "model."),
+        state=merge_adapters(state, **options["lora"]) if options.get("lora") else state,
         heads=without_prefix(content["state_dict"], "objectives."),
         momentum=without_prefix(content["state_dict"], "momentum."),
         tokenizer_json=content.get("tokenizer_json"),

@@ -164,7 +164,7 @@ def plot_label_curves(curves: Mapping[str, Any], path: Path) -> None:
             labels, means = [row[0] for row in rows], [row[1] for row in rows]
             halves = [row[2] or 0.0 for row in rows]
             axes.errorbar(labels, means, halves, color=COLOURS[index % len(COLOURS)], marker="o", ms=4, lw=1.8,
-                          capsize=3, label=method.replace("_", " "))  # fmt: skip
+                          capsize=3, label=_without_formulas(method.replace("_", " ")))  # fmt: skip
         if curves["zero_shot"] is not None:
             axes.axhline(curves["zero_shot"], color=FRAME_COLOUR, ls="--", lw=1.5, label="zero-shot (no label)")
         axes.set_xscale("log", base=2)

@@ -100,8 +100,8 @@ def _print_source_figures(
         measured = f"part of the {split} split ({parts['retrieval']})" if parts["retrieval"] else f"{split} split"
         table = retrieval_table(rows, title=f"{source}, {measured}, percent", caption=_trivial_recalls(figures))
         print_table(table, width=width)
-    if curves := label_table(labels, title=f"{source}, {split} split, percent against labels"):
-        print_table(curves, width=None if on_terminal(stderr=False) else PLAIN_WIDTH)
+    if against_labels := label_table(labels, title=f"{source}, {split} split, percent against labels"):
+        print_table(against_labels, width=None if on_terminal(stderr=False) else PLAIN_WIDTH)
     for line in (line for row, line in others if row not in rows):
         print(line)
 

@@ -9,6 +9,7 @@ of the `zero_shot` task. The text tower learns nothing: freeze it and what only 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +75,16 @@ class Classification(Task):
         self.linear = nn.Linear(width, len(self.class_names), bias=self.head == "random")
         self.register_buffer("initialised", torch.tensor(False))
 
+    def untrained(self) -> Classification:
+        """The same task with a head that starts again, for other weights of the tower."""
+        return Classification(
+            head=self.head,
+            features=self.kind,
+            templates=self.templates,
+            class_names=self.class_names,
+            feature_width=require(self.linear).in_features,
+        )
+
     def applies(self, batch: Batch, source: str) -> bool:
         return has_classes(batch) and super().applies(batch, source)
 
@@ -115,9 +126,9 @@ class Classification(Task):
             return exact_cosines(features, linear.weight.detach())
         return F.linear(features.double(), linear.weight.detach().double(), linear.bias.detach().double())
 
-    def read(self, model: VisionLanguageModel, batch: Batch, features: Features | None = None) -> Float[Tensor, "b d"]:
+    def read(self, model: VisionLanguageModel, batch: Batch, features: Features) -> Float[Tensor, "b d"]:
         """The feature of each image: the shared one, or that of the batch's image where it was not computed."""
-        shared = None if features is None else features.image_embed if self.kind == "embed" else features.image
+        shared = features.image_embed if self.kind == "embed" else features.image
         if isinstance(shared, Tensor):
             return shared
         return self._encode(model, require(batch.image)) if shared is None else shared.pooled
@@ -170,11 +181,13 @@ class Classification(Task):
         if self.linear is None:
             raise UserError("classification has no class names: the data module must set class_names")
         targets = self.targets_of(batch)
-        if batch.categories is None:
-            classes = {"label": torch.where(targets.any(1), targets.argmax(1), -1)}
-        else:
-            classes = {"categories": targets.bool()}
-        self._images.add({self.kind: self.read(model, batch, features)}, _with_classes(batch, classes))
+        several = batch.categories is not None
+        in_our_order = replace(
+            batch,
+            label=None if several else torch.where(targets.any(1), targets.argmax(1), -1),
+            categories=targets.bool() if several else None,
+        )
+        self._images.add({self.kind: self.read(model, batch, features)}, in_our_order)
 
     def left_out(self) -> int:
         return self._images.unknown()
@@ -189,22 +202,18 @@ class Classification(Task):
         return None if trained else "a trained head: train with task=[classification] tasks.classification.weight=1"
 
     @torch.no_grad()
-    def probabilities(self, model: VisionLanguageModel, batch: Batch) -> Float[Tensor, "b c"]:
+    def probabilities(self, model: VisionLanguageModel, image: Image) -> Float[Tensor, "b c"]:
         if message := self.lacking(None):
             raise UserError(f"classification needs {message}")
-        return require_finite(self.logits(model, self.read(model, batch)), "logits of the classes").softmax(1)
+        return require_finite(self.logits(model, self._encode(model, image)), "logits of the classes").softmax(1)
 
     def predict(self, model: VisionLanguageModel, batch: Batch) -> list[dict[str, object]]:
         """The five best classes of each image with their probabilities."""
-        best, index = self.probabilities(model, batch).topk(min(5, len(self.class_names)))
+        best, index = self.probabilities(model, require(batch.image)).topk(min(5, len(self.class_names)))
         return [
             {"sample": sample, "classes": [(self.class_names[i], s) for i, s in zip(row, values, strict=True)]}
             for sample, row, values in zip(batch.sample.tolist(), index.tolist(), best.tolist(), strict=True)
         ]
-
-
-def _with_classes(batch: Batch, classes: dict[str, Tensor]) -> Batch:
-    return Batch(id=batch.id, sample=batch.sample, seed=batch.seed, image=batch.image, **classes)
 
 
 def _check(head: str, features: str, label_smoothing: float, alpha: float) -> None:

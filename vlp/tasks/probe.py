@@ -26,7 +26,7 @@ from vlp.models.probes.labelled import Labelled, Linear, check_scaling
 from vlp.models.probes.subsets import reserved
 from vlp.models.split_features import KINDS, split_features
 from vlp.models.vlm import VisionLanguageModel
-from vlp.structures import Batch, Features, require, require_finite
+from vlp.structures import Batch, Features, Image, require, require_finite
 from vlp.system.errors import UserError
 from vlp.tasks.base import Task
 
@@ -42,6 +42,8 @@ class Probe(Task):
     """
 
     requires = ("image",)
+    head_weight: Tensor
+    head_bias: Tensor
     stored = ("classifier", "features", "scaling", "class_names", "feature_width")
 
     def __init__(
@@ -137,7 +139,7 @@ class Probe(Task):
 
     def head_settings(self) -> dict[str, object]:
         """With which a checkpoint builds this task again, for its fitted classifier."""
-        width = self.head_weight.shape[1]  # type: ignore[union-attr]
+        width = self.head_weight.shape[1]
         return {"class_names": list(self.class_names), "feature_width": width, "folder": None}
 
     def lacking(self, data: Any) -> str | None:
@@ -145,11 +147,11 @@ class Probe(Task):
         return None if fitted else "a fitted classifier: evaluate with task=[probe] tasks.probe.save=FILE and give FILE"
 
     @torch.no_grad()
-    def probabilities(self, model: VisionLanguageModel, batch: Batch) -> Float[Tensor, "b c"]:
+    def probabilities(self, model: VisionLanguageModel, image: Image) -> Float[Tensor, "b c"]:
         """Softmax of the scores; for a logistic classifier of one class an image, these are its probabilities."""
         if message := self.lacking(None):
             raise UserError(f"probe needs {message}")
-        tokens = model.encode_image(require(batch.image), pooled_only=True)
+        tokens = model.encode_image(image, pooled_only=True)
         features = model.embed_image(tokens) if self.kind == "embed" else to_float32(tokens.pooled)
         if self.scaling == "unit":
             features = torch.nn.functional.normalize(features, dim=1)
@@ -158,7 +160,7 @@ class Probe(Task):
 
     def predict(self, model: VisionLanguageModel, batch: Batch) -> list[dict[str, object]]:
         """The five best classes of each image with their probabilities."""
-        scores = self.probabilities(model, batch)
+        scores = self.probabilities(model, require(batch.image))
         best, index = scores.topk(min(5, scores.shape[1]))
         return [
             {"sample": sample, "classes": [(self.class_names[i], s) for i, s in zip(row, values, strict=True)]}

@@ -28,7 +28,9 @@ from vlp.data.mixture import Mixture
 from vlp.data.parts import build_data, build_tokenizer
 from vlp.launch.config.layout import accelerator, tasks
 from vlp.launch.runs.folder import read_frozen_config
+from vlp.models.lora import add_adapters
 from vlp.system import ranks
+from vlp.system.errors import UserError
 from vlp.training.batch_norm import synchronize_batch_norms
 from vlp.training.lifecycle.nonfinite import NonFiniteGuard
 from vlp.training.loggers import JsonLines
@@ -112,6 +114,10 @@ def assemble(
         notes += load_weights(Path(config["checkpoint"]), model, heads, module.momentum, start, strict=strict)
         for note in notes if ranks.rank() == 0 else ():
             print(f"note: {note}", file=sys.stderr, flush=True)
+    if config.get("lora"):
+        if module.momentum is not None:
+            raise UserError("lora and momentum: the copy would follow frozen weights; set momentum=null or lora=null")
+        add_adapters(model, **config["lora"])
     if config["compile"]:
         for part in (model.vision, model.text):
             if part is not None:

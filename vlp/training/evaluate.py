@@ -23,6 +23,8 @@ from vlp.training.assemble import build_loggers, read_config, silence_known_warn
 from vlp.training.callbacks.pictures import Pictures
 from vlp.training.determinism import numeric_settings
 from vlp.training.lifecycle.entry import run_entry_point
+from vlp.training.loggers import log_pictures
+from vlp.training.mixed_evaluation import draw_mix_curves, first_state, measure_mixes
 from vlp.training.module import VisionLanguageModule
 from vlp.training.trainer_arguments import build_trainer, trainer_arguments
 
@@ -34,7 +36,8 @@ def evaluate(config_path: Path) -> dict[str, Any]:
     folder = config_path.parent
     silence_known_warnings()
     L.seed_everything(config["seed"], workers=True, verbose=False)
-    predictor = load(config["checkpoint"], **config.get("architecture", {}))
+    *earlier, path = config["checkpoint"] if config.get("mix") else [config["checkpoint"]]
+    predictor = load(path, **config.get("architecture", {}))
     if predictor.transform is None:
         raise UserError(f"checkpoint={config['checkpoint']}: its image preprocessing is not one that vlp knows")
     transform = {"train": predictor.transform, "eval": predictor.transform}
@@ -57,8 +60,16 @@ def evaluate(config_path: Path) -> dict[str, Any]:
     run = {"val": trainer.validate, "test": trainer.test}.get(config["split"])
     if run is None:
         raise UserError(f"split={config['split']}: expected val or test")
-    run(module, datamodule=data, verbose=False)
-    results: dict[str, Any] = dict(module.latest_figures(config["split"]))
+
+    def measure() -> dict[str, float | None]:
+        run(module, datamodule=data, verbose=False)
+        return module.latest_figures(config["split"])
+
+    if earlier:
+        first = first_state(load(earlier[0], **config.get("architecture", {})), module)
+        results: dict[str, Any] = dict(measure_mixes(module, first, config["mix"], measure))
+    else:
+        results = dict(measure())
     if not any(map(is_task_figure, results)):
         raise UserError(
             f"nothing was measured: no {config['split']} batch has what {', '.join(tasks) or 'no task'} needs: choose "
@@ -68,6 +79,8 @@ def evaluate(config_path: Path) -> dict[str, Any]:
         results = results | {"seconds": round(time.perf_counter() - start, 1)} | numeric_settings()
         statistics = eval_split_statistics(data, {config["split"]: module.extents[config["split"]]})
         results = write_results(folder, results, protocol_card(stored, str(data.name), statistics))
+        if earlier and (picture := draw_mix_curves(results, folder / "plots" / f"{config['split']}_mix_curves.png")):
+            log_pictures(trainer.loggers, trainer.global_step, {"mix_curves": picture})
         print_results(results, folder)
         for name, task in tasks.items():
             _save_with_head(config, name, task)

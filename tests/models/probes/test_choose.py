@@ -44,3 +44,10 @@ def test_mistakes() -> None:
         choose_and_fit("svm", data, data, accuracy)
     with pytest.raises(ValueError, match="120 samples to fit and 0 to choose"):
         choose_and_fit("ridge", data, empty, accuracy)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_one_sample_is_enough(name: str) -> None:
+    data = clouds()
+    fitted = choose_and_fit(name, data.select(slice(0, 1)), data.select(slice(1, 2)), accuracy)
+    assert bool(fitted.scores(data.features).isfinite().all())

@@ -19,7 +19,7 @@ from hydra import version
 from hydra.core.override_parser.types import Override
 from hydra.errors import MissingConfigException
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
 
 from vlp.launch.config.errors import EXPLAINED, ConfigError, explain, join_names
 from vlp.launch.config.quoting import quote_text
@@ -181,6 +181,9 @@ class Composer:
 
     def _take_parts_of_checkpoint(self, config: DictConfig, groups: list[Override], values: list[Override]) -> None:
         given = next((o.value() for o in reversed(values) if o.key_or_group == "checkpoint"), config.get("checkpoint"))
+        given = (
+            list(given)[-1] if isinstance(given, (list, ListConfig)) and len(given) else given
+        )  # the fine-tuned of two
         if self.of_checkpoint is None or not isinstance(given, str):
             return
         chosen = {override.key_or_group.partition("/")[0] for override in groups}

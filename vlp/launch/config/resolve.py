@@ -36,6 +36,7 @@ def resolve_config(config: DictConfig, folder: Path) -> dict[str, Any]:
             f"checkpoint={container['checkpoint']} and resume={container['resume']}: a run that continues takes all weights from "
             "resume; leave out one of the two"
         )
+    _resolve_mixed_checkpoints(container)
     for key in ("checkpoint", "resume"):
         path = container.get(key)
         if isinstance(path, str) and (key, path) != ("resume", "auto"):
@@ -51,6 +52,26 @@ def resolve_config(config: DictConfig, folder: Path) -> dict[str, Any]:
         if isinstance(weights, str) and Path(weights).is_file():
             _refuse_damaged_weights(f"model.{name}.weights={weights}", Path(weights))
     return container
+
+
+def _resolve_mixed_checkpoints(container: dict[str, Any]) -> None:
+    """checkpoint=[A,B] mix=[…]: both or neither, and both files exist.  Raises ConfigError."""
+    paths, shares = container.get("checkpoint"), container.get("mix")
+    if not isinstance(paths, list):
+        if shares is not None:
+            raise ConfigError(f"mix={shares} is of two checkpoints: give checkpoint=[A,B], or leave it out")
+        return
+    numbers = isinstance(shares, list) and all(isinstance(share, (int, float)) and 0 <= share <= 1 for share in shares)
+    if len(paths) != 2 or not shares or not numbers:
+        raise ConfigError(
+            f"checkpoint={paths} mix={shares}: give two checkpoints and shares of the second from 0 to 1, "
+            "such as checkpoint=[A,B] mix=[0,0.5,1]"
+        )
+    container["checkpoint"] = [os.path.expanduser(str(path)) for path in paths]
+    for path in container["checkpoint"]:
+        if not Path(path).exists():
+            raise ConfigError(f"checkpoint={path}: there is no such file or folder (from {Path.cwd()})")
+        _refuse_damaged_weights(f"checkpoint={path}", Path(path))
 
 
 def _refuse_damaged_weights(override: str, path: Path) -> None:

@@ -65,11 +65,12 @@ def choose_and_fit(
     scaled_by = fit_scaling(scaling, train.features)
     scaled = scaled_by.of(train)
     settings = method.default_settings(scaled)
-    index = 0
+    index, at_end = 0, False
     if len(settings) > 1:
         queries = scaled_by(chosen_on.features)
         figures = [criterion(fitted.scores(queries), chosen_on.targets) for fitted in method.fit_path(scaled, settings)]
         index = figures.index(max(figures))
+        at_end = len(settings) > 2 and max(figures) > max(figures[1:-1])
     if refit is not None:
         scaled_by = fit_scaling(scaling, refit.features)
         scaled = scaled_by.of(refit)
@@ -77,5 +78,5 @@ def choose_and_fit(
         classifier=method.fit(scaled, settings[index]),
         scaling=scaled_by,
         setting=settings[index] if len(settings) > 1 else None,
-        at_end=len(settings) > 2 and index in (0, len(settings) - 1),
+        at_end=at_end,
     )

@@ -77,7 +77,7 @@ class _Objective:
         self, rotated: Float[Tensor, "n r"], targets: Float[Tensor, "n c"], offset: Float[Tensor, "n c"],
         scale: Float[Tensor, " rows"], c: float, softmax: bool,
     ) -> None:  # fmt: skip
-        self.design = torch.cat([rotated, torch.ones_like(rotated[:, :1])], 1) * scale
+        self.design = torch.cat([rotated, rotated.new_ones(len(rotated), 1)], 1) * scale
         self.targets, self.offset, self.softmax = targets, offset, softmax
         self.decay = scale.square() / c  # of a scaled weight's gradient
         self.decay[-1] = 0
