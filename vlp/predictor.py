@@ -193,7 +193,7 @@ class Predictor:
         head: Any = self.objectives[name]
         rows = [
             row
-            for batch in self._batches(images, "images")
+            for batch in self.batches(images, "images")
             for row in head.probabilities(self.model, self._load_pixels(batch)).tolist()
         ]
         return [dict(zip(head.class_names, row, strict=True)) for row in rows]
