@@ -20,6 +20,7 @@ from vlp.models.levels import level_widths
 from vlp.models.vision.clip_resnet import ClipResNet
 from vlp.models.vision.clip_vit import ClipVit
 from vlp.models.vision.concat import ConcatTower
+from vlp.models.vision.resnet import ResNetVision
 from vlp.models.vision.small_cnn import SmallCnn
 from vlp.models.vision.timm import TimmVision
 from vlp.models.vision.torchvision import TorchvisionVision
@@ -96,6 +97,7 @@ TOWERS: dict[str, Tower] = {
         "backbone.layers.1",
     ),
     "timm_mobilenet": Tower(lambda: timm_tower("mobilenetv3_small_050"), "backbone.blocks.2", shallow=False),
+    "resnet": Tower(lambda: ResNetVision(image_size=SIDE, layers=(1, 1, 1, 1), stem=8, planes=8), "backbone.layer3"),
     "torchvision_resnet": Tower(lambda: TorchvisionVision(name="resnet18", image_size=SIDE), "backbone.layer3"),
     "torchvision_mobilenet": Tower(
         lambda: TorchvisionVision(name="mobilenet_v3_small", image_size=SIDE), "backbone.features.4", shallow=False
