@@ -89,6 +89,22 @@ def test_splits_of_other_categories_and_broken_files_are_faults(tmp_path: Path, 
     assert [fault.kind for fault in data.faults.issues.values()] == ["unexpected structure"]
 
 
+def test_a_check_names_photos_of_another_size_than_their_boxes_are_for(tmp_path: Path, loading: Loading) -> None:
+    write(tmp_path, "test", 20)
+    PIL.Image.new("RGB", (4, 3)).save(tmp_path / "test/21.png")
+    turned = PIL.Image.Exif()
+    turned[0x0112] = 6
+    PIL.Image.new("RGB", (8, 6)).save(tmp_path / "test/20.png", exif=turned)  # as stored, it has the right size
+    (tmp_path / "test/22.png").write_bytes(b"damaged: the check finds it when it reads the photos")
+    data = read(tmp_path, loading)
+    data.faults = Faults(collect=True)
+    assert len(data.samples("test")) == 3
+    (fault,) = data.faults.issues.values()
+    assert (fault.kind, fault.fatal, fault.count) == ("photo of another size", False, 1)
+    assert "21.png: 4 × 3 pixels, where its annotations say 8 × 6" in fault.examples[0]
+    assert len(read(tmp_path, loading).samples("test")) == 3
+
+
 def test_photos_of_blood_cells(shared: Path, loading: Loading) -> None:
     data = read(shared / "data/bccd", loading)
     assert sizes(data) == (205, 87, 72)

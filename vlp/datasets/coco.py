@@ -31,6 +31,7 @@ from vlp.datasets.common.coco_instances import (
     read_instances,
 )
 from vlp.datasets.common.coco_panoptic import Panoptic, read_panoptic
+from vlp.datasets.common.photo_sizes import report_other_size
 from vlp.datasets.common.splits import drop_overlap, hold_out
 from vlp.structures import Sample
 from vlp.system.errors import UserError
@@ -157,11 +158,12 @@ class COCO(DataModule):
             self.segment_names = panoptic.names or None
             self.segment_ids, self.segment_things = panoptic.ids or None, panoptic.things or None
             self._folder = annotations / f"panoptic_{official}"
-            self._sizes = sizes
+        self._sizes = sizes
         return instances, panoptic
 
     def _with_places(self, sample: Sample, instances: Instances, panoptic: Panoptic, *, place: str) -> Sample:
         if self.boxes:
+            report_other_size(sample.image, self._sizes.get(sample.id), faults=self.faults)
             sample = replace(sample, **instances.things[sample.id].sample_fields())
         if not self.panoptic:
             return sample

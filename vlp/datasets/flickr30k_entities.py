@@ -24,6 +24,7 @@ from vlp.data.boxes import BOX_FAULTS, Corners, clip_box
 from vlp.data.datamodule import DataModule
 from vlp.data.image_ids import flickr_image_id
 from vlp.data.issues import DataError, SkippedRecords
+from vlp.datasets.common.photo_sizes import report_other_size
 from vlp.datasets.common.splits import named_splits
 from vlp.datasets.common.xml_files import corners_of, photo_size_of, read_xml
 from vlp.structures import Sample
@@ -74,7 +75,7 @@ class Flickr30kEntities(DataModule):
 
     def _photo(self, base: Path, name: str, place: str, left_out: SkippedRecords, *, training: bool) -> list[Sample]:
         image = self.resolve_path(self.root / self.images, f"{name}.jpg", location=place)
-        boxes = self._boxes(self.resolve_path(base / "Annotations", f"{name}.xml", location=place), left_out)
+        boxes = self._boxes(self.resolve_path(base / "Annotations", f"{name}.xml", location=place), image, left_out)
         sentences = self.resolve_path(base / "Sentences", f"{name}.txt", location=place)
         found: list[Sample] = []
         photo = flickr_image_id(f"{name}.jpg")
@@ -102,10 +103,11 @@ class Flickr30kEntities(DataModule):
                 )  # fmt: skip
         return found
 
-    def _boxes(self, path: Path, left_out: SkippedRecords) -> dict[str, list[Corners]]:
+    def _boxes(self, path: Path, image: Path, left_out: SkippedRecords) -> dict[str, list[Corners]]:
         """Of each entity that has boxes."""
         annotation = read_xml(path, description=f"the boxes of {path.stem}")
         size = photo_size_of(annotation, location=path)
+        report_other_size(image, size, faults=self.faults)
         found: dict[str, list[Corners]] = defaultdict(list)
         for index, thing in enumerate(annotation.findall("object")):
             box = thing.find("bndbox")

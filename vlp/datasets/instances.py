@@ -17,6 +17,7 @@ from vlp.data.boxes import photo_size
 from vlp.data.datamodule import DataModule
 from vlp.data.issues import DataError
 from vlp.datasets.common.coco_instances import Instances, list_images, parse_instances
+from vlp.datasets.common.photo_sizes import report_other_size
 from vlp.datasets.common.splits import hold_out, named_splits
 from vlp.structures import Sample
 from vlp.system.errors import UserError
@@ -110,6 +111,7 @@ class InstanceFiles(DataModule):
                 if not seen and (self.categories is not None or (self.novel and split == "train")):
                     continue
                 file = self.photo_path(record, split, place=f"{path}: image {image}")
+                report_other_size(file, photo_size(record), faults=self.faults)
                 samples.append(
                     Sample(
                         id=image, sample=len(samples), image=file, categories=seen,

@@ -25,6 +25,7 @@ from vlp.data.datamodule import DataModule
 from vlp.data.issues import DataError, SkippedRecords
 from vlp.data.masks import check_mask
 from vlp.datasets.common.coco_instances import index_by_id, list_images
+from vlp.datasets.common.photo_sizes import report_other_size
 from vlp.datasets.common.splits import named_splits
 from vlp.structures import Sample
 from vlp.system.restricted_pickle import load
@@ -109,6 +110,7 @@ class RefCOCO(DataModule):
         if record is None or not is_id(image):
             raise DataError("annotation of an unknown image", f"{place}: instances.json has no image {str(image)[:40]}")
         file = self.resolve_path(self.root / self.images, record.get("file_name"), location=place)
+        report_other_size(file, photo_size(record), faults=self.faults)
         return Sample(id=image, sample=image, image=file, boxes=(), as_stored=True)
 
     def _with_phrases(

@@ -22,6 +22,7 @@ from vlp.data.boxes import BOX_FAULTS, Size, clip_box
 from vlp.data.datamodule import DataModule
 from vlp.data.image_ids import image_id_from_path
 from vlp.data.issues import DataError, SkippedRecords
+from vlp.datasets.common.photo_sizes import report_other_size
 from vlp.datasets.common.splits import hold_out, named_splits
 from vlp.datasets.common.written_instances import cache_folder, write_instances
 from vlp.datasets.common.xml_files import corners_of, photo_size_of, read_xml, text_of
@@ -91,6 +92,7 @@ class VOC(DataModule):
         file = self.resolve_path(base / "Annotations", f"{name}.xml", location=place)
         annotation = read_xml(file, description=f"the boxes of {name}")
         size = photo_size_of(annotation, location=file)
+        report_other_size(image, size, faults=self.faults)
         boxes, labels, difficult = [], [], []
         for index, thing in enumerate(annotation.findall("object")):
             location = f"{file}: object {index + 1}"

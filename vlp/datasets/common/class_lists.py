@@ -21,7 +21,7 @@ _LINE = re.compile(r"\s*(n\d{8})[\s:]+(\S.*?)\s*")
 
 
 def read_class_list(path: Path) -> dict[str, str]:
-    """The name of each code, in the file's order.  Raises DataError for another form."""
+    """The name of each code, in the file's order, of those that have a text.  Raises DataError for another form."""
     if path.suffix != ".json":
         matches = [_LINE.fullmatch(line) for _, line in read_lines(path, description="the file of class names")]
         found = {match[1]: first_name(match[2]) for match in matches if match is not None}
@@ -37,7 +37,7 @@ def read_class_list(path: Path) -> dict[str, str]:
             raise DataError("unexpected structure", f"{path}: expected {{number: [code, name]}}")
         pairs = [content[key] for key in sorted(content, key=int)]
         return {str(code): str(name).replace("_", " ") for code, name in pairs}
-    return {clean_label(folder): name for folder, name in content.items()}
+    return {clean_label(folder): name for folder, name in content.items() if isinstance(name, str)}
 
 
 def first_name(names: str) -> str:
