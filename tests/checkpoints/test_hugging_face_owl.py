@@ -234,6 +234,33 @@ def test_pictures_of_owlvit_as_transformers_does_it(tmp_path: Path) -> None:
     torch.testing.assert_close(ours, torch.nn.functional.normalize(expected, dim=-1), atol=1e-5, rtol=0)
 
 
+@torch.no_grad()
+def test_things_of_an_oblong_picture_lie_where_transformers_finds_them(tmp_path: Path) -> None:
+    config, model = CLASSES["owlvit"]
+    torch.manual_seed(0)
+    words = TEXT | {"vocab_size": 49408, "max_position_embeddings": 16, "bos_token_id": 49406, "eos_token_id": 49407}
+    reference = model(config(vision_config=VISION, text_config=words, projection_dim=24)).eval()
+    reference.save_pretrained(tmp_path)
+    processor = transformers.OwlViTImageProcessorPil(size={"height": 40, "width": 40}, do_center_crop=False)
+    processor.save_pretrained(tmp_path)
+    picture = PIL.Image.effect_noise((160, 40), 60).convert("RGB")
+    predictor = vlp.load(tmp_path)
+    found = predictor.detect([picture], ["cat", "blue car"], threshold=0.0)[0]
+    text = predictor.require_tokenizer()(["a photo of a cat", "a photo of a blue car"])
+    pixels = processor(images=[picture], return_tensors="pt")["pixel_values"]
+    output = reference(input_ids=text.ids, attention_mask=text.mask.long(), pixel_values=pixels)
+    sizes = torch.tensor([[40, 160]])
+    expected = processor.post_process_object_detection(output, threshold=-1.0, target_sizes=sizes)[0]
+    for label, score, box in zip(expected["labels"], expected["scores"], expected["boxes"], strict=True):
+        name = ["cat", "blue car"][int(label)]
+        near = min(
+            float((torch.tensor(thing["box"]) - box).abs().max()) + abs(thing["score"] - float(score))
+            for thing in found
+            if thing["label"] == name
+        )
+        assert near < 0.05
+
+
 def test_a_larger_image_size_is_that_of_transformers(tmp_path: Path) -> None:
     written(tmp_path, "owlvit")
     pixels = torch.randn(2, 3, 64, 64)

@@ -103,7 +103,7 @@ class Detection(Task):
             self._position = class_positions(names or self.class_names, self.class_names)
             self._position[[name not in seen for name in names or self.class_names]] = -1
             self._seen = class_positions(seen, self.class_names)
-            if self.names == "texts" and self.queries == "names":
+            if self.names == "texts" and self.queries == "names" and self.class_names:  # a folder of OWL-ViT has none
                 self._asked = Vocabulary(self.class_names, tokenizer=tokenizer, templates=self.templates)
         self._data = data
         self._names = self.class_names if self.names == "classes" or not names else names
