@@ -14,6 +14,7 @@ import torch
 from tests.data_fixtures import Letters
 from vlp.data.datamodule import DataModule
 from vlp.data.example_dataset import ExampleDataset
+from vlp.data.sample_boxes import project_sample_boxes
 from vlp.data.transforms import EvalTransform, MinMaxTransform, TrainTransform, Transform
 from vlp.data.view import View
 from vlp.structures import Batch, Boxes, Sample
@@ -116,6 +117,22 @@ def test_a_region_is_framed_in_the_whole_photo(tmp_path: Path) -> None:
     sample = Sample(id=0, sample=0, image=photo(tmp_path / "a.png"), captions=("a",), crop=(50, 20, 110, 80))
     batch = batch_of([sample], tmp_path, EvalTransform(image_size=24))
     torch.testing.assert_close(batch.frame, torch.tensor([[50.0, 20.0, 60.0, 60.0]]))
+
+
+@pytest.mark.parametrize("pixels", [1, 2 * 200 * 120, 1 << 22])
+def test_masks_are_the_same_however_many_are_resampled_at_once(pixels: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vlp.data.sample_boxes.MASK_PIXELS", pixels)
+    boxes = tuple((10.0 * i, 6.0 * i, 10.0 * i + 50, 6.0 * i + 40) for i in range(5))
+    sample = Sample(
+        id=0, sample=0, image=Path("a.png"), boxes=boxes, box_labels=(0,) * 5, box_masks=tuple(map(mask_of, boxes))
+    )
+    view = View(left=0, top=0, width=200, height=120, size=(60, 100), mirrored=True)
+    found = project_sample_boxes(sample, view, (200, 120), [], training=False)
+    assert found.mask is not None
+    for (left, top, right, bottom), mask in zip(boxes, found.mask, strict=True):
+        expected = torch.zeros(60, 100, dtype=torch.bool)
+        expected[int(top) // 2 : int(bottom) // 2, 100 - int(right) // 2 : 100 - int(left) // 2] = True
+        assert torch.equal(mask, expected)
 
 
 def test_crowds_and_masks_follow_their_boxes_and_pictures_without_things_have_none_of_them(tmp_path: Path) -> None:

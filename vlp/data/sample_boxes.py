@@ -13,6 +13,7 @@ from vlp.data.masks import decode_mask
 from vlp.data.view import View
 from vlp.structures import Boxes, Sample
 
+MASK_PIXELS = 1 << 22  # of the masks that are resampled at once
 SMALLEST_SIDE = 1.0  # pixels of the view; in training, smaller remains of a box are left out
 
 
@@ -54,11 +55,13 @@ def project_sample_boxes(
 
 def _masks(sample: Sample, view: View, photo_size: tuple[int, int], chosen: list[int]) -> Bool[Tensor, "m h w"]:
     width, height = photo_size
-    masks = torch.zeros(len(chosen), *view.size, dtype=torch.bool)
-    for row, index in zip(masks, chosen, strict=True):  # one at a time: masks of the full photo are large
+    together = max(1, MASK_PIXELS // (width * height))  # masks of a large photo are large
+    resampled = [torch.zeros(0, *view.size, dtype=torch.bool)]
+    for first in range(0, len(chosen), together):
+        part = chosen[first : first + together]
         try:
-            decoded = decode_mask(sample.box_masks[index], height=height, width=width)
+            decoded = [decode_mask(sample.box_masks[index], height=height, width=width) for index in part]
         except DataError as error:
             raise ImageError(f"{sample.image}: {str(error).replace(': ', ', ')}") from error
-        row[:] = view.resample_masks(torch.from_numpy(np.ascontiguousarray(decoded))[None])[0]
-    return masks
+        resampled.append(view.resample_masks(torch.from_numpy(np.stack(decoded))))
+    return torch.cat(resampled)

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from vlp.datasets.common.scene_pairs import PairChoice, image_number, read_shown_pairs
+from vlp.datasets.scene_phrases import ScenePhrases
 from vlp.datasets.scenes import SceneGenome, SceneQuestions, SceneReferences, Scenes, draw_scenes
 from vlp.scenes.pairs import named_pairs, parse_pairs
 from vlp.structures import Sample
@@ -26,6 +27,7 @@ KINDS: Kinds = {
     "crowded": (Scenes, {"crowded": True, "size": 96}),
     "questions": (SceneQuestions, {}),
     "regions": (SceneGenome, {"boxes": True}),
+    "phrases": (ScenePhrases, {}),
     "crops": (SceneGenome, {"crop": True}),
     "references": (SceneReferences, {"splits": {"train": "train", "val": "val", "test": "test"}}),
     "genome questions": (SceneGenome, {"content": "questions"}),
