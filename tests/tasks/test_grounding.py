@@ -308,3 +308,5 @@ def test_needs_and_heads_follow_the_mode() -> None:
     assert Grounding(mode="map", score="itc").heads == ("itc",)
     assert Grounding(mode="detector", detector="other").heads == ("other",)
     assert Grounding(mode="box", width=4).heads == ()
+    assert Grounding.score is Objective.score is type(Grounding()).score
+    assert callable(Grounding(score="itc").score)  # the setting of this name does not hide the method
