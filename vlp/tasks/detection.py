@@ -52,7 +52,7 @@ class Detection(Task):
     that of masks has _masks before its ending.  pictures: how many images `figures` holds.
     """
 
-    requires = ("image", "boxes")
+    requires: tuple[str, ...] = ("image", "boxes")
     stored = ("head", "names", "class_names", "states_width", "embed_width", "levels", "level_widths", "templates")
 
     def __init__(
