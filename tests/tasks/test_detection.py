@@ -239,6 +239,14 @@ def test_classes_that_the_file_marks_are_novel_whatever_it_calls_them(tmp_path: 
     assert (figures["ap_base"], figures["ap_novel"]) == (pytest.approx(100), 0)
 
 
+def test_classes_are_matched_by_name(tmp_path: Path) -> None:
+    """The head knows a class more than the data, in another order."""
+    task = _given(class_names=("star", "moon", "circle", "ring"))
+    order = [2, 0, 1]  # of the head's last three among the data's
+    task.detector = _Given([(b, [[0.95, *(row[i] for i in order)] for row in s]) for b, s in PROPOSALS])  # type: ignore[assignment]
+    assert _measured(task, _Data(_truth(tmp_path / "truth.json")), [0, 1], FRAMES)["ap"] == pytest.approx(100)
+
+
 def _of_rank(rank: int, world: int, file: str) -> dict[str, float | None]:
     return _measured(_given(), _Data(Path(file)), [1, 0][rank : rank + 1] if world == 2 else [], FRAMES)
 

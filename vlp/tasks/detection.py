@@ -88,6 +88,7 @@ class Detection(Task):
         self._position: Tensor | None = None  # of the training data's classes among the head's, -1 = no boxes of it
         self._asked: Vocabulary | None = None  # in training
         self._names: tuple[str, ...] = ()  # of the columns in evaluation
+        self._ids = np.zeros(0, dtype=np.int64)  # official ones of these names, -1 where the data have no such class
         self._vocabulary: Vocabulary | None = None
         self._truth: dict[str, Any] | None = None  # the official file's content
         self._sizes: dict[int, tuple[int, int]] = {}  # height and width of each photo in it
@@ -111,6 +112,8 @@ class Detection(Task):
             raise UserError(
                 f"detection has no class {missing[0]}, which {data.name} has: its classes are those it was trained on"
             )
+        id_of = dict(zip(names, getattr(data, "category_ids", None) or (), strict=False))
+        self._ids = np.array([id_of.get(name, -1) for name in self._names], dtype=np.int64)
         self._vocabulary = None
         if self.names == "texts":
             asked = [self.texts.get(name, name) for name in self._names]
@@ -185,10 +188,12 @@ class Detection(Task):
                 "detection is measured in pixels of the photos, and these batches do not say what they show"
             )
         self._read_truth()
-        category_ids = np.asarray(self._data.category_ids)
+        known = None if (self._ids >= 0).all() else np.flatnonzero(self._ids >= 0).tolist()
         proposals = self.propose(model, require(features.image))
         sizes = None if proposals.pixels is None else [self._sizes[image] for image in batch.id.tolist()]
-        found = find_things(proposals, require(batch.image), batch.frame, count=self.detections, photo_sizes=sizes)
+        found = find_things(
+            proposals, require(batch.image), batch.frame, count=self.detections, photo_sizes=sizes, classes=known
+        )
         for row, (image, things) in enumerate(zip(batch.id.tolist(), found, strict=True)):
             codes = None if things.masks is None else [encode_mask(mask) for mask in things.masks]
             self._measured.images.append(
@@ -196,7 +201,7 @@ class Detection(Task):
                     id=image,
                     boxes=things.boxes,
                     scores=things.scores,
-                    category_ids=category_ids[things.label],
+                    category_ids=self._ids[things.label],
                     codes=codes,
                 )
             )
@@ -205,7 +210,7 @@ class Detection(Task):
 
     def _example(self, image: int, file: str, things: FoundThings) -> dict[str, Any]:
         """For a picture: what is probable, and what is there."""
-        names = dict(zip(self._data.category_ids, self._names, strict=True))
+        names = {number: name for number, name in zip(self._ids.tolist(), self._names, strict=True) if number >= 0}
         rows = [
             row for row in self._read_truth()["annotations"] if row["image_id"] == image and row["category_id"] in names
         ]
@@ -226,7 +231,7 @@ class Detection(Task):
     def compute(self, model: VisionLanguageModel) -> dict[str, float | None]:
         """In percent: `ap`, `ap50`, … `ar_large`, of masks with `mask_` before them, and `ap_base`, `ap_novel`; see
         `vlp.metrics.coco.evaluate`."""
-        id_of = dict(zip(self._names, self._data.category_ids, strict=True))
+        id_of = {name: number for name, number in zip(self._names, self._ids.tolist(), strict=True) if number >= 0}
         subsets: dict[str, list[int]] = {}
         if self.novel_classes:
             novel = self._novel(self._data, self.split) & id_of.keys()

@@ -36,11 +36,13 @@ def find_things(
     count: int,
     photo_sizes: Sequence[tuple[int, int]] | None = None,
     threshold: float = 0.0,
+    classes: Sequence[int] | None = None,
 ) -> list[FoundThings]:
-    """Of each image.  frame: see `Batch`.  photo_sizes: height and width, for masks.  threshold: below which nothing is kept."""
+    """Of each image.  frame: see `Batch`.  photo_sizes: height and width, for masks.  threshold: below which nothing is kept.
+    classes: those that may be named; None = all."""
     extent = image_extent(image, proposals.boxes)
     allowed = None if image.size is None else places_on_image(proposals.grid, extent)
-    best = best_detections(proposals, count=count, allowed=allowed)
+    best = best_detections(proposals, count=count, classes=classes, allowed=allowed)
     found = []
     for row in range(len(frame)):
         kept = best.scores[row] >= threshold
