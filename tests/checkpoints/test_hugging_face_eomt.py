@@ -5,11 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import PIL.Image
 import pytest
 import torch
 import transformers
 from safetensors.torch import load_file
 
+import vlp
 from tests.checkpoints.fixtures import arrays
 from vlp.checkpoints import load
 from vlp.checkpoints.convert import convert
@@ -73,3 +76,12 @@ def test_a_folder_on_another_tower_is_refused_by_name(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text('{"model_type": "eomt_dinov3"}')
     with pytest.raises(UserError, match="eomt_dinov3"):
         load.read(tmp_path, {})
+
+
+def test_the_predictor_segments_photos_by_such_a_folder(shared: Path) -> None:
+    predictor = vlp.load(shared / "reference/eomt")
+    predictor.objectives["panoptic"].threshold = 0.1
+    (found,) = predictor.segment([PIL.Image.new("RGB", (50, 30), (200, 10, 30))])
+    assert found["classes"].shape == (30, 50)
+    assert found["names"] == ("0", "1", "2", "3", "4")
+    assert {entry["id"] for entry in found["segments"]} == set(np.unique(found["ids"]).tolist()) - {0}

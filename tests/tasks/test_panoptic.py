@@ -178,3 +178,8 @@ def test_two_processes_equal_one(tmp_path: Path) -> None:
         }
         for name, gradient in one["gradients"].items():
             torch.testing.assert_close(result["gradients"][name], gradient, rtol=1e-10, atol=1e-10)
+
+
+def test_the_weight_of_the_loss_may_have_a_schedule_beside_points_of_masks() -> None:
+    ours = task(weight=[[0.0, 0.0], [1.0, 2.0]])
+    assert ours.weight_at(0.5) == 1

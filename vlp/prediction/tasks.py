@@ -39,6 +39,10 @@ class DataNames:
     answer_names: tuple[str, ...] | None
     name: str = "inputs"
 
+    @property
+    def segment_names(self) -> tuple[str, ...] | None:
+        return self.class_names or None
+
 
 def prepare_task(predictor: Predictor, name: str, *, labels: Sequence[str] = (), answers: Sequence[str] = ()) -> Task:
     """Ready to predict.  labels, answers: names of classes and candidate answers.  Raises ValueError where the checkpoint

@@ -58,6 +58,9 @@ def plot_loss_curves(curves: Mapping[str, Sequence[tuple[int, float]]], path: Pa
         "/ap",
         "/ap50",
         "/mask_ap",
+        "/miou",
+        "/pixel_accuracy",
+        "/pq",
     )
     percents = {name: points for name, points in curves.items() if name.endswith(suffixes)}
     panels = [(title, group) for title, group in (("loss", losses), ("percent", percents)) if group]
