@@ -29,16 +29,15 @@ from vlp.structures import Image, Text, require_finite
 from vlp.system.errors import UserError
 from vlp.system.renamed import RenamedMethod
 from vlp.tasks.captioning import Captioning
-from vlp.tasks.zero_shot import embed_classes
 from vlp.tokenizers.base import Tokenizer
+from vlp.verbs.classify import classify
 from vlp.verbs.detect import detect
 from vlp.verbs.ground import ground
-from vlp.verbs.pictures import Picture, open_picture
+from vlp.verbs.pictures import Picture, open_picture, require_list
 from vlp.verbs.segment import segment
 
 # tasks that a checkpoint can do even where they have no parameters
 TASKS_WITHOUT_HEADS = {"vqa", "captioning", "segmentation", "panoptic"}
-CLASSIFIERS = ("classification", "probe")  # tasks whose heads name classes
 Transform = Callable[[PIL.Image.Image], Tensor]
 
 
@@ -127,7 +126,7 @@ class Predictor:
     def embed_images(self, images: Sequence[Picture]) -> Float[Tensor, "n e"]:
         """Of unit length; equal pictures have equal embeddings."""
         return self._embed_batches(
-            images, "images", self._load_pixels, lambda x: self.model.embed_image(self.model.encode_image(x))
+            images, "images", self.load_pixels, lambda x: self.model.embed_image(self.model.encode_image(x))
         )
 
     @torch.inference_mode()
@@ -169,34 +168,7 @@ class Predictor:
         labels: None = the classes of the checkpoint's own classifier, trained by the task classification or probe.
         templates: prompts with {} where the label goes, whose embeddings are averaged; None = "a photo of a {}.".
         """
-        if labels is None:
-            return self._classify_by_head(images, templates)
-        prompts = tuple(("a photo of a {}.",) if templates is None else _require_list(templates, "templates"))
-        if wrong := [prompt for prompt in prompts if "{}" not in prompt]:
-            raise UserError(f"templates: {wrong[0]!r} has no {{}} where the label goes")
-        if len(set(_require_list(labels, "labels"))) < len(labels):
-            raise UserError(f"labels: {next(label for label in labels if list(labels).count(label) > 1)!r} comes twice")
-        tokenizer = self.require_tokenizer()
-        classes = embed_classes(self.model, tokenizer, tuple(labels), prompts, self.batch_size)
-        similarity = self.model.similarity(self.embed_images(images), classes.to(self.device))
-        logits = require_finite(similarity, "similarities")
-        return [dict(zip(labels, row, strict=True)) for row in logits.softmax(-1).tolist()]
-
-    def _classify_by_head(self, images: Sequence[Picture], templates: Sequence[str] | None) -> list[dict[str, float]]:
-        name = next((name for name in CLASSIFIERS if name in self.objectives), None)
-        if name is None:
-            raise UserError(
-                f"labels: this checkpoint has no classifier of its own ({' or '.join(CLASSIFIERS)}): give labels"
-            )
-        if templates is not None:
-            raise UserError(f"templates: {name} of this checkpoint is trained and reads no prompts: leave them out")
-        head: Any = self.objectives[name]
-        rows = [
-            row
-            for batch in self.batches(images, "images")
-            for row in head.probabilities(self.model, self._load_pixels(batch)).tolist()
-        ]
-        return [dict(zip(head.class_names, row, strict=True)) for row in rows]
+        return classify(self, images, labels, templates)
 
     @torch.inference_mode()
     def match(self, images: Sequence[Picture], texts: Sequence[str]) -> Float[Tensor, " n"]:
@@ -205,7 +177,7 @@ class Predictor:
         parts = []
         for pictures, words in self.pair_batches(images, texts, "texts"):
             text = self.model.encode_text(self.require_tokenizer()(words).to(self.device))
-            memory = self.model.project_memory(self.model.encode_image(self._load_pixels(pictures)))
+            memory = self.model.project_memory(self.model.encode_image(self.load_pixels(pictures)))
             logits = require_finite(objective.logits(self.model, text, memory), "logits of a match")
             parts.append(logits.softmax(1)[:, 1])
         return torch.cat(parts)
@@ -221,7 +193,7 @@ class Predictor:
         for pictures, words in self.pair_batches(images, texts, "texts"):
             text, chosen = tokenizer.encode_masked(words)
             text, chosen = text.to(self.device), chosen.to(self.device)
-            memory = self.model.project_memory(self.model.encode_image(self._load_pixels(pictures)))
+            memory = self.model.project_memory(self.model.encode_image(self.load_pixels(pictures)))
             logits = require_finite(objective.logits(self.model, text, memory, chosen), "logits of the masked words")
             best = logits.topk(count).indices  # not of probabilities: those near 0 are equal
             values = logits.softmax(1).gather(1, best).tolist()
@@ -245,7 +217,7 @@ class Predictor:
         results: list[list[tuple[str, float]]] = []
         for pictures, words in self.pair_batches(images, questions, "questions"):
             text = tokenizer(words, kind="question").to(self.device)
-            results += task.answer(self.model, tokenizer, self._load_pixels(pictures), text, names=answers)
+            results += task.answer(self.model, tokenizer, self.load_pixels(pictures), text, names=answers)
         return results
 
     @torch.inference_mode()
@@ -255,7 +227,7 @@ class Predictor:
         task: Any = self.objectives["captioning"] if "captioning" in self.objectives else Captioning()
         self.model.part("decoder")  # an error that names it where there is none
         batches = self.batches(images, "images")
-        return [text for batch in batches for text in task.caption(self.model, tokenizer, self._load_pixels(batch))]
+        return [text for batch in batches for text in task.caption(self.model, tokenizer, self.load_pixels(batch))]
 
     @torch.inference_mode()
     def detect(
@@ -292,7 +264,7 @@ class Predictor:
             raise UserError(f"this checkpoint has no head for {name}; its heads are: {has}")
         return self.objectives[name]
 
-    def _load_pixels(self, images: Sequence[Picture]) -> Image:
+    def load_pixels(self, images: Sequence[Picture]) -> Image:
         self.model.part("vision")  # an error that names it where there is none
         if self.transform is None:
             raise UserError("this checkpoint's image preprocessing is not one that vlp knows: set predictor.transform")
@@ -302,18 +274,11 @@ class Predictor:
         self, images: Sequence[Picture], texts: Sequence[str], name: str
     ) -> Iterator[tuple[list[Any], list[str]]]:
         """Batches of images and their texts.  name: of the texts, for messages."""
-        if len(_require_list(images, "images")) != len(_require_list(texts, name)):
+        if len(require_list(images, "images")) != len(require_list(texts, name)):
             raise UserError(f"{len(images)} images and {len(texts)} {name}: give one for each image")
         return zip(self.batches(images, "images"), self.batches(texts, name), strict=True)
 
     def batches(self, inputs: Sequence[Any], name: str) -> Iterator[list[Any]]:
-        _require_list(inputs, name)
+        require_list(inputs, name)
         for start in range(0, len(inputs), self.batch_size):
             yield list(inputs[start : start + self.batch_size])
-
-
-def _require_list(inputs: Sequence[Any], name: str) -> Sequence[Any]:
-    several = hasattr(inputs, "__getitem__") and hasattr(inputs, "__len__")  # a column of a table too
-    if isinstance(inputs, (str, Path, PIL.Image.Image)) or not several or len(inputs) == 0:
-        raise UserError(f"{name} must be a list with at least one entry")
-    return inputs

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,3 +35,10 @@ def photo_frame(transform: Any, photo: PIL.Image.Image) -> tuple[float, float, f
     if not isinstance(transform, Transform):
         return None
     return transform.choose_view(photo.width, photo.height, random.Random(0)).frame
+
+
+def require_list(inputs: Sequence[Any], name: str) -> Sequence[Any]:
+    several = hasattr(inputs, "__getitem__") and hasattr(inputs, "__len__")  # a column of a table too
+    if isinstance(inputs, (str, Path, PIL.Image.Image)) or not several or len(inputs) == 0:
+        raise UserError(f"{name} must be a list with at least one entry")
+    return inputs
