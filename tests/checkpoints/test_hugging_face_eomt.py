@@ -79,7 +79,8 @@ def test_a_folder_on_another_tower_is_refused_by_name(tmp_path: Path) -> None:
 
 
 def test_the_predictor_segments_photos_by_such_a_folder(shared: Path) -> None:
-    predictor = vlp.load(shared / "reference/eomt")
+    with pytest.warns(UserWarning, match="preprocessor_config"):  # which the folder lacks
+        predictor = vlp.load(shared / "reference/eomt")
     predictor.objectives["panoptic"].threshold = 0.1
     (found,) = predictor.segment([PIL.Image.new("RGB", (50, 30), (200, 10, 30))])
     assert found["classes"].shape == (30, 50)
