@@ -24,10 +24,10 @@ def build_transform(config: dict[str, Any]) -> dict[str, Transform]:
 def build_data(
     config: dict[str, Any], *, tokenizer: Any = None, transform: dict[str, Any] | None = None
 ) -> DataModule | Mixture:
-    """tokenizer, transform: those of a checkpoint; None = as the config has them."""
+    """tokenizer, transform: those of a checkpoint; None = as the config has them, and no tokenizer where it has none."""
     return build(
         config["data"],
-        tokenizer=build_tokenizer(config) if tokenizer is None else tokenizer,
+        tokenizer=build_tokenizer(config) if tokenizer is None and "tokenizer" in config else tokenizer,
         transform=build_transform(config) if transform is None else transform,
         seed=config["seed"],
     )

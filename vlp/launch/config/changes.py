@@ -22,7 +22,7 @@ FREE = re.compile(
 
 
 OF_A_RUN = re.compile(r"(checkpoint|monitor|data\.(.*\.)?root)$")
-ADDED = {"trainer.sync_batchnorm"}  # configs of earlier versions lack it
+ADDED = {"trainer.sync_batchnorm", "lora"}  # configs of earlier versions lack it
 PARTS = re.compile(r"(model|objectives|tasks|data|tokenizer)\.")
 
 
