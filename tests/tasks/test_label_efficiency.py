@@ -66,6 +66,20 @@ def test_without_a_text_tower_there_is_no_zero_shot(tmp_path: Path) -> None:
     assert figures["ridge_percent_100"] > 70
 
 
+def test_a_tower_alone_has_a_curve(tmp_path: Path) -> None:
+    data, task, model = (
+        colours(tmp_path),
+        LabelEfficiency(**OPTIONS),
+        VisionLanguageModel(vision=toy_model().vision).eval(),
+    )
+    task.reset()
+    task.split = "test"
+    task.prepare(model, None, data)
+    for batch in batches(data):
+        task.update(model, batch, compute_features(model, batch, task.uses))
+    assert task.compute(model)["ridge_percent_100"] > 70
+
+
 def test_several_classes_an_image(tmp_path: Path) -> None:
     task = LabelEfficiency(**{**OPTIONS, "methods": ["ridge", "text_logistic"]})
     figures = measure(task, colours(tmp_path, several=True))

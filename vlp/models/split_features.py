@@ -58,6 +58,7 @@ def split_features(
     To be called in evaluation mode and within the run's precision.  Raises UserError where the data have no class names, an image
     cannot be read, or a feature is not finite.
     """
+    widths = {kind: feature_width(model, kind) for kind in kinds}
     samples = data.split(split)
     known, targets, exclusive = class_targets(data, split)
     positions = range(distributed.rank(), len(samples), distributed.world_size())
@@ -78,7 +79,7 @@ def split_features(
     arrival = torch.cat([order[rank :: distributed.world_size()] for rank in range(distributed.world_size())])
     result = {}
     for kind in kinds:
-        own = torch.cat([torch.zeros(0, feature_width(model, kind)), *rows[kind]])
+        own = torch.cat([torch.zeros(0, widths[kind]), *rows[kind]])
         features = distributed.gather(own.to(device)).cpu()[arrival.argsort()]
         require_finite(features, f"features of {data.name} {split}")
         result[kind] = Labelled(features=features[known], targets=targets[known], exclusive=exclusive)

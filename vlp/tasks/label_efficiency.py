@@ -77,11 +77,12 @@ class LabelEfficiency(Task):
         self.kind, self.scaling, self.folder, self.seed = features, scaling, folder, seed
         self.templates = read_templates(templates)
         self.needs = ("vision", "projection") if features == "embed" else ("vision",)
+        self._kinds = ["pooled", "embed"] if features == "embed" else ["pooled"]  # known when the measurement begins
         self._parts: tuple[Parts, Parts, Parts] | None = None
 
     @property
     def uses(self) -> tuple[str, ...]:  # type: ignore[override]
-        return ("image", "image_embed")
+        return ("image", "image_embed") if "embed" in self._kinds else ("image",)
 
     def applies(self, batch: Batch, source: str) -> bool:
         return has_classes(batch) and super().applies(batch, source)
