@@ -132,6 +132,11 @@ def test_equal_runs_have_the_same_parts() -> None:
     for other in ({"seed": 1}, {"objectives": {**one["objectives"], "mlm": {"weight": 1}}}, {"checkpoint": "w.pt"}):
         assert not same_settings(one, {**one, **other})
         assert not same_settings({**one, **other}, one)
+    scenes = {"names": "words", "boxes": False, "held_out_pairs": [], "pairs": "all"}
+    later = {"lora": None, "trainer": {"devices": 1, "sync_batchnorm": True}, "data": {"sources": {"scenes": scenes}}}
+    assert same_settings(one, {**one, **later}), "a run of an earlier version lacks what has no effect"
+    for other in ({"lora": {"rank": 8}}, {"data": {**scenes, "boxes": True}}, {"data": {**scenes, "pairs": "seen"}}):
+        assert not same_settings(one, {**one, **other})
     assert changes({"trainer": {"clip": 1.0}}, {"trainer": {"clip": None}}) == ["trainer.clip: 1.0 became None"]
     assert changes({"model": {"size": 300}}, {"model": {"size": None}}) == []
 

@@ -69,7 +69,11 @@ def short_settings(name: str, words: list[str]) -> list[str]:
             changed[path] = AT_MOST_ALWAYS[key]
         elif number and value > AT_MOST.get(key, value) and path not in given:
             changed[path] = AT_MOST[key]
-        elif path in ("model.vision.width", "model.text.width") and _may_be_narrow(config["model"], node):
+        elif (
+            path in ("model.vision.width", "model.text.width")
+            and path not in given
+            and _may_be_narrow(config["model"], node)
+        ):
             changed[path] = 64
     if config["trainer"]["accelerator"] == "gpu":
         changed |= {key: value for key, value in ON_A_CPU.items() if key not in given}

@@ -24,7 +24,9 @@ from tests.curation.download.conftest import Server
 from tests.launch.sweep import fake_slurm
 from tests.s3 import s3_server
 
-PLACEHOLDERS = {"PHOTOS": "/data/flickr8k", "GROUP": "model/vision", "RUN": "runs/scenes/STAMP"}
+PLACEHOLDERS = {
+    "PHOTOS": "/data/flickr8k", "GROUP": "model/vision", "RUN": "runs/scenes/STAMP", "resume=FOLDER": "resume=runs/scenes/STAMP",
+}  # fmt: skip
 CLIP = "model=clip_vit_b32 data=coco_karpathy tokenizer=clip transform=clip"
 ALBEF = (
     "model=albef objective=[itc,itm,mlm] task=[retrieval] transform=albef tokenizer=wordpiece tokenizer.vocabulary=vocab.txt "
@@ -33,6 +35,7 @@ ALBEF = (
 ALBEF += "model.vision.width=64 model.text.width=64 model.fusion.width=64"
 # originals' files: the training whose weights are written in their format
 WEIGHTS = {"ViT-B-32.pt": (CLIP, "openai"), "ALBEF.pth": (ALBEF, "albef")}
+WEIGHTS["ViT-B-16.pt"] = (f"{CLIP.replace('b32', 'b16')} model.vision.width=768", "openai")  # ALBEF takes its tensors
 # runs that a page's command is about, where these are not what the same command without arguments leaves
 TRAININGS = {
     "runs/scenes": "",

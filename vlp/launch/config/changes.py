@@ -22,7 +22,12 @@ FREE = re.compile(
 
 
 OF_A_RUN = re.compile(r"(checkpoint|monitor|data\.(.*\.)?root)$")
-ADDED = {"trainer.sync_batchnorm", "lora"}  # configs of earlier versions lack it
+# settings that configs of earlier versions lack: with these values, or with none (null, false, 0, empty), a run is what it was
+ADDED = (
+    (re.compile(r"^trainer\.sync_batchnorm$"), (True, False)),
+    (re.compile(r"^data\.(.*\.)?names$"), ("words",)),
+    (re.compile(r"^data\.(.*\.)?pairs$"), ("all",)),
+)
 PARTS = re.compile(r"(model|objectives|tasks|data|tokenizer)\.")
 
 
@@ -42,16 +47,22 @@ def changes(then: dict[str, Any], now: dict[str, Any]) -> list[str]:
 
 
 def same_settings(one: dict[str, Any], other: dict[str, Any]) -> bool:
-    """Whether two frozen configs are of the same run: no part and no setting more in one of them, and all that counts equal,
-    the place of the data too: in another folder may be other data."""
+    """Whether two frozen configs are of the same run: none has a part, or a setting with an effect, that the other lacks, and
+    all that counts is equal, the place of the data too: in another folder may be other data."""
     sides = [
         {key: value for key, value in dotted_items(config) if not FREE.search(key) or OF_A_RUN.match(key)}
         for config in (one, other)
     ]
-    for key in ADDED:
-        if not all(key in side for side in sides):
-            sides = [{other: value for other, value in side.items() if other != key} for side in sides]
-    return sides[0] == sides[1]
+    one_side, other_side = (
+        {key: value for key, value in own.items() if key in others or not _is_without_effect(key, value)}
+        for own, others in (sides, sides[::-1])
+    )
+    return one_side == other_side
+
+
+def _is_without_effect(key: str, value: Any) -> bool:
+    """Of a setting that only one of two configs has."""
+    return value in (None, False, [], {}) or any(name.match(key) and value in values for name, values in ADDED)
 
 
 def dotted_items(node: Any, path: str = "") -> Iterator[tuple[str, Any]]:
