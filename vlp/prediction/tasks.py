@@ -147,7 +147,8 @@ def _find_task(predictor: Predictor, name: str) -> Task | str:
         return "it only measures, and has no prediction for a single image"
     task: Any = dict(predictor.objectives.items()).get(name)
     if task is None:
-        if any(parameter.default is parameter.empty for parameter in inspect.signature(task_class).parameters.values()):
+        parameters = inspect.signature(task_class).parameters.values()
+        if task_class.predicts_by_head or any(parameter.default is parameter.empty for parameter in parameters):
             return f"it has no head for {name}"
         task = task_class()
     for part in task.needs:

@@ -32,6 +32,7 @@ class Task(Objective):
     )
     images = 1  # of a sample that `predict` takes
     line_per_caption = False  # whether `vlp predict` writes a line for each caption of an image
+    predicts_by_head = False  # `predict` needs weights of its own, which a checkpoint must contain
     predict_heads: tuple[str, ...] = ()  # other objectives whose heads `predict` uses, found in `linked`
 
     def __init__(self, *, weight: float | list[list[float]] = 0.0, sources: Sequence[str] | None = None) -> None:

@@ -42,6 +42,7 @@ class Classification(Task):
 
     requires = ("image",)
     stored = ("head", "features", "class_names", "feature_width")
+    predicts_by_head = True
     linear: nn.Linear | None
     initialised: Tensor
 

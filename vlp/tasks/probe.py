@@ -45,6 +45,7 @@ class Probe(Task):
     head_weight: Tensor
     head_bias: Tensor
     stored = ("classifier", "features", "scaling", "class_names", "feature_width")
+    predicts_by_head = True
 
     def __init__(
         self,
