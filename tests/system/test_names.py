@@ -29,7 +29,9 @@ AVOIDED = frozenset(
         *("tally", "patience", "util", "utils", "helper", "helpers", "manager", "managers"),
     }
 )
-ALLOWED = frozenset({"held_out", "whole_words"})  # terms of the field: a held-out split, whole-word masking
+ALLOWED = frozenset(
+    {"held_out", "held_out_pairs", "whole_words"}
+)  # terms of the field: a held-out split, whole-word masking
 
 
 def trees() -> Iterator[tuple[Path, ast.Module]]:

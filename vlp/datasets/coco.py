@@ -30,7 +30,7 @@ from vlp.datasets.common.coco_instances import (
     list_images,
     read_instances,
 )
-from vlp.datasets.common.coco_panoptic import Panoptic, read_panoptic
+from vlp.datasets.common.coco_panoptic import PanopticAnnotations, read_panoptic
 from vlp.datasets.common.photo_sizes import report_other_size
 from vlp.datasets.common.splits import drop_overlap, hold_out
 from vlp.structures import Sample
@@ -144,9 +144,9 @@ class COCO(DataModule):
 
     def _read_instances_and_segments(
         self, official: str, sizes: dict[int, Size | None], *, training: bool
-    ) -> tuple[Instances, Panoptic]:
+    ) -> tuple[Instances, PanopticAnnotations]:
         annotations = self.root / "annotations"
-        path, instances, panoptic = annotations / f"instances_{official}.json", Instances(), Panoptic()
+        path, instances, panoptic = annotations / f"instances_{official}.json", Instances(), PanopticAnnotations()
         if path.exists() or self.boxes or self.categories is not None:  # without the file there are no categories
             instances = read_instances(
                 path, sizes, boxes=self.boxes, masks=self.masks, categories=self.categories,
@@ -161,7 +161,9 @@ class COCO(DataModule):
         self._sizes = sizes
         return instances, panoptic
 
-    def _with_places(self, sample: Sample, instances: Instances, panoptic: Panoptic, *, place: str) -> Sample:
+    def _with_places(
+        self, sample: Sample, instances: Instances, panoptic: PanopticAnnotations, *, place: str
+    ) -> Sample:
         if self.boxes:
             report_other_size(sample.image, self._sizes.get(sample.id), faults=self.faults)
             sample = replace(sample, **instances.things[sample.id].sample_fields())

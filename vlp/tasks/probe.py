@@ -22,7 +22,7 @@ from vlp.metrics.classification import average_precision, exclusive_figures, mul
 from vlp.models.classified_images import Classified, ClassifiedImages, has_classes
 from vlp.models.precision import to_float32
 from vlp.models.probes.choose import Fitted, choose_and_fit, method_named
-from vlp.models.probes.labelled import Labelled, Linear, check_scaling
+from vlp.models.probes.labelled import Labelled, check_scaling
 from vlp.models.probes.subsets import reserved
 from vlp.models.split_features import KINDS, split_features
 from vlp.models.vlm import VisionLanguageModel
@@ -114,7 +114,7 @@ class Probe(Task):
         if self._fitted.at_end:
             rank_zero_warn(f"probe: the best {self.classifier} setting, {self._fitted.setting:g}, is an outermost one")
         self._train_images = len(refit[kind])
-        if isinstance(self._fitted.classifier, Linear):
+        if isinstance(self._fitted.classifier, LinearClassifier):
             linear = self._fitted.classifier.unscaled(self._fitted.scaling)
             self.class_names = names
             self._keep(linear.weight.to(device), linear.bias.to(device))
@@ -156,7 +156,7 @@ class Probe(Task):
         features = model.embed_image(tokens) if self.kind == "embed" else to_float32(tokens.pooled)
         if self.scaling == "unit":
             features = torch.nn.functional.normalize(features, dim=1)
-        linear = Linear(weight=self.head_weight.to(features), bias=self.head_bias.to(features))
+        linear = LinearClassifier(weight=self.head_weight.to(features), bias=self.head_bias.to(features))
         return require_finite(linear.scores(features), "scores of the classes").softmax(1)
 
     def predict(self, model: VisionLanguageModel, batch: Batch) -> list[dict[str, object]]:

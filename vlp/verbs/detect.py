@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -11,16 +10,8 @@ import torch
 from vlp.data.collate import pad_images
 from vlp.system.errors import UserError
 from vlp.tasks.detection import Detection
+from vlp.verbs.labels import Labels
 from vlp.verbs.pictures import Picture, open_picture, photo_frame
-
-
-@dataclass(frozen=True)
-class Labels:
-    """What the task takes of a data set in `prepare`."""
-
-    class_names: tuple[str, ...]
-    category_ids: None = None
-    name: str = "labels"
 
 
 def detect(

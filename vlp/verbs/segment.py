@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -12,20 +11,11 @@ import torch
 from vlp.data.collate import pad_images
 from vlp.structures import Segment
 from vlp.system.errors import UserError
+from vlp.verbs.labels import Labels
 from vlp.verbs.pictures import Picture, open_picture, photo_frame
 
 TASKS = ("segmentation", "panoptic")
 NO_CLASS = 255
-
-
-@dataclass(frozen=True)
-class Labels:
-    """What the tasks take of a data set in `prepare`."""
-
-    segment_names: tuple[str, ...]
-    segment_ids: None = None
-    segment_things: None = None
-    name: str = "labels"
 
 
 def segment(

@@ -21,7 +21,7 @@ from vlp.structures import Segment
 
 
 @dataclass
-class Panoptic:
+class PanopticAnnotations:
     """By image id: the name of the picture of segments, and the segments, whose categories are counted without gaps.
     names, ids, things: of the categories."""
 
@@ -32,8 +32,8 @@ class Panoptic:
     segments: dict[int, tuple[Segment, ...]] = field(default_factory=dict)
 
 
-def read_panoptic(path: Path, images: Container[int], *, faults: Faults) -> Panoptic:
-    found = Panoptic()
+def read_panoptic(path: Path, images: Container[int], *, faults: Faults) -> PanopticAnnotations:
+    found = PanopticAnnotations()
     annotations: list[dict[str, Any]] = []
     index: dict[int, int] = {}
     with faults.catch_errors():

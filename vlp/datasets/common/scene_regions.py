@@ -10,7 +10,7 @@ from vlp.data.annotation_files import read_json, require_path
 from vlp.data.boxes import photo_size
 from vlp.data.issues import DataError, Faults
 from vlp.datasets.common.coco_instances import Instances, list_images, parse_instances
-from vlp.datasets.common.coco_panoptic import Panoptic, read_panoptic
+from vlp.datasets.common.coco_panoptic import PanopticAnnotations, read_panoptic
 from vlp.scenes.grammar import SYNONYMS
 from vlp.structures import Sample
 
@@ -36,9 +36,9 @@ def read_scene_instances(root: Path, parts: Sequence[str], *, names: str, masks:
 
 def read_scene_panoptic(
     root: Path, parts: Sequence[str], images: Sequence[int], *, names: str, faults: Faults
-) -> Panoptic:
+) -> PanopticAnnotations:
     """images: ids of all that are known.  files: in the folder of annotations."""
-    joined = Panoptic()
+    joined = PanopticAnnotations()
     for part in parts:
         read = read_panoptic(root / "annotations" / f"panoptic_{part}.json", set(images), faults=faults)
         joined.names, joined.ids, joined.things = other_names(read.names, names), read.ids, read.things
@@ -47,7 +47,7 @@ def read_scene_panoptic(
     return joined
 
 
-def with_segments(sample: Sample, panoptic: Panoptic, root: Path) -> Sample:
+def with_segments(sample: Sample, panoptic: PanopticAnnotations, root: Path) -> Sample:
     """Raises DataError where the files lack its segments."""
     if sample.id not in panoptic.files:
         raise DataError("image without segmentation", f"{sample.image} has no panoptic segmentation")

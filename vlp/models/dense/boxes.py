@@ -17,6 +17,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from vlp.models.dense.places import cell_centres
+from vlp.system.errors import UserError
 
 LARGEST = 6.0  # of the logarithm of a size in units of two cells: 800 cells
 ANCHORS = ("cells", "owl")
@@ -39,12 +40,12 @@ class PlaceMlp(nn.Module):
 class BoxHead(nn.Module):
     """anchor: "cells" or "owl", see above.  reach: cells.  layers: linear maps (OWL-ViT: 3).
 
-    The last layer starts at 0, unless anchor is "owl"."""
+    The last layer starts near 0, unless anchor is "owl": every box is then two cells around its place. Raises UserError."""
 
     def __init__(self, *, width: int, layers: int = 3, anchor: str = "cells", reach: float = 4.0) -> None:
         super().__init__()
         if anchor not in ANCHORS:
-            raise ValueError(f"anchor={anchor!r} of boxes: choose {' or '.join(ANCHORS)}")
+            raise UserError(f"anchor={anchor!r} of boxes: choose {' or '.join(ANCHORS)}")
         self.anchor, self.reach = anchor, reach
         self.mlp = PlaceMlp(width=width, out_width=4, layers=layers)
         if anchor == "cells":

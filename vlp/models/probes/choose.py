@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from vlp.models.probes import class_mean, logistic, nearest_neighbours, ridge
-from vlp.models.probes.labelled import Criterion, Labelled, Linear, fit_scaling
+from vlp.models.probes.labelled import Criterion, Labelled, LinearClassifier, fit_scaling
 from vlp.system.errors import UserError
 
 # Each module has default_settings(train), fit_path(train, settings) and fit(train, setting); settings are in an order from the
@@ -29,7 +29,7 @@ class Fitted:
     """classifier: reads features that are scaled.  setting: the chosen one; None where the method has none.  at_end: whether it
     is the first or last of those compared, so a better one may lie beyond."""
 
-    classifier: Linear | Any
+    classifier: LinearClassifier | Any
     scaling: Any
     setting: float | None
     at_end: bool

@@ -10,27 +10,27 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from vlp.models.probes.labelled import Labelled, Linear
+from vlp.models.probes.labelled import Labelled, LinearClassifier
 
 
 def default_settings(train: Labelled) -> tuple[float, ...]:
     return (0.0,)  # without meaning
 
 
-def fit(train: Labelled, setting: float) -> Linear:
+def fit(train: Labelled, setting: float) -> LinearClassifier:
     return fit_path(train, [setting])[0]
 
 
-def fit_path(train: Labelled, settings: Sequence[float]) -> list[Linear]:
+def fit_path(train: Labelled, settings: Sequence[float]) -> list[LinearClassifier]:
     """A class without a sample has a score of 0, that of an orthogonal direction."""
     unit, shown = F.normalize(train.features.double(), dim=1), train.targets.double()
     with_class = _means(unit, shown)
     if train.exclusive:
         weight = F.normalize(with_class, dim=1)
-        return [Linear(weight=weight, bias=weight.new_zeros(len(weight)))] * len(settings)
+        return [LinearClassifier(weight=weight, bias=weight.new_zeros(len(weight)))] * len(settings)
     without = _means(unit, 1 - shown)
     weight = with_class - without
-    return [Linear(weight=weight, bias=-(weight * (with_class + without)).sum(1) / 2)] * len(settings)
+    return [LinearClassifier(weight=weight, bias=-(weight * (with_class + without)).sum(1) / 2)] * len(settings)
 
 
 def _means(features: Float[Tensor, "n d"], members: Float[Tensor, "n c"]) -> Float[Tensor, "c d"]:

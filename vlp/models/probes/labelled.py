@@ -45,7 +45,7 @@ class Labelled:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Linear:
+class LinearClassifier:
     """weight, bias: of each class, in the space of the features that it was fitted to."""
 
     weight: Float[Tensor, "c d"]
@@ -54,11 +54,11 @@ class Linear:
     def scores(self, features: Float[Tensor, "n d"]) -> Float[Tensor, "n c"]:
         return F.linear(features.to(self.weight.dtype), self.weight, self.bias)
 
-    def unscaled(self, scaling: Scaling) -> Linear:
+    def unscaled(self, scaling: Scaling) -> LinearClassifier:
         """The same scores from features that are not yet standardised."""
         weight = self.weight if scaling.deviation is None else self.weight / scaling.deviation
         shift = 0.0 if scaling.mean is None else weight @ scaling.mean[0]
-        return Linear(weight=weight, bias=self.bias - shift)
+        return LinearClassifier(weight=weight, bias=self.bias - shift)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from vlp.models.probes.labelled import Labelled, Linear, row_space
+from vlp.models.probes.labelled import Labelled, LinearClassifier, row_space
 
 RELATIVE_C = tuple(10 ** (power / 2) for power in range(-3, 10))  # 13, the strongest penalty first
 MAX_STEPS, NEWTON_STEPS, CONJUGATE_STEPS = 300, 20, 200
@@ -30,7 +30,7 @@ def default_settings(train: Labelled) -> tuple[float, ...]:
     return tuple(c / length for c in RELATIVE_C)
 
 
-def fit(train: Labelled, setting: float, prior: Float[Tensor, "c d"] | None = None) -> Linear:
+def fit(train: Labelled, setting: float, prior: Float[Tensor, "c d"] | None = None) -> LinearClassifier:
     """The solution for one C, as `fit_path` with the default accuracy."""
     return fit_path(train, [setting], prior, accuracy=ACCURACY)[0]
 
@@ -41,7 +41,7 @@ def fit_path(
     prior: Float[Tensor, "c d"] | None = None,
     *,
     accuracy: float = DRAFT,
-) -> list[Linear]:
+) -> list[LinearClassifier]:
     """The solution for each C of `settings`, in ascending order.  prior: weights that the penalty pulls towards, ½ |W − W₀|²;
     None = 0.  accuracy: the largest error of a weight, by the gradient and the penalty's curvature 1 / (C n)."""
     centred, mean = train.centred()
@@ -66,7 +66,7 @@ def fit_path(
         shift = bias - full @ mean[0]
         if one_sigmoid:
             full, shift = torch.cat([-full, full]) / 2, torch.cat([-shift, shift]) / 2
-        fitted.append(Linear(weight=full, bias=shift))
+        fitted.append(LinearClassifier(weight=full, bias=shift))
     return fitted
 
 

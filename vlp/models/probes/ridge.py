@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from vlp.models.probes.labelled import Labelled, Linear, row_space
+from vlp.models.probes.labelled import Labelled, LinearClassifier, row_space
 
 RELATIVE_PENALTIES = tuple(2.0**power for power in range(15, -16, -1))  # 31, the strongest first
 
@@ -19,11 +19,11 @@ def default_settings(train: Labelled) -> tuple[float, ...]:
     return tuple(length * penalty for penalty in RELATIVE_PENALTIES)
 
 
-def fit(train: Labelled, setting: float) -> Linear:
+def fit(train: Labelled, setting: float) -> LinearClassifier:
     return fit_path(train, [setting])[0]
 
 
-def fit_path(train: Labelled, settings: Sequence[float]) -> list[Linear]:
+def fit_path(train: Labelled, settings: Sequence[float]) -> list[LinearClassifier]:
     """The minimiser of Σ (x·w + b − y)² + λ w² with y = ±1, for each λ of `settings`."""
     centred, mean = train.centred()
     targets = 2 * train.targets.double() - 1
@@ -33,5 +33,5 @@ def fit_path(train: Labelled, settings: Sequence[float]) -> list[Linear]:
     fitted = []
     for penalty in settings:
         weight = (directions @ (projected / (eigenvalues + penalty)[:, None])).T
-        fitted.append(Linear(weight=weight, bias=target_mean - weight @ mean[0]))
+        fitted.append(LinearClassifier(weight=weight, bias=target_mean - weight @ mean[0]))
     return fitted

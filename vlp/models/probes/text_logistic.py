@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from vlp.models.probes import logistic
-from vlp.models.probes.labelled import Labelled, Linear
+from vlp.models.probes.labelled import Labelled, LinearClassifier
 from vlp.models.vlm import VisionLanguageModel
 
 
@@ -23,10 +23,10 @@ class TextLogistic:
     def default_settings(self, train: Labelled) -> tuple[float, ...]:
         return logistic.default_settings(train)
 
-    def fit_path(self, train: Labelled, settings: tuple[float, ...]) -> list[Linear]:
+    def fit_path(self, train: Labelled, settings: tuple[float, ...]) -> list[LinearClassifier]:
         return logistic.fit_path(train, settings, self.text)
 
-    def fit(self, train: Labelled, setting: float) -> Linear:
+    def fit(self, train: Labelled, setting: float) -> LinearClassifier:
         return logistic.fit(train, setting, self.text)
 
 
