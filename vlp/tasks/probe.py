@@ -22,7 +22,7 @@ from vlp.metrics.classification import average_precision, exclusive_figures, mul
 from vlp.models.classified_images import Classified, ClassifiedImages, has_classes
 from vlp.models.precision import to_float32
 from vlp.models.probes.choose import Fitted, choose_and_fit, method_named
-from vlp.models.probes.labelled import Labelled, check_scaling
+from vlp.models.probes.labelled import Labelled, LinearClassifier, check_scaling
 from vlp.models.probes.subsets import reserved
 from vlp.models.split_features import KINDS, split_features
 from vlp.models.vlm import VisionLanguageModel
