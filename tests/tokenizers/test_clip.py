@@ -150,7 +150,7 @@ def test_errors_name_the_place_and_the_fix(small: ClipTokenizer, tmp_path: Path)
 @pytest.mark.parametrize(
     ("name", "content"),
     [
-        ("cut.txt.gz", gzip.compress(b"#version\n" + b"a b\n" * 999)[:30]),
+        ("cut.txt.gz", gzip.compress(b"#version\n" + b"a b\n" * 999, mtime=0)[:30]),
         ("page.txt", b"<html>\n<head>\n" * 40_000),
         ("no_version.txt", b"ab c</w>\n" * 50_000),
         ("tokenizer.json", b"[]"),
