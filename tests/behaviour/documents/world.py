@@ -40,6 +40,9 @@ WEIGHTS["ViT-B-16.pt"] = (f"{CLIP.replace('b32', 'b16')} model.vision.width=768"
 TRAININGS = {
     "runs/scenes": "",
     "runs/flickr8k_transfer": "experiment=flickr8k_transfer",
+    "runs/albef_scenes": "experiment=albef_scenes",
+    "runs/detection_scenes": "experiment=detection_scenes",
+    "runs/detection_scenes_open": "experiment=detection_scenes_open",
     "runs/coco": f"{CLIP} trainer=fsdp trainer.strategy.save_distributed_checkpoint=true",
 }
 SWEEP = "-m seed=1,2 optimizer.lr=1e-4,3e-4"
