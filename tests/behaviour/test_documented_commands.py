@@ -27,7 +27,8 @@ from vlp.cli import build_parser
 COMMANDS = commands()
 # several processes or jobs, large models, everything that a run writes, or programs that take long themselves
 SLOW = re.compile(
-    r"make |-m |torchrun|trainer=(ddp|fsdp|gpu)|devices=2|max-restarts|experiment|clip_vit|ViT-B|sweep resume|s3:|timm|runs/(albef|detection)_|"
+    r"make |-m |torchrun|trainer=(ddp|fsdp|gpu)|devices=2|max-restarts|experiment|clip_vit|ViT-B|sweep resume|s3:|timm|"
+    r"runs/(albef|detection)_|"
     r"vlp (scenes|doctor)|data (pack|index)|resume=|runs/coco|logger=(wandb|tensorboard)|"
     r"train\.py($| trainer\.max_epochs| optimizer)|training\.run"
 )
