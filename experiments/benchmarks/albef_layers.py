@@ -45,7 +45,7 @@ def padded_text(model: VisionLanguageModel, text: Text) -> Tensor:
     """States of the text tower at every position, padding included: [b t d]."""
     tower = model.part("text")
     positions = torch.arange(text.ids.shape[1]).repeat(len(text.ids))
-    x = tower._embed(text.ids.flatten(), positions)
+    x = tower._embed_tokens(text.ids.flatten(), positions)
     layout, mask = Layout(*text.ids.shape), text.mask[:, None, None, :]
     for block in tower.blocks:
         x = block(x, layout, mask)

@@ -46,8 +46,9 @@ def model_and_batch(batch_size: int) -> tuple[nn.Module, Batch]:
 
 def run_backward(model: nn.Module, batch: Batch, chunk: int | None) -> float:
     """Computes the gradients; returns the loss."""
-    features = compute_features(model, batch, ITC.uses, chunk=chunk)
-    loss = ITC()(model, batch, features).value
+    objective = ITC()
+    features = compute_features(model, batch, objective.uses, chunk=chunk)
+    loss = objective(model, batch, features).value
     loss.backward()
     return float(loss.detach())
 
