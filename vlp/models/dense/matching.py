@@ -127,4 +127,4 @@ def _require_solver() -> Any:
     try:
         return importlib.import_module("scipy.optimize").linear_sum_assignment
     except ImportError as error:
-        raise UserError("detection needs scipy, to match boxes: run pip install 'vlp[detect]'") from error
+        raise UserError("to match boxes or segments with things needs scipy: run pip install 'vlp[detect]'") from error

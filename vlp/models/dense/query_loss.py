@@ -10,15 +10,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
-from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from vlp.distributed import mean_over_ranks
+from vlp.models.dense.matching import assign
 from vlp.models.dense.queries import QueriedSegments
+from vlp.models.precision import to_float32
 from vlp.random import mix
 
 LOSSES = {"class": 2.0, "mask": 5.0, "dice": 5.0}
@@ -55,17 +55,13 @@ def match_segments(
     points."""
     masks, true = masks.float(), true.float()
     probability = -classes.float().softmax(-1)[:, label]
-    positive, negative = (
-        F.softplus(-masks),
-        F.softplus(masks),
-    )  # cross-entropy of each point if it is inside, or outside
+    positive, negative = F.softplus(-masks), F.softplus(masks)  # cross-entropy of a point that is inside, or outside
     cross_entropy = (positive @ true.T + negative @ (1 - true).T) / masks.shape[1]
     shown = masks.sigmoid()
     dice = 1 - (2 * shown @ true.T + 1) / (shown.sum(1)[:, None] + true.sum(1) + 1)
     cost = weights["class"] * probability + weights["mask"] * cross_entropy + weights["dice"] * dice
-    rows, columns = linear_sum_assignment(np.nan_to_num(cost.cpu().numpy(), nan=1e10, posinf=1e10, neginf=-1e10))
-    device = masks.device
-    return torch.as_tensor(rows, device=device), torch.as_tensor(columns, device=device)
+    matched = assign(cost[None], [len(label)])
+    return matched.prediction, matched.target
 
 
 @torch.no_grad()
@@ -108,8 +104,7 @@ def _terms(
     segments: QueriedSegments, true: Sequence[TrueSegments], seeds: Sequence[int], points: int, no_object: float,
     weights: Mapping[str, float],
 ) -> dict[str, Tensor]:  # fmt: skip
-    classes = segments.classes if segments.classes.dtype == torch.float64 else segments.classes.float()
-    masks = segments.masks if segments.masks.dtype == torch.float64 else segments.masks.float()
+    classes, masks = to_float32(segments.classes), to_float32(segments.masks)
     none = classes.shape[-1] - 1
     target = torch.full(classes.shape[:2], none, device=classes.device)
     chosen: list[Tensor] = []
