@@ -3,6 +3,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -168,6 +169,16 @@ def _given(**settings: Any) -> Detection:
     task = _task(**settings)
     task.detector = _Given(PROPOSALS)  # type: ignore[assignment]
     return task
+
+
+@pytest.mark.parametrize(("package", "weight"), [("scipy.optimize", 1.0), ("faster_coco_eval", 0.0)])
+def test_a_missing_package_is_named_before_the_first_step(
+    package: str, weight: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task, data = _task(weight=weight), _Data(_truth(tmp_path / "truth.json"))
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(UserError, match=r"run pip install 'vlp\[detect\]'"):
+        task.prepare(_model(), _tokenizer, data)
 
 
 def test_figures_are_of_the_photos_pixels(tmp_path: Path) -> None:

@@ -57,7 +57,7 @@ def accumulate(
     category_ids: None = all.
 
     Raises UserError if faster-coco-eval is not installed."""
-    evaluator = _require_evaluator()
+    evaluator = require_evaluator()
     truth, found = evaluator.COCO(), [dict(result) for result in results]  # the evaluator adds keys
     truth.dataset = dict(ground_truth)
     truth.createIndex()
@@ -206,7 +206,7 @@ def _mean(values: np.ndarray) -> float | None:
     return float(defined.mean()) if defined.size else None
 
 
-def _require_evaluator() -> Any:
+def require_evaluator() -> Any:
     try:
         return importlib.import_module("faster_coco_eval")
     except ImportError as error:

@@ -17,10 +17,11 @@ from torch import Tensor
 
 from vlp import distributed
 from vlp.data.images import open_photo
-from vlp.metrics.coco import encode_mask, read_ground_truth
+from vlp.metrics.coco import encode_mask, read_ground_truth, require_evaluator
 from vlp.metrics.coco_measurement import CocoMeasurement, DetectedImage
 from vlp.models.dense.detection_loss import Targets, detection_loss
 from vlp.models.dense.detector import Detector, Proposals
+from vlp.models.dense.matching import require_solver
 from vlp.models.dense.on_photo import FoundThings, find_things
 from vlp.models.dense.places import image_extent, places_on_image
 from vlp.models.dense.targets import class_positions, class_targets, phrase_targets, select_classes
@@ -97,6 +98,10 @@ class Detection(Task):
     # -------------------------------------------------------------------------------------------------- preparation
 
     def prepare(self, model: VisionLanguageModel, tokenizer: Any, data: Any) -> None:
+        if self.weight:
+            require_solver()
+        if self.weight or hasattr(data, "ground_truth"):  # single inputs have none
+            require_evaluator()
         names = tuple(getattr(data, "class_names", None) or ())
         if self._position is None:  # the first time is that of the training data
             novel = self._novel(data, "train") if names and self.weight else set()

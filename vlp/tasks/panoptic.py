@@ -20,6 +20,7 @@ from vlp.data.pixel_labels import read_segment_ids
 from vlp.data.view import VOID_CLASS
 from vlp.metrics.panoptic_quality import count_matches, panoptic_quality
 from vlp.models.dense.class_tables import class_table
+from vlp.models.dense.matching import require_solver
 from vlp.models.dense.panoptic import panoptic_annotation, panoptic_map, write_panoptic_png, write_panoptic_results
 from vlp.models.dense.places import image_extent
 from vlp.models.dense.queries import QueriedSegments, QueryHead
@@ -90,6 +91,8 @@ class Panoptic(Task):
     # -------------------------------------------------------------------------------------------------- preparation
 
     def prepare(self, model: VisionLanguageModel, tokenizer: Any, data: Any) -> None:
+        if self.weight:
+            require_solver()
         names = tuple(getattr(data, "segment_names", None) or self.segment_names)
         table = class_table(names, self.segment_names, task="panoptic", source=data.name)
         if self._trained_table is None:

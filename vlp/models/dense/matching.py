@@ -108,7 +108,7 @@ def match_boxes(
 
 def assign(cost: Float[Tensor, "b n m"], counts: Sequence[int], allowed: Bool[Tensor, "b n"] | None = None) -> Matched:
     """counts: how many columns of each image are real.  allowed: see `match_boxes`."""
-    solve = _require_solver()
+    solve = require_solver()
     everything = cost.detach().to(device="cpu", dtype=torch.float64).numpy()
     # a diverged model must reach the check of its loss, and scipy refuses what is not finite
     everything = np.nan_to_num(everything, nan=LARGEST_COST, posinf=LARGEST_COST, neginf=-LARGEST_COST)
@@ -123,7 +123,7 @@ def assign(cost: Float[Tensor, "b n m"], counts: Sequence[int], allowed: Bool[Te
     return Matched(image=image_row, prediction=prediction_row, target=target_row)
 
 
-def _require_solver() -> Any:
+def require_solver() -> Any:
     try:
         return importlib.import_module("scipy.optimize").linear_sum_assignment
     except ImportError as error:
