@@ -8,7 +8,6 @@ import pytest
 from PIL import Image
 
 from vlp.report.plots import (
-    plot_grounded_phrases,
     plot_label_curves,
     plot_loss_curves,
     plot_mix_curves,
@@ -67,18 +66,6 @@ def test_curves_are_read_from_a_run_that_was_cut_off(tmp_path: Path) -> None:
         read_curves(metrics)
     with pytest.raises(ValueError, match="no curve to draw"):
         plot_loss_curves({"lr": [(0, 1.0)]}, tmp_path / "x.png")
-
-
-def test_grounded_phrases_are_green_where_right_and_red_where_wrong(photos: list[str], tmp_path: Path) -> None:
-    green, red = (0x1A, 0x98, 0x50), (0xD7, 0x30, 0x27)
-    example = {"image": photos[0], "phrase": NASTY, "box": [2, 3, 20, 30], "gold": [[4, 5, 28, 38], [1, 1, 5, 5]]}
-    for count in (1, 5):
-        plot_grounded_phrases([example | {"correct": True}] * count, tmp_path / "right.png")
-        assert green in colours(tmp_path / "right.png")
-        assert red not in colours(tmp_path / "right.png")
-    plot_grounded_phrases([example | {"correct": False}], tmp_path / "wrong.png")
-    assert red in colours(tmp_path / "wrong.png")
-    assert green not in colours(tmp_path / "wrong.png")
 
 
 def test_label_curves_show_each_method_and_the_zero_shot_line(tmp_path: Path) -> None:

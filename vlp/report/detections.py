@@ -1,63 +1,69 @@
-"""Pictures of what a detector found: boxes with names and scores, masks, and what is there as dashed boxes."""
+"""Pictures of what was found in photos, with what is there as dashed boxes: boxes with names, scores and masks, and phrases."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgb as colour_to_rgb
-from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
 
-from vlp.data.images import open_image, to_rgb
 from vlp.data.masks import decode_mask
+from vlp.report.drawing import (
+    CORRECT_COLOUR,
+    TEXT_COLOUR,
+    WRONG_COLOUR,
+    draw_box,
+    example_photo,
+    photo_cells,
+    save_figure,
+    show_photo,
+    without_formulas,
+    wrap_text,
+)
 
 COLOURS = ("#3366cc", "#e6872e", "#1a9850", "#c2185b", "#7b52ab", "#8c6d31", "#17a2b8", "#d73027", "#555555", "#a6a600")
 
 
 def plot_detections(examples: Sequence[Mapping[str, Any]], path: Path) -> None:
-    """Examples are those of `Detection.figures()["detections"]`: `image`, a file; `things` with `box`, `label`, `score` and maybe
+    """Examples are those of `Detection.figures()["detections"]`: `image`, a file, and whether its boxes are of
+    the photo `as_stored`; `things` with `box`, `label`, `score` and maybe
     `mask`; `truth` with `box` and `label`; `names`, which decide the colours."""
-    columns = min(4, len(examples))
-    rows = math.ceil(len(examples) / columns)
-    figure = Figure(figsize=(3.2 * columns, 3.2 * rows), layout="constrained")
-    cells = figure.subplots(rows, columns, squeeze=False).flatten()
-    for cell in cells:
-        cell.set_axis_off()
+    figure, cells = photo_cells(len(examples), width=3.2, height=3.2)
     for cell, example in zip(cells, examples, strict=False):
-        picture = to_rgb(open_image(example["image"]))
-        cell.imshow(picture, extent=(0, picture.width, picture.height, 0), interpolation="nearest")
+        picture = example_photo(example)
+        show_photo(cell, picture)
         colours = {name: COLOURS[index % len(COLOURS)] for index, name in enumerate(example["names"])}
         for thing in example["truth"]:
-            _draw_box(cell, thing["box"], colour="white", style=(0, (3, 3)), width=1.2)
+            draw_box(cell, thing["box"], colour="white", style=(0, (3, 3)), width=1.2)
         for thing in example["things"]:
             colour = colours[thing["label"]]
             if "mask" in thing:
                 _draw_mask(cell, thing["mask"], colour, (picture.width, picture.height))
-            _draw_box(cell, thing["box"], colour=colour, style="solid", width=1.8)
+            draw_box(cell, thing["box"], colour=colour, style="solid", width=1.8)
             left, top = thing["box"][:2]
-            text = f"{thing['label']} {thing['score']:.2f}".replace("$", r"\$")
+            text = without_formulas(f"{thing['label']} {thing['score']:.2f}")
             cell.text(
                 max(left, 0), max(top, 0), text, fontsize=7, color="white", va="bottom", clip_on=True,
                 bbox={"facecolor": colour, "edgecolor": "none", "pad": 1.0},
             )  # fmt: skip
-        cell.set(xlim=(0, picture.width), ylim=(picture.height, 0))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    FigureCanvasAgg(figure).print_png(path)
+    save_figure(figure, path)
 
 
-def _draw_box(axes: Axes, box: Sequence[int | float], *, colour: str, style: Any, width: float) -> None:
-    left, top, right, bottom = box
-    axes.add_patch(
-        Rectangle(
-            (left, top), right - left, bottom - top, fill=False, edgecolor=colour, linestyle=style, linewidth=width
-        )
-    )
+def plot_grounded_phrases(examples: Sequence[Mapping[str, Any]], path: Path) -> None:
+    """Each photo with its phrase above, the box that was found (green where it is `correct`, else red) and the right ones
+    (dashed). Examples are those of `Grounding.figures()["grounded"]`."""
+    figure, cells = photo_cells(len(examples), width=2.6, height=2.9)
+    for cell, example in zip(cells, examples, strict=False):
+        show_photo(cell, example_photo(example))
+        cell.set_title(wrap_text(example["phrase"], 30, 2), fontsize=8, color=TEXT_COLOUR)
+        for gold in example["gold"]:
+            draw_box(cell, gold, colour=TEXT_COLOUR, width=1.4, style=(0, (4, 3)))
+        colour = CORRECT_COLOUR if example["correct"] else WRONG_COLOUR
+        draw_box(cell, example["box"], colour=colour, width=2.2, style="solid")
+    save_figure(figure, path)
 
 
 def _draw_mask(axes: Axes, code: Mapping[str, Any], colour: str, size: tuple[int, int]) -> None:

@@ -9,15 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import PIL.Image
 from jaxtyping import Float, Int, UInt8
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from vlp.data.images import decode, open_photo, to_rgb
+from vlp.data.view import VOID_CLASS
+from vlp.report.drawing import example_photo, save_figure, without_formulas
 
-VOID = 255
 MAX_LEGEND = 24  # classes named in a picture, those with most pixels
 
 
@@ -32,7 +30,7 @@ def overlay(
     """classes: 255 is left as it is.  segments: ids of pixels, whose borders are drawn."""
     table = np.array([class_colour(index) for index in range(256)])
     shown = photo / 255.0
-    known = classes != VOID
+    known = classes != VOID_CLASS
     shown[known] = 0.4 * shown[known] + 0.6 * table[classes[known]]
     if segments is not None:
         border = np.zeros(classes.shape, dtype=bool)
@@ -44,15 +42,10 @@ def overlay(
 
 def class_map(ids: Int[np.ndarray, "h w"], segments: Sequence[Any]) -> UInt8[np.ndarray, "h w"]:
     """From ids of segments to their classes; 255 = none."""
-    classes = np.full(ids.shape, VOID, dtype=np.uint8)
+    classes = np.full(ids.shape, VOID_CLASS, dtype=np.uint8)
     for segment in segments:
         classes[ids == segment.id] = segment.label
     return classes
-
-
-def photo_pixels(example: Mapping[str, Any]) -> PIL.Image.Image:
-    """As the label maps see it: stored, or upright."""
-    return to_rgb(decode(open_photo(example["image"], as_stored=example["as_stored"])))
 
 
 def plain_example(example: Mapping[str, Any]) -> dict[str, Any]:
@@ -76,7 +69,7 @@ def plot_label_maps(figures: Mapping[str, Any], path: Path) -> None:
     cells = figure.subplots(len(examples), 3, squeeze=False)
     counts = np.zeros(256, dtype=np.int64)
     for row, example in zip(cells, examples, strict=True):
-        photo = np.asarray(photo_pixels(example))
+        photo = np.asarray(example_photo(example))
         shown = [
             photo, overlay(photo, example["truth"], example["true_ids"]),
             overlay(photo, example["predicted"], example["ids"]),
@@ -90,7 +83,6 @@ def plot_label_maps(figures: Mapping[str, Any], path: Path) -> None:
         cell.set_title(title, fontsize=9)
     names = figures["names"]
     most = [i for i in np.argsort(-counts[: len(names)], kind="stable")[:MAX_LEGEND].tolist() if counts[i]]
-    patches = [Patch(color=class_colour(index), label=names[index].replace("$", r"\$")) for index in sorted(most)]
+    patches = [Patch(color=class_colour(index), label=without_formulas(names[index])) for index in sorted(most)]
     figure.legend(handles=patches, loc="outside lower center", ncols=6, fontsize=7, frameon=False)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    FigureCanvasAgg(figure).print_png(path)
+    save_figure(figure, path)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import math
-import textwrap
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,14 +15,20 @@ from statistics import fmean
 from typing import Any
 
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
 
 from vlp.data.images import open_image, to_rgb
+from vlp.report.drawing import (
+    CORRECT_COLOUR,
+    FRAME_COLOUR,
+    TEXT_COLOUR,
+    WRONG_COLOUR,
+    save_figure,
+    without_formulas,
+    wrap_text,
+)
 from vlp.system.errors import UserError
 
-CORRECT_COLOUR, WRONG_COLOUR, TEXT_COLOUR, FRAME_COLOUR = "#1a9850", "#d73027", "#222222", "#8a8a8a"
 COLOURS = ("#3366cc", "#e6872e", "#1a9850", "#c2185b", "#7b52ab", "#8c6d31", "#17a2b8", "#555555")
 
 
@@ -73,14 +78,14 @@ def plot_loss_curves(curves: Mapping[str, Sequence[tuple[int, float]]], path: Pa
             colour = COLOURS[index % len(COLOURS)]
             many = len(points) > 60
             axes.plot(steps, values, color=colour, alpha=0.3 if many else 1, lw=1.6, marker="" if many else "o", ms=3,
-                      label=None if many else _without_formulas(name))  # fmt: skip
+                      label=None if many else without_formulas(name))  # fmt: skip
             if many:  # the running mean shows the trend, the pale line the noise
-                axes.plot(steps, _running_mean(values), color=colour, lw=1.8, label=_without_formulas(name))
+                axes.plot(steps, _running_mean(values), color=colour, lw=1.8, label=without_formulas(name))
         axes.set(xlabel="step", title=title)
         axes.grid(alpha=0.25)
         axes.spines[["top", "right"]].set_visible(False)
         axes.legend(fontsize=7, frameon=False)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def plot_similarity_matrix(
@@ -100,7 +105,7 @@ def plot_similarity_matrix(
             colour = "black" if value > low + 0.6 * (high - low) else "white"
             weight = "bold" if row == column else "normal"
             axes.text(column, row, f"{value:.2f}", ha="center", va="center", fontsize=8, color=colour, weight=weight)
-    axes.set_yticks(range(rows), [_wrap(caption, 40, 2) for caption in captions], fontsize=8)
+    axes.set_yticks(range(rows), [wrap_text(caption, 40, 2) for caption in captions], fontsize=8)
     axes.set_xticks([])
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
@@ -109,7 +114,7 @@ def plot_similarity_matrix(
         width = box.width / columns
         above = figure.add_axes((box.x0 + column * width + 0.04 * width, box.y1 + 0.01, 0.92 * width, 0.97 - box.y1))
         _draw_image(above, image)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def plot_retrieved_captions(examples: Sequence[Mapping[str, Any]], path: Path) -> None:
@@ -127,9 +132,9 @@ def plot_retrieved_captions(examples: Sequence[Mapping[str, Any]], path: Path) -
             mark = "✓" if correct else "✗"
             right.text(0, height, f"{mark}  {score:.2f}", color=colour, va="center", fontsize=9, weight="bold",
                        transform=right.transAxes)  # fmt: skip
-            right.text(0.12, height, _wrap(caption, 84, 2), color=colour, va="center", fontsize=8.5,
+            right.text(0.12, height, wrap_text(caption, 84, 2), color=colour, va="center", fontsize=8.5,
                        linespacing=0.95, transform=right.transAxes)  # fmt: skip
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def plot_retrieved_images(examples: Sequence[Mapping[str, Any]], path: Path) -> None:
@@ -140,14 +145,14 @@ def plot_retrieved_images(examples: Sequence[Mapping[str, Any]], path: Path) -> 
     for cells, example in zip(grid, examples, strict=True):
         for cell in cells:
             cell.set_axis_off()
-        cells[0].text(0, 0.5, _wrap(example["query"], 34, 5), va="center", fontsize=9, color=TEXT_COLOUR,
+        cells[0].text(0, 0.5, wrap_text(example["query"], 34, 5), va="center", fontsize=9, color=TEXT_COLOUR,
                       transform=cells[0].transAxes)  # fmt: skip
         for cell, (image, score, correct) in zip(cells[1:], example["results"], strict=False):
             colour = CORRECT_COLOUR if correct else WRONG_COLOUR
             _draw_image(cell, image)
             _draw_frame(cell, colour, 4.0)
             cell.set_title(f"{score:.2f}", fontsize=8, color=colour, pad=3)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def plot_label_curves(curves: Mapping[str, Any], path: Path) -> None:
@@ -167,7 +172,7 @@ def plot_label_curves(curves: Mapping[str, Any], path: Path) -> None:
             labels, means = [row[0] for row in rows], [row[1] for row in rows]
             halves = [row[2] or 0.0 for row in rows]
             axes.errorbar(labels, means, halves, color=COLOURS[index % len(COLOURS)], marker="o", ms=4, lw=1.8,
-                          capsize=3, label=_without_formulas(method.replace("_", " ")))  # fmt: skip
+                          capsize=3, label=without_formulas(method.replace("_", " ")))  # fmt: skip
         if curves["zero_shot"] is not None:
             axes.axhline(curves["zero_shot"], color=FRAME_COLOUR, ls="--", lw=1.5, label="zero-shot (no label)")
         axes.set_xscale("log", base=2)
@@ -176,7 +181,7 @@ def plot_label_curves(curves: Mapping[str, Any], path: Path) -> None:
         axes.grid(alpha=0.25)
         axes.spines[["top", "right"]].set_visible(False)
         axes.legend(fontsize=8, frameon=False)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def plot_mix_curves(curves: Mapping[str, Sequence[tuple[float, float]]], path: Path) -> None:
@@ -186,56 +191,13 @@ def plot_mix_curves(curves: Mapping[str, Sequence[tuple[float, float]]], path: P
     for index, (name, points) in enumerate(curves.items()):
         shares, values = zip(*points, strict=True)
         axes.plot(
-            shares, values, color=COLOURS[index % len(COLOURS)], marker="o", ms=4, lw=1.8, label=_without_formulas(name)
+            shares, values, color=COLOURS[index % len(COLOURS)], marker="o", ms=4, lw=1.8, label=without_formulas(name)
         )
     axes.set(xlabel="share of the second checkpoint's weights", ylabel="percent")
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(fontsize=8, frameon=False)
-    _save(figure, path)
-
-
-def plot_grounded_phrases(examples: Sequence[Mapping[str, Any]], path: Path) -> None:
-    """Each image with its phrase above, the box that was found (green where it is
-    `correct`, else red) and the right ones (dashed). Examples are those of `Grounding.figures()["grounded"]`."""
-    columns = min(4, len(examples))
-    rows = math.ceil(len(examples) / columns)
-    figure = Figure(figsize=(2.6 * columns, 2.9 * rows), layout="constrained")
-    cells = figure.subplots(rows, columns, squeeze=False).flatten()
-    for cell in cells[len(examples) :]:
-        cell.set_axis_off()
-    for cell, example in zip(cells, examples, strict=False):
-        picture = to_rgb(open_image(example["image"]))
-        cell.imshow(picture, extent=(0, picture.width, picture.height, 0), interpolation="nearest")
-        cell.set_xticks([])
-        cell.set_yticks([])
-        cell.set_title(_wrap(example["phrase"], 30, 2), fontsize=8, color=TEXT_COLOUR)
-        for gold in example["gold"]:
-            _draw_box(cell, gold, TEXT_COLOUR, 1.4, (0, (4, 3)))
-        colour = CORRECT_COLOUR if example["correct"] else WRONG_COLOUR
-        _draw_box(cell, example["box"], colour, 2.2, "solid")
-    _save(figure, path)
-
-
-def _draw_box(axes: Axes, box: Sequence[int | float], colour: str, width: float, style: Any) -> None:
-    left, top, right, bottom = box
-    axes.add_patch(
-        Rectangle(
-            (left, top), right - left, bottom - top, fill=False, edgecolor=colour, linewidth=width, linestyle=style
-        )
-    )
-
-
-def _without_formulas(text: str) -> str:
-    return text.replace("$", r"\$")
-
-
-def _wrap(text: str, width: int, max_lines: int) -> str:
-    """Lines of at most `width` characters for matplotlib, with "…" where there are more than `max_lines`."""
-    lines = textwrap.wrap(" ".join(text.split()), width) or ["(empty)"]
-    if len(lines) > max_lines:
-        lines = [*lines[: max_lines - 1], lines[max_lines - 1][: width - 1] + "…"]
-    return _without_formulas("\n".join(lines))
+    save_figure(figure, path)
 
 
 def _running_mean(values: Sequence[float]) -> list[float]:
@@ -256,8 +218,3 @@ def _draw_frame(axes: Axes, colour: str, width: float) -> None:
     axes.set_axis_on()
     for spine in axes.spines.values():
         spine.set(color=colour, linewidth=width)
-
-
-def _save(figure: Figure, path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    FigureCanvasAgg(figure).print_png(path)

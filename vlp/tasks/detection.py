@@ -30,7 +30,7 @@ from vlp.models.features import flatten_captions
 from vlp.models.precision import to_float32
 from vlp.models.vlm import VisionLanguageModel
 from vlp.random import mix
-from vlp.structures import Batch, Features, Image, Loss, Tokens, require, require_finite
+from vlp.structures import Batch, Features, Image, Loss, Sample, Tokens, require, require_finite
 from vlp.system.errors import UserError
 from vlp.tasks.base import Task, write_results
 
@@ -211,9 +211,9 @@ class Detection(Task):
                 )
             )
             if batch.raw is not None and len(self._examples) < self.pictures:
-                self._examples.append(self._example(image, str(batch.raw[row].image), things))
+                self._examples.append(self._example(image, batch.raw[row], things))
 
-    def _example(self, image: int, file: str, things: FoundThings) -> dict[str, Any]:
+    def _example(self, image: int, sample: Sample, things: FoundThings) -> dict[str, Any]:
         """For a picture: what is probable, and what is there."""
         names = {number: name for number, name in zip(self._ids.tolist(), self._names, strict=True) if number >= 0}
         rows = [
@@ -225,7 +225,8 @@ class Detection(Task):
             for left, top, width, height in [row["bbox"]]
         ]
         found = [thing for thing in self.describe(things) if thing["score"] >= self.threshold]
-        return {"image": file, "things": found, "truth": truth, "names": list(self._names)}
+        own = {"image": str(sample.image), "as_stored": sample.as_stored}
+        return {**own, "things": found, "truth": truth, "names": list(self._names)}
 
     def _read_truth(self) -> dict[str, Any]:
         if self._truth is None:

@@ -239,7 +239,15 @@ class Grounding(Task):
             self._results.append(record)
         if len(self._examples) < self.pictures:
             correct = bool(self._rows[-1]["any_r1"] or self._rows[-1]["merged_r1"])
-            self._examples.append({**record, "image": str(sample.image), "gold": gold.tolist(), "correct": correct})
+            self._examples.append(
+                {
+                    **record,
+                    "image": str(sample.image),
+                    "as_stored": sample.as_stored,
+                    "gold": gold.tolist(),
+                    "correct": correct,
+                }
+            )
 
     def compute(self, model: VisionLanguageModel) -> dict[str, float | None]:
         """`accuracy`, `accuracy_pixel`, `mean_iou`, `merged_r1`, `any_r1` (where the mode ranks boxes also 5 and 10), with masks

@@ -20,12 +20,12 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only, rank_zero_warn
 from omegaconf import OmegaConf
 from wandb import Settings
 
-from vlp.data.images import open_image, to_rgb
 from vlp.data.masks import decode_mask
+from vlp.data.view import VOID_CLASS
 from vlp.launch.runs.folder import read_frozen_config
 from vlp.launch.runs.wandb_environment import RUN_ID, wandb_mode
-from vlp.report.label_maps import VOID as NO_CLASS
-from vlp.report.label_maps import photo_pixels, plain_example
+from vlp.report.drawing import example_photo
+from vlp.report.label_maps import plain_example
 from vlp.system.compat.lightning import drop_wandb_argument
 from vlp.system.compat.wandb import forget_service
 from vlp.training.lifecycle.checkpoint_files import BEST
@@ -219,11 +219,11 @@ def wandb_masks(figures: Mapping[str, Any]) -> list[Any]:
     """The photos with masks of the true and the predicted classes; 255 is no class."""
     from wandb import Image
 
-    names = {**dict(enumerate(figures["names"])), NO_CLASS: "none"}
+    names = {**dict(enumerate(figures["names"])), VOID_CLASS: "none"}
     examples = [plain_example(example) for example in figures["examples"]]
     return [
         Image(
-            photo_pixels(example),
+            example_photo(example),
             masks={kind: {"mask_data": example[kind], "class_labels": names} for kind in ("truth", "predicted")},
         )
         for example in examples
@@ -235,7 +235,7 @@ def wandb_image(example: Mapping[str, Any]) -> Any:
     nothing; a more probable thing covers a less probable one)."""
     from wandb import Image
 
-    picture = to_rgb(open_image(example["image"]))
+    picture = example_photo(example)
     names: dict[int, str] = dict(enumerate(example["names"], start=1))
     numbers = {name: number for number, name in names.items()}
     boxes = {

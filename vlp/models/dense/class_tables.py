@@ -8,17 +8,16 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from vlp.data.view import VOID_CLASS
 from vlp.system.errors import UserError
-
-NO_CLASS = 255  # of a pixel; kept as it is
 
 
 def class_table(names: Sequence[str], own: Sequence[str], *, task: str, source: str) -> Int[Tensor, " 256"]:
-    """The head's class of each class of the data.  names, own: of the data's and of the head's.  Raises UserError where they are
-    not the same classes."""
+    """The head's class of each class of the data; VOID_CLASS stays as it is.  names, own: of the data's and of the head's.
+    Raises UserError where they are not the same classes."""
     if set(names) != set(own) or len(set(names)) != len(names):
         ours, theirs = (", ".join(list(each)[:8]) for each in (own, names))
         raise UserError(f"{task} was built for {ours}, and {source} has {theirs}: they must be the same classes")
-    table = torch.full((256,), NO_CLASS)
+    table = torch.full((256,), VOID_CLASS)
     table[: len(names)] = torch.tensor([list(own).index(name) for name in names])
     return table

@@ -10,10 +10,9 @@ from typing import Any
 import lightning as L
 from lightning.pytorch.callbacks import Callback
 
-from vlp.report.detections import plot_detections
+from vlp.report.detections import plot_detections, plot_grounded_phrases
 from vlp.report.label_maps import plot_label_maps
 from vlp.report.plots import (
-    plot_grounded_phrases,
     plot_label_curves,
     plot_loss_curves,
     plot_retrieved_captions,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 from pathlib import Path
 
-VLP = Path(__file__).resolve().parents[1] / "vlp"
+VLP = Path(__file__).resolve().parents[2] / "vlp"
 OPTIONAL = {
     "aiohttp", "detectron2", "faster_coco_eval", "ftfy", "open_clip", "optuna", "pyarrow", "pycocotools", "ray", "s3fs", "scipy",
     "sentencepiece", "sklearn", "submitit", "tensorboard", "torchcodec",
