@@ -7,12 +7,12 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from vlp.models.dense.boxes import to_photo
 from vlp.models.dense.detector import Proposals, best_detections
+from vlp.models.dense.photo_pixels import read_at_photo
 from vlp.models.dense.places import image_extent, places_on_image
 from vlp.structures import Image
 
@@ -68,17 +68,10 @@ def masks_on_photo(
     extent: Float[Tensor, " 2"],
     photo_size: tuple[int, int],
 ) -> Bool[Tensor, "p _ _"]:
-    """Where each map, read bilinearly at the centres of the photo's pixels, is above 0; never outside the image.
-
-    frame: a row of `Batch.frame`.  extent: see `image_extent`.  photo_size: height and width in pixels.
-    """
+    """Where each map, read at the photo's pixels, is above 0; never outside the image.  The others: see `read_at_photo`."""
     left, top, width, height = frame.double().tolist()
     rows, columns = photo_size
-    # sampled on the device of the maps, in their precision; where is computed in double, as photos have thousands of pixels
     v = (torch.arange(rows, dtype=torch.float64) + 0.5 - top) / height
     u = (torch.arange(columns, dtype=torch.float64) + 0.5 - left) / width
     inside = ((v >= 0) & (v <= 1))[:, None] & ((u >= 0) & (u <= 1))
-    x, y = (2 * u * float(extent[0]) - 1), (2 * v * float(extent[1]) - 1)
-    grid = torch.stack([x.expand(rows, columns), y[:, None].expand(rows, columns)], -1).to(logits)
-    sampled = F.grid_sample(logits[None], grid[None], mode="bilinear", padding_mode="border", align_corners=False)[0]
-    return (sampled > 0) & inside.to(logits.device)
+    return (read_at_photo(logits, frame=frame, photo_size=photo_size, extent=extent) > 0) & inside.to(logits.device)
