@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -27,6 +28,26 @@ def shared() -> Path:
     if not SHARED.is_dir():
         pytest.skip("reference data (../shared) is not on this machine")
     return SHARED
+
+
+@pytest.fixture(autouse=True)
+def _no_deterministic_algorithms() -> Iterator[None]:
+    """A Trainer switches them on for its whole process, and towers then compute otherwise: no test may depend on which
+    tests this process has run before it."""
+    import torch  # only now: after the number of threads and the import hook are set
+
+    torch.use_deterministic_algorithms(False)
+    yield
+    torch.use_deterministic_algorithms(False)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _short_waits_for_data_workers() -> None:
+    """Loaders of a finished run wait for the garbage collector, which closes the pipes to their workers first: they cannot be
+    asked to end, and torch waits this long for each before it ends them."""
+    import torch.utils.data._utils
+
+    torch.utils.data._utils.MP_STATUS_CHECK_INTERVAL = 0.5  # type: ignore[assignment]
 
 
 @pytest.fixture(autouse=True, scope="session")

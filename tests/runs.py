@@ -81,6 +81,21 @@ def load_checkpoint(folder: Path, name: str = "last.ckpt") -> dict[str, Any]:
     return torch.load(folder / "checkpoints" / name, map_location="cpu", weights_only=True)
 
 
+def train_in_float64(folder: Path) -> dict[str, torch.Tensor]:
+    """Trains a run folder by tests/training/double.py; its last state."""
+    command = [sys.executable, "tests/training/double.py", str(folder / "config.yaml")]
+    done = subprocess.run(command, cwd=ROOT, env=run_environment(), capture_output=True, text=True, timeout=400)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return load_checkpoint(folder)["state_dict"]
+
+
+def assert_same_training(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> None:
+    """But for the last digits of float64, in which the order of sums differs."""
+    assert one.keys() == other.keys()
+    for name, value in one.items():
+        torch.testing.assert_close(other[name], value, rtol=1e-7, atol=1e-9, msg=name)
+
+
 def final_figures(folder: Path) -> dict[str, Any]:
     """results.json without values that depend on the clock or on the commit."""
     results = json.loads((folder / "results.json").read_text())

@@ -1,5 +1,6 @@
 """The `vlp` command in processes of its own."""
 
+import argparse
 import json
 import subprocess
 import sys
@@ -67,12 +68,28 @@ def test_scenes_are_written_with_additions_and_crowded_ones_at_their_own_size(tm
         "pairs.json",
         "panoptic.json",
         "refcoco.json",
+        "visdial.json",
     ]
     assert not (tmp_path / "plain" / "additions").exists()
     manifest = json.loads((tmp_path / "full" / "manifest.json").read_text())
     assert (manifest["size"], manifest["crowded"]) == (128, True)
     assert cli.main(["scenes", str(tmp_path / "plain"), *numbers, "--additions", "refcocog"]) == 2
-    assert capsys.readouterr().err == "vlp scenes: additions=['refcocog']: choose from refcoco, panoptic, pairs\n"
+    assert (
+        capsys.readouterr().err == "vlp scenes: additions=['refcocog']: choose from refcoco, panoptic, pairs, visdial\n"
+    )
+
+
+def test_questions_of_visual_commonsense_reasoning_are_written_and_checked(tmp_path, capsys):
+    words = ["scenes", str(tmp_path / "questions"), "--vcr", "--check", "--images", "20"]
+    assert cli.main(words) == 0
+    printed = capsys.readouterr().out
+    assert "words and tags alone, 2 test questions: Q→A " in printed
+    manifest = json.loads((tmp_path / "questions" / "manifest.json").read_text())
+    assert manifest["images"] == {"train": 16, "val": 2, "test": 2}
+    assert cli.main([*words, "--crowded"]) == 2
+    assert capsys.readouterr().err == "vlp scenes: --vcr draws scenes of its own: leave out --crowded and --additions\n"
+    assert cli.main(["scenes", str(tmp_path / "x"), "--check"]) == 2
+    assert capsys.readouterr().err == "vlp scenes: --check is of questions: add --vcr\n"
 
 
 def test_ls_shows_the_options_with_their_first_comment(tmp_path):
@@ -134,3 +151,25 @@ def test_train_and_evaluate_take_hydras_command_line(tmp_path):
         done = vlp(command, "--config-path", str(tmp_path), "--cfg", "job", "seed=5", cwd=tmp_path)
         assert "seed: 5" in done.stdout, done.stderr
         assert vlp(command, "--config-path", str(tmp_path), "sede=5", cwd=tmp_path).returncode == 2
+
+
+def _options_with_several_values() -> list[tuple[str, str]]:
+    """(command, option) of every option that takes a list."""
+    commands = next(a for a in cli.build_parser()._actions if isinstance(a, argparse._SubParsersAction)).choices
+    return [
+        (command, action.option_strings[0])
+        for command, parser in commands.items()
+        for action in parser._actions
+        if action.option_strings and action.nargs in ("+", "*")
+    ]
+
+
+def test_an_option_that_takes_a_list_may_be_repeated():
+    """The values of the first time are not lost."""
+    needed = {"export": ["a.ckpt", "out"], "scenes": ["out"]}
+    found = _options_with_several_values()
+    assert ("export", "--gate") in found
+    for command, option in found:
+        words = [command, *needed.get(command, []), option, "one", option, "two"]
+        options = cli.build_parser().parse_args(words)
+        assert getattr(options, option.lstrip("-").replace("-", "_")) == ["one", "two"], (command, option)

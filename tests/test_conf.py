@@ -70,9 +70,12 @@ def of_a_study(config: dict[str, Any]) -> bool:
 
 def fill_open_settings(nodes: dict[str, Any]) -> None:
     """What other parts of a run decide, see vlp/training/open_settings.py: here it need not fit them."""
-    decided = {"states_width": 8, "embed_width": 8, "class_names": ["cat", "dog"], "segment_names": ["cat", "dog"]}
+    decided: dict[str, Any] = {"states_width": 8, "embed_width": 8, "teacher_widths": {"large": 9}}
+    decided |= {"class_names": ["cat", "dog"], "segment_names": ["cat", "dog"]}
     for node in nodes.values():
         decided["level_widths"] = [8] * len(node.get("levels") or ())
+        if node.get("class_weights"):
+            decided["segment_names"] = [f"class {number}" for number in range(len(node["class_weights"]))]
         node |= {name: value for name, value in decided.items() if node.get(name, 0) is None}
 
 
@@ -94,12 +97,14 @@ def test_every_group_is_tested_here() -> None:
     built = {
         "model",
         "model/vision",
+        "model/vision/merging",
         "model/text",
         "model/projection",
         "model/fusion",
         "model/decoder",
         "objective",
         "task",
+        "loss_weights",
     }
     built |= {
         "data",
@@ -135,6 +140,18 @@ def test_every_part_of_a_model_builds(group: str, option: str) -> None:
     assert isinstance(model, VisionLanguageModel)
     assert sum(parameter.numel() for parameter in model.parameters()) > 0
     assert getattr(model, group.rpartition("/")[2]) is not None
+
+
+@cases("model/vision/merging")
+def test_every_merging_merges_tokens(group: str, option: str) -> None:
+    merging = build(composed("model/vision=vit_tiny", f"{group}={option}")["model"]["vision"]["merging"])
+    assert sum(merging.schedule(layers=6, patches=64)) > 0
+
+
+@cases("loss_weights")
+def test_all_loss_weights_weigh_each_objective(group: str, option: str) -> None:
+    weights = build(composed(f"{group}={option}")["loss_weights"])(names=["itc", "mlm"])
+    assert torch.isfinite(weights("mlm", torch.tensor(2.0)))
 
 
 @cases("objective", "task")

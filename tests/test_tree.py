@@ -16,6 +16,8 @@ from vlp.launch.config.choices import options
 ROOT = Path(__file__).resolve().parent.parent
 ABSTRACT = {"vlp/data/datamodule.py"}
 SEVERAL_MODULES = {  # each tests what several modules of its folder, or of other packages, do together
+    "deploy/runtime/test_without_torch.py",
+    "deploy/serving/test_abuse.py",
     "doctor/test_planted_problems.py", "launch/config/test_optimizer_steps.py", "launch/sweep/test_cluster.py",
     "launch/sweep/test_ranks.py", "models/test_attend.py", "models/test_dropout.py", "models/test_pooled_only.py",
     "models/test_towers.py", "models/vision/test_tower_contract.py", "scenes/test_also_true.py", "system/compat/test_contract.py",

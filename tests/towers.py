@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from vlp.models.decoder.causal import CausalDecoder
 from vlp.models.fusion.cross import CrossFusion
 from vlp.models.fusion.late import LateFusion
 from vlp.models.projection.linear import LinearProjection
@@ -68,3 +69,13 @@ def toy_batch(rows: slice = slice(None), *, size: int = 12, same_image: bool = T
         caption=Text(ids=tokens, mask=mask).select(rows),
         also_true=((ids[:, None] + torch.tensor([2, 5])) % size)[rows, None],
     )
+
+
+def toy_with_decoder(vocabulary_size: int) -> VisionLanguageModel:
+    """In float64."""
+    torch.manual_seed(0)
+    fusion = CrossFusion(image_width=8, text_width=6, width=4, layers=1, heads=2, hidden_width=6, dropout=0.0)
+    decoder = CausalDecoder(
+        vocabulary_size=vocabulary_size, memory_width=4, width=8, layers=1, heads=2, context_length=16, dropout=0.0
+    )
+    return VisionLanguageModel(vision=ToyVision(), text=ToyText(), fusion=fusion, decoder=decoder).double()

@@ -11,8 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from vlp.curation import commands as data_commands
+from vlp.deploy.export import command as export_command
+from vlp.deploy.index import index_command, search_command
+from vlp.deploy.serving import command as serve_command
 from vlp.doctor import command as doctor_command
 from vlp.prediction import command as predict_command
+from vlp.scenes.vcr import command as vcr_command
 from vlp.system import exit_codes
 from vlp.system.errors import UserError, is_user_error
 from vlp.system.pipes import end_with_reader, open_closed_streams
@@ -52,6 +56,8 @@ def build_parser() -> Parser:
     doctor_command.add_arguments(doctor)
     predict = commands.add_parser("predict", help="captions, answers, classes, … of single images, as JSON lines")
     predict_command.add_arguments(predict)
+    serve = commands.add_parser("serve", help="answer requests with an exported model, over HTTP and on a page")
+    serve_command.add_arguments(serve)
     convert = commands.add_parser("convert", help="turn a checkpoint into another format")
     convert.add_argument("source", type=Path, metavar="SRC")
     convert.add_argument("destination", type=Path, metavar="DST")
@@ -63,6 +69,15 @@ def build_parser() -> Parser:
         help="write the weights between SRC and OTHER, a checkpoint of the same model, such as SRC fine-tuned: 0 is SRC, 1 OTHER",
     )
     predict_command.add_architecture_arguments(convert)
+    add_shrink(commands)
+    export = commands.add_parser(
+        "export", help="write a model as a folder that runs without torch, if it computes the same"
+    )
+    export_command.add_arguments(export)
+    indexed = commands.add_parser("index", help="make folders of photos searchable, or bring their index up to date")
+    index_command.add_arguments(indexed)
+    searched = commands.add_parser("search", help='find one\'s own photos: vlp search "a red car"')
+    search_command.add_arguments(searched)
     add_compare(commands)
     add_sweep(commands)
     listed = commands.add_parser("ls", help="list the options that YAML offers")
@@ -96,11 +111,32 @@ def add_scenes(commands: Any) -> None:
     )
     scenes.add_argument(
         "--additions",
+        action="extend",
         nargs="*",
         metavar="NAME",
-        help="of refcoco (phrases that name one thing), panoptic (a segment for every pixel) and pairs (instances whose "
-        "classes are a colour and a shape); written into a finished set as well (all)",
+        help="of refcoco (phrases that name one thing), panoptic (a segment for every pixel), pairs (instances whose "
+        "classes are a colour and a shape) and, not of crowded scenes, visdial (dialogues); written into a finished set as "
+        "well (all)",
     )
+    vcr_command.add_arguments(scenes)
+
+
+def add_shrink(commands: Any) -> None:
+    shrink = commands.add_parser("shrink", help="a smaller model out of a checkpoint's own weights, to train on")
+    shrink.add_argument("source", type=Path, metavar="SRC")
+    shrink.add_argument("destination", type=Path, metavar="DST", help="the new file")
+    shrink.add_argument(
+        "--layers", metavar="LAYERS", help="how many are kept, such as 6 or 0.5 (evenly spaced), or which: 0,2,4,7,9,11"
+    )
+    shrink.add_argument("--mlp", metavar="UNITS", help="hidden units of each perceptron, the largest: 0.5 or a number")
+    shrink.add_argument(
+        "--tower",
+        action="append",
+        default=[],
+        choices=("vision", "text"),
+        help="which; may be repeated (all that are there)",
+    )
+    predict_command.add_architecture_arguments(shrink)
 
 
 def add_compare(commands: Any) -> None:
@@ -183,18 +219,23 @@ def run_hydra_command(command: str, arguments: Sequence[str], *, conf: Path | No
 
 
 def scenes(options: argparse.Namespace) -> None:
-    from vlp.scenes.additions import ADDITIONS
+    from vlp.scenes.additions import ADDITIONS, CROWDED_ADDITIONS
     from vlp.scenes.generate import generate
 
     splits = {"train": options.images, "val": options.val, "test": options.test}
     images = {split: count for split, count in splits.items() if count}
+    if options.vcr:
+        return vcr_command.write(options, images)
+    if options.check:
+        raise UserError("--check is of questions: add --vcr")
+    every = CROWDED_ADDITIONS if options.crowded else ADDITIONS
     generate(
         options.out,
         images=images if len(images) > 1 else options.images,
         size=options.size or (128 if options.crowded else 64),
         seed=options.seed,
         crowded=options.crowded,
-        additions=ADDITIONS if options.additions is None else options.additions,
+        additions=every if options.additions is None else options.additions,
     )
     print(options.out)
 
@@ -207,6 +248,18 @@ def convert(options: argparse.Namespace) -> None:
     mix = None if options.mix is None else (Path(options.mix[0]), parse_share(options.mix[1]))
     convert(options.source, options.destination, options.to, mix=mix, **predict_command.architecture(options))
     print(options.destination)
+
+
+def shrink(options: argparse.Namespace) -> None:
+    if not options.source.exists():
+        raise FileNotFoundError(f"{options.source}: there is no such file or folder")
+    from vlp.checkpoints.shrink import shrink
+
+    settings = shrink(
+        options.source, options.destination, layers=options.layers, mlp=options.mlp, towers=options.tower,
+        **predict_command.architecture(options),
+    )  # fmt: skip
+    print(f"{options.destination}: {' '.join(settings)}")
 
 
 def compare(options: argparse.Namespace) -> None:
@@ -232,7 +285,12 @@ COMMANDS: dict[str, Callable[[argparse.Namespace], int | None]] = {
     "data": data_commands.run,
     "doctor": doctor_command.run,
     "predict": predict_command.run,
+    "serve": serve_command.run,
     "convert": convert,
+    "shrink": shrink,
+    "export": export_command.run,
+    "index": index_command.run,
+    "search": search_command.run,
     "compare": compare,
     "sweep": sweep,
     "ls": ls,

@@ -22,6 +22,7 @@ from vlp.checkpoints.load import build_model, read
 from vlp.checkpoints.settings import warn_of_assumptions
 from vlp.checkpoints.vocabulary import find_tokenizer
 from vlp.data.collate import pad_images
+from vlp.data.inputs import require_list, require_pairs
 from vlp.models.equal_inputs import content_keys, first_equal_positions
 from vlp.models.momentum import MomentumCopy
 from vlp.models.vlm import VisionLanguageModel
@@ -33,11 +34,12 @@ from vlp.tokenizers.base import Tokenizer
 from vlp.verbs.classify import classify
 from vlp.verbs.detect import detect
 from vlp.verbs.ground import ground
-from vlp.verbs.pictures import Picture, open_picture, require_list
+from vlp.verbs.pictures import Picture, open_picture
 from vlp.verbs.segment import segment
+from vlp.verbs.translate import translate
 
 # tasks that a checkpoint can do even where they have no parameters
-TASKS_WITHOUT_HEADS = {"vqa", "captioning", "segmentation", "panoptic"}
+TASKS_WITHOUT_HEADS = {"vqa", "captioning", "segmentation", "panoptic", "translation"}
 Transform = Callable[[PIL.Image.Image], Tensor]
 
 
@@ -118,6 +120,11 @@ class Predictor:
             self._tokenizer = self._tokenizer()
         return self._tokenizer
 
+    def tokenizer_of_texts(self) -> Tokenizer | None:
+        """As `require_tokenizer`; None of a model that neither reads nor writes texts."""
+        has_texts = self.model.text is not None or self.model.decoder is not None
+        return self.require_tokenizer() if has_texts else None
+
     @property
     def device(self) -> torch.device:
         return next(self.model.parameters()).device
@@ -165,7 +172,7 @@ class Predictor:
     ) -> list[dict[str, float]]:
         """The probability of each label, for each image.
 
-        labels: None = the classes of the checkpoint's own classifier, trained by the task classification or probe.
+        labels: None = the classes of the checkpoint's own classifier, trained by the task classification, probe or prompts.
         templates: prompts with {} where the label goes, whose embeddings are averaged; None = "a photo of a {}.".
         """
         return classify(self, images, labels, templates)
@@ -230,6 +237,12 @@ class Predictor:
         return [text for batch in batches for text in task.caption(self.model, tokenizer, self.load_pixels(batch))]
 
     @torch.inference_mode()
+    def translate(self, texts: Sequence[str], images: Sequence[Picture | None] | None = None) -> list[str]:
+        """Of each text, with the image that it describes where there is one, by beam search as the checkpoint's translation task
+        says.  images: one for each text, None = the text has none; None = no text has."""
+        return translate(self, texts, images)
+
+    @torch.inference_mode()
     def detect(
         self, images: Sequence[Picture], labels: Sequence[str] | None = None, *, threshold: float | None = None
     ) -> list[list[dict[str, Any]]]:
@@ -266,16 +279,19 @@ class Predictor:
 
     def load_pixels(self, images: Sequence[Picture]) -> Image:
         self.model.part("vision")  # an error that names it where there is none
+        transform = self.require_transform()
+        return pad_images([transform(open_picture(image)) for image in images]).to(self.device)
+
+    def require_transform(self) -> Transform:
         if self.transform is None:
             raise UserError("this checkpoint's image preprocessing is not one that vlp knows: set predictor.transform")
-        return pad_images([self.transform(open_picture(image)) for image in images]).to(self.device)
+        return self.transform
 
     def pair_batches(
         self, images: Sequence[Picture], texts: Sequence[str], name: str
     ) -> Iterator[tuple[list[Any], list[str]]]:
         """Batches of images and their texts.  name: of the texts, for messages."""
-        if len(require_list(images, "images")) != len(require_list(texts, name)):
-            raise UserError(f"{len(images)} images and {len(texts)} {name}: give one for each image")
+        require_pairs(images, texts, name)
         return zip(self.batches(images, "images"), self.batches(texts, name), strict=True)
 
     def batches(self, inputs: Sequence[Any], name: str) -> Iterator[list[Any]]:

@@ -8,8 +8,7 @@ Every record moves as one object: `.to(device)`, `.pin_memory()`.
 from __future__ import annotations
 
 import dataclasses
-import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -18,7 +17,9 @@ from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor, nn
 
 from vlp.system.errors import UserError
+from vlp.system.image_sizes import height_and_width as height_and_width
 from vlp.system.renamed import RenamedMethod, renamed_attributes
+from vlp.system.tar_members import Member as Member
 
 R = TypeVar("R", bound="Record")
 T = TypeVar("T")
@@ -34,14 +35,6 @@ def _map_tensors(value: Any, function: Callable[[Tensor], Tensor]) -> Any:
     if isinstance(value, dict):
         return {key: _map_tensors(item, function) for key, item in value.items()}
     return value
-
-
-def height_and_width(image_size: int | Sequence[int]) -> tuple[int, int]:
-    """Of an `image_size` as configs give it: the side of a square, or [height, width].  Raises UserError."""
-    sides = (image_size, image_size) if isinstance(image_size, int) else tuple(image_size)
-    if len(sides) != 2 or any(not isinstance(side, int) or side < 1 for side in sides):
-        raise UserError(f"image_size={image_size}: give pixels, one number or [height, width]")
-    return sides
 
 
 def require(field: T | None) -> T:
@@ -76,22 +69,28 @@ class Record:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Text(Record):
-    """Token ids padded to the longest text of the batch; `mask` is True on real tokens, start and end included."""
+    """Token ids padded to the longest text of the batch; `mask` is True on real tokens, start and end included.
+
+    regions: of each token the positions of the boxes that it mentions, among its sample's (`Sample.tags`), padded with -1; None
+    = not asked for."""
 
     ids: Int[Tensor, "*b t"]
     mask: Bool[Tensor, "*b t"]
+    regions: Int[Tensor, "*b t r"] | None = None
 
     def select(self, index: Any) -> Text:
         """The selected rows of a [b t] text, cut to the longest of them (at least one column)."""
         ids, mask = self.ids[index], self.mask[index]
         used = mask.flatten(0, -2).any(0).nonzero()
         length = int(used[-1]) + 1 if len(used) else 1
-        return Text(ids=ids[..., :length], mask=mask[..., :length])
+        regions = None if self.regions is None else self.regions[index][..., :length, :]
+        return Text(ids=ids[..., :length], mask=mask[..., :length], regions=regions)
 
     def real_rows(self) -> tuple[Text, Int[Tensor, " rows"]]:
         """The non-empty rows of a [b k t] text as [rows t], and for each the index in b that it belongs to."""
         real = self.mask.any(-1)
-        return Text(ids=self.ids[real], mask=self.mask[real]), real.nonzero()[:, 0]
+        regions = None if self.regions is None else self.regions[real]
+        return Text(ids=self.ids[real], mask=self.mask[real], regions=regions), real.nonzero()[:, 0]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -114,6 +113,8 @@ class Boxes(Record):
     mask: the pixels of each thing, at the size of the transformed image; None = the data have no masks.
     absent, not_exhaustive: where not every class was looked for in every image (LVIS), the classes that the image is known
     not to show, and those of which not every thing has a box; a class that is among neither these nor `label` is unknown.
+    index: where texts mention boxes (`Sample.tags`), the position of each among the sample's boxes, of which a view may cut
+    some; else None.
     """
 
     xyxy: Float[Tensor, "m 4"]
@@ -122,6 +123,7 @@ class Boxes(Record):
     mask: Bool[Tensor, "m h w"] | None = None
     absent: Int[Tensor, " absent"] | None = None
     not_exhaustive: Int[Tensor, " not_exhaustive"] | None = None
+    index: Int[Tensor, " m"] | None = None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -144,27 +146,7 @@ class Blank:
     kind: str = "word"
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Member:
-    """A file inside a tar: `size` bytes from byte `offset` of `archive`, a file of this machine. Its text form,
-    `shard.tar!512+2048/photo.jpg`, is read back by `parse`, so it can be used wherever a path can.
-
-    fetch: downloads the archive again if the cache has removed it.
-    """
-
-    archive: Path
-    name: str
-    offset: int
-    size: int
-    fetch: Callable[[], Path] | None = dataclasses.field(default=None, compare=False, repr=False)
-
-    def __str__(self) -> str:
-        return f"{self.archive}!{self.offset}+{self.size}/{self.name}"
-
-    @classmethod
-    def parse(cls, text: str) -> Member | None:
-        match = re.fullmatch(r"(.+)!(\d+)\+(\d+)/(.+)", text, re.DOTALL)
-        return match and cls(archive=Path(match[1]), name=match[4], offset=int(match[2]), size=int(match[3]))
+NO_IMAGE = Path()  # the image of a sample that has none, only texts
 
 
 class Segment(NamedTuple):
@@ -177,12 +159,25 @@ class Segment(NamedTuple):
     area: int | None = None
 
 
+class Tag(NamedTuple):
+    """Words of one of a sample's texts that stand for boxes of its photo: `texts[text][start:end]`, where the texts are the
+    question, the choices and the rationales, in this order (`Sample.texts`).
+
+    boxes: positions in `Sample.boxes`; empty = the annotation points to nothing."""
+
+    text: int
+    start: int
+    end: int
+    boxes: tuple[int, ...]
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class Sample:
-    """One raw example as a data set lists it; the image is a file, opened only when the sample is loaded.
+    """One raw example as a data set lists it; the image is a file, opened only when the sample is loaded, or `NO_IMAGE`.
 
     `id` is equal only for the same image, also across sources; `sample` is the annotation's own id (the position
-    in the split where a data set has none). `choices` with `label`: candidate texts and the index of the correct one.
+    in the split where a data set has none). `choices` with `label`: candidate texts and the index of the correct one;
+    `rationales` with `rationale_label`: candidate reasons why the correct choice is right, and the index of the true one.
     `answers`: one for each annotator, so an answer is listed as often as it was given.
     """
 
@@ -191,12 +186,19 @@ class Sample:
     image: Path | Member
     captions: tuple[str, ...] = ()
     question: str | None = None
+    history: tuple[str, ...] = ()  # of a dialogue: what was said before the question, oldest first
     choices: tuple[str, ...] = ()
+    relevance: tuple[float, ...] = ()  # of each choice, from 0 to 1, where people (or the truth of a scene) gave it
     answers: tuple[str, ...] = ()
     answer_weight: float = 1.0  # in the loss, of all answers together (ALBEF: 0.5 for Visual Genome's)
     question_type: str | None = None  # VQA v2: the first words of the question
     answer_type: str | None = None  # VQA v2: "yes/no", "number" or "other"
     label: int | None = None
+    rationales: tuple[str, ...] = ()
+    rationale_label: int | None = None
+    tags: tuple[Tag, ...] = ()  # where question, choices and rationales mention boxes
+    marks: tuple[int, ...] = ()  # positions of the boxes that are drawn into the picture
+    mark_colours: tuple[tuple[int, int, int], ...] = ()  # red, green and blue of each of them, from 0 to 255
     blanks: tuple[Blank, ...] = ()  # words of the captions that can only be known from the image
     also_true: tuple[tuple[int, ...], ...] = ()  # for each caption, ids of other images that it describes, where known
     categories: tuple[int, ...] = ()  # every class that the image shows (COCO), as indices into the class names
@@ -222,6 +224,15 @@ class Sample:
     label_classes: bytes = b""
 
     @property
+    def texts(self) -> tuple[str, ...]:
+        """The question (empty if there is none), the choices and the rationales: what `tags` count by."""
+        return (self.question or "", *self.choices, *self.rationales)
+
+    @property
+    def has_image(self) -> bool:
+        return self.image != NO_IMAGE
+
+    @property
     def annotated(self) -> bool:
         """Whether the sample has a caption, a question, a class, boxes or classes of its pixels, to train or evaluate on; a list
         of no boxes says that the image shows nothing."""
@@ -237,21 +248,39 @@ class Sample:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class TeacherEmbeddings(Record):
+    """What a frozen teacher makes of a batch, in its own joint space, of unit length: of each picture as the teacher's own
+    evaluation transform shows it, and of each real row of the captions (`Text.real_rows`). A side that no objective asked for, or
+    that the teacher cannot embed, is None."""
+
+    image: Float[Tensor, "b w"] | None = None
+    text: Float[Tensor, "r w"] | None = None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Batch(Record):
-    """The input of objectives and tasks. Fields that a data set lacks are None."""
+    """The input of objectives and tasks. Fields that a data set lacks are None.
+
+    pictured: which samples have an image, where some of the data set have none: then `image` has a row for each of those alone,
+    in their order, and is None in a batch without any. None = every sample has one.
+    """
 
     id: Int[Tensor, " b"]
     sample: Int[Tensor, " b"]
     seed: Int[Tensor, " b"]  # per-sample randomness of (run seed, epoch, sample): the same on any number of processes
     image: Image | None = None
+    pictured: Bool[Tensor, " b"] | None = None
     caption: Text | None = None  # [b t] in training; [b k t] with empty rows masked in evaluation
     also_true: Int[Tensor, "b k m"] | None = None  # ids of other images that each caption describes, padded with -1
     question: Text | None = None
     choices: Text | None = None  # [b k t]
+    relevance: Float[Tensor, "b k"] | None = None  # of each choice, from 0 to 1; -1 where unknown
     answer: Text | None = None
     answer_weight: Float[Tensor, "b n"] | None = None  # of each different answer
     scores: Float[Tensor, "b a"] | None = None
     label: Int[Tensor, " b"] | None = None  # -1 where unknown
+    rationales: Text | None = None  # [b k t]
+    rationale_label: Int[Tensor, " b"] | None = None  # -1 where unknown
     categories: Bool[Tensor, "b a"] | None = None
     boxes: list[Boxes] | None = None
     # left, top, width and height, in pixels of the upright photo (`Sample.as_stored`: of the stored one), of what the image
@@ -259,6 +288,7 @@ class Batch(Record):
     frame: Float[Tensor, "b 4"] | None = None
     segmentation: Int[Tensor, "b h w"] | None = None  # class of each pixel; 255 is ignored
     segments: list[Segments] | None = None
+    teachers: dict[str, TeacherEmbeddings] | None = None  # in training, by the teacher's name
     raw: tuple[Sample, ...] | None = None  # in evaluation: reference captions, file names for figures
 
     def __len__(self) -> int:
@@ -289,10 +319,10 @@ class Tokens(Record):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class CrossAttentionCache(Record):
-    """An image's states as each fusion layer's cross-attention keys and values (h heads of width k), computed once per
+    """An image's states as each fusion layer's cross-attention keys and values (g heads of width k), computed once per
     image and attended to by any number of texts. `mask` is True on real tokens."""
 
-    layers: list[Float[Tensor, "b two h m k"]]
+    layers: list[Float[Tensor, "b two g m k"]]
     mask: Bool[Tensor, "b m"] | None = None
 
     def select(self, index: Any) -> CrossAttentionCache:

@@ -12,13 +12,20 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "experiments" / "benchmarks"
-REQUIRES = {"image_loading": ("open_clip", "webdataset"), "training_step": ("open_clip",)}
+REQUIRES = {
+    "deploy_latency": ("open_clip", "onnxscript", "onnxruntime", "openvino", "nncf"),
+    "image_loading": ("open_clip", "webdataset"), "serving_throughput": ("litserve", "fastapi", "uvicorn"),
+    "training_step": ("open_clip",),
+}  # fmt: skip
 SHORT = {
     "caption_index": ("--captions", "1000", "--workers", "1"),
     "cascade": ("--rounds", "1", "--candidates", "2"),
+    "deploy_latency": ("--rounds", "1", "--tiny"),
+    "photo_search": ("--rows", "3000", "--queries", "8", "--rounds", "1"),
     "joint_step": ("--rounds", "1", "--batch", "2"),
     "lightning_overhead": ("--rounds", "1", "--steps", "2", "--skip", "1", "data.batch_size=8",
                            "data.images={train: 64, val: 8, test: 8}"),
+    "serving_throughput": ("--rounds", "1", "--seconds", "1"),
 }  # fmt: skip
 
 

@@ -28,8 +28,8 @@ COMMANDS = commands()
 # several processes or jobs, large models, everything that a run writes, or programs that take long themselves
 SLOW = re.compile(
     r"make |-m |torchrun|trainer=(ddp|fsdp|gpu)|devices=2|max-restarts|experiment|clip_vit|ViT-B|sweep resume|s3:|timm|"
-    r"runs/(albef|detection)_|"
-    r"vlp (scenes|doctor)|data (pack|index)|resume=|runs/coco|logger=(wandb|tensorboard)|"
+    r"runs/(albef|detection|segmentation)_|"
+    r"vlp (scenes|doctor|export|index|search)|data (pack|index)|resume=|runs/coco|logger=(wandb|tensorboard)|"
     r"train\.py($| trainer\.max_epochs| optimizer)|training\.run"
 )
 QUICK = re.compile(r"-m pip|--list|--help|optimzer")
@@ -40,6 +40,7 @@ SHORT_PROGRAMS = SHORT_BENCHMARKS | {
     "gradient_cache_memory": ("--batch", "8", "--chunk", "4", "--compared", "4"),
     "image_loading": ("--rounds", "1", "--count", "4"),
     "training_step": ("--rounds", "1", "--batch", "2"),
+    "frozen_towers": ("--steps", "2", "--seeds", "1", "data.images={train:16,val:4,test:4}"),
 }
 
 
@@ -71,8 +72,8 @@ def appended(world: World, text: str, words: list[str]) -> list[str]:
         return [*found, *(["sweep.executor=local"] if ray else [])]
     if program == "pip":
         return ["--dry-run", "--no-index", "--no-build-isolation", "--no-deps"]
-    benchmark = re.search(r"benchmarks/(\w+)\.py", text)
-    return list(SHORT_PROGRAMS.get(benchmark[1], ())) if benchmark else []
+    script = re.search(r"experiments/\w+/(\w+)\.py", text)
+    return list(SHORT_PROGRAMS.get(script[1], ())) if script else []
 
 
 def run_as_documented(world: World, command: Command, folder: Path) -> tuple[str, str]:

@@ -8,7 +8,23 @@ from pathlib import Path
 
 import pytest
 
-from tests.behaviour.generated_data import MIXTURES, RECIPES, mixture_overrides, recipe_overrides, scenes_overrides
+from tests.behaviour.generated_data import (
+    DETECTORS,
+    EVALUATIONS,
+    LABEL_MAPS,
+    MIXTURES,
+    RECIPES,
+    SCENES_DATA,
+    TAUGHT,
+    VOC_BOXES,
+    coco_overrides,
+    label_map_overrides,
+    mixture_overrides,
+    recipe_overrides,
+    scenes_overrides,
+    teacher_overrides,
+    voc_overrides,
+)
 from tests.runs import assert_equal, assert_runs_equal, finish_run, load_checkpoint, logged_lines
 from vlp.launch.config.compose import Composer, conf_folder
 from vlp.launch.config.resolve import resolve_config
@@ -17,7 +33,8 @@ from vlp.launch.runs.folder import freeze
 THREADS = str(os.cpu_count())
 STEPS = (
     "logger=none", "trainer.max_steps=4", "trainer.max_epochs=-1", "trainer.log_every_n_steps=1",
-    "trainer.check_val_every_n_epoch=1", "callbacks.checkpoint.every_n_train_steps=1", "callbacks=[checkpoint]",
+    "trainer.limit_train_batches=4", "trainer.check_val_every_n_epoch=1", "callbacks.checkpoint.every_n_train_steps=1",
+    "callbacks=[checkpoint]",
 )  # fmt: skip
 COUNTS = {"train": 560, "val": 24, "test": 24}
 # of the originals' layers, which are alike, so few that a step takes seconds; widths, image size and queue are their own
@@ -25,7 +42,8 @@ LAYERS = {
     "pretrain_4m_albef": ("model.vision.layers=2", "model.text.layers=2", "model.fusion.layers=2"),
     "pretrain_4m_vilt": ("model.fusion.layers=3",),
 }
-EXPERIMENTS = ("default", *sorted(path.stem for path in (conf_folder() / "experiment").glob("*.yaml")))
+FILES = sorted(path.stem for path in (conf_folder() / "experiment").glob("*.yaml"))
+EXPERIMENTS = ("default", *(name for name in FILES if name not in EVALUATIONS))
 
 
 def overrides(experiment: str, folder: Path) -> list[str]:
@@ -38,8 +56,21 @@ def overrides(experiment: str, folder: Path) -> list[str]:
         return [f"experiment={experiment}", *mixture_overrides(folder / "scenes", COUNTS), "data.epoch=4"]
     if experiment == "default":
         return scenes_overrides(folder / "scenes", COUNTS)
-    on_scenes = ("data=scenes", "data.batch_size=200") if experiment == "flickr8k_scratch" else ()
-    return [f"experiment={experiment}", *on_scenes, *scenes_overrides(folder / "scenes", COUNTS)]
+    if experiment in LABEL_MAPS:
+        return [f"experiment={experiment}", *label_map_overrides(folder / experiment, experiment)]
+    if experiment in VOC_BOXES:
+        return [f"experiment={experiment}", *voc_overrides(folder / experiment), f"data.cache={folder / 'cache'}"]
+    if experiment in DETECTORS:
+        return [f"experiment={experiment}", *coco_overrides(folder)]
+    size = ("data.batch_size=200",) if experiment == "flickr8k_scratch" else ()
+    data = SCENES_DATA.get(experiment)
+    return [
+        f"experiment={experiment}",
+        *([f"data={data}"] if data else []),
+        *size,
+        *(teacher_overrides(folder) if experiment in TAUGHT else ()),
+        *scenes_overrides(folder / "scenes", COUNTS),
+    ]
 
 
 def make_run_folder(folder: Path, experiment: str, data: Path) -> Path:

@@ -73,8 +73,7 @@ def test_a_secret_in_a_mistake_is_hidden(tmp_path: Path) -> None:
     assert "<hidden>" in done.stderr
     assert "Traceback" in done.stderr
     assert PLANTED not in done.stdout + done.stderr
-    assert files_with_secret(tmp_path, PLANTED) == []
-    assert not list(tmp_path.rglob("config.yaml"))  # no folder of a run that never began
+    assert not any(path.is_file() for path in tmp_path.rglob("*"))  # no folder of a run that never began
 
 
 @pytest.mark.parametrize("key", ["loggers.wandb.token", "+loggers.wandb.token", "data.password"])

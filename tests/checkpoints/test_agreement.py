@@ -113,6 +113,17 @@ def test_a_part_that_changes_the_meaning_of_the_weights_is_refused(
         assemble(composed(trained.scenes, *SIZES, override, f"checkpoint={trained.folder}"), trained.folder)
 
 
+def test_a_text_tower_of_another_class_has_its_own_tokenizer(trained: Trained) -> None:
+    """Nothing of the checkpoint's text tower is taken, so its tokenizer belongs to nothing here."""
+    start = ("tokenizer.size=400", f"checkpoint={trained.folder}", "checkpoint_strict=false")
+    parts = assembled(trained.scenes, *SIZES[1:], *start, "model/text=bert_tiny")
+    assert parts.data.tokenizer.size == parts.module.model.text.vocabulary_size == 400
+    vision = trained.parts.module.model.vision.state_dict()
+    assert all(torch.equal(value, vision[key]) for key, value in parts.module.model.vision.state_dict().items())
+    with pytest.raises(UserError, match=r"was trained with tokenizer\.size=300"):
+        assemble(composed(trained.scenes, *SIZES[1:], *start), trained.folder)
+
+
 def test_another_image_size_is_said(trained: Trained, capsys: pytest.CaptureFixture[str]) -> None:
     assemble(composed(trained.scenes, "model.vision.image_size=32", f"checkpoint={trained.folder}"), trained.folder)
     assert "was trained with model.vision.image_size=64; this run uses 32" in capsys.readouterr().err

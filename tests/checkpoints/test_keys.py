@@ -37,6 +37,13 @@ def test_what_no_row_knows_is_named() -> None:
         to_theirs({"bias": torch.zeros(1)}, ROWS)
 
 
+def test_heads_that_share_keys_are_not_written_as_if_each_had_its_own() -> None:
+    rows = [KeyRow("attention.qkv.weight", tuple(f"{x}.weight" for x in "qkv"))]
+    assert to_theirs({"attention.qkv.weight": torch.zeros(12, 4)}, rows)["v.weight"].shape == (4, 4)
+    with pytest.raises(UserError, match=r"attention\.qkv\.weight has fewer heads of keys and values than of queries"):
+        to_theirs({"attention.qkv.weight": torch.zeros(6, 4)}, rows)
+
+
 def test_quantised_weights_and_nan_are_refused_by_name() -> None:
     module = nn.Linear(2, 2)
     good = {key: value.clone() for key, value in module.state_dict().items()}

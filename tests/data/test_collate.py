@@ -18,6 +18,7 @@ from vlp.data.packed_samples import PackedSamples, available_fields
 from vlp.data.transforms import EvalTransform
 from vlp.models.features import compute_features
 from vlp.structures import Batch, Sample
+from vlp.system.errors import UserError
 from vlp.tasks.vqa import VQA
 
 ANSWERS = ("yes", "no")
@@ -155,3 +156,16 @@ def test_an_error_of_a_worker_is_told_as_it_was_raised(tmp_path: Path) -> None:
         list(data.train_dataloader())
     assert "\n" not in str(raised.value)
     assert str(raised.value).startswith("4 of 8 samples")
+
+
+def test_captions_are_left_out_where_a_model_without_texts_is_measured() -> None:
+    captioned = sample(0, captions=("a",))
+    examples = [
+        LoadedExample(sample=captioned, seed=0, pixels=torch.zeros(3, 2, 2, dtype=torch.uint8), captions=("a",))
+    ]
+    settings: dict[str, Any] = {"tokenizer": None, "available_fields": frozenset(("captions",)), "classes": 0}
+    batch = Collate(**settings, training=False)(examples)
+    assert batch is not None
+    assert batch.caption is None
+    with pytest.raises(UserError, match="no tokenizer is configured"):
+        Collate(**settings, training=True)(examples)

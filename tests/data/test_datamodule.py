@@ -15,7 +15,9 @@ from vlp.data.datamodule import DataModule
 from vlp.data.images import ImageError
 from vlp.data.packed_samples import PackedSamples
 from vlp.data.transforms import EvalTransform, TrainTransform
+from vlp.models.probes.subsets import fraction
 from vlp.structures import Batch, Sample
+from vlp.system.errors import UserError
 from vlp.training.lifecycle.restart import move_between_steps
 
 Toy = Callable[..., DataModule]
@@ -189,6 +191,16 @@ def test_a_subset_is_fixed_and_the_fingerprint_tells_splits_apart(toy: Toy) -> N
     assert data.fingerprint("train") == same.fingerprint("train") != toy().fingerprint("train")
 
 
+def test_a_draw_has_the_images_of_the_label_curve_and_is_nested(toy: Toy) -> None:
+    every = [s.id for s in toy().split("train")]
+    for draw in (0, 1):
+        chosen = [s.id for s in toy(max_train_samples=6, train_draw=draw).split("train")]
+        rows = fraction(len(every), 6 / len(every), seed=0, draw=draw).tolist()
+        assert chosen == [every[row] for row in rows]
+        assert {s.id for s in toy(max_train_samples=3, train_draw=draw).split("train")} < set(chosen)
+    assert chosen != [s.id for s in toy(max_train_samples=6).split("train")]
+
+
 def test_an_untrained_tokenizer_learns_from_the_training_captions_only(toy: Toy) -> None:
     data = toy()
 
@@ -268,3 +280,10 @@ def test_names_of_before_work_with_a_warning_and_an_override_that_nobody_would_c
         assert data.inside(tmp_path, "x.png", place="a list") == tmp_path / "x.png"
     with pytest.raises(TypeError, match=r"Old\.reading_ahead was renamed: name the method prefetcher"):
         type("Old", (DataModule,), {"reading_ahead": lambda self: None})
+
+
+def test_a_draw_needs_a_number_of_samples(toy: Toy) -> None:
+    with pytest.raises(UserError, match=r"set data\.max_train_samples too"):
+        toy(train_draw=1)
+    with pytest.raises(UserError, match="the number of a draw, 0 or more"):
+        toy(max_train_samples=3, train_draw=-1)

@@ -216,9 +216,30 @@ def test_ratios_share_out_a_step(tmp_path: Path) -> None:
     }  # fmt: skip
 
 
+def test_a_temperature_shares_out_a_step_by_size(tmp_path: Path) -> None:
+    shares = []
+    for temperature in (1.0, float("inf")):
+        data = mixture(tmp_path, batch_size=12, temperature=temperature)
+        data.setup("fit")
+        counts = [len(source.split("train")) for source in data.sources.values()]
+        sizes = [len(part) for part in next(iter(data.train_dataloader())).values()]
+        assert sum(sizes) == 12
+        assert sizes == [source.batch_size for source in data.sources.values()]
+        shares.append((counts, sizes))
+    (counts, by_size), (_, equal) = shares
+    assert all(abs(size - 12 * count / sum(counts)) <= 1 for size, count in zip(by_size, counts, strict=True))
+    assert equal == [4, 4, 4]
+
+
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
+        ({"temperature": 0.5, "batch_size": 9}, r"data\.temperature=0\.5: give 1 \(by size\) or more"),
+        ({"temperature": 2.0}, r"data\.temperature needs data\.batch_size, .* all 3 sources"),
+        (
+            {"temperature": 2.0, "batch_size": 9, "ratios": {"words": 1, "asked": 1, "rare": 1}},
+            "set one of them to null",
+        ),
         ({"batch_size": 10}, "set both, with a ratio for each source, or neither"),
         ({"batch_size": 10, "ratios": {"words": 1}}, "set both, with a ratio for each source"),
         ({"batch_size": 10, "ratios": {"words": 1, "asked": 1, "rare": 1}}, r"must give integers .*words 3\.33"),

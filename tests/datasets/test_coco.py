@@ -358,7 +358,7 @@ def test_pictures_of_another_size_or_kind_are_refused(tmp_path: Path, loading: L
     PIL.Image.new("L", (6, 4)).save(sample.panoptic)
     with pytest.raises(DataError, match="the mode is L"):
         read_class_map(sample)
-    with pytest.raises(AssertionError, match="no panoptic segmentation"):
+    with pytest.raises(AssertionError):
         read_class_map(Sample(id=1, sample=1, image=tmp_path))
 
 

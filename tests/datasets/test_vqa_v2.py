@@ -12,12 +12,11 @@ import PIL.Image
 import pytest
 import torch
 
+from tests.datasets.evaluation_batch import batch_of
 from vlp.data.answers import frequent_answers, read_answer_vocabulary, soft_scores
 from vlp.data.issues import Faults
-from vlp.data.sampler import EvalSampler
 from vlp.datasets.scenes import SceneQuestions, Scenes
 from vlp.datasets.vqa_v2 import VQAv2
-from vlp.structures import Batch
 
 Loading = dict[str, Any]
 
@@ -70,14 +69,6 @@ def test_a_sample_is_a_question_with_all_that_is_told_of_it(small: Path, loading
     assert (first.question_type, first.answer_type, first.answer_weight) == ("what", "other", 1.0)
     assert (second.id, second.sample) == (1, 1001)
     assert first.image == second.image == small / "train2014" / "COCO_train2014_000000000001.jpg"
-
-
-def batch_of(data: VQAv2, split: str) -> Batch:
-    data.setup()
-    length = len(data.split(split))
-    (batch,) = data._make_loader(data._make_dataset(split), EvalSampler(length=length, batch_size=length))
-    assert isinstance(batch, Batch)
-    return batch
 
 
 def test_a_training_batch_holds_distinct_answers_their_weights_and_soft_scores(small: Path, loading: Loading) -> None:
@@ -158,6 +149,7 @@ def test_the_vocabulary_of_sixty_thousand_questions(shared: Path, loading: Loadi
     assert sum(name in published for name in names) / len(names) > 0.99
 
 
+@pytest.mark.slow
 def test_sixty_thousand_real_questions_have_no_fault(shared: Path, loading: Loading) -> None:
     data = VQAv2(
         root=shared / "data/vqa-v2-60k-subset",

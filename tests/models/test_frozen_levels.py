@@ -155,6 +155,7 @@ def test_pixels_of_another_shape_are_another_picture() -> None:
     assert content_keys(wide) != content_keys(tall)
 
 
+@pytest.mark.slow
 def test_processes_share_a_store(tmp_path: Path) -> None:
     with ProcessPoolExecutor(4, mp_context=multiprocessing.get_context("spawn")) as pool:
         list(pool.map(_write, [tmp_path] * 8, range(8)))
@@ -267,13 +268,10 @@ def test_concat_is_rebuilt_from_a_file_without_weights() -> None:
 def test_cached_features_do_not_depend_on_earlier_inputs() -> None:
     """With deterministic algorithms: a run that is killed and resumed asks for other inputs at once than one that was not."""
     torch.use_deterministic_algorithms(True)
-    try:
-        rows: list[int] = []
-        ours = vision(keep=9)
-        ours.tower.register_forward_pre_hook(lambda _, inputs: rows.append(len(inputs[0].pixels)))
-        together = ours(Image(pixels=PIXELS)).pooled
-        alone = torch.cat([vision(keep=9)(Image(pixels=PIXELS[[index]])).pooled for index in (2, 0, 1)])
-    finally:
-        torch.use_deterministic_algorithms(False)
+    rows: list[int] = []
+    ours = vision(keep=9)
+    ours.tower.register_forward_pre_hook(lambda _, inputs: rows.append(len(inputs[0].pixels)))
+    together = ours(Image(pixels=PIXELS)).pooled
+    alone = torch.cat([vision(keep=9)(Image(pixels=PIXELS[[index]])).pooled for index in (2, 0, 1)])
     assert set(rows) == {1}
     assert torch.equal(together, alone[[1, 2, 0]])

@@ -11,11 +11,16 @@ from torch import nn
 from vlp.checkpoints.adapters import merge_adapters
 from vlp.models.lora import add_adapters
 from vlp.models.vision.clip_vit import ClipVit
+from vlp.models.vision.small_cnn import SmallCnn
 from vlp.structures import Image
 
 
 def native() -> nn.Module:
     return ClipVit(image_size=16, patch_size=8, width=16, layers=2, heads=2)
+
+
+def convolutions() -> nn.Module:
+    return SmallCnn(image_size=16, channels=2)
 
 
 def of_timm() -> nn.Module:
@@ -30,18 +35,18 @@ def of_transformers() -> nn.Module:
 
 
 def output(tower: nn.Module, pixels: torch.Tensor) -> torch.Tensor:
-    if isinstance(tower, ClipVit):
+    if isinstance(tower, (ClipVit, SmallCnn)):
         return tower(Image(pixels=pixels[..., :16, :16])).pooled
     found = tower(pixels)
     return found if isinstance(found, torch.Tensor) else found.last_hidden_state
 
 
-@pytest.mark.parametrize("make", [native, of_timm, of_transformers])
+@pytest.mark.parametrize("make", [native, convolutions, of_timm, of_transformers])
 def test_adapters_start_as_nothing_learn_and_merge(make: object) -> None:
     torch.manual_seed(0)
     tower: nn.Module = make().eval()
     plain, pixels = copy.deepcopy(tower), torch.randn(3, 3, 32, 32)
-    names = add_adapters(tower, rank=2, alpha=6, targets=r"(qkv|query|q_proj|fc1|intermediate)")
+    names = add_adapters(tower, rank=2, alpha=6, targets=r"(qkv|query|q_proj|fc1|intermediate|stem|last)")
     assert len(names) >= 2
     torch.testing.assert_close(output(tower, pixels), output(plain, pixels), rtol=0, atol=0)
     trained = {name: value for name, value in tower.named_parameters() if value.requires_grad}
@@ -74,7 +79,7 @@ def test_mistakes() -> None:
     for options, message in (
         ({"rank": 0, "targets": "qkv"}, "above 0"),
         ({"rank": 2, "alpha": -1, "targets": "qkv"}, "or null for the rank"),
-        ({"rank": 2, "targets": "nothing"}, "matches no linear map of the model; among them are "),
+        ({"rank": 2, "targets": "nothing"}, "matches no linear map or convolution of the model; among them are "),
         ({"rank": 2, "targets": "("}, "is no regular expression"),
     ):
         with pytest.raises(ValueError, match=message):

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from vlp.models.layers import Linear, QuickGelu
+from vlp.models.layers import Linear, QuickGelu, linear
 from vlp.models.text.clip_text import ClipText
 from vlp.models.vision.clip_vit import ClipVit
 from vlp.structures import Image, Text
@@ -63,3 +63,20 @@ def test_linear_equals_torch(rows: int, dtype: torch.dtype) -> None:
     )
     for one, other in zip(found, expected, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-6)
+
+
+class Quantised(torch.Tensor):
+    """As torchao's: a weight that only knows linear maps."""
+
+    @classmethod
+    def __torch_function__(
+        cls, function: object, types: object, args: tuple[torch.Tensor, ...] = (), kwargs: object = None
+    ) -> object:
+        if function is not F.linear:
+            return super().__torch_function__(function, types, args, kwargs or {})  # type: ignore[arg-type]
+        return F.linear(args[0], torch.zeros(5, 3), None)
+
+
+def test_a_weight_of_another_kind_passes_through_a_linear_map() -> None:
+    weight = torch.randn(5, 3).as_subclass(Quantised)
+    assert torch.equal(linear(torch.randn(4, 3), weight, torch.zeros(5)), torch.zeros(4, 5))

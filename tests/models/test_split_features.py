@@ -29,6 +29,7 @@ def _rank_features(rank: int, world: int, folder: str) -> torch.Tensor:
     return split_features(toy_model().eval(), colours(Path(folder)), "train")["pooled"].features
 
 
+@pytest.mark.slow
 def test_ranks_share_the_work(tmp_path: Path) -> None:
     expected = _rank_features(0, 1, str(tmp_path / "data"))
     for features in run_processes(3, _rank_features, tmp_path / "out", str(tmp_path / "data")):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from tests.objectives.contrast import CASES, Step, assert_reference, assert_two_
 from tests.towers import toy_batch, toy_model
 from vlp.models.features import compute_features
 from vlp.objectives.itc import ITC, info_nce
+from vlp.system.errors import UserError
 
 
 def test_equals_cross_entropy_when_all_images_differ() -> None:
@@ -82,3 +84,31 @@ def test_weight_zero_and_batch_order() -> None:
         ITC()(model, b, compute_features(model, b, {"image_embed", "text_embed"})).value for b in (batch, shuffled)
     ]
     torch.testing.assert_close(*values, rtol=1e-12, atol=1e-12)
+
+
+def test_dims_are_the_mean_of_the_losses_of_each_cut() -> None:
+    model, batch = toy_model().double(), toy_batch()
+    features = compute_features(model, batch, ITC().uses)
+    objective = ITC(dims=[5, 2])
+    loss = objective(model, batch, features)
+    expected = {}
+    for dim in (5, 2):
+        image, text = (F.normalize(embed[:, :dim], dim=1) for embed in (features.image_embed, features.text_embed))
+        cuts = replace(features, image_embed=image, text_embed=text)
+        expected[dim] = ITC()(model, batch, cuts).value
+        torch.testing.assert_close(loss.logs[f"loss_{dim}"], expected[dim].detach())
+    torch.testing.assert_close(loss.value, (expected[5] + expected[2]) / 2)
+    torch.testing.assert_close(ITC(dims=[5])(model, batch, features).value, ITC()(model, batch, features).value)
+
+
+def test_dims_fill_the_queue_once_a_step() -> None:
+    step = Step(ITC(queue_size=20, width=5, dims=[5, 3]), None)
+    step(toy_batch())
+    assert int(step.objective.image_queue.count) == int(step.objective.text_queue.count) == 12
+
+
+def test_impossible_dims_are_refused() -> None:
+    with pytest.raises(UserError, match="give different widths"):
+        ITC(dims=[8, 8])
+    with pytest.raises(UserError, match="the joint space has 5 numbers"):
+        ITC(dims=[6]).prepare(toy_model(), None, None)

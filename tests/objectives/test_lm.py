@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch.nn.parallel import DistributedDataParallel
 
+from tests.gradients import gradients
 from tests.processes import run_processes
 from tests.towers import ToyVision, toy_batch
 from tests.words import WordTokenizer
@@ -20,8 +21,8 @@ from vlp.models.decoder.causal import CausalDecoder
 from vlp.models.features import compute_features
 from vlp.models.momentum import MomentumCopy
 from vlp.models.vlm import VisionLanguageModel
-from vlp.objectives.lm import LM, add_prompt_and_end, token_losses
-from vlp.structures import Batch, Text
+from vlp.objectives.lm import LM, add_prompt_and_end, losses_at_targets, token_losses
+from vlp.structures import Batch, Text, Tokens
 
 TOKENIZER = WordTokenizer([str(number) for number in range(40)])
 END = TOKENIZER.end_id
@@ -129,12 +130,6 @@ class Step(torch.nn.Module):
         return value(self.objective, self.model, batch)
 
 
-def gradients(step: torch.nn.Module, batch: Batch) -> dict[str, torch.Tensor]:
-    loss = step(batch)
-    loss.backward()
-    return {"loss": loss.detach()} | {name.removeprefix("module."): p.grad for name, p in step.named_parameters()}
-
-
 def _on_rank(rank: int, world: int) -> dict[str, torch.Tensor]:
     rows = (slice(0, 5), slice(5, 12))[rank]
     return gradients(DistributedDataParallel(Step()), toy_batch(rows, same_image=False))
@@ -152,3 +147,20 @@ def test_two_processes_equal_one() -> None:
         assert one.keys() == two.keys()
         for name, expected in one.items():
             torch.testing.assert_close(two[name], expected, rtol=0, atol=1e-12, msg=name)
+
+
+def test_losses_at_targets_are_those_of_all_positions() -> None:
+    torch.manual_seed(0)
+    decoder = CausalDecoder(
+        vocabulary_size=20, memory_width=6, width=8, layers=1, heads=2, context_length=8, dropout=0.0
+    )
+    mask = torch.arange(6)[None] < torch.tensor([[6], [3], [2]])
+    text = Text(ids=torch.randint(1, 20, (3, 6)) * mask, mask=mask)
+    memory = Tokens(states=torch.randn(3, 4, 6), pooled=torch.randn(3, 6))
+    for rows in (slice(None), slice(0, 1)):  # with padding, and without
+        part, states = text.select(rows), memory.select(rows)
+        logits = decoder(part, states)
+        expected = token_losses(logits, part, label_smoothing=0.1)
+        losses, correct = losses_at_targets(decoder, part, states, label_smoothing=0.1)
+        torch.testing.assert_close(losses, expected, rtol=1e-5, atol=1e-6)
+        assert correct == ((logits[:, :-1].argmax(2) == part.ids[:, 1:]) & part.mask[:, 1:]).sum()

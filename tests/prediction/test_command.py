@@ -26,10 +26,10 @@ PAIRS = ["model=albef_tiny", "model.fusion.images=2", "objective=[itc]", "task=[
 CAPTIONER = ["model=encoder_decoder_tiny", "objective=[lm]", "task=[captioning]"]
 
 
-def saved(path: Path, *overrides: str) -> Path:
+def saved(path: Path, *overrides: str, vocabulary: bool = True) -> Path:
     """A checkpoint as a run leaves it, of random weights."""
     composed = Composer(conf=conf_folder(), config_name="train").compose([*overrides, "tokenizer.size=300"])
-    config = resolve_config(composed, path.parent)
+    config = {"objectives": {}} | resolve_config(composed, path.parent)
     tokenizer = TrainedTokenizer(size=300, context_length=int(config["tokenizer"]["context_length"]))
     tokenizer.train(["is there a red dog", "a blue cat on a mat", "yes no"])
     for part in ("model", "objectives", "tasks"):
@@ -40,8 +40,9 @@ def saved(path: Path, *overrides: str) -> Path:
     heads = {f"{name}.{key}": value for name, part in parts.items() for key, value in part.state_dict().items()}
     kept = {key: config[key] for key in ("model", "transform", "objectives", "tasks")}
     checkpoint = Checkpoint(
-        config=kept, state=dict(model.state_dict()), heads=heads, tokenizer_json=tokenizer.to_json()
-    )
+        config=kept, state=dict(model.state_dict()), heads=heads,
+        tokenizer_json=tokenizer.to_json() if vocabulary else None,
+    )  # fmt: skip
     load.save(checkpoint, path)
     return path
 
@@ -216,3 +217,61 @@ def test_an_input_is_not_written_over(tmp_path: Path, capsys: pytest.CaptureFixt
     assert main([*command, "--out", str(tmp_path / name)]) == 2
     assert "would be lost: choose another file to write" in capsys.readouterr().err
     assert (tmp_path / name).read_bytes() == before
+
+
+WITHOUT_TEXT = {
+    "segmentation": ["tasks.segmentation.segment_names=[sky,road]", "tasks.segmentation.states_width=128"],
+    "detection": ["tasks.detection.class_names=[cat,dog]", "tasks.detection.states_width=128"],
+}
+
+
+@pytest.mark.parametrize("task", list(WITHOUT_TEXT))
+def test_a_model_without_texts_needs_no_vocabulary(
+    task: str, tmp_path: Path, photos: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "a.ckpt"
+    words = [f"tasks.{task}.embed_width=0", f"tasks.{task}.level_widths=[]"]
+    saved(path, "model=vision_tiny", "objective=[]", f"task=[{task}]", *WITHOUT_TEXT[task], *words, vocabulary=False)
+    lines = predicted(capsys, path, task, *photos)
+    assert [line["image"] for line in lines] == photos
+    if task == "segmentation":
+        assert all(sum(share for _, share in line["classes"]) == pytest.approx(1) for line in lines)
+
+
+def test_a_folder_of_eomt_needs_no_vocabulary(
+    shared: Path, photos: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.warns(UserWarning, match="preprocessor_config"):  # which the folder lacks
+        lines = predicted(capsys, shared / "reference/eomt", "panoptic", *photos)
+    assert [line["image"] for line in lines] == photos
+
+
+def test_ranks_of_dialogues_as_lines_and_as_the_leaderboards_file(
+    tmp_path: Path, photos: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    checkpoint = saved(tmp_path / "a.ckpt", "model=encoder_decoder_vqa_tiny", "objective=[]", "task=[visual_dialogue]")
+    rounds = [
+        {
+            "image": photos[0],
+            "history": ["a photo.", "is it red? yes."],
+            "question": "is it a dog?",
+            "image_id": 7,
+            "round_id": 2,
+        },
+        {"image": photos[1], "question": "is there a cat?", "image_id": 9, "round_id": 1},
+    ]
+    inputs = tmp_path / "rounds.jsonl"
+    inputs.write_text("".join(json.dumps(one | {"choices": ["yes", "no", "a red cat"]}) + "\n" for one in rounds))
+    lines = predicted(capsys, checkpoint, "visual_dialogue", inputs)
+    assert [(line["image_id"], line["round_id"]) for line in lines] == [(7, 2), (9, 1)]
+    for line in lines:
+        assert sorted(line["ranks"]) == [1, 2, 3]
+        assert line["answer"] == line["choices"][line["ranks"].index(1)]
+    out = tmp_path / "ranks.json"
+    assert main(["predict", str(checkpoint), "visual_dialogue", str(inputs), "--out", str(out)]) == 0
+    assert json.loads(out.read_text()) == [
+        {key: line[key] for key in ("image_id", "round_id", "ranks")} for line in lines
+    ]
+    inputs.write_text(json.dumps({"image": photos[0], "question": "what?", "choices": ["yes", "no"]}) + "\n")
+    assert main(["predict", str(checkpoint), "visual_dialogue", str(inputs), "--out", str(out)]) == 2
+    assert "needs image_id and round_id of each line" in capsys.readouterr().err

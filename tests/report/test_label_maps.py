@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 import PIL.Image
 
-from vlp.report.label_maps import class_colour, class_map, overlay, plain_example, plot_label_maps
+from vlp.data.pixel_labels import classes_of_segments
+from vlp.report.label_maps import class_colour, overlay, plain_example, plot_label_maps
 from vlp.structures import Segment
 from vlp.training.callbacks.pictures import draw_pictures
 from vlp.training.loggers import wandb_masks
@@ -43,7 +44,7 @@ def test_a_class_has_its_colour_and_void_stays_as_it_is() -> None:
 def test_segments_have_the_colours_of_their_classes_and_white_borders(tmp_path: Path) -> None:
     example = plain_example(panoptic(tmp_path)["examples"][0])
     assert example["truth"].tolist() == [[1, 1, 0, 0], [1, 1, 0, 255]]
-    assert example["predicted"].tolist() == class_map(example["ids"], [Segment(1, 1)]).tolist()
+    assert example["predicted"].tolist() == classes_of_segments(example["ids"], [Segment(1, 1)]).tolist()
     shown = overlay(np.zeros((2, 4, 3), dtype=np.uint8), example["truth"], example["true_ids"])
     assert shown[0, 2].tolist() == [1, 1, 1]
     assert shown[0, 1].tolist() != [1, 1, 1]

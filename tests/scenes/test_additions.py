@@ -46,7 +46,7 @@ def test_what_is_incomplete_is_written_again(tmp_path: Path) -> None:
     complete = digest(out)
     next((out / "annotations/panoptic_val").iterdir()).unlink()
     (out / "refcoco/instances.json").unlink()
-    assert [name for name in ADDITIONS if has_addition(out, name)] == ["pairs"]
+    assert [name for name in ADDITIONS if has_addition(out, name)] == ["pairs", "visdial"]
     generate(out, **WANTED, additions=ADDITIONS)
     assert digest(out) == complete
 
@@ -111,3 +111,5 @@ def test_pairs_are_the_instances_by_colour_and_shape(tmp_path: Path) -> None:
 def test_unknown_additions_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="choose from refcoco, panoptic, pairs"):
         generate(tmp_path / "scenes", **WANTED, additions=("refcocog",))
+    with pytest.raises(UserError, match=r"of crowded scenes: choose from refcoco, panoptic, pairs$"):
+        generate(tmp_path / "scenes", **WANTED | {"size": 96}, crowded=True, additions=("visdial",))

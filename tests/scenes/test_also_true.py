@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 
 from vlp.data.collate import pad_also_true
@@ -9,6 +10,7 @@ from vlp.scenes.formats import also_true
 from vlp.scenes.generate import describe_scene
 
 
+@pytest.mark.slow
 def test_equals_trying_every_caption_on_every_picture() -> None:
     records = [describe_scene(seed=3, split="train", index=index, size=16)[0] for index in range(400)]
     expected = {

@@ -16,8 +16,10 @@ from tests.processes import run_processes
 from tests.towers import ToyText
 from vlp.metrics.coco import evaluate
 from vlp.models.dense.boxes import to_centres
-from vlp.models.dense.detector import Detector, Proposals, make_detector
-from vlp.models.features import compute_features
+from vlp.models.dense.detection_loss import detection_loss
+from vlp.models.dense.detector import Detector, PlaceDetector, Proposals
+from vlp.models.dense.targets import phrase_targets
+from vlp.models.features import compute_features, flatten_captions
 from vlp.models.projection.linear import LinearProjection
 from vlp.models.vision.small_cnn import SmallCnn
 from vlp.models.vlm import VisionLanguageModel
@@ -56,7 +58,7 @@ def _model(*, text: bool = False) -> VisionLanguageModel:
 
 def _task(**settings: Any) -> Detection:
     torch.manual_seed(1)
-    head = functools.partial(make_detector, **settings.pop("head", {}))
+    head = functools.partial(PlaceDetector, **settings.pop("head", {}))
     return Detection(**{"head": head, "states_width": 32, "embed_width": 5, "class_names": NAMES, **settings})
 
 
@@ -309,6 +311,28 @@ def test_texts_ask_for_other_names() -> None:
         task.prepare(model, _tokenizer, _Data(class_names=("star",), category_ids=(1,)))
 
 
+def test_equal_phrases_of_a_batch_go_through_the_text_tower_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, task = _model(text=True), _task(names="texts", queries="phrases", weight=1.0)
+    ids = torch.tensor([[[7], [9]], [[9], [0]], [[4], [0]], [[7], [4]]])
+    boxes = [
+        Boxes(xyxy=torch.rand(len(real), 4).sort(-1).values, label=torch.tensor(real, dtype=torch.int64))
+        for real in ([0, 1], [0], [], [1])
+    ]
+    batch = dataclasses.replace(_batch(), caption=Text(ids=ids, mask=ids > 0), boxes=boxes)
+    encoded: list[Text] = []
+    encode = model.encode_text
+    monkeypatch.setattr(model, "encode_text", lambda text: encoded.append(text) or encode(text))
+    loss = task(model, batch, compute_features(model, batch, task.uses)).value
+    assert [text.ids.tolist() for text in encoded] == [[[7], [9], [4]]]  # of six phrases
+    text, owner = flatten_captions(batch)
+    extent, embed = torch.ones(4, 2), model.embed_text(encode(text))
+    targets, queries = phrase_targets(boxes, extent, text=text, owner=owner, embed=embed, ids=batch.id)
+    proposals = task.detector(model.encode_image(batch.image), queries)
+    torch.testing.assert_close(loss, detection_loss(proposals, targets, task.losses)[0])
+    loss.backward()
+    assert all(bool(parameter.grad.any()) for parameter in model.text.parameters())
+
+
 def test_settings_that_do_not_fit_are_refused() -> None:
     with pytest.raises(UserError, match="names are classes or texts"):
         _task(names="words")
@@ -316,6 +340,8 @@ def test_settings_that_do_not_fit_are_refused() -> None:
         _task(queries="phrases")
     with pytest.raises(UserError, match="no losses focal"):
         _task(losses={"focal": 1.0})
+    with pytest.raises(UserError, match="give an IoU from 0 to 1"):
+        _task(nms=1.5)
     task = _task()
     with pytest.raises(UserError, match="no class star, which toys has"):
         task.prepare(_model(), None, _Data(class_names=("star",), category_ids=(1,)))

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -116,6 +117,23 @@ def test_two_processes_are_one(tmp_path: Path) -> None:
     expected = measure(LabelEfficiency(**OPTIONS), colours(tmp_path / "data"))
     for figures in run_processes(2, _rank_figures, tmp_path / "out", str(tmp_path / "data")):
         assert figures == pytest.approx(expected, abs=1e-10)
+
+
+def test_trained_runs_are_a_row(tmp_path: Path) -> None:
+    for number, (images, value) in enumerate([(3, 50.0), (3, 60.0), (None, 90.0)]):
+        folder = tmp_path / "runs" / "sweep" / str(number)
+        folder.mkdir(parents=True)
+        (folder / "results.json").write_text(json.dumps({"test/colours/classification/top1": value, "steps": 2}))
+        (folder / "config.yaml").write_text(json.dumps({"data": {"max_train_samples": images}}))
+    task = LabelEfficiency(**{**OPTIONS, "methods": ["ridge"]}, runs={"lora": str(tmp_path / "runs")})
+    figures = measure(task, colours(tmp_path / "data"))
+    assert figures["lora_percent_10"] == 55
+    assert figures["lora_percent_10_interval"] > 10
+    assert figures["lora_percent_100"] == 90
+    curves: Any = task.figures()["label_curves"]
+    assert curves["methods"]["lora"]["percent_10"][0] == 3
+    with pytest.raises(ValueError, match=r"no run below .*nowhere has test/…/classification/top1"):
+        measure(LabelEfficiency(**OPTIONS, runs={"lora": str(tmp_path / "nowhere")}), colours(tmp_path / "data"))
 
 
 def test_mistakes() -> None:

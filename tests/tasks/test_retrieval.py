@@ -142,3 +142,26 @@ if __name__ == "__main__":  # one of two processes; its batches follow those of 
         results.append([result, len(shown["similarity"]["images"]), len(shown["text_to_image"])])
     print(json.dumps(results))
     torch.distributed.destroy_process_group()
+
+
+def test_dims_measure_the_first_numbers_of_the_embeddings() -> None:
+    ((batch, features),) = batches([11])
+    model = VisionLanguageModel(vision=nn.Linear(1, 1))
+    task, cut = Retrieval(dims=[3]), Retrieval()
+    shorter = replace(
+        features,
+        image_embed=F.normalize(features.image_embed[:, :3], dim=-1),
+        text_embed=F.normalize(features.text_embed[:, :3], dim=-1),
+    )
+    for one, given in ((task, features), (cut, shorter)):
+        one.reset()
+        one.update(model, batch, given)
+    figures, expected = task.compute(model), cut.compute(model)
+    assert figures["first_3_rsum"] == pytest.approx(expected["rsum"])
+    assert figures["first_3_text_to_image_r1"] == pytest.approx(expected["text_to_image_r1"])
+    assert figures["first_3_rsum"] != figures["rsum"]
+    wide = Retrieval(dims=[9])
+    wide.reset()
+    wide.update(model, batch, features)
+    with pytest.raises(ValueError, match="the joint space has 8 numbers"):
+        wide.compute(model)

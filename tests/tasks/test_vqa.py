@@ -15,13 +15,12 @@ import torch.nn.functional as F
 from torch.nn.parallel import DistributedDataParallel
 
 from tests.checkpoints.fixtures import arrays
+from tests.gradients import gradients
 from tests.processes import run_processes
-from tests.towers import ToyText, ToyVision
+from tests.towers import toy_with_decoder
 from tests.words import WordTokenizer
 from vlp.checkpoints import load
-from vlp.models.decoder.causal import CausalDecoder
 from vlp.models.features import compute_features
-from vlp.models.fusion.cross import CrossFusion
 from vlp.models.momentum import MomentumCopy
 from vlp.models.vlm import VisionLanguageModel
 from vlp.objectives.lm import token_losses
@@ -50,12 +49,7 @@ class Data:
 
 
 def toy() -> VisionLanguageModel:
-    torch.manual_seed(0)
-    fusion = CrossFusion(image_width=8, text_width=6, width=4, layers=1, heads=2, hidden_width=6, dropout=0.0)
-    decoder = CausalDecoder(
-        vocabulary_size=TOKENIZER.size, memory_width=4, width=8, layers=1, heads=2, context_length=16, dropout=0.0
-    )
-    return VisionLanguageModel(vision=ToyVision(), text=ToyText(), fusion=fusion, decoder=decoder).double()
+    return toy_with_decoder(TOKENIZER.size)
 
 
 def sample(index: int, **fields: Any) -> Sample:
@@ -262,12 +256,6 @@ class Step(torch.nn.Module):
 
     def forward(self, batch: Batch) -> torch.Tensor:
         return loss(self.task, self.model, batch)
-
-
-def gradients(step: torch.nn.Module, batch: Batch) -> dict[str, torch.Tensor]:
-    value = step(batch)
-    value.backward()
-    return {"loss": value.detach()} | {name.removeprefix("module."): p.grad for name, p in step.named_parameters()}
 
 
 def _on_rank(rank: int, world: int) -> list[dict[str, torch.Tensor]]:

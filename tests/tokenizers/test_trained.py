@@ -68,3 +68,34 @@ def test_untrained_is_an_error_and_its_size_is_known() -> None:
         tokenizer(["a"])
     with pytest.raises(ValueError, match="at least 260"):
         TrainedTokenizer(size=100)
+
+
+def test_a_text_that_is_written_comes_back_as_it_was() -> None:
+    texts = [
+        "Two young, White males aren't outside (near) many bushes!",
+        "Ein Hund läuft über 3 Wiesen: schön...",
+        "[v] und [v].",
+    ]
+    tokenizer = TrainedTokenizer(size=600, context_length=64, lowercase=False, keep_spaces=True)
+    tokenizer.train([*CAPTIONS, *texts])
+    for written in (tokenizer, Tokenizer.from_json(tokenizer.to_json())):
+        assert [written.decode(row) for row in written(texts, kind="answer").ids] == texts
+        assert written.decode(written(["  Two\t young  males "]).ids[0]) == "Two young males"
+
+
+def test_signs_do_not_continue_the_word_before_them() -> None:
+    tokenizer = TrainedTokenizer(size=400, context_length=64, keep_spaces=True)
+    tokenizer.train(["a star, a star, unstars"] * 3)
+    tokenizer = Tokenizer.from_json(tokenizer.to_json())
+    ids = tokenizer.encode(["a star, zx"])[0]
+    flags = tokenizer.continuation_flags()[ids].tolist()
+    assert flags == [False, False, False, False, True, True] or flags == [False, False, False, False, True]
+
+
+def test_a_masked_word_is_one_piece_and_case_is_a_setting() -> None:
+    texts = ["the [v] Star is [v]"] * 4
+    for keep_spaces in (False, True):
+        tokenizer = TrainedTokenizer(size=320, lowercase=False, keep_spaces=keep_spaces)
+        tokenizer.train(texts)
+        assert len(tokenizer.encode(["[v]"])[0]) == 1
+        assert tokenizer.decode(tokenizer(["the [v] Star"]).ids[0]) == "the [v] Star"

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from vlp.data.padded_transforms import Letterbox
 from vlp.data.transforms import EvalTransform, Transform
 from vlp.models.dense.boxes import to_centres
-from vlp.models.dense.detector import Proposals, make_detector
+from vlp.models.dense.detector import PlaceDetector, Proposals
 from vlp.models.vlm import VisionLanguageModel
 from vlp.predictor import Predictor
 from vlp.structures import Image, Tokens
@@ -63,7 +63,7 @@ class _Red(nn.Module):
 
 
 def _predictor(transform: Transform) -> Predictor:
-    task = Detection(head=functools.partial(make_detector), states_width=3, class_names=("red", "blue"), threshold=0.5)
+    task = Detection(head=functools.partial(PlaceDetector), states_width=3, class_names=("red", "blue"), threshold=0.5)
     task.detector = _Red()  # type: ignore[assignment]
     model = VisionLanguageModel(vision=_Pixels()).eval()
     return Predictor(
@@ -113,9 +113,16 @@ def test_what_is_probable_enough_comes_first_to_last() -> None:
     assert predictor.detect([_photo()], threshold=0.99) == [[]]
 
 
+@pytest.mark.parametrize("threshold", [2.0, -1.0, float("nan")])
+def test_a_threshold_is_a_probability(threshold: float) -> None:
+    photo = PIL.Image.new("RGB", (SIDE, SIDE))
+    with pytest.raises(UserError, match="give a probability from 0 to 1"):
+        _predictor(Letterbox(image_size=SIDE)).detect([photo], threshold=threshold)
+
+
 def test_what_cannot_be_detected_is_refused() -> None:
     predictor = _predictor(Letterbox(image_size=SIDE))
-    with pytest.raises(UserError, match="this detector knows red, blue and no other names"):
+    with pytest.raises(UserError, match="this head knows red, blue and no other names"):
         predictor.detect([_photo()], ["green"])
     predictor.transform = lambda image: torch.zeros(3, SIDE, SIDE, dtype=torch.uint8)
     with pytest.raises(UserError, match=r"need a predictor\.transform of vlp"):

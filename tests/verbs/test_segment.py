@@ -11,7 +11,7 @@ from torch import nn
 from tests.tasks.test_segmentation import TOKENIZER, model
 from vlp.data.padded_transforms import Letterbox
 from vlp.data.transforms import EvalTransform, Transform
-from vlp.models.dense.queries import QueriedSegments
+from vlp.models.dense.segments import QueriedSegments
 from vlp.models.vlm import VisionLanguageModel
 from vlp.predictor import Predictor
 from vlp.structures import Image, Tokens

@@ -19,7 +19,7 @@ def merge_adapters(
         match = _ORIGINAL.fullmatch(name)
         if match:
             part = f"{match[1]}.parametrizations.weight.0"
-            merged[f"{match[1]}.weight"] = value + scale * state[f"{part}.b"] @ state[f"{part}.a"]
+            merged[f"{match[1]}.weight"] = value + (scale * state[f"{part}.b"] @ state[f"{part}.a"]).view_as(value)
         elif ".parametrizations.weight.0." not in name:
             merged[name] = value
     return merged

@@ -22,8 +22,8 @@ from vlp.upgrade import upgrade_target
 
 _PARTS = ("vision", "text", "fusion", "decoder", "projection")
 _FUNCTION = (
-    "mean", "std", "heads", "activation", "norm_eps", "causal", "pre_norm", "norm_before_pool", "norm_states", "divisor", "pool",
-    "stride_in_1x1",
+    "mean", "std", "heads", "key_value_heads", "activation", "norm_eps", "causal", "pre_norm", "norm_before_pool", "norm_states",
+    "divisor", "pool", "stride_in_1x1",
 )  # fmt: skip
 _END = ("argmax", "eot", "end")  # three rules for one token of the originals' tokenizers, the end of the text
 
@@ -147,6 +147,8 @@ def _with_defaults(target: str, node: Mapping[str, Any]) -> dict[str, Any]:
     values = {p.name: p.default for p in parameters if p.default is not inspect.Parameter.empty} | dict(node)
     if values.get("heads", 0) is None and isinstance(values.get("width"), int):
         values["heads"] = max(1, values["width"] // 64)
+    if values.get("key_value_heads", 0) is None:
+        values["key_value_heads"] = values.get("heads")
     return values
 
 

@@ -73,6 +73,10 @@ def to_theirs(state: Mapping[str, Tensor], rows: Iterable[KeyRow]) -> State:
             found = _regex(row.ours or "").fullmatch(key)
             if found:
                 tensor = rest.pop(key)
+                if key.endswith("attention.qkv.weight") and tensor.shape[0] != 3 * tensor.shape[1]:
+                    raise UserError(
+                        f"{key} has fewer heads of keys and values than of queries (key_value_heads), which the format has not"
+                    )
                 tensor = tensor.T.contiguous() if row.transpose else tensor
                 count = len(row.parts)
                 pieces = [piece.clone() for piece in tensor.chunk(count)] if count > 1 else [tensor]

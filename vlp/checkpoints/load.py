@@ -43,6 +43,7 @@ from vlp.checkpoints.agreement import take_settings
 from vlp.checkpoints.checkpoint import Checkpoint
 from vlp.checkpoints.keys import State, load_strictly, without_prefix
 from vlp.checkpoints.partial import load_matching
+from vlp.checkpoints.place import weights_place
 from vlp.checkpoints.settings import assume_heads
 from vlp.checkpoints.wrappers import unwrap
 from vlp.structures import height_and_width
@@ -183,9 +184,8 @@ def _load_head(name: str, head: nn.Module, state: State) -> list[str]:
 
 
 def _read_folder(path: Path, options: dict[str, Any]) -> Checkpoint:
-    runs = [path / "checkpoints" / f"{name}.ckpt" for name in ("best", "last")]
-    run = next((file for file in runs if file.is_file() or sharded.is_sharded(file)), None)
-    if run is not None:
+    run = weights_place(path)
+    if run != path:
         return _read_file(run, options)
     names = folder_names(path)
     if names == OPEN_CLIP:

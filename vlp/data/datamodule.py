@@ -18,7 +18,7 @@ import lightning as L
 import torch
 
 from vlp.data.annotation_files import FolderListings, path_below_root, require_path, strip_root
-from vlp.data.collate import Collate, tokenizer_texts, train_tokenizer
+from vlp.data.collate import Collate, TeacherLookup, tokenizer_texts, train_tokenizer
 from vlp.data.disjoint_splits import ImagesOfSplits
 from vlp.data.example_dataset import ExampleDataset, ImageTransform
 from vlp.data.fingerprint import relative_image_name, samples_sha256
@@ -26,7 +26,7 @@ from vlp.data.issues import Faults, join_first_five
 from vlp.data.loader import Loader, discarded_batches, prepare_worker
 from vlp.data.packed_samples import PackedSamples, available_fields, garbage_collection_disabled
 from vlp.data.sampler import EpochOrder, EvalSampler, TrainSampler
-from vlp.random import permutation
+from vlp.random import SUBSET_KEY, permutation
 from vlp.structures import Sample
 from vlp.system.errors import UserError
 from vlp.system.renamed import RenamedMethod
@@ -39,7 +39,8 @@ class DataModule(L.LightningDataModule):
     "eval" from a PIL image to uint8 [3 h w].  batch_size: training samples a step of all processes together;
     eval_batch_size: of each process.  captions: how many captions of an image are chosen at random in each epoch ("one", or
     a number), or "all": each caption is a sample of its own, and no batch contains an image twice.
-    max_train_samples: a fixed random subset.  timeout: seconds to wait for a worker, 0 = for ever.
+    max_train_samples: a fixed random subset.  train_draw: of which draw of the label_efficiency task with seed 0; None = another.
+    timeout: seconds to wait for a worker, 0 = for ever.
     issues_path: see vlp/data/example_dataset.py.
     """
 
@@ -52,6 +53,7 @@ class DataModule(L.LightningDataModule):
     segment_names: tuple[str, ...] | None = None
     segment_ids: tuple[int, ...] | None = None
     segment_things: tuple[bool, ...] | None = None
+    regions = False  # whether texts say of each token which boxes it mentions
 
     def __init__(
         self,
@@ -66,6 +68,7 @@ class DataModule(L.LightningDataModule):
         num_workers: int = 0,
         captions: str | int = "one",
         max_train_samples: int | None = None,
+        train_draw: int | None = None,
         max_bad_fraction: int | float = 0.01,
         follow_symlinks: bool = False,
         timeout: int | float = 0,
@@ -75,17 +78,26 @@ class DataModule(L.LightningDataModule):
             raise UserError(f'data.captions={captions!r}: choose "one", "all" or a number of captions')
         if max_train_samples is not None and max_train_samples < 1:
             raise UserError(f"data.max_train_samples={max_train_samples}: give a number of samples, 1 or more, or null")
+        if train_draw is not None and (isinstance(train_draw, bool) or train_draw < 0):
+            raise UserError(f"data.train_draw={train_draw}: give the number of a draw, 0 or more, or null")
+        if train_draw is not None and max_train_samples is None:
+            raise UserError(
+                f"data.train_draw={train_draw} draws no part of all samples: set data.max_train_samples too"
+            )
         self.name, self.root = name, Path(root).expanduser()
         self.transform = {kind: transform[kind] for kind in ("train", "eval")}
         self.tokenizer, self.seed = tokenizer, seed
         self.batch_size, self.eval_batch_size, self.num_workers = batch_size, eval_batch_size, num_workers
         self.captions: str | int = 1 if captions == "one" else captions
         self.max_train_samples, self.max_bad_fraction = max_train_samples, max_bad_fraction
+        self.train_draw = train_draw
         self.follow_symlinks, self.timeout = follow_symlinks, timeout
         self.faults = Faults()  # `vlp data check` sets one that collects
         self._listings = FolderListings()
         self._images_of_splits = ImagesOfSplits()
         self.issues_path: Path | None = None
+        # by the teacher's name, for the training batches; filled before the first of them (vlp/training/callbacks/teachers.py)
+        self.teacher_embeddings: dict[str, TeacherLookup] = {}
         self.allow_zero_length_dataloader_with_multiple_devices = True  # fewer evaluation samples than ranks
         self.sampler: TrainSampler | None = None
         self._train_loader: Loader | None = None
@@ -164,19 +176,24 @@ class DataModule(L.LightningDataModule):
         with garbage_collection_disabled():
             samples = self.samples(split)
             if split == "train" and self.max_train_samples is not None:
-                subset = permutation(len(samples), 0)[: self.max_train_samples].sort().values
+                subset = self.training_permutation(len(samples))[: self.max_train_samples].sort().values
                 samples = [samples[index] for index in subset.tolist()]
             self._check_samples(split, samples)  # before packing: each access to a packed sample builds it again
             return PackedSamples(samples)
 
+    def training_permutation(self, length: int) -> torch.Tensor:
+        """Of all training samples, or of what they come in: `max_train_samples` takes its beginning."""
+        return permutation(length, 0, *(() if self.train_draw is None else (SUBSET_KEY, self.train_draw)))
+
     def _check_samples(self, split: str, samples: Sequence[Sample]) -> None:
         empty = [sample.image.name for sample in samples if not sample.annotated]
+        pictured = (sample.image for sample in samples if sample.has_image)
         if empty and split != "train":
             raise UserError(
                 f"{len(empty)} {split} images of {self.name} have no caption, no question and no class: {join_first_five(empty)}"
             )
         # several questions may be about one; a Member's file has been read already
-        images = dict.fromkeys(str(sample.image) for sample in samples if isinstance(sample.image, Path))
+        images = dict.fromkeys(str(image) for image in pictured if isinstance(image, Path))
         self._images_of_splits.add(split, images, name=self.name, faults=self.faults)
         missing = [image for image in images if not self._listings.is_file(image)]
         if not missing:
@@ -269,6 +286,8 @@ class DataModule(L.LightningDataModule):
             training=examples.training,
             one_caption=examples.training and self.captions in (1, "all"),
             answers=None if self.answer_names is None else {name: i for i, name in enumerate(self.answer_names)},
+            regions=self.regions,
+            teachers=self.teacher_embeddings if examples.training else {},
         )
         return Loader(
             examples,

@@ -20,10 +20,12 @@ from torch import Tensor
 
 from vlp import distributed
 from vlp.data.collate import LoadedExample
-from vlp.data.images import ImageError, decode_region, open_sample_photo
+from vlp.data.images import ImageError, decode_region
 from vlp.data.issues import DataError
+from vlp.data.marks import draw_marks
 from vlp.data.pixel_labels import view_labels
 from vlp.data.sample_boxes import project_sample_boxes
+from vlp.data.sample_photos import open_sample_photo
 from vlp.data.sampler import SampleKey
 from vlp.data.transforms import Transform
 from vlp.data.view import to_full_image
@@ -105,6 +107,8 @@ class ExampleDataset(torch.utils.data.Dataset[LoadedExample]):
 
     def _load_image(self, sample: Sample, captions: list[int], seed: int) -> dict[str, Any]:
         """The LoadedExample's fields of pixels, boxes and segments.  captions: those chosen.  Raises ImageError."""
+        if not sample.has_image:
+            return {"pixels": None}
         photo = open_sample_photo(sample)
         has_regions = sample.boxes is not None or sample.panoptic is not None or sample.label_map is not None
         if not isinstance(self.transform, Transform):  # any function of a decoded image
@@ -127,7 +131,7 @@ class ExampleDataset(torch.utils.data.Dataset[LoadedExample]):
                 raise  # else it is a transform's, which does not know the path
             raise ImageError(f"{photo.source}: {str(error).replace(': ', ', ')}") from error
         view = to_full_image(photo, view)
-        image_fields: dict[str, Any] = {"pixels": pixels, "frame": view.frame}
+        image_fields: dict[str, Any] = {"pixels": draw_marks(pixels, view, sample), "frame": view.frame}
         if sample.boxes is not None:
             boxes = project_sample_boxes(sample, view, photo.full_size, captions, training=self.training)
             image_fields["boxes"] = boxes

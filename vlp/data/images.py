@@ -1,7 +1,8 @@
 """From a file to pixels. The header is checked before anything is decoded, so that no file needs more memory than allowed.
 
-Pillow decodes. Colour: transparency is dropped, not blended, as `convert("RGB")` in OpenAI's preprocessing does, so a
-transparent pixel has the colour that the file stores for it. 16-bit grey is scaled to 8 bits, where Pillow would clip it.
+Pillow decodes, and torch is not imported. Colour: transparency is dropped, not blended, as `convert("RGB")` in OpenAI's
+preprocessing does, so a transparent pixel has the colour that the file stores for it. 16-bit grey is scaled to 8 bits, where
+Pillow would clip it.
 """
 
 from __future__ import annotations
@@ -21,8 +22,8 @@ import numpy as np
 import PIL.Image
 import PIL.ImageOps
 
-from vlp.structures import Member, Sample
 from vlp.system.errors import UserError
+from vlp.system.tar_members import Member
 
 EXTENSIONS = {  # of the files of each format; the first is the one that is written
     "JPEG": ("jpg", "jpeg", "jpe", "jfif"), "PNG": ("png",), "WEBP": ("webp",), "GIF": ("gif",), "BMP": ("bmp",),
@@ -140,7 +141,12 @@ def open_photo(
     source: str | os.PathLike[str] | Member, *, max_bytes: int = MAX_BYTES, as_stored: bool = False
 ) -> Photo:
     """Raises ImageError for every problem of the file.  as_stored: without EXIF's orientation."""
-    data = read_bytes(source, max_bytes=max_bytes)
+    return parse_photo(read_bytes(source, max_bytes=max_bytes), source, as_stored=as_stored)
+
+
+def parse_photo(data: bytes, source: object, *, max_bytes: int = MAX_BYTES, as_stored: bool = False) -> Photo:
+    """As `open_photo`, of a file's content.  source: for messages."""
+    _check_file_size(source, len(data), max_bytes)
     with reraise_as_image_error(source):
         image = PIL.Image.open(io.BytesIO(data), formats=FORMATS)
         if image.width * image.height > MAX_PIXELS:
@@ -152,15 +158,6 @@ def open_photo(
         orientation = exif_orientation(image) if may_turn else 1
         size = (image.height, image.width) if orientation >= 5 else image.size
         return Photo(str(source), data, image, kind, needs_rotation=orientation != 1, size=size, full_size=size)
-
-
-def open_sample_photo(sample: Sample) -> Photo:
-    """Without its border, and only the part that the sample describes.  Raises ImageError."""
-    photo = open_photo(sample.image, as_stored=sample.as_stored)
-    if sample.border:
-        width, height = photo.size
-        photo = photo.crop_to((sample.border, sample.border, width - sample.border, height - sample.border))
-    return photo if sample.crop is None else photo.crop_to(sample.crop)
 
 
 def exif_orientation(image: PIL.Image.Image) -> int:

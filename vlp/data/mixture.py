@@ -19,6 +19,7 @@ from vlp.data.collate import train_tokenizer
 from vlp.data.datamodule import DataModule
 from vlp.data.example_dataset import ImageTransform
 from vlp.data.loader import Loader, discarded_batches
+from vlp.data.mixture_shares import check_temperature, sizes_by_temperature, source_batch_sizes
 from vlp.data.sampler import TrainSampler
 from vlp.structures import Batch, Sample
 from vlp.system.errors import UserError
@@ -61,7 +62,9 @@ class MixtureLoader:
         self.delivered = 0
         first = self.iteration_start[0] * self.steps_per_epoch + self.iteration_start[1]
         if first != self._next_step:  # else the streams continue, with batches that their workers have loaded
-            self._streams = {name: self._endless_batches(name, first) for name in self.loaders}
+            self._streams = {
+                name: _endless_batches(loader, self.samplers[name], first) for name, loader in self.loaders.items()
+            }
         self._next_step = first
         for _ in range(self.iteration_start[1], self.steps_per_epoch):
             self._next_step = -1  # if a source fails, the streams are at different steps
@@ -70,14 +73,18 @@ class MixtureLoader:
             self._next_step = first + self.delivered
             yield batch
 
-    def _endless_batches(self, name: str, step: int) -> Iterator[Batch]:
-        """The batches of a source, epoch after epoch, from a step of the run on."""
-        sampler = self.samplers[name]
-        epoch, step = divmod(step, sampler.steps_per_epoch)
-        while True:
-            sampler.resume_at(epoch, step * sampler.batch_size)
-            yield from self.loaders[name]
-            epoch, step = epoch + 1, 0
+
+def _endless_batches(loader: Loader, sampler: TrainSampler, step: int) -> Iterator[Batch]:
+    """The batches of a source, epoch after epoch, from a step of the run on.
+
+    No method: a MixtureLoader that its own streams referred to would be left to the garbage collector, which closes the
+    pipes to data workers before it ends them, and then waits 5 seconds for each.
+    """
+    epoch, step = divmod(step, sampler.steps_per_epoch)
+    while True:
+        sampler.resume_at(epoch, step * sampler.batch_size)
+        yield from loader
+        epoch, step = epoch + 1, 0
 
 
 class Mixture(L.LightningDataModule):
@@ -86,6 +93,7 @@ class Mixture(L.LightningDataModule):
 
     epoch: the source whose epoch is the mixture's, or a number of steps; None = the first source.  batch_size, ratios:
     training samples a step of all sources and processes together, and each source's share; None = each source's batch_size.
+    temperature: in place of ratios, shares that are as n^(1/T) for T and a source's n training images (`sizes_by_temperature`).
     """
 
     def __init__(
@@ -99,6 +107,7 @@ class Mixture(L.LightningDataModule):
         epoch: str | int | None = None,
         batch_size: int | None = None,
         ratios: Mapping[str, int | float] | None = None,
+        temperature: float | None = None,
     ) -> None:
         super().__init__()
         factories = {key: factory for key, factory in sources.items() if factory is not None}
@@ -117,7 +126,10 @@ class Mixture(L.LightningDataModule):
                 f"data.epoch={self.epoch}: give a source ({', '.join(factories)}) or a number of steps above 0"
             )
         sizes: dict[str, dict[str, int]] = {key: {} for key in factories}
-        if ratios is not None or batch_size is not None:
+        self.batch_size, self.temperature = batch_size, temperature
+        if temperature is not None:
+            check_temperature(temperature, batch_size, ratios, len(factories))
+        elif ratios is not None or batch_size is not None:
             sizes = {
                 key: {"batch_size": size}
                 for key, size in source_batch_sizes(batch_size, ratios, list(factories)).items()
@@ -198,12 +210,23 @@ class Mixture(L.LightningDataModule):
             source.prepare_data()
 
     def setup(self, stage: str | None = None) -> None:
+        if self.temperature is not None and stage in (None, "fit"):
+            counts = {name: self._count_images(name) for name in self.sources}
+            for name, size in sizes_by_temperature(self.batch_size or 0, counts, self.temperature).items():
+                self.sources[name].batch_size = size
         for name, source in self.sources.items():
             try:
                 source.read_splits(stage)
             except ValueError as error:
                 raise UserError(f"data.sources.{name}: {error}") from error
         train_tokenizer(self.tokenizer, self.train_captions(), stage)
+
+    def _count_images(self, name: str) -> int:
+        """Training samples of a source as it lists them."""
+        try:
+            return len(self.sources[name].split("train"))
+        except ValueError as error:
+            raise UserError(f"data.sources.{name}: {error}") from error
 
     @property
     def steps_per_epoch(self) -> int:
@@ -273,22 +296,3 @@ def _without_own_settings(shared_settings: Mapping[str, Any], factory: Callable[
 
 def as_loader_list(loader_or_loaders: Loader | list[Loader]) -> list[Loader]:
     return loader_or_loaders if isinstance(loader_or_loaders, list) else [loader_or_loaders]
-
-
-def source_batch_sizes(
-    batch_size: int | None, ratios: Mapping[str, int | float] | None, names: list[str]
-) -> dict[str, int]:
-    """batch_size · ratio / sum of ratios for each source.  Raises UserError unless they are integers above 0."""
-    if batch_size is None or ratios is None or set(ratios) != set(names):
-        raise UserError(
-            f"data.batch_size={batch_size} and data.ratios={ratios} must divide a step among {', '.join(names)}: set both, "
-            "with a ratio for each source, or neither"
-        )
-    exact = {name: batch_size * ratios[name] / sum(ratios.values()) for name in names}
-    rounded = {name: round(size) for name, size in exact.items()}
-    if any(abs(rounded[name] - exact[name]) > 1e-6 or rounded[name] < 1 for name in names):
-        sizes = ", ".join(f"{name} {size:.3g}" for name, size in exact.items())
-        raise UserError(
-            f"data.batch_size={batch_size} divided by data.ratios must give integers for each source, not {sizes}"
-        )
-    return rounded

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from vlp.data.images import ImageError
-from vlp.structures import Sample
+from vlp.structures import NO_IMAGE, Sample
 
 _NAMES = [field.name for field in dataclasses.fields(Sample) if field.name != "image"]
 _DEFAULTS = [field.default for field in dataclasses.fields(Sample) if field.name != "image"]
@@ -28,7 +28,7 @@ BLOCK_BYTES = 1 << 24  # of serialized samples that are collected before they ar
 class PackedSamples(Sequence[Sample]):
     """A sample of two captions needs about 150 bytes; each access builds it again, in about 10 µs.
 
-    available_fields: the fields that at least one of the samples has.
+    available_fields: the fields that at least one of the samples has; "no_image" where one has no image.
     """
 
     def __init__(self, samples: Iterable[Sample]) -> None:
@@ -36,7 +36,7 @@ class PackedSamples(Sequence[Sample]):
         joined_bytes, fields = 0, set[str]()
         for sample in samples:
             values = _non_default_fields(sample)
-            fields |= values.keys()
+            fields |= _field_names(values)
             block += _serialize(values)
             ends.append(joined_bytes + len(block))
             if len(block) > BLOCK_BYTES:
@@ -72,13 +72,18 @@ def _non_default_fields(sample: Sample) -> dict[str, Any]:
     return values
 
 
+def _field_names(values: dict[str, Any]) -> set[str]:
+    """values: of `_non_default_fields`."""
+    return {*values, *(("no_image",) if values["image"] == str(NO_IMAGE) else ())}
+
+
 def available_fields(samples: Sequence[Sample]) -> frozenset[str]:
     """The fields that a data set's samples have: of any sample if they are packed, else of the first that can be read."""
     if isinstance(samples, PackedSamples):
         return samples.available_fields
     for index in range(len(samples)):
         try:
-            return frozenset(_non_default_fields(samples[index]))
+            return frozenset(_field_names(_non_default_fields(samples[index])))
         except ImageError:  # it is reported when the sample is loaded
             continue
     return frozenset()

@@ -6,7 +6,7 @@ Boxes, masks, classes and `Batch.frame` follow the view. Filled pixels have no c
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import PIL.Image
 import torch
@@ -14,21 +14,16 @@ from jaxtyping import UInt8
 from torchvision.transforms.v2.functional import pil_to_tensor
 
 from vlp.data.images import Photo, decode_region, to_rgb
-from vlp.data.transforms import RESAMPLING, Transform, apply_augmentation, build_augmentation, check_decoder
-from vlp.data.view import View, render_padded, resize_padded
+from vlp.data.placement import PLACES, check_colour, choose, fitted_size, resize_padded
+from vlp.data.resizing import GREY, LetterboxResizer
+from vlp.data.transforms import Transform, apply_augmentation, build_augmentation, check_decoder
+from vlp.data.view import View, render_padded
 from vlp.structures import height_and_width
 from vlp.system.errors import UserError
 
-GREY = (124, 116, 104)  # ImageNet's mean; CLIP's is (123, 117, 104)
-PLACES = {"top_left": 0.0, "centre": 0.5}  # of the free pixels, the share before the photo
-
 
 class Letterbox(Transform):
-    """The whole photo as large as fits into the image, its aspect ratio kept to within half a pixel.
-
-    image_size: pixels of one side or [height, width].  where: "centre" or "top_left", as OWLv2 has it, in a square.
-    fill: red, green and blue of the rest, 0 to 255; OWLv2's is black.  interpolation: Pillow's.  Photos are decoded in full.
-    """
+    """The settings are those of `vlp.data.resizing.LetterboxResizer`.  Photos are decoded in full."""
 
     def __init__(
         self,
@@ -38,23 +33,17 @@ class Letterbox(Transform):
         fill: Sequence[int] = GREY,
         interpolation: str = "bicubic",
     ) -> None:
-        self.image_size, self.size = image_size, height_and_width(image_size)
-        self.where, self.fill = _choose("where", where, PLACES), check_colour(fill)
-        self.resample = RESAMPLING[_choose("interpolation", interpolation, RESAMPLING)]
+        self.resizer = LetterboxResizer(image_size=image_size, where=where, fill=fill, interpolation=interpolation)
+        self.image_size, self.size = image_size, self.resizer.size
 
     def choose_view(self, width: int, height: int, rng: random.Random) -> View:
-        rows, columns = fitted_size(width, height, self.size)
-        top, left = (
-            int(PLACES[self.where] * (side - used)) for side, used in zip(self.size, (rows, columns), strict=True)
-        )
-        return view_of_placed_photo(width, height, resized=(rows, columns), offset=(top, left), size=self.size)
+        return View.from_placement(self.resizer.place(width, height))
 
     def render(self, photo: Photo, seed: int) -> tuple[UInt8[torch.Tensor, "3 h w"], View]:
         return self(decode_region(photo)), self.choose_view(*photo.size, random.Random(seed))
 
     def __call__(self, image: PIL.Image.Image) -> UInt8[torch.Tensor, "3 h w"]:
-        view = self.choose_view(*image.size, random.Random(0))
-        return pil_to_tensor(resize_padded(to_rgb(image), view, fill=self.fill, resample=self.resample))
+        return pil_to_tensor(self.resizer.resize(image))
 
 
 class _RandomView(Transform):
@@ -113,13 +102,13 @@ class ScaleJitter(_RandomView):
         if len(scale) != 2 or not 0 < scale[0] <= scale[1]:
             raise UserError(f"scale={list(scale)} of ScaleJitter: give the smallest and the largest, above 0")
         self.scale, self.flip = (scale[0], scale[1]), flip
-        self.where = _choose("where", where, (*PLACES, "random"))
+        self.where = choose("where", where, (*PLACES, "random"))
 
     def choose_view(self, width: int, height: int, rng: random.Random) -> View:
         resized = fitted_size(width, height, self.size, scale=rng.uniform(*self.scale))
         offset = tuple(self._offset(side - used, rng) for side, used in zip(self.size, resized, strict=True))
         mirrored = self.flip and rng.random() < 0.5
-        return view_of_placed_photo(
+        return View.of_placed_photo(
             width, height, resized=resized, offset=(offset[0], offset[1]), size=self.size, mirrored=mirrored
         )
 
@@ -157,45 +146,4 @@ class Shift(_RandomView):
 
     def choose_view(self, width: int, height: int, rng: random.Random) -> View:
         top, left = (rng.randint(-self.shift, self.shift) for _ in self.size)
-        return view_of_placed_photo(width, height, resized=self.size, offset=(top, left), size=self.size)
-
-
-def fitted_size(width: int, height: int, size: tuple[int, int], *, scale: float = 1.0) -> tuple[int, int]:
-    """Height and width, at least a pixel, of a photo whose longer side (relative to the image's) is `scale` of it."""
-    factor = scale * min(size[0] / height, size[1] / width)
-    return max(1, round(height * factor)), max(1, round(width * factor))
-
-
-def view_of_placed_photo(
-    width: int,
-    height: int,
-    *,
-    resized: tuple[int, int],
-    offset: tuple[int, int],
-    size: tuple[int, int],
-    mirrored: bool = False,
-) -> View:
-    """width, height: of the photo.  resized: its height and width in the image, offset: of its top and left there; size: of
-    the image. Edges of the photo lie between pixels of the image."""
-    down, across = height / resized[0], width / resized[1]  # pixels of the photo for one of the image
-    return View(
-        left=-offset[1] * across,
-        top=-offset[0] * down,
-        width=size[1] * across,
-        height=size[0] * down,
-        size=size,
-        mirrored=mirrored,
-    )
-
-
-def check_colour(fill: Sequence[int]) -> tuple[int, int, int]:
-    """Raises UserError unless it is red, green and blue from 0 to 255."""
-    if len(fill) != 3 or not all(isinstance(value, int) and 0 <= value <= 255 for value in fill):
-        raise UserError(f"fill={list(fill)}: give red, green and blue, each from 0 to 255")
-    return fill[0], fill[1], fill[2]
-
-
-def _choose(name: str, value: str, choices: Iterable[str]) -> str:
-    if value not in choices:
-        raise UserError(f"unknown {name} {value!r} of a transform: choose {' or '.join(choices)}")
-    return value
+        return View.of_placed_photo(width, height, resized=self.size, offset=(top, left), size=self.size)

@@ -42,12 +42,13 @@ def eval_split_statistics(
     "split_samples" is the size of the split; "part" says how much was evaluated, and is None where it was everything.
     "<task>/part" is there for a task that counts fewer samples than were evaluated, for example those with a label.
 
-    extents: by split, "samples" of each source (how many each rank has evaluated) and "counted" by each <source>/<task>; a split
-    or source that is missing was not evaluated.  None = all of both splits.
+    extents: by split, "samples" of each source (how many each rank has evaluated), "counted" by each <source>/<task> and the
+    tasks' "cards"; a split or source that is missing was not evaluated.  None = all of both splits.
     """
     values: dict[str, Any] = {}
     for split in ("val", "test") if extents is None else extents:
         extent = {} if extents is None else extents[split]
+        values |= {f"{split}/{name}": value for name, value in extent.get("cards", {}).items()}
         for name, source in data.sources_with_split(split).items():
             samples = source.split(split)
             counts = [len(samples)] if extents is None else extent.get("samples", {}).get(name, ())
@@ -70,7 +71,7 @@ def _statistics(source: DataModule, split: str, positions: Sequence[int]) -> dic
         "samples": len(positions),
         "split_samples": len(samples),
         "part": None if complete else f"{len(positions)} of {len(samples)} samples",
-        "images": len({sample.id for sample in evaluated}),
+        "images": len({sample.id for sample in evaluated if sample.has_image}),
         "captions": sum(len(sample.captions) for sample in evaluated),
     }
     if questions := sum(sample.question is not None for sample in evaluated):

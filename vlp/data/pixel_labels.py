@@ -6,6 +6,7 @@ A panoptic segmentation has an id for each pixel in its colour: red + 256 · gre
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ from torch import Tensor
 from vlp.data.images import open_image
 from vlp.data.issues import DataError
 from vlp.data.view import VOID_CLASS, View
-from vlp.structures import Sample, Segments
+from vlp.structures import Sample, Segment, Segments, require
 
 PhotoSize = tuple[int | float, int | float]  # width and height
 _GREY = ("L", "P", "1", "I;16", "I")
@@ -61,17 +62,20 @@ def read_class_map(sample: Sample, size: PhotoSize | None = None) -> UInt8[np.nd
     """The class of every pixel of the photo; VOID_CLASS where there is none.  size: the photo's, to be checked."""
     if sample.label_map is not None:
         return np.frombuffer(sample.label_classes, dtype=np.uint8)[read_label_map(sample.label_map, size)]
-    position = _positions(sample, size)
-    labels = [segment.label for segment in sample.segments]
-    return np.array([*labels, VOID_CLASS], dtype=np.uint8)[position]  # the position of no segment is -1
+    return classes_of_segments(read_segment_ids(require(sample.panoptic), size), sample.segments)
 
 
-def _positions(sample: Sample, size: PhotoSize | None) -> Int[np.ndarray, "h w"]:
-    """For each pixel the position of its segment among the sample's; -1 = none."""
-    assert sample.panoptic is not None, "the sample has no panoptic segmentation"
-    ids, inverse = np.unique(read_segment_ids(sample.panoptic, size), return_inverse=True)
-    position = {segment.id: index for index, segment in enumerate(sample.segments)}
-    return np.array([position.get(number, -1) for number in ids.tolist()])[inverse].reshape(inverse.shape)
+def classes_of_segments(ids: Int[np.ndarray, "h w"], segments: Sequence[Segment]) -> UInt8[np.ndarray, "h w"]:
+    """The class of each pixel's segment; VOID_CLASS where it is none of these."""
+    labels = [segment.label for segment in segments]
+    return np.array([*labels, VOID_CLASS], dtype=np.uint8)[_positions(ids, segments)]  # of no segment it is -1
+
+
+def _positions(ids: Int[np.ndarray, "h w"], segments: Sequence[Segment]) -> Int[np.ndarray, "h w"]:
+    """For each pixel the position of its segment among these; -1 = none."""
+    numbers, inverse = np.unique(ids, return_inverse=True)
+    position = {segment.id: index for index, segment in enumerate(segments)}
+    return np.array([position.get(number, -1) for number in numbers.tolist()])[inverse].reshape(ids.shape)
 
 
 def view_labels(sample: Sample, view: View, size: PhotoSize) -> tuple[Int[Tensor, "h w"], Segments | None]:
@@ -79,8 +83,9 @@ def view_labels(sample: Sample, view: View, size: PhotoSize) -> tuple[Int[Tensor
     if sample.label_map is not None:
         classes = torch.from_numpy(read_class_map(sample, size).astype(np.int64))
         return view.resample_classes(classes), None
+    positions = _positions(read_segment_ids(require(sample.panoptic), size), sample.segments)
     # what the view resamples as classes are positions above VOID_CLASS, which is none
-    above = torch.from_numpy(_positions(sample, size).astype(np.int64)) + VOID_CLASS + 1
+    above = torch.from_numpy(positions.astype(np.int64)) + VOID_CLASS + 1
     position = view.resample_classes(above) - (VOID_CLASS + 1)
     labels = torch.tensor([*(segment.label for segment in sample.segments), VOID_CLASS], dtype=torch.int64)
     counted = [index for index in position.unique().tolist() if index >= 0 and not sample.segments[index].crowd]

@@ -50,6 +50,7 @@ def project_sample_boxes(
         mask=_masks(sample, view, photo_size, visible) if sample.box_masks else None,
         absent=torch.tensor(sample.absent_categories, dtype=torch.int64) if federated else None,
         not_exhaustive=torch.tensor(sample.not_exhaustive, dtype=torch.int64) if federated else None,
+        index=torch.tensor(visible, dtype=torch.int64) if sample.tags else None,
     )
 
 

@@ -18,15 +18,13 @@ from jaxtyping import UInt8
 from torchvision.transforms import v2
 from torchvision.transforms.v2.functional import pil_to_tensor, to_pil_image
 
-from vlp.data.images import ImageError, Photo, decode_region, to_eight_bit, to_rgb, to_rgb_on_white
-from vlp.data.view import BICUBIC, DECODERS, View, jpeg_reduction, render_view, resize_view, torchcodec_decoder
+from vlp.data.images import ImageError, Photo, decode_region, to_rgb
+from vlp.data.placement import BICUBIC, jpeg_reduction, resize_view
+from vlp.data.resizing import EvalResizer
+from vlp.data.view import DECODERS, View, render_view, torchcodec_decoder
 from vlp.random import seeded
 from vlp.structures import height_and_width
 from vlp.system.errors import UserError
-
-MAX_SIDE_RATIO = 16  # a longer image is not resized as a whole: 1 x 4000 would become 224 x 896,000
-_BEFORE_RESIZING = {"last": to_eight_bit, "first": to_rgb, "on_white": to_rgb_on_white}
-RESAMPLING = {kind.name.lower(): kind for kind in PIL.Image.Resampling}
 
 
 class Transform:
@@ -109,16 +107,7 @@ class TrainTransform(Transform):
 
 
 class EvalTransform(Transform):
-    """mode "clip": shorter side to `resize`, then a centre crop; "squash": both sides to `resize`, then a centre crop where that
-    is larger than the image.
-
-    image_size, resize: pixels, one side or [height, width]; resize None = `image_size` ("clip": the smallest that covers it).
-    interpolation: Pillow's, bicubic or another.  Images are always decoded in full, by Pillow.
-    crop_offset: an offset of half a pixel is rounded to the even one ("round": torchvision, and with it OpenAI, open_clip and
-    timm) or to the smaller one ("floor": transformers).
-    rgb: when an image is converted to RGB: "last", after it is resized (OpenAI, open_clip), "first", before it (ALBEF, BLIP), or
-    "on_white", before it and with white behind transparency (transformers). Images with a palette or transparency differ.
-    """
+    """The settings are those of `vlp.data.resizing.EvalResizer`.  Images are always decoded in full, by Pillow."""
 
     def __init__(
         self,
@@ -130,65 +119,24 @@ class EvalTransform(Transform):
         crop_offset: str = "round",
         rgb: str = "last",
     ) -> None:
-        for name, value, choices in (
-            ("mode", mode, ("clip", "squash")),
-            ("interpolation", interpolation, tuple(RESAMPLING)),
-            ("crop_offset", crop_offset, ("round", "floor")),
-            ("rgb", rgb, tuple(_BEFORE_RESIZING)),
-        ):
-            if value not in choices:
-                raise UserError(f"unknown {name} {value!r} of EvalTransform: choose {' or '.join(choices)}")
-        self.image_size, self.mode, self.resample = image_size, mode, RESAMPLING[interpolation]
-        self.size = height_and_width(image_size)
-        self.crop_offset, self.rgb = crop_offset, rgb
-        self.resize = None if resize is None else height_and_width(resize)
-        if self.resize is not None and any(side < needed for side, needed in zip(self.resize, self.size, strict=True)):
-            raise UserError(f"resize={resize} of EvalTransform: give at least image_size={image_size}")
-        if mode == "clip" and self.resize is not None and self.resize[0] != self.resize[1]:
-            raise UserError(f"resize={resize} of EvalTransform with mode=clip: give one number, of the shorter side")
-
-    def _resized_size(self, width: int, height: int) -> tuple[int, int]:
-        """Height and width before the crop."""
-        if self.mode == "squash":
-            return self.resize or self.size
-        if self.resize is None and self.size[0] != self.size[1]:  # open_clip's rule: what just covers an oblong image
-            scale = min(height / self.size[0], width / self.size[1])
-            return round(height / scale), round(width / scale)
-        shorter = (self.resize or self.size)[0]
-        longer = int(shorter * max(width, height) / min(width, height))
-        return (shorter, longer) if height <= width else (longer, shorter)
-
-    def _cropped_box(self, width: int, height: int) -> tuple[float, float, float, float]:
-        """Left, top, right and bottom, in pixels of the photo, of what is seen."""
-        resized = self._resized_size(width, height)
-        left, top, right, bottom = self._crop(*resized)
-        x0, x1 = (x * width / resized[1] for x in (left, right))
-        y0, y1 = (y * height / resized[0] for y in (top, bottom))
-        return x0, y0, x1, y1
-
-    def _crop(self, height: int, width: int) -> tuple[int, int, int, int]:
-        top, left = (
-            side // 2 if self.crop_offset == "floor" else round(side / 2)
-            for side in (height - self.size[0], width - self.size[1])
+        self.resizer = EvalResizer(
+            image_size=image_size,
+            mode=mode,
+            resize=resize,
+            interpolation=interpolation,
+            crop_offset=crop_offset,
+            rgb=rgb,
         )
-        return left, top, left + self.size[1], top + self.size[0]
+        self.image_size, self.size = image_size, self.resizer.size
 
     def choose_view(self, width: int, height: int, rng: random.Random) -> View:
-        left, top, right, bottom = self._cropped_box(width, height)
-        return View(left=left, top=top, width=right - left, height=bottom - top, size=self.size)
+        return View.from_placement(self.resizer.place(width, height))
 
     def render(self, photo: Photo, seed: int) -> tuple[UInt8[torch.Tensor, "3 h w"], View]:
         return self(decode_region(photo)), self.choose_view(*photo.size, random.Random(seed))
 
     def __call__(self, image: PIL.Image.Image) -> UInt8[torch.Tensor, "3 h w"]:
-        image = _BEFORE_RESIZING[self.rgb](image)
-        height, width = self._resized_size(*image.size)
-        if max(height, width) > MAX_SIDE_RATIO * max(self.size):  # the same pixels, without those that are cropped away
-            box = self._cropped_box(*image.size)
-            image = image.resize(self.size[::-1], self.resample, box=box)
-        else:
-            image = image.resize((width, height), self.resample).crop(self._crop(height, width))
-        return pil_to_tensor(to_rgb(image))
+        return pil_to_tensor(self.resizer.resize(image))
 
 
 class MinMaxTransform(Transform):

@@ -9,10 +9,9 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
-import PIL.Image
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int, UInt8
@@ -20,53 +19,19 @@ from torch import Tensor
 from torchvision.transforms.v2.functional import pil_to_tensor
 
 from vlp.data.images import Photo, decode, reraise_as_image_error, to_rgb
+from vlp.data.placement import Placement, jpeg_reduction, resize_view
 from vlp.system.errors import UserError
 
-BICUBIC = PIL.Image.Resampling.BICUBIC
 DECODERS = ("pillow", "torchcodec")
 VOID_CLASS = 255  # of pixels without a category; ignored by losses and metrics
 
 
-@dataclass(frozen=True, kw_only=True)
-class View:
-    """left, top, width, height: pixels of the upright photo, beyond which they may reach.  size: height and width of the image
-    made of them."""
+class View(Placement):
+    """A placement with the tensors that follow it: boxes, masks and classes of pixels."""
 
-    left: int | float
-    top: int | float
-    width: int | float
-    height: int | float
-    size: tuple[int, int]
-    mirrored: bool = False
-
-    @property
-    def is_pixel_aligned(self) -> bool:
-        return all(float(value).is_integer() for value in (self.left, self.top, self.width, self.height))
-
-    def visible_part(self, width: int, height: int) -> tuple[View, int, int] | None:
-        """Of a view that may reach beyond a photo of this size: the part inside it, not mirrored, and the pixels of the view
-        at its left and top. Edges of the photo are taken to lie between two pixels of the view; None = nothing is visible."""
-        left, right = (_pixel(edge - self.left, self.width, self.size[1]) for edge in (0, width))
-        top, bottom = (_pixel(edge - self.top, self.height, self.size[0]) for edge in (0, height))
-        if left >= right or top >= bottom:
-            return None
-        x0, y0 = max(self.left, 0), max(self.top, 0)
-        x1, y1 = min(self.left + self.width, width), min(self.top + self.height, height)
-        part = View(left=x0, top=y0, width=x1 - x0, height=y1 - y0, size=(bottom - top, right - left))
-        return part, left, top
-
-    def downscaled(self, factor: int) -> View:
-        """The same view of a photo whose sides were divided by `factor`."""
-        return replace(
-            self, left=self.left / factor, top=self.top / factor, width=self.width / factor, height=self.height / factor
-        )
-
-    @property
-    def frame(self) -> tuple[float, float, float, float]:
-        """Left, top, width and height of what the image shows; a mirrored view begins at its right edge, and its width is
-        negative."""
-        left, width = (self.left + self.width, -self.width) if self.mirrored else (self.left, self.width)
-        return float(left), float(self.top), float(width), float(self.height)
+    @classmethod
+    def from_placement(cls, placement: Placement) -> View:
+        return cls(**vars(placement))
 
     def resample_classes(self, grid: Int[Tensor, "_ _"]) -> Int[Tensor, "h w"]:
         """From the classes of the photo's pixels to those of the view's pixels, by the nearest pixel; VOID_CLASS beyond the
@@ -102,11 +67,6 @@ class View:
         return boxes[visible], visible.tolist()
 
 
-def _pixel(distance: int | float, side: int | float, count: int) -> int:
-    """The edge between two of `count` pixels that is nearest to a distance from the first, where all are `side` long."""
-    return min(max(round(distance * count / side), 0), count)
-
-
 def torchcodec_decoder() -> Callable[[bytes], Tensor]:
     try:
         return importlib.import_module("torchcodec.decoders").decode_jpeg
@@ -120,11 +80,6 @@ def to_full_image(photo: Photo, view: View) -> View:
     """From a view of the photo's region to the same view of the full photo."""
     left, top = (0, 0) if photo.region is None else photo.region[:2]
     return replace(view, left=view.left + left, top=view.top + top)
-
-
-def jpeg_reduction(width: int | float, height: int | float, size: tuple[int, int]) -> int:
-    """The largest of 8, 4, 2 and 1 by which width and height can be divided and still be at least `size` (height, width)."""
-    return next((factor for factor in (8, 4, 2) if min(width / size[1], height / size[0]) >= factor), 1)
 
 
 def render_view(photo: Photo, view: View, *, decoder: str = "pillow", reduce: bool = True) -> UInt8[Tensor, "3 h w"]:
@@ -159,26 +114,6 @@ def render_padded(
         rows, columns = part.size
         pixels[:, top : top + rows, left : left + columns] = render_view(photo, part, decoder=decoder, reduce=reduce)
     return pixels.flip(-1) if view.mirrored else pixels
-
-
-def resize_padded(
-    image: PIL.Image.Image, view: View, *, fill: Sequence[int], resample: PIL.Image.Resampling = BICUBIC
-) -> PIL.Image.Image:
-    """The same of a decoded RGB image, by Pillow."""
-    canvas = PIL.Image.new("RGB", view.size[::-1], tuple(fill))
-    if (found := view.visible_part(*image.size)) is not None:
-        part, left, top = found
-        canvas.paste(resize_view(image, part, resample), (left, top))
-    return canvas.transpose(PIL.Image.Transpose.FLIP_LEFT_RIGHT) if view.mirrored else canvas
-
-
-def resize_view(image: PIL.Image.Image, view: View, resample: PIL.Image.Resampling = BICUBIC) -> PIL.Image.Image:
-    """The view of a decoded RGB image, by Pillow."""
-    box = (
-        view.left, view.top, min(view.left + view.width, image.width), min(view.top + view.height, image.height)
-    )  # fmt: skip
-    resized = image.resize((view.size[1], view.size[0]), resample, box=box)
-    return resized.transpose(PIL.Image.Transpose.FLIP_LEFT_RIGHT) if view.mirrored else resized
 
 
 def crop_and_resize(pixels: UInt8[Tensor, "3 _ _"], view: View) -> UInt8[Tensor, "3 h w"]:

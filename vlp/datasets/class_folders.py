@@ -6,6 +6,7 @@ passed over; other files that are no images, and images beside the class folders
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,7 +18,7 @@ from vlp.data.images import IMAGE_EXTENSIONS, is_hidden
 from vlp.data.issues import SkippedRecords, join_first_five
 from vlp.datasets.common.class_lists import read_class_list
 from vlp.datasets.common.class_names import clean_label, report_equal_names
-from vlp.datasets.common.splits import hold_out, named_splits
+from vlp.datasets.common.splits import named_splits, samples_of_split
 from vlp.structures import Sample
 from vlp.system.errors import UserError
 
@@ -90,19 +91,12 @@ class ClassFolders(DataModule):
         return {folder: listed[folder] for folder in folders if folder not in lacking}
 
     def samples(self, split: str) -> list[Sample]:
-        held_out = split == "val" and self.held_out > 0
-        source = "train" if held_out else split
-        classes = self._classes()
-        if self.splits[source] is None:
-            return []
-        if source not in self._read:
-            self._read[source] = self._from(source, classes)
-        samples = self._read[source]
-        if not self.held_out or source != "train":
-            return samples
-        return hold_out(samples, self.held_out, split, name=self.name, faults=self.faults)
+        read = functools.partial(self._from, classes=self._classes())
+        return samples_of_split(split, self.held_out, self._read, read, name=self.name, faults=self.faults)
 
     def _from(self, split: str, classes: list[str]) -> list[Sample]:
+        if self.splits[split] is None:
+            return []
         place = self.root / str(self.splits[split])
         found: list[tuple[Path, int]] = []
         with SkippedRecords(self.faults, place) as left_out:

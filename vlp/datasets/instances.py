@@ -18,7 +18,7 @@ from vlp.data.datamodule import DataModule
 from vlp.data.issues import DataError
 from vlp.datasets.common.coco_instances import Instances, list_images, parse_instances
 from vlp.datasets.common.photo_sizes import report_other_size
-from vlp.datasets.common.splits import hold_out, named_splits
+from vlp.datasets.common.splits import named_splits, samples_of_split, source_split
 from vlp.structures import Sample
 from vlp.system.errors import UserError
 
@@ -51,18 +51,10 @@ class InstanceFiles(DataModule):
         self._read: dict[str, list[Sample]] = {}
 
     def samples(self, split: str) -> list[Sample]:
-        source = "train" if split == "val" and self.held_out else split
-        if self.annotations[source] is None:
-            return []
-        if source not in self._read:
-            self._read[source] = self._from(source)
-        samples = self._read[source]
-        if not self.held_out or source != "train":
-            return samples
-        return hold_out(samples, self.held_out, split, name=self.name, faults=self.faults)
+        return samples_of_split(split, self.held_out, self._read, self._from, name=self.name, faults=self.faults)
 
     def ground_truth(self, split: str) -> Path:
-        source = "train" if split == "val" and self.held_out else split
+        source = source_split(split, self.held_out)
         if self.annotations[source] is None:
             raise UserError(f"{self.name} has no {split} split: set data.annotations.{split}")
         return require_path(
@@ -90,6 +82,8 @@ class InstanceFiles(DataModule):
     # --------------------------------------------------------------------------------------------------------------
 
     def _from(self, split: str) -> list[Sample]:
+        if self.annotations[split] is None:
+            return []
         path = self.root / str(self.annotations[split])
         images: dict[int, dict[str, Any]] = {}
         content: Any = None

@@ -18,7 +18,7 @@ from vlp.data.images import ImageError, image_size, is_hidden
 from vlp.data.issues import DataError, SkippedRecords, join_first_five
 from vlp.data.pixel_labels import read_label_map
 from vlp.data.view import VOID_CLASS
-from vlp.datasets.common.splits import hold_out, named_splits
+from vlp.datasets.common.splits import named_splits, samples_of_split
 from vlp.structures import Sample
 from vlp.system.errors import UserError
 
@@ -95,17 +95,11 @@ class LabelMaps(DataModule):
         return dict(zip(values, self.names, strict=True))
 
     def samples(self, split: str) -> list[Sample]:
-        source = "train" if split == "val" and self.held_out else split
-        if self.images[source] is None:
-            return []
-        if source not in self._read:
-            self._read[source] = self._from(source)
-        samples = self._read[source]
-        if not self.held_out or source != "train":
-            return samples
-        return hold_out(samples, self.held_out, split, name=self.name, faults=self.faults)
+        return samples_of_split(split, self.held_out, self._read, self._from, name=self.name, faults=self.faults)
 
     def _from(self, split: str) -> list[Sample]:
+        if self.images[split] is None:
+            return []
         table = b""
         with self.faults.catch_errors():
             table = self._classes()

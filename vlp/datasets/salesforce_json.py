@@ -33,7 +33,7 @@ from vlp.datasets.common.salesforce_rows import (
     row_image,
     row_question,
 )
-from vlp.datasets.common.splits import drop_overlap, hold_out, named_splits
+from vlp.datasets.common.splits import drop_overlap, named_splits, samples_of_split
 from vlp.structures import Sample
 from vlp.system.errors import UserError
 
@@ -77,16 +77,12 @@ class SalesforceJson(DataModule):
         if self.answer_vocabulary is not None and self.answer_names is None:
             with self.faults.catch_errors():
                 self.answer_names = read_answer_vocabulary(self.root / self.answer_vocabulary)
-        source = "train" if self.held_out and split == "val" else split
-        if source not in self._read:
-            self._read[source] = drop_overlap(
-                self._from(source), source, self._read, name=self.name, faults=self.faults
-            )
-            self._placed.clear()
-        samples = self._read[source]
-        if not self.held_out or source != "train":
-            return samples
-        return hold_out(samples, self.held_out, split, name=self.name, faults=self.faults)
+        return samples_of_split(split, self.held_out, self._read, self._of_split, name=self.name, faults=self.faults)
+
+    def _of_split(self, split: str) -> list[Sample]:
+        samples = self._from(split)
+        self._placed.clear()
+        return drop_overlap(samples, split, self._read, name=self.name, faults=self.faults)
 
     def _photo(self, path: str) -> int:
         """The id of a photo, which is the same wherever it is listed."""

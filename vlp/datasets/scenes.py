@@ -5,7 +5,8 @@ also carry two choices, the right caption and one with two attributes exchanged 
 compositionality task, and the words of their captions that the picture decides, for the cloze task; crowded scenes have
 neither. Where asked, boxes and masks of all things come from COCO's files, with the shapes as categories, and segments of
 all pixels from COCO's panoptic ones. `SceneQuestions` has VQA v2's questions about the same pictures, `SceneGenome` Visual
-Genome's phrases or questions, `SceneReferences` RefCOCO's phrases, which name one thing each. Each draws what all read.
+Genome's phrases or questions, `SceneReferences` RefCOCO's phrases, which name one thing each, `SceneDialogues` VisDial's
+dialogues. Each draws what all read.
 
 Pairs of a colour and a shape can be kept out of training in all of them alike: see vlp/datasets/common/scene_pairs.py.
 """
@@ -25,6 +26,7 @@ from vlp.datasets.common.scene_pairs import PairChoice
 from vlp.datasets.common.scene_regions import NAMES, read_scene_instances, read_scene_panoptic, with_segments
 from vlp.datasets.karpathy import Karpathy
 from vlp.datasets.refcoco import RefCOCO
+from vlp.datasets.visdial import VisDial
 from vlp.datasets.visual_genome import VisualGenome
 from vlp.datasets.vqa_v2 import VQAv2
 from vlp.scenes.formats import PARTS
@@ -272,3 +274,24 @@ class SceneReferences(RefCOCO):
 
     def samples(self, split: str) -> list[Sample]:
         return _chosen_texts(self, self.pair_choice, super().samples(split), split)
+
+
+class SceneDialogues(VisDial):
+    """images, size, scene_seed: see Scenes.  The others: see VisDial."""
+
+    def __init__(self, *, images: Mapping[str, int], size: int = 64, scene_seed: int = 0, **loading: Any) -> None:
+        parts = {split: [part for part in parts if part in images] for split, parts in PARTS.items()}
+        super().__init__(
+            dialogues={split: [f"visdial/visdial_1.0_{part}.json" for part in of] for split, of in parts.items()},
+            relevance={
+                split: [f"visdial/visdial_1.0_{part}_dense_annotations.json" for part in of]
+                for split, of in parts.items()
+            },
+            images={split: [f"{part}/COCO_{part}_{{id:012d}}.png" for part in of] for split, of in parts.items()},
+            **loading,
+        )
+        self.drawn: dict[str, Any] = {"images": dict(images), "size": size, "scene_seed": scene_seed}
+        self.root = scene_folder(self.root, **self.drawn)
+
+    def prepare_data(self) -> None:
+        draw_scenes(self.root, **self.drawn, additions=("visdial",))

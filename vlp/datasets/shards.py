@@ -40,7 +40,6 @@ from vlp.data.shards.prefetch import ShardPrefetcher
 from vlp.data.shards.samples import ShardSamples
 from vlp.data.shards.store import ShardStore
 from vlp.datasets.common.splits import named_splits
-from vlp.random import permutation
 from vlp.structures import Sample
 from vlp.system.errors import UserError
 
@@ -281,7 +280,7 @@ class Shards(DataModule):
         """Shards drawn once and for all until they have so many samples, the last of them not used whole."""
         chosen: list[Shard] = []
         left = count
-        for number in permutation(len(shards), 0).tolist():
+        for number in self.training_permutation(len(shards)).tolist():
             used = min(left, shards[number].samples or 0)
             if used > 0:
                 chosen.append(replace(shards[number], samples=used))

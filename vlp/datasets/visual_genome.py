@@ -133,7 +133,7 @@ class VisualGenome(DataModule):
                     raise DataError("unexpected structure", message)
                 if not records:
                     left_out.add(f"image without {self.content}", place)
-                of_photo = self._questions if self.content == "questions" else self._phrases
+                of_photo = self._questions if self.content == "questions" else self.region_samples
                 found = list(of_photo(photos[image], records, left_out, place=f"{place}.{key}"))
             yield from found
         if unknown:
@@ -173,7 +173,7 @@ class VisualGenome(DataModule):
                 photos[image] = _Photo(Sample(id=known_as, sample=image, image=file), photo_size(record))
         return photos, left_out
 
-    def _phrases(
+    def region_samples(
         self, photo: _Photo, records: list[dict[str, Any]], left_out: SkippedRecords, *, place: str
     ) -> Iterable[Sample]:
         crops: list[Sample] = []

@@ -23,7 +23,7 @@ from vlp.data.datamodule import DataModule
 from vlp.data.image_ids import image_id_from_path
 from vlp.data.issues import DataError, SkippedRecords
 from vlp.datasets.common.photo_sizes import report_other_size
-from vlp.datasets.common.splits import hold_out, named_splits
+from vlp.datasets.common.splits import named_splits, samples_of_split
 from vlp.datasets.common.written_instances import cache_folder, write_instances
 from vlp.datasets.common.xml_files import corners_of, photo_size_of, read_xml, text_of
 from vlp.structures import Sample
@@ -59,13 +59,10 @@ class VOC(DataModule):
         self._sizes: dict[int, Size] = {}
 
     def samples(self, split: str) -> list[Sample]:
-        source = "train" if split == "val" and self.held_out else split
-        if source not in self._read:
-            self._read[source] = [sample for name in self.splits[source] for sample in self._from(name)]
-        samples = self._read[source]
-        if not self.held_out or source != "train":
-            return samples
-        return hold_out(samples, self.held_out, split, name=self.name, faults=self.faults)
+        return samples_of_split(split, self.held_out, self._read, self._of_split, name=self.name, faults=self.faults)
+
+    def _of_split(self, split: str) -> list[Sample]:
+        return [sample for name in self.splits[split] for sample in self._from(name)]
 
     def ground_truth(self, split: str) -> Path:
         samples, names, ids = self.samples(split), self.class_names or (), self.category_ids or ()

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from statistics import median
 from typing import Any
 
+from vlp.data.mixture_shares import sizes_by_temperature
 from vlp.doctor.finding import Finding, error, fine_finding, warning
 from vlp.launch.config.layout import ENDLESS, accumulated_batches, batch_sizes, source_key, sources, total_steps
 from vlp.system.units import readable_duration
@@ -17,7 +18,10 @@ def check_batch(
     config: dict[str, Any], world: int, samples: Mapping[str, int], in_batch: Sequence[str]
 ) -> Iterator[Finding]:
     """samples: of each source's training split.  in_batch: objectives whose negatives are the batch."""
-    for name, global_batch in batch_sizes(config).items():
+    sizes, temperature = batch_sizes(config), config["data"].get("temperature")
+    if temperature is not None and samples.keys() == sizes.keys() and all(samples.values()):
+        sizes = sizes_by_temperature(int(config["data"]["batch_size"]), samples, temperature)
+    for name, global_batch in sizes.items():
         setting, own = source_key(config, name, "batch_size"), global_batch // world
         if global_batch % world:
             fix = f"vlp train {setting}={max(1, round(global_batch / world)) * world}"

@@ -46,9 +46,11 @@ class MemoryEstimate:
     def total(self) -> int:
         return self.fixed + self.activations + self.libraries
 
-    def summary(self) -> str:
-        names = ("parameters", "gradients", "optimizer", "copies", "activations", "libraries")
-        return " + ".join(f"{name} {readable_bytes(getattr(self, name))}" for name in names)
+    def summary(self, *, measured: bool) -> str:
+        """measured: whether steps measured the last two parts."""
+        names = ("parameters", "gradients", "optimizer", "copies", *(("activations", "libraries") if measured else ()))
+        counted = " + ".join(f"{name} {readable_bytes(getattr(self, name))}" for name in names)
+        return counted if measured else f"{counted}; activations were not measured"
 
 
 def count_memory(module: Any, config: dict[str, Any]) -> MemoryEstimate:
@@ -80,12 +82,15 @@ def scale_activations(points: Sequence[tuple[int, int]], rows: int, in_batch: bo
 
 
 def check_memory(facts: dict[str, Any], free: int, local: int, device: str, fix: str) -> Finding:
-    """facts: {"memory": fields of MemoryEstimate, "base": bytes before the model}.  local: processes that share `free`."""
+    """facts: {"memory": fields of MemoryEstimate} and, where a small step was taken, "base": bytes before the model.
+    local: processes that share `free`."""
     needed = MemoryEstimate(**facts["memory"])
     each = needed.total + facts.get("base", 0)
     before = f" + what Python holds {readable_bytes(base)}" if (base := facts.get("base", 0)) else ""
+    measured = "base" in facts
     summary = (
-        f"a process needs about {readable_bytes(each)} ({needed.summary()}{before}); "
+        f"a process needs {'about' if measured else 'at least'} {readable_bytes(each)} "
+        f"({needed.summary(measured=measured)}{before}); "
         f"{readable_bytes(free)} of {device} are free"
     )
     if each * local > free:

@@ -141,7 +141,7 @@ def measure_steps(
         "default_root_dir": folder,
         "use_distributed_sampler": False,
     }
-    callbacks = [measuring, *([build(average)] if average else [])]
+    callbacks = [measuring, *([build(average)] if average else []), *([parts.teachers] if parts.teachers else [])]
     trainer = build(settings | {"limit_val_batches": 0}, callbacks=callbacks, **common)
     trainer.fit(parts.module, parts.data)
     per_epoch = round(parts.data.steps_per_epoch * scale["train"])

@@ -36,7 +36,8 @@ def heat_of_states(
     grid = image.grid
     if grid is None:
         raise UserError(
-            "heat needs a raster of states, and a batch of images of several sizes has none: give one image at a time"
+            "heat needs a raster of states, which a batch of images of several sizes has not, nor a tower that merges tokens: give "
+            "one image at a time, to a tower without merging"
         )
     with torch.inference_mode(False), torch.enable_grad():
         image, text = image.map(torch.clone), text.map(torch.clone)  # tensors of inference mode cannot be saved

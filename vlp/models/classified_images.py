@@ -69,5 +69,16 @@ class ClassifiedImages:
 
 
 def has_classes(batch: Batch) -> bool:
-    """Whether the batch's labels or categories are classes of its images; beside choices they are not."""
-    return batch.choices is None and (batch.label is not None or batch.categories is not None)
+    """Whether the batch has classes of its images: categories always are, a label beside choices says which of them is right."""
+    return batch.categories is not None or (batch.choices is None and batch.label is not None)
+
+
+def best_classes(
+    batch: Batch, scores: Float[Tensor, "b c"], names: Sequence[str], count: int = 5
+) -> list[dict[str, object]]:
+    """For each image the names of the `count` classes that score highest with their scores, as a task's `predict` gives them."""
+    best, index = scores.topk(min(count, scores.shape[1]))
+    return [
+        {"sample": sample, "classes": [(names[i], score) for i, score in zip(row, values, strict=True)]}
+        for sample, row, values in zip(batch.sample.tolist(), index.tolist(), best.tolist(), strict=True)
+    ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import sqlite3
+import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -20,11 +21,22 @@ class FeatureStore:
 
     name: of everything that the features depend on but the input (`fingerprint`).  width, dtype: of the features' rows.
     A stored array is never changed: of two that are written under one key the first is kept.
-    Methods raise sqlite3.Error or OSError where the file cannot be used.
+    Where the file cannot be used there is one warning, and from then on nothing is read or written.
     """
 
     def __init__(self, folder: str | Path, name: str, *, width: int, dtype: torch.dtype) -> None:
         self.file, self.width, self.dtype = Path(folder) / f"{name}.sqlite", width, dtype
+        self._usable = True
+
+    @contextmanager
+    def _catch_errors(self) -> Iterator[None]:
+        try:
+            yield
+        except (sqlite3.Error, OSError) as error:
+            self._usable = False
+            warnings.warn(
+                f"{self.file} cannot be used ({error}): features are computed and not written to disk", stacklevel=4
+            )
 
     @contextmanager
     def _connect(self) -> Iterator[sqlite3.Connection]:
@@ -35,8 +47,11 @@ class FeatureStore:
 
     def read(self, keys: Iterable[bytes]) -> dict[bytes, Float[Tensor, "_ d"]]:
         """The stored features of these keys; absent keys are left out."""
-        found, row = {}, self.width * self.dtype.itemsize
-        with self._connect() as table:
+        found: dict[bytes, Tensor] = {}
+        row = self.width * self.dtype.itemsize
+        if not self._usable:
+            return found
+        with self._catch_errors(), self._connect() as table:
             for key in keys:
                 value = table.execute("SELECT value FROM features WHERE key = ?", (key,)).fetchone()
                 if value is not None and value[0] and len(value[0]) % row == 0:
@@ -45,8 +60,10 @@ class FeatureStore:
 
     def write(self, features: Mapping[bytes, Float[Tensor, "_ d"]]) -> dict[bytes, Float[Tensor, "_ d"]]:
         """What is stored under these keys afterwards, possibly by another process."""
+        if not self._usable:
+            return {}
         rows = [(key, value.contiguous().numpy().tobytes()) for key, value in features.items()]
-        with self._connect() as table:
+        with self._catch_errors(), self._connect() as table:
             table.executemany("INSERT OR IGNORE INTO features VALUES (?, ?)", rows)
         return self.read(features)
 

@@ -9,9 +9,7 @@ arXiv:2201.03529, which joins the pooled features of all layers of a frozen netw
 from __future__ import annotations
 
 import functools
-import sqlite3
-import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from importlib.metadata import version
 from typing import Any
 
@@ -31,7 +29,6 @@ from vlp.structures import Image, Text, Tokens, height_and_width
 from vlp.system.errors import UserError
 
 _FORMAT = 2  # increase it with any change of this file or of a tower's code that changes features
-_Rows = dict[bytes, Float[Tensor, "_ d"]]
 
 
 class FrozenLevels(nn.Module):
@@ -109,6 +106,11 @@ class FrozenLevels(nn.Module):
             return Tokens(states=states, pooled=pooled, mask=inputs.mask[:, :width], ids=inputs.ids[:, :width])
         return Tokens(states=states, pooled=pooled, grid=self._states_grid(inputs.pixels))
 
+    def encode_uncached(self, text: Text) -> Tokens:
+        """The pooled feature of texts, computed with gradients: for vectors in place of their tokens' embeddings."""
+        pooled = self._level_features(text, text.mask)[0][:, 0]
+        return Tokens(states=pooled.unsqueeze(1), pooled=pooled)
+
     def _states_grid(self, pixels: Tensor) -> Grid | None:
         """Of the states of images [b c h w]: features that come from a cache do not tell it, so a blank image may be run."""
         size: Grid = (pixels.shape[2], pixels.shape[3])
@@ -119,8 +121,8 @@ class FrozenLevels(nn.Module):
     def _cached_features(self, inputs: Image | Text) -> list[Float[Tensor, "_ d"]]:
         keys = [self._fingerprint + key for key in content_keys(inputs)]
         first_index = {key: index for index, key in enumerate(keys) if key not in self._cache}  # each input once
-        if first_index:
-            self._cache.update(self._use_store(lambda store: store.read(first_index)))
+        if first_index and self._store is not None:
+            self._cache.update(self._store.read(first_index))
         missing = [(key, index) for key, index in first_index.items() if key not in self._cache]
         device = next(self.tower.parameters()).device
         rows = _tower_batch_size(inputs, device, len(missing))
@@ -130,24 +132,17 @@ class FrozenLevels(nn.Module):
             # copied, because a slice would keep the memory of all rows of its batch
             rows_cpu = [row.to("cpu", self._cache_dtype, copy=True) for row in computed]
             fresh = dict(zip((key for key, _ in chunk), rows_cpu, strict=True))
-            self._cache.update(fresh | self._use_store(functools.partial(FeatureStore.write, features=fresh)))
+            self._cache.update(fresh if self._store is None else fresh | self._store.write(fresh))
         features = [self._cache[key].to(device).float() for key in keys]
         for key in list(self._cache)[: max(0, len(self._cache) - self.keep)]:
             del self._cache[key]
         return features
 
-    def _use_store(self, use: Callable[[FeatureStore], _Rows]) -> _Rows:
+    @functools.cached_property
+    def _store(self) -> FeatureStore | None:
         if self.folder is None:
-            return {}
-        store = FeatureStore(self.folder, self._fingerprint.hex(), width=self.width, dtype=self._cache_dtype)
-        try:
-            return use(store)
-        except (sqlite3.Error, OSError) as error:
-            self.folder = None
-            warnings.warn(
-                f"{store.file} cannot be used ({error}): features are computed and not written to disk", stacklevel=2
-            )
-            return {}
+            return None
+        return FeatureStore(self.folder, self._fingerprint.hex(), width=self.width, dtype=self._cache_dtype)
 
     @functools.cached_property
     def _fingerprint(self) -> bytes:
@@ -256,7 +251,8 @@ class _FeatureCache(dict[bytes, Tensor]):
 
 
 def _clear_fingerprint(module: nn.Module, _: Any) -> None:
-    module.__dict__.pop("_fingerprint", None)
+    for name in ("_fingerprint", "_store"):
+        module.__dict__.pop(name, None)
 
 
 def _pool_level(features: Tensor, mask: Bool[Tensor, "b t"] | None) -> Float[Tensor, "b d"]:

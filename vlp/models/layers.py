@@ -40,6 +40,8 @@ class QuickGelu(nn.Module):
     """x · σ(1.702 x), OpenAI CLIP's activation (Hendrycks and Gimpel, arXiv:1606.08415, §2)."""
 
     def forward(self, x: Float[Tensor, "*b d"]) -> Float[Tensor, "*b d"]:
+        if torch.compiler.is_compiling():  # a graph that is exported has no place for a function of Python
+            return x * torch.sigmoid(1.702 * x)
         return _QuickGelu.apply(x)
 
 
@@ -71,8 +73,10 @@ def _pointwise_convolution(
 
 
 def linear(x: Float[Tensor, "r d"], weight: Float[Tensor, "e d"], bias: Float[Tensor, " e"]) -> Float[Tensor, "r e"]:
-    plain = x.device.type != "cpu" or x.dtype != torch.float32 or torch.is_autocast_enabled("cpu") or len(x) < 2
-    if plain or torch.compiler.is_compiling() or not torch.backends.mkldnn.is_available():
+    if torch.compiler.is_compiling() or x.device.type != "cpu" or x.dtype != torch.float32 or len(x) < 2:
+        return F.linear(x, weight, bias)
+    quantised = type(weight) not in (Tensor, nn.Parameter)  # torchao's weights only know linear maps
+    if quantised or torch.is_autocast_enabled("cpu") or not torch.backends.mkldnn.is_available():
         return F.linear(x, weight, bias)
     return _PointwiseLinear.apply(x.contiguous(), weight, bias)
 
@@ -98,19 +102,32 @@ class Layout:
     """Position of the rows of a flat [r d] tensor in a [batch, length] grid; `rows` None = they fill it in order.
 
     Maps work on rows alone, so captions of different lengths cost what their tokens cost, not their padding.
+    mask: in place of `rows` in a compiled or exported graph, which cannot know how many rows there will be: then every position
+    of the grid is a row, and those where it is False are never read.
     """
 
     batch: int
     length: int
     rows: Int[Tensor, " r"] | None = None
+    mask: Bool[Tensor, "b n"] | None = None
 
     @classmethod
     def from_mask(cls, mask: Bool[Tensor, "b n"]) -> Layout:
         """Of the real tokens of a padded grid."""
+        if torch.compiler.is_compiling():
+            return cls(mask.shape[0], mask.shape[1], mask=mask)
         rows = None if bool(mask.all()) else mask.flatten().nonzero()[:, 0]
         return cls(mask.shape[0], mask.shape[1], rows)
 
+    @property
+    def full(self) -> bool:
+        """Whether every position holds a real token."""
+        return self.rows is None and self.mask is None
+
     def unpack(self, x: Float[Tensor, "r d"]) -> Float[Tensor, "b n d"]:
+        """Positions without a row are zero."""
+        if self.mask is not None:
+            return x.view(self.batch, self.length, -1).masked_fill(~self.mask[..., None], 0.0)
         if self.rows is not None:
             x = x.new_zeros(self.batch * self.length, x.shape[1]).index_copy(0, self.rows, x)
         return x.view(self.batch, self.length, -1)
@@ -121,6 +138,8 @@ class Layout:
 
     def attention_mask(self) -> Bool[Tensor, "b 1 1 n"] | None:
         """True where the grid holds a row."""
+        if self.mask is not None:
+            return self.mask[:, None, None]
         if self.rows is None:
             return None
         grid = torch.zeros(self.batch * self.length, dtype=torch.bool, device=self.rows.device)
@@ -129,73 +148,115 @@ class Layout:
 
 def attend(
     q: Float[Tensor, "#b h n k"],
-    k: Float[Tensor, "#b h m k"],
-    v: Float[Tensor, "#b h m k"],
-    mask: Bool[Tensor, "#b 1 #n m"] | None = None,
+    k: Float[Tensor, "#b g m k"],
+    v: Float[Tensor, "#b g m k"],
+    mask: Bool[Tensor, "#b 1 #n m"] | Float[Tensor, "#b 1 #n m"] | None = None,
     *,
     causal: bool = False,
     dropout: float = 0.0,
 ) -> Float[Tensor, "_ h n k"]:
-    """softmax(q kᵀ / √k) v, Vaswani et al., arXiv:1706.03762, equation 1.  mask: True = is attended to; not together with causal.
+    """softmax(q kᵀ / √k) v, Vaswani et al., arXiv:1706.03762, equation 1.  mask: True = is attended to, and floats are added to
+    q kᵀ / √k; not together with causal.
+    Where keys and values have fewer heads, a divisor g of h, h / g heads in a row share each of them (grouped-query attention:
+    Ainslie et al., arXiv:2305.13245, §2.2).
 
     By torch's function, but for bfloat16 on a CPU: there torch 2.15 takes 2 to 6 times as long as these three steps one by one.
     """
+    heads, groups = q.shape[1], k.shape[1]
+    if heads != groups and not causal and (mask is None or mask.shape[2] == 1):
+        # all queries see the same keys, so those of a group's heads are one longer query, and no key is copied
+        longer = rearrange(q, "b (g r) n k -> b g (r n) k", g=groups)
+        x = attend(longer, k, v, mask, dropout=dropout)
+        return rearrange(x, "b g (r n) k -> b (g r) n k", r=heads // groups)
+    if heads != groups:
+        k, v = (x.repeat_interleave(heads // groups, dim=1) for x in (k, v))
     if q.device.type != "cpu" or q.dtype != torch.bfloat16 or torch.compiler.is_compiling():
         return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal, dropout_p=dropout)
     score = torch.matmul(q * q.shape[-1] ** -0.5, k.transpose(-1, -2))
     if causal:
         mask = score.new_ones(score.shape[-2:], dtype=torch.bool).tril()
-    if mask is not None:
+    if mask is not None and mask.dtype == torch.bool:
         score = score.masked_fill(~mask, torch.finfo(score.dtype).min)
+    elif mask is not None:
+        score = score + mask
     return torch.matmul(apply_dropout(score.softmax(-1), dropout), v)
 
 
 class PastKeyValues:
     """Keys and values of one layer's self-attention for the tokens so far, kept while a text is generated."""
 
-    def __init__(self, key_values: Float[Tensor, "b two h n k"]) -> None:
+    def __init__(self, key_values: Float[Tensor, "b two g n k"]) -> None:
         self.key_values = key_values
 
-    def append(self, key_values: Float[Tensor, "b two h m k"]) -> tuple[Tensor, Tensor]:
+    def append(self, key_values: Float[Tensor, "b two g m k"]) -> tuple[Tensor, Tensor]:
         self.key_values = torch.cat([self.key_values, key_values], dim=3)
         return self.key_values[:, 0], self.key_values[:, 1]
 
 
-class Attention(nn.Module):
-    """dropout: of the attention's probabilities, in training."""
+class StaticKeyValues(PastKeyValues):
+    """In a tensor of one size for all tokens that there may be: these keys and values take the positions `position`, and what is
+    behind them is there to be masked."""
 
-    def __init__(self, *, width: int, heads: int, dropout: float = 0.0) -> None:
+    def __init__(self, key_values: Float[Tensor, "b two g n k"], position: Int[Tensor, " m"]) -> None:
+        super().__init__(key_values)
+        self.position = position
+
+    def append(self, key_values: Float[Tensor, "b two g m k"]) -> tuple[Tensor, Tensor]:
+        self.key_values = self.key_values.index_copy(3, self.position, key_values.to(self.key_values.dtype))
+        return self.key_values[:, 0], self.key_values[:, 1]
+
+
+class Attention(nn.Module):
+    """key_value_heads: a divisor of `heads`; None = as many (see `attend`).  dropout: of the attention's probabilities, in
+    training."""
+
+    def __init__(self, *, width: int, heads: int, key_value_heads: int | None = None, dropout: float = 0.0) -> None:
         super().__init__()
         if heads < 1 or width % heads:
             raise UserError(f"a width of {width} cannot be split over {heads} attention heads")
-        self.heads, self.dropout = heads, dropout
-        self.qkv = Linear(width, 3 * width)
+        self.heads, self.key_value_heads, self.dropout = heads, num_key_value_heads(heads, key_value_heads), dropout
+        self.qkv = Linear(width, width + 2 * self.key_value_heads * (width // heads))
         self.out = Linear(width, width)
 
     def forward(
         self,
         x: Float[Tensor, "r d"],
         layout: Layout,
-        mask: Bool[Tensor, "#b 1 #n n"] | None,
+        mask: Bool[Tensor, "#b 1 #n _"] | None,
         causal: bool,
         past: PastKeyValues | None = None,
     ) -> Float[Tensor, "r d"]:
         """past: of the tokens before these, to which these are added."""
-        q, k, v = rearrange(layout.unpack(self.qkv(x)), "b n (three h d) -> three b h n d", three=3, h=self.heads)
+        q, k, v = self.split_heads(layout.unpack(self.qkv(x)))
         if past is not None:
             k, v = past.append(torch.stack([k, v], dim=1))
         dropout = self.dropout if self.training else 0.0
         x = attend(q, k, v, mask, causal=causal, dropout=dropout)
         return self.out(layout.pack(rearrange(x, "b h n d -> b n (h d)")))
 
-    def forward_at_rows(self, x: Float[Tensor, "r d"], layout: Layout, keep: Int[Tensor, " b"]) -> Float[Tensor, "b d"]:
-        """The output at the row `keep` of each sample, which attends to all rows of its sample."""
+    def split_heads(self, qkv: Float[Tensor, "b n e"]) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries [b h n d], keys and values [b g n d]."""
+        if self.key_value_heads == self.heads:
+            q, k, v = rearrange(qkv, "b n (three h d) -> three b h n d", three=3, h=self.heads)
+            return q, k, v
+        parts = rearrange(qkv, "b n (h d) -> b h n d", h=self.heads + 2 * self.key_value_heads)
+        q, k, v = parts.split([self.heads, self.key_value_heads, self.key_value_heads], dim=1)
+        return q, k, v
+
+    def forward_at_rows(
+        self,
+        x: Float[Tensor, "r d"],
+        layout: Layout,
+        keep: Int[Tensor, " b"],
+        bias: Float[Tensor, "b 1 1 n"] | None = None,
+    ) -> Float[Tensor, "b d"]:
+        """The output at the row `keep` of each sample, which attends to all rows of its sample.  bias: as a mask of `attend`."""
         width = x.shape[1]
         q = linear(x[keep], self.qkv.weight[:width], self.qkv.bias[:width])
         q = rearrange(q, "b (h d) -> b h 1 d", h=self.heads)
         both = layout.unpack(linear(x, self.qkv.weight[width:], self.qkv.bias[width:]))
-        k, v = rearrange(both, "b n (two h d) -> two b h n d", two=2, h=self.heads)
-        x = attend(q, k, v, layout.attention_mask())
+        k, v = rearrange(both, "b n (two g d) -> two b g n d", two=2, g=self.key_value_heads)
+        x = attend(q, k, v, layout.attention_mask() if bias is None else bias)
         return self.out(rearrange(x, "b h 1 d -> b (h d)"))
 
 
@@ -217,11 +278,19 @@ class PreNormBlock(nn.Module):
     """dropout: after each linear map of what is added to the residual stream, as in timm."""
 
     def __init__(
-        self, *, width: int, heads: int, mlp_ratio: float, activation: str, norm_eps: float, dropout: float = 0.0
+        self,
+        *,
+        width: int,
+        heads: int,
+        mlp_ratio: float,
+        activation: str,
+        norm_eps: float,
+        key_value_heads: int | None = None,
+        dropout: float = 0.0,
     ) -> None:
         super().__init__()
         self.norm1 = nn.LayerNorm(width, eps=norm_eps)
-        self.attention = Attention(width=width, heads=heads)
+        self.attention = Attention(width=width, heads=heads, key_value_heads=key_value_heads)
         self.norm2 = nn.LayerNorm(width, eps=norm_eps)
         self.mlp = Mlp(width=width, hidden_width=round(width * mlp_ratio), activation=activation, dropout=dropout)
         self.dropout = Dropout(dropout)
@@ -230,7 +299,7 @@ class PreNormBlock(nn.Module):
         self,
         x: Float[Tensor, "r d"],
         layout: Layout,
-        mask: Bool[Tensor, "#b 1 #n n"] | None = None,
+        mask: Bool[Tensor, "#b 1 #n _"] | None = None,
         causal: bool = False,
         keep: Int[Tensor, " b"] | None = None,
     ) -> Float[Tensor, "_ d"]:
@@ -243,11 +312,25 @@ class PreNormBlock(nn.Module):
 
 
 def build_pre_norm_blocks(
-    *, layers: int, width: int, heads: int, mlp_ratio: float, activation: str, norm_eps: float
+    *,
+    layers: int,
+    width: int,
+    heads: int,
+    mlp_ratio: float,
+    activation: str,
+    norm_eps: float,
+    key_value_heads: int | None = None,
 ) -> nn.ModuleList:
     """A stack with CLIP's initialisation: the maps that write to the residual stream shrink with its depth."""
     stack = [
-        PreNormBlock(width=width, heads=heads, mlp_ratio=mlp_ratio, activation=activation, norm_eps=norm_eps)
+        PreNormBlock(
+            width=width,
+            heads=heads,
+            mlp_ratio=mlp_ratio,
+            activation=activation,
+            norm_eps=norm_eps,
+            key_value_heads=key_value_heads,
+        )
         for _ in range(layers)
     ]
     for block in stack:
@@ -267,6 +350,17 @@ def num_heads(width: int, heads: int | None, name: str) -> int:
             f"a width of {width} is no multiple of 64, so the number of attention heads cannot be derived: give {name}"
         )
     return width // 64 if heads is None else heads
+
+
+def num_key_value_heads(heads: int, key_value_heads: int | None) -> int:
+    """None = as many as heads.  Raises UserError where they do not divide the heads."""
+    if key_value_heads is None:
+        return heads
+    if key_value_heads < 1 or heads % key_value_heads:
+        raise UserError(
+            f"key_value_heads={key_value_heads} for {heads} attention heads: give a divisor of {heads}, or null for as many"
+        )
+    return key_value_heads
 
 
 def apply_dropout(x: Float[Tensor, "*b d"], probability: float) -> Float[Tensor, "*b d"]:

@@ -20,6 +20,11 @@ from vlp.models.vision.positions import MAX_EXTRA_TOKENS
 from vlp.structures import Image, Tokens, height_and_width
 from vlp.system.errors import UserError
 
+NO_RASTER_WITH_MERGING = (
+    "a vision tower that merges tokens (model.vision.merging) has no raster, which boxes, masks and pixels are read from: set "
+    "model/vision/merging=null"
+)
+
 
 def require_modules(tower: nn.Module, levels: Sequence[str]) -> None:
     """Raises UserError if no name is given or the tower has no module of one of them; it lists those near the surface."""
@@ -53,13 +58,15 @@ def to_maps(
 ) -> dict[str, Float[Tensor, "b d h w"]]:
     """outputs: as `kept_outputs` gives them.  tokens: what the same call of the tower returned.  Raises UserError for a module that
     the call did not use, or whose output is no map."""
+    if getattr(tower, "merging", None) is not None and tokens.grid is None:
+        raise UserError(NO_RASTER_WITH_MERGING)
     missing = [name for name in levels if name not in outputs]
     if missing:
         raise UserError(
             f"levels: the tower did not use {', '.join(missing)} for these images (FrozenLevels with keep reads its features from "
             "its cache): set keep=0, or choose other modules"
         )
-    options: dict[str, Any] = {"rows": len(tokens.pooled), "grid": tokens.grid, "count": tokens.states.shape[1]}
+    options: dict[str, Any] = {"rows": tokens.pooled.shape[0], "grid": tokens.grid, "count": tokens.states.shape[1]}
     options["channels_last"] = getattr(tower, "channels_last", False)
     return {name: to_map(outputs[name], **options, name=name) for name in levels}
 
@@ -83,7 +90,7 @@ def to_map(
     """
     if output.ndim == 4:
         return channels_first(output, grid, channels_last)
-    if output.ndim == 2 and len(output) % rows == 0:
+    if output.ndim == 2 and output.shape[0] % rows == 0:
         output = rearrange(output, "(b n) d -> b n d", b=rows)
     if output.ndim == 3 and grid is not None:
         found = raster(output.shape[1], grid, count)

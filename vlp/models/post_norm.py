@@ -7,36 +7,48 @@ tensor whose `Layout` says which rows belong to which sample.
 
 from __future__ import annotations
 
+import torch
 from einops import rearrange
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from vlp.models.layers import Attention, Dropout, Layout, Linear, Mlp, PastKeyValues, attend
+from vlp.models.layers import (
+    Attention,
+    Dropout,
+    Layout,
+    Linear,
+    Mlp,
+    PastKeyValues,
+    attend,
+    num_key_value_heads,
+)
 
 
 class CrossAttention(nn.Module):
-    """memory_width: of the states that give keys and values."""
+    """memory_width: of the states that give keys and values.  key_value_heads: as in `Attention`."""
 
-    def __init__(self, *, width: int, memory_width: int, heads: int, dropout: float) -> None:
+    def __init__(
+        self, *, width: int, memory_width: int, heads: int, dropout: float, key_value_heads: int | None = None
+    ) -> None:
         super().__init__()
-        self.heads, self.dropout = heads, dropout
+        self.heads, self.key_value_heads, self.dropout = heads, num_key_value_heads(heads, key_value_heads), dropout
         self.query = Linear(width, width)
-        self.key_value = nn.Linear(memory_width, 2 * width)
+        self.key_value = nn.Linear(memory_width, 2 * self.key_value_heads * (width // heads))
         self.out = Linear(width, width)
 
-    def project_memory(self, states: Float[Tensor, "b m e"]) -> Float[Tensor, "b two h m k"]:
+    def project_memory(self, states: Float[Tensor, "b m e"]) -> Float[Tensor, "b two g m k"]:
         """Keys and values, which do not depend on the queries: computed once for every image."""
-        return rearrange(self.key_value(states), "b m (two h d) -> b two h m d", two=2, h=self.heads)
+        return rearrange(self.key_value(states), "b m (two g d) -> b two g m d", two=2, g=self.key_value_heads)
 
     def forward(
         self,
         x: Float[Tensor, "r d"],
         layout: Layout,
-        memory: Float[Tensor, "#b two h m k"],
+        memory: Float[Tensor, "#b two g m k"],
         mask: Bool[Tensor, "#b 1 1 m"] | None,
     ) -> Float[Tensor, "r d"]:
         """memory: of each sample, or one for all of them: then their rows are one long query, and no key is copied."""
-        shared = len(memory) == 1
+        shared = not torch.compiler.is_compiling() and len(memory) == 1  # a graph keeps one path for any batch
         q = self.query(x)[None] if shared else layout.unpack(self.query(x))
         q = rearrange(q, "b n (h d) -> b h n d", h=self.heads)
         dropout = self.dropout if self.training else 0.0
@@ -47,7 +59,9 @@ class CrossAttention(nn.Module):
 
 
 class PostNormBlock(nn.Module):
-    """memory_width: None = no cross-attention.  dropout: after each part and on the attention's probabilities."""
+    """memory_width: None = no cross-attention.  dropout: after each part and on the attention's probabilities.
+    key_value_heads: of both attentions, as in `Attention`.
+    """
 
     def __init__(
         self,
@@ -57,14 +71,21 @@ class PostNormBlock(nn.Module):
         hidden_width: int,
         activation: str = "gelu",
         memory_width: int | None = None,
+        key_value_heads: int | None = None,
         dropout: float = 0.1,
         norm_eps: float = 1e-12,
     ) -> None:
         super().__init__()
-        self.attention = Attention(width=width, heads=heads, dropout=dropout)
+        self.attention = Attention(width=width, heads=heads, key_value_heads=key_value_heads, dropout=dropout)
         self.norm1 = nn.LayerNorm(width, eps=norm_eps)
         if memory_width is not None:
-            self.cross_attention = CrossAttention(width=width, memory_width=memory_width, heads=heads, dropout=dropout)
+            self.cross_attention = CrossAttention(
+                width=width,
+                memory_width=memory_width,
+                heads=heads,
+                key_value_heads=key_value_heads,
+                dropout=dropout,
+            )
             self.norm_cross = nn.LayerNorm(width, eps=norm_eps)
         self.mlp = Mlp(width=width, hidden_width=hidden_width, activation=activation)
         self.norm2 = nn.LayerNorm(width, eps=norm_eps)
@@ -74,9 +95,9 @@ class PostNormBlock(nn.Module):
         self,
         x: Float[Tensor, "r d"],
         layout: Layout,
-        mask: Bool[Tensor, "#b 1 #n n"] | None = None,
+        mask: Bool[Tensor, "#b 1 #n _"] | None = None,
         causal: bool = False,
-        memory: Float[Tensor, "c two h m k"] | None = None,
+        memory: Float[Tensor, "c two g m k"] | None = None,
         memory_mask: Bool[Tensor, "c 1 1 m"] | None = None,
         memory_layout: Layout | None = None,
         past: PastKeyValues | None = None,
@@ -101,6 +122,7 @@ def build_post_norm_blocks(
     dropout: float,
     norm_eps: float,
     memory_width: int | None = None,
+    key_value_heads: int | None = None,
 ) -> nn.ModuleList:
     """hidden_width: None = 4 width."""
     return nn.ModuleList(
@@ -110,6 +132,7 @@ def build_post_norm_blocks(
             hidden_width=hidden_width or 4 * width,
             activation=activation,
             memory_width=memory_width,
+            key_value_heads=key_value_heads,
             dropout=dropout,
             norm_eps=norm_eps,
         )

@@ -7,29 +7,23 @@ features, in the order of the split, and a folder keeps them for later runs.
 
 from __future__ import annotations
 
-import functools
-import sqlite3
-import warnings
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from vlp import distributed
-from vlp.data.collate import pad_images
 from vlp.data.datamodule import DataModule
-from vlp.data.example_dataset import ExampleDataset
-from vlp.data.loader import Loader, prepare_worker
+from vlp.data.loader import Loader
+from vlp.data.pictures import TransformedPictures, picture_loader
 from vlp.models.equal_inputs import content_keys
 from vlp.models.feature_store import FeatureStore, fingerprint
 from vlp.models.precision import to_float32
 from vlp.models.probes.labelled import Labelled
 from vlp.models.vlm import VisionLanguageModel
-from vlp.structures import Image, Sample, require_finite
+from vlp.structures import Image, require_finite
 from vlp.system.errors import UserError
 
 KINDS = ("pooled", "embed")
@@ -65,17 +59,18 @@ def split_features(
     stores = {kind: _open_store(model, kind, folder) for kind in kinds}
     rows: dict[str, list[Tensor]] = {kind: [] for kind in kinds}
     device = next(model.parameters()).device
-    for image in _load(data, split, positions):
+    for _, image in _load(data, split, positions):
         keys = content_keys(image)
-        cached = {kind: _use(stores, kind, functools.partial(FeatureStore.read, keys=keys)) for kind in kinds}
+        cached = {kind: {} if store is None else store.read(keys) for kind, store in stores.items()}
         missing = [row for row, key in enumerate(keys) if any(key not in cached[kind] for kind in kinds)]
         computed = _compute(model, image.select(missing).to(device), kinds) if missing else {}
         for kind, features in computed.items():
             fresh = {keys[row]: feature[None] for row, feature in zip(missing, features, strict=True)}
-            cached[kind] |= fresh | _use(stores, kind, functools.partial(FeatureStore.write, features=fresh))
+            store = stores[kind]
+            cached[kind] |= fresh if store is None else fresh | store.write(fresh)
         for kind in kinds:
             rows[kind] += [cached[kind][key] for key in keys]
-    order = torch.tensor([*range(len(samples))]).reshape(-1)
+    order = torch.arange(len(samples))
     arrival = torch.cat([order[rank :: distributed.world_size()] for rank in range(distributed.world_size())])
     result = {}
     for kind in kinds:
@@ -107,43 +102,10 @@ def class_targets(data: DataModule, split: str) -> tuple[Bool[Tensor, " n"], Boo
     return known, targets, not several
 
 
-class _Pictures(torch.utils.data.Dataset[Tensor]):
-    """Pixels of the samples as evaluation sees them; boxes and segments are not read."""
-
-    def __init__(self, data: DataModule, split: str) -> None:
-        self.samples = data.split(split)
-        self.examples = ExampleDataset(
-            _WithoutRegions(self.samples), name=f"{data.name} {split}", transform=data.transform["eval"], training=False
-        )
-
-    def __getitem__(self, position: int) -> Tensor:
-        return self.examples[(0, position)].pixels
-
-
-class _WithoutRegions(Sequence[Sample]):
-    def __init__(self, samples: Sequence[Sample]) -> None:
-        self.samples = samples
-
-    def __len__(self) -> int:
-        return len(self.samples)
-
-    def __getitem__(self, index: Any) -> Any:
-        return replace(
-            self.samples[index], boxes=None, box_labels=(), box_crowds=(), box_masks=(), panoptic=None, segments=()
-        )
-
-
 def _load(data: DataModule, split: str, positions: range) -> Loader:
     size = data.eval_batch_size
-    return Loader(
-        _Pictures(data, split),
-        batch_sampler=[list(positions[start : start + size]) for start in range(0, len(positions), size)],
-        collate_fn=pad_images,
-        num_workers=data.num_workers,
-        worker_init_fn=prepare_worker,
-        timeout=data.timeout if data.num_workers else 0,
-        generator=torch.Generator().manual_seed(0),
-    )
+    pictures = TransformedPictures(data.split(split), name=f"{data.name} {split}", transform=data.transform["eval"])
+    return picture_loader(pictures, [positions[start : start + size] for start in range(0, len(positions), size)], data)
 
 
 def _compute(model: VisionLanguageModel, image: Image, kinds: Sequence[str]) -> dict[str, Float[Tensor, "b d"]]:
@@ -161,16 +123,3 @@ def _open_store(model: VisionLanguageModel, kind: str, folder: str | Path | None
     precision = str(torch.get_autocast_dtype(device)) if torch.is_autocast_enabled(device) else "full"
     name = fingerprint(read, str([_FORMAT, kind, device, precision, torch.__version__]))
     return FeatureStore(folder, name, width=feature_width(model, kind), dtype=torch.float32)
-
-
-def _use(
-    stores: dict[str, FeatureStore | None], kind: str, use: Callable[[FeatureStore], dict[bytes, Tensor]]
-) -> dict[bytes, Tensor]:
-    if (store := stores[kind]) is None:
-        return {}
-    try:
-        return use(store)
-    except (sqlite3.Error, OSError) as error:
-        stores[kind] = None
-        warnings.warn(f"{store.file} cannot be used ({error}): features are not written to disk", stacklevel=2)
-        return {}

@@ -59,7 +59,9 @@ class VisionLanguageModel(nn.Module):
             fusion = fusion(**widths)
         self.fusion = fusion
         if decoder is not None and not isinstance(decoder, nn.Module):
-            decoder = decoder(memory_width=states_width(self.part("vision" if fusion is None else "fusion")))
+            # of a model of texts alone, the text tower's
+            read = "fusion" if fusion is not None else "text" if vision is None and text is not None else "vision"
+            decoder = decoder(memory_width=states_width(self.part(read)))
         self.decoder = decoder
         parts: list[Any] = [self.projection, fusion, decoder]
         for part in parts:

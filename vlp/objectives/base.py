@@ -60,8 +60,18 @@ class Objective(nn.Module):
         return self.points[-1][1]
 
     def applies(self, batch: Batch, source: str) -> bool:
+        """Raises UserError for one that needs images where some samples of the source have none: its rows would be others."""
         on_source = self.sources is None or source in self.sources
-        return on_source and all(getattr(batch, field) is not None for field in self.requires)
+        partly = batch.pictured is not None and "image" in self.requires
+        required = [field for field in self.requires if not (partly and field == "image")]
+        applies = on_source and all(getattr(batch, field) is not None for field in required)
+        if applies and partly:
+            name = type(self).__name__
+            raise UserError(
+                f"{name} needs the image of every sample, and some of {source} have none: leave these out "
+                f"(data.without_photo=leave_out), or {name} off this source (sources=[…])"
+            )
+        return applies
 
     def prepare(self, model: VisionLanguageModel, tokenizer: Any, data: Any) -> None:
         """Called before the first step, to read from the tokenizer (the mask's id; None where the data has no text) and from

@@ -13,6 +13,9 @@ batch and of earlier batches, and
 
 with z̄ the similarities of the momentum model. ALBEF contrasts within the batch of one rank; here the batch is that of all
 ranks, so the loss does not depend on their number.
+
+dims (Kusupati et al., Matryoshka, arXiv:2205.13147, equation 1): the mean of the losses of the first d numbers of the embeddings,
+of unit length again, for each d; so an index may keep fewer numbers a picture.
 """
 
 from __future__ import annotations
@@ -25,6 +28,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from vlp.distributed import gather, mean_over_ranks
+from vlp.models.embeddings import cut
 from vlp.models.vlm import VisionLanguageModel
 from vlp.objectives.base import Objective, linear_warmup, paired_similarity
 from vlp.structures import Batch, Features, Loss, Text, Tokens, require
@@ -93,6 +97,7 @@ class ITC(Objective):
     queue_size: features of past batches that serve as further candidates; 0 = none.  width: of the joint space, needed for a
     queue.  distillation: α of the soft targets, reached linearly over the first `distillation_warmup` steps.
     Queue and distillation need the momentum model.
+    dims: widths of the cuts that are trained, the joint space's own among them if it is to be; () = the joint space as it is.
     """
 
     requires = ("image", "caption")
@@ -106,12 +111,16 @@ class ITC(Objective):
         width: int | None = None,
         distillation: float = 0.0,
         distillation_warmup: int = 0,
+        dims: Sequence[int] = (),
         weight: float | list[list[float]] = 1.0,
         sources: Sequence[str] | None = None,
     ) -> None:
         super().__init__(weight=weight, sources=sources)
         self.uses: tuple[str, ...] = ("image_embed", "text_embed")
         self.distillation, self.distillation_warmup = distillation, distillation_warmup
+        self.dims = tuple(dims)
+        if any(isinstance(dim, bool) or dim < 1 for dim in dims) or len(set(dims)) < len(dims):
+            raise UserError(f"objectives.itc.dims={list(dims)}: give different widths, such as [512,128]")
         self.uses_momentum = queue_size > 0 or distillation > 0
         if self.uses_momentum:
             self.uses += ("momentum.image_embed", "momentum.text_embed")
@@ -129,43 +138,68 @@ class ITC(Objective):
                 f"objectives.itc.width={joint_width}"
             )
 
+        if self.dims and joint_width is not None and max(self.dims) > joint_width:
+            raise UserError(
+                f"objectives.itc.dims={list(self.dims)}: the joint space has {joint_width} numbers: leave out what is wider"
+            )
+
     def forward(self, model: VisionLanguageModel, batch: Batch, features: Features) -> Loss:
-        image, text = require(features.image_embed), require(features.text_embed)
         text_id = batch.id[require(features.owner)]
         logs = {"logit_scale": model.part("projection").scale()}
-        if self.uses_momentum:
-            image_losses, text_losses = self._momentum_losses(model, features, batch.id, text_id)
-        else:
-            images, texts = gather(image), gather(text)
-            image_losses = info_nce(model.similarity(image, texts), batch.id[:, None] == gather(text_id)[None, :])
-            text_losses = info_nce(model.similarity(images, text).T, text_id[:, None] == gather(batch.id)[None, :])
-        return Loss(value=mean_of_directions(image_losses, text_losses), logs=logs)
+        losses = self._momentum_losses if self.uses_momentum else self._batch_losses
+        if not self.dims:
+            return Loss(value=mean_of_directions(*losses(model, features, batch.id, text_id)), logs=logs)
+        values = [mean_of_directions(*losses(model, features, batch.id, text_id, dim)) for dim in self.dims]
+        logs |= {f"loss_{dim}": value.detach() for dim, value in zip(self.dims, values, strict=True)}
+        return Loss(value=torch.stack(values).mean(), logs=logs)
+
+    def _batch_losses(
+        self,
+        model: VisionLanguageModel,
+        features: Features,
+        image_id: Int[Tensor, " b"],
+        text_id: Int[Tensor, " r"],
+        dim: int | None = None,
+    ) -> tuple[Float[Tensor, " b"], Float[Tensor, " r"]]:
+        """L_i of each image and of each text, within the batch of all ranks.  dim: of the cut; None = none."""
+        image, text = cut(require(features.image_embed), dim), cut(require(features.text_embed), dim)
+        images, texts = gather(image), gather(text)
+        image_losses = info_nce(model.similarity(image, texts), image_id[:, None] == gather(text_id)[None, :])
+        text_losses = info_nce(model.similarity(images, text).T, text_id[:, None] == gather(image_id)[None, :])
+        return image_losses, text_losses
 
     def score(self, model: VisionLanguageModel, image: Tokens, text: Text) -> Float[Tensor, " b"]:
         """The logit of the cosine of image i and text i."""
         return paired_similarity(model, image, text)
 
     def _momentum_losses(
-        self, model: VisionLanguageModel, features: Features, image_id: Int[Tensor, " b"], text_id: Int[Tensor, " r"]
+        self,
+        model: VisionLanguageModel,
+        features: Features,
+        image_id: Int[Tensor, " b"],
+        text_id: Int[Tensor, " r"],
+        dim: int | None = None,
     ) -> tuple[Float[Tensor, " b"], Float[Tensor, " r"]]:
         """L_i of each image and of each text, against the momentum model's features of this batch and the queues."""
-        image, text, momentum = require(features.image_embed), require(features.text_embed), require(features.momentum)
-        momentum_image, momentum_text = require(momentum.image_embed), require(momentum.text_embed)
-        image_keys = gather(momentum_image), gather(image_id)
-        text_keys = gather(momentum_text), gather(text_id)
+        momentum = require(features.momentum)
+        image_keys = gather(require(momentum.image_embed)), gather(image_id)
+        text_keys = gather(require(momentum.text_embed)), gather(text_id)
         images, image_ids = _append_queue(*image_keys, self.image_queue)
         texts, text_ids = _append_queue(*text_keys, self.text_queue)
+        images, texts = cut(images, dim), cut(texts, dim)
         alpha = linear_warmup(self.distillation, features.step, self.distillation_warmup)
         with torch.no_grad():
-            momentum_to_texts = model.similarity(momentum_image, texts)
-            momentum_to_images = model.similarity(images, momentum_text).T
+            momentum_to_texts = model.similarity(cut(require(momentum.image_embed), dim), texts)
+            momentum_to_images = model.similarity(images, cut(require(momentum.text_embed), dim)).T
+        image, text = cut(require(features.image_embed), dim), cut(require(features.text_embed), dim)
         image_losses = soft_cross_entropy(
             model.similarity(image, texts), momentum_to_texts, image_id[:, None] == text_ids[None, :], alpha
         )
         text_losses = soft_cross_entropy(
             model.similarity(images, text).T, momentum_to_images, text_id[:, None] == image_ids[None, :], alpha
         )
-        if self.training and self.image_queue is not None and self.text_queue is not None:
+        last = not self.dims or dim == self.dims[-1]  # the queue is the same for all cuts
+        if last and self.training and self.image_queue is not None and self.text_queue is not None:
             self.image_queue.enqueue(*image_keys)
             self.text_queue.enqueue(*text_keys)
         return image_losses, text_losses

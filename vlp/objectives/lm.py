@@ -46,6 +46,20 @@ def token_losses(
     return torch.zeros_like(text.mask, dtype=loss.dtype).masked_scatter(is_target, loss)
 
 
+def losses_at_targets(
+    decoder: Any, text: Text, memory: Any, *, label_smoothing: float = 0.0
+) -> tuple[Float[Tensor, "b t"], Int[Tensor, ""]]:
+    """`token_losses` of texts without a prompt, and how many tokens are the most probable ones; logits are computed where a token
+    is predicted, and nowhere else.  decoder: with `logits_at`.  memory: what it reads."""
+    is_target = text.mask.clone()
+    is_target[:, :1] = False
+    logits = decoder.logits_at(text, memory, F.pad(is_target[:, 1:], (0, 1)))
+    targets = text.ids[is_target]
+    loss = F.cross_entropy(logits, targets, label_smoothing=label_smoothing, reduction="none")
+    correct = (logits.detach().argmax(1) == targets).sum()
+    return torch.zeros_like(text.mask, dtype=loss.dtype).masked_scatter(is_target, loss), correct
+
+
 def add_prompt_and_end(text: Text, prompt: Int[Tensor, " p"], end_id: int) -> Text:
     """[b t] or [b k t] texts as rows: the prompt after the start token, and an end token where a text has none."""
     ids, mask = text.ids.flatten(0, -2), text.mask.flatten(0, -2)

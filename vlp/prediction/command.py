@@ -12,9 +12,9 @@ from vlp.system.errors import UserError
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog = (
         "TASK is one of `vlp ls task`, if the checkpoint has what it needs. A JSONL file has a line for each image, with the "
-        "keys image (or images, of a pair), question, captions and choices; paths are relative to the file. Options are for "
-        "the inputs that do not say it themselves. Exit code 0: all is predicted; 2: an input or the command is wrong, and "
-        "nothing is written."
+        "keys image (or images, of a pair), question, captions, choices and rationales, and of a dialogue history, image_id and "
+        "round_id; paths are relative to the file. Options are for the inputs that do not say it themselves. Exit code 0: all "
+        "is predicted; 2: an input or the command is wrong, and nothing is written."
     )
     parser.add_argument(
         "checkpoint", type=Path, metavar="CHECKPOINT", help="a run folder, or any file that vlp.load reads"
@@ -37,7 +37,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--answer", action="append", default=[], metavar="TEXT", help="a candidate answer of vqa; may be repeated"
     )
     parser.add_argument(
-        "--out", type=Path, metavar="FILE", help="write the lines to a file that appears when all are done"
+        "--out",
+        type=Path,
+        metavar="FILE",
+        help="write the lines to a file that appears when all are done; visual_dialogue: .json = the leaderboard's file",
+    )
+    parser.add_argument(
+        "--maps",
+        type=Path,
+        metavar="FOLDER",
+        help="segmentation, panoptic: write a PNG of the size of each photo with the class, or the segment, of every pixel",
     )
     parser.add_argument(
         "--tokenizer", type=Path, metavar="PATH", help="the vocabulary, for checkpoints that do not hold theirs"
@@ -81,13 +90,24 @@ def run(options: argparse.Namespace) -> None:
         read = [*options.inputs, *(image for item in inputs for image in item.images)]
         read += of_the_run if checkpoint.is_dir() else [checkpoint]
         check_output_file(options.out, suffixes=(".jsonl", ".ndjson", ".json", ".txt"), inputs=read)
-    from vlp.prediction.tasks import prediction_lines, prepare_task
+    from vlp.prediction.label_maps import check_maps, map_lines
+    from vlp.prediction.tasks import prediction_lines, prepare_task, submission_text
     from vlp.predictor import load
     from vlp.system.atomic import atomic_write_text
 
+    if options.maps is not None:
+        check_maps(options.maps, options.task, inputs)
     predictor = load(options.checkpoint, tokenizer=options.tokenizer, **architecture(options))
     task = prepare_task(predictor, options.task, labels=options.label, answers=options.answer)
-    found = prediction_lines(predictor, task, options.task, inputs, batch_size=options.batch_size)
+    found = (
+        prediction_lines(predictor, task, options.task, inputs, batch_size=options.batch_size)
+        if options.maps is None
+        else map_lines(
+            predictor, options.task, inputs, options.maps, labels=options.label, batch_size=options.batch_size
+        )
+    )
+    if options.out is not None and options.out.suffix == ".json" and task.submission_keys:
+        found = submission_text(task, inputs, found)
     if options.out is None:
         for line in found:
             print(line, end="", flush=True)

@@ -8,23 +8,31 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from vlp.data.annotation_files import object_of_pairs, read_lines
+from vlp.data.annotation_files import is_id, object_of_pairs, read_lines
 from vlp.data.images import open_image
+from vlp.data.rounds import ROUNDS
 from vlp.system.errors import UserError
 
 JSONL_SUFFIXES = (".jsonl", ".ndjson")
-INPUT_KEYS = ("image", "images", "question", "captions", "choices")
+INPUT_KEYS = ("image", "images", "question", "history", "captions", "choices", "rationales", "image_id", "round_id")
 
 
 @dataclass(frozen=True, kw_only=True)
 class PredictionInput:
-    """images: one, or the two of a pair, left one first.  location: where it comes from, for messages."""
+    """images: one, the two of a pair, left one first, or none of a text alone.  location: where it comes from, for messages.
+    history: what was said before the question, oldest first.  image_id, round_id: of a dialogue, as VisDial's leaderboard numbers
+    them; None = unknown.
+    """
 
     images: tuple[Path, ...]
     location: str
     question: str | None = None
     captions: tuple[str, ...] = ()
     choices: tuple[str, ...] = ()
+    rationales: tuple[str, ...] = ()
+    history: tuple[str, ...] = ()
+    image_id: int | None = None
+    round_id: int | None = None
 
 
 def read_inputs(
@@ -77,18 +85,25 @@ def _parse_input(row: Any, location: str, folder: Path) -> PredictionInput:
     if unknown := [key for key in row if key not in INPUT_KEYS]:
         raise UserError(f"{location}: there is no key {unknown[0]!r}; the keys are {', '.join(INPUT_KEYS)}")
     images = row.get("images", [row["image"]] if "image" in row else [])
-    texts = {name: row.get(name, []) for name in ("captions", "choices")}
+    texts = {name: row.get(name, []) for name in ("captions", "choices", "rationales", "history")}
     for name, value in {"images": images, **texts}.items():
         if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
             raise UserError(f"{location}: {name} is not a list of texts")
-    if not 1 <= len(images) <= 2:
+    if not (1 <= len(images) <= 2 or (not images and row.get("question"))):  # a task may be about a text alone
         raise UserError(f"{location}: names {len(images)} images: give image, or images with the two of a pair")
     if not isinstance(row.get("question"), str | None):
         raise UserError(f"{location}: question is not a text")
+    numbers = {name: row.get(name) for name in ("image_id", "round_id")}
+    given = [number for number in numbers.values() if number is not None]
+    if given and not (len(given) == 2 and all(map(is_id, given)) and 1 <= given[1] < ROUNDS):
+        raise UserError(f"{location}: give both image_id and round_id, whole numbers, round_id from 1 to {ROUNDS - 1}")
     return PredictionInput(
         images=tuple(folder / image for image in images),
         location=location,
         question=row.get("question"),
         captions=tuple(texts["captions"]),
         choices=tuple(texts["choices"]),
+        rationales=tuple(texts["rationales"]),
+        history=tuple(texts["history"]),
+        **numbers,
     )

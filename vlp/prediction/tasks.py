@@ -8,8 +8,8 @@ from __future__ import annotations
 import importlib
 import inspect
 import json
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -17,31 +17,25 @@ import yaml
 
 from vlp.data.collate import Collate, LoadedExample, pad_images
 from vlp.data.images import open_image
+from vlp.data.rounds import round_key
 from vlp.launch.config.choices import options
 from vlp.prediction.inputs import PredictionInput
 from vlp.predictor import Predictor
-from vlp.structures import Batch, Image, Sample
+from vlp.structures import NO_IMAGE, Batch, Image, Sample
 from vlp.system.errors import UserError
 from vlp.system.suggest import nearest_option
 from vlp.tasks.base import Task
+from vlp.verbs.labels import Labels
 from vlp.verbs.pictures import photo_frame
 
-TEXT_OPTIONS = {"question": "--question", "captions": "--caption", "choices": "--choice"}
+TEXT_OPTIONS = {
+    "question": "--question TEXT",
+    "captions": "--caption TEXT",
+    "choices": "--choice TEXT",
+    "rationales": None,  # four with each question: a file says them
+}
 # keys of a record that number the inputs; a line has the image instead
-POSITIONS = ("id", "sample", "image_id", "question_id")
-
-
-@dataclass(frozen=True)
-class DataNames:
-    """What a task takes of a data set in `prepare`."""
-
-    class_names: tuple[str, ...]
-    answer_names: tuple[str, ...] | None
-    name: str = "inputs"
-
-    @property
-    def segment_names(self) -> tuple[str, ...] | None:
-        return self.class_names or None
+POSITIONS = ("id", "sample", "image_id", "question_id", "round_id")
 
 
 def prepare_task(predictor: Predictor, name: str, *, labels: Sequence[str] = (), answers: Sequence[str] = ()) -> Task:
@@ -54,7 +48,7 @@ def prepare_task(predictor: Predictor, name: str, *, labels: Sequence[str] = (),
     if isinstance(task, str):
         raise UserError(f"{name} is not possible with this checkpoint: {task}. {_list_possible_tasks(predictor)}")
     stored_answers = tuple(getattr(task, "answers", ()))
-    names = DataNames(class_names=tuple(labels), answer_names=stored_answers or tuple(answers) or None)
+    names = Labels(tuple(labels), answer_names=stored_answers or tuple(answers) or None, name="inputs")
     if stored_answers and answers:
         raise UserError(
             f"--answer: this checkpoint has an answer vocabulary of its own, of {len(stored_answers)} answers"
@@ -64,7 +58,7 @@ def prepare_task(predictor: Predictor, name: str, *, labels: Sequence[str] = (),
     if lacking := task.lacking(names):
         raise UserError(f"{name} needs {lacking}")
     task.eval().to(predictor.device)
-    task.prepare(predictor.model, predictor.require_tokenizer(), names)
+    task.prepare(predictor.model, predictor.tokenizer_of_texts(), names)
     return task
 
 
@@ -85,50 +79,78 @@ def prediction_lines(
         for item, record in zip(chunk, records, strict=True):
             images = [str(path) for path in item.images]
             answer = {key: value for key, value in record.items() if key not in POSITIONS}
-            line: dict[str, Any] = {"image": images[0]} if len(images) == 1 else {"images": images}
+            line: dict[str, Any] = {"image": images[0]} if len(images) == 1 else {"images": images} if images else {}
+            if item.image_id is not None:
+                line |= {"image_id": item.image_id, "round_id": item.round_id}
             yield json.dumps(line | _task_texts(task, item) | answer, ensure_ascii=False) + "\n"
+
+
+def submission_text(task: Task, inputs: Sequence[PredictionInput], lines: Iterable[str]) -> Iterator[str]:
+    """The file that a leaderboard takes, as one JSON list, from the lines of all inputs.  Raises UserError, before the first of
+    them, where an input lacks the numbers."""
+    for item in inputs:
+        if item.image_id is None:
+            raise UserError(
+                f"{item.location}: a .json file is for the leaderboard, which needs image_id and round_id of each line: give "
+                "them in a JSONL file, or name a .jsonl file with --out"
+            )
+    records = [json.loads(line) for line in lines]
+    yield json.dumps([{key: record[key] for key in task.submission_keys} for record in records]) + "\n"
 
 
 def _task_texts(task: Task, item: PredictionInput) -> dict[str, Any]:
     """The texts of an input that the task is about, under the names of `Sample`."""
-    texts = {"question": item.question, "captions": item.captions, "choices": item.choices}
-    return {key: value for key, value in texts.items() if {key, key.removesuffix("s")} & set(task.requires)}
+    texts = {
+        "question": item.question,
+        "captions": item.captions,
+        "choices": item.choices,
+        "rationales": item.rationales,
+    }
+    needed = {*task.requires, *task.predicts_from}
+    found = {key: value for key, value in texts.items() if {key, key.removesuffix("s")} & needed}
+    return found | ({"history": item.history} if "question" in found and item.history else {})
 
 
 def _check_input(task: Task, name: str, item: PredictionInput) -> None:
-    if len(item.images) != task.images:
+    if len(item.images) != task.images and not (task.image_optional and not item.images):
         want = "one image" if task.images == 1 else 'two images, as "images": [left, right] of a JSONL file'
         raise UserError(f"{item.location}: {name} is about {want}")
     for key, value in _task_texts(task, item).items():
-        if not value:
-            raise UserError(f"{item.location}: {name} needs {TEXT_OPTIONS[key]} TEXT, or {key} in a JSONL file")
+        if not value and key in TEXT_OPTIONS:
+            option = TEXT_OPTIONS[key]
+            raise UserError(
+                f"{item.location}: {name} needs {'' if option is None else f'{option}, or '}{key} in a JSONL file"
+            )
 
 
 def _build_batch(predictor: Predictor, task: Task, inputs: Sequence[PredictionInput], start: int) -> Batch:
-    if predictor.transform is None:
+    if predictor.transform is None and any(item.images for item in inputs):
         raise UserError("this checkpoint's image preprocessing is not one that vlp knows")
+    transform: Any = predictor.transform
     photos = [[open_image(path) for path in item.images] for item in inputs]
-    pixels = [[predictor.transform(photo) for photo in row] for row in photos]
-    frames = [photo_frame(predictor.transform, row[0]) for row in photos]
+    pixels = [[transform(photo) for photo in row] for row in photos]
+    frames = [photo_frame(transform, row[0]) if row else None for row in photos]
     samples = [
         Sample(
             id=start + position,
-            sample=start + position,
-            image=item.images[0],
+            sample=start + position if item.image_id is None else round_key(item.image_id, item.round_id or 0),
+            image=item.images[0] if item.images else NO_IMAGE,
             **_task_texts(task, item),
         )
         for position, item in enumerate(inputs)
     ]
     examples = [
-        LoadedExample(sample=sample, seed=sample.id, pixels=row[0], captions=sample.captions, frame=frame)
+        LoadedExample(
+            sample=sample, seed=sample.id, pixels=row[0] if row else None, captions=sample.captions, frame=frame
+        )
         for sample, row, frame in zip(samples, pixels, frames, strict=True)
     ]
-    fields = frozenset(("captions", "question", "choices"))
-    batch = Collate(tokenizer=predictor.require_tokenizer(), available_fields=fields, classes=0, training=False)(
-        examples
-    )
+    dialogue = "choices" in task.predicts_from or any(item.history for item in inputs)
+    fields = frozenset(("captions", "question", "choices", "rationales", *(("history",) if dialogue else ())))
+    collate = Collate(tokenizer=predictor.tokenizer_of_texts(), available_fields=fields, classes=0, training=False)
+    batch = collate(examples)
     assert batch is not None
-    return batch if len(pixels[0]) == 1 else _pair_images(batch, pixels)
+    return _pair_images(batch, pixels) if task.images == 2 else batch
 
 
 def _pair_images(batch: Batch, pixels: Sequence[Sequence[torch.Tensor]]) -> Batch:

@@ -4,7 +4,7 @@ segments in white."""
 from __future__ import annotations
 
 import colorsys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from jaxtyping import Float, Int, UInt8
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
+from vlp.data.pixel_labels import classes_of_segments
 from vlp.data.view import VOID_CLASS
 from vlp.report.drawing import example_photo, save_figure, without_formulas
 
@@ -40,14 +41,6 @@ def overlay(
     return shown
 
 
-def class_map(ids: Int[np.ndarray, "h w"], segments: Sequence[Any]) -> UInt8[np.ndarray, "h w"]:
-    """From ids of segments to their classes; 255 = none."""
-    classes = np.full(ids.shape, VOID_CLASS, dtype=np.uint8)
-    for segment in segments:
-        classes[ids == segment.id] = segment.label
-    return classes
-
-
 def plain_example(example: Mapping[str, Any]) -> dict[str, Any]:
     """Class maps under `truth` and `predicted`, and of a panoptic one the ids under `true_ids` and `ids`."""
     if "segments" not in example:
@@ -55,8 +48,8 @@ def plain_example(example: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "image": example["image"],
         "as_stored": example["as_stored"],
-        "truth": class_map(example["truth"], example["true"]),
-        "predicted": class_map(example["predicted"], example["segments"]),
+        "truth": classes_of_segments(example["truth"], example["true"]),
+        "predicted": classes_of_segments(example["predicted"], example["segments"]),
         "true_ids": example["truth"],
         "ids": example["predicted"],
     }

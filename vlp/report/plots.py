@@ -169,6 +169,8 @@ def plot_label_curves(curves: Mapping[str, Any], path: Path) -> None:
     for axes, (title, prefix) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
         for index, (method, points) in enumerate(curves["methods"].items()):
             rows = [row for name, row in points.items() if name.startswith(prefix)]
+            if not rows:  # trained runs have no shots
+                continue
             labels, means = [row[0] for row in rows], [row[1] for row in rows]
             halves = [row[2] or 0.0 for row in rows]
             axes.errorbar(labels, means, halves, color=COLOURS[index % len(COLOURS)], marker="o", ms=4, lw=1.8,

@@ -75,9 +75,10 @@ def label_table(figures: Mapping[str, float | None], *, title: str) -> Table | N
 
 
 def _print_source_figures(
-    source: str, split: str, figures: dict[tuple[str, str], float | None], parts: Mapping[str, str | None]
+    source: str, split: str, figures: dict[tuple[str, str], Any], parts: Mapping[str, str | None]
 ) -> None:
-    """figures: by task and metric, None = undefined.  parts: how much of the split each task measured, None = everything."""
+    """figures: by task and metric, None = undefined, a text = of the task's card.  parts: how much of the split each task
+    measured, None = everything."""
     rows: dict[str, dict[str, float]] = {"model": {}}  # of the table of recalls
     others: list[tuple[str, str]] = []
     labels = {metric: value for (task, metric), value in figures.items() if task == "label_efficiency"}
@@ -88,6 +89,8 @@ def _print_source_figures(
         part = f" (part of the {split} split: {parts[task]})" if parts[task] else ""
         if value is None:
             others.append((row, f"{source} {row}, {metric.replace('_', ' ')}: undefined{part}"))
+        elif isinstance(value, str):
+            others.append((row, f"{source} {row}, {metric.replace('_', ' ')}: {value}"))
         elif metric.startswith("chance_") and task == "retrieval":
             rows.setdefault("chance", {})[metric.removeprefix("chance_")] = value
         elif metric.startswith(("image_to_text_r", "text_to_image_r")):

@@ -1,5 +1,5 @@
-"""What a folder of generated scenes holds only where it was asked for: RefCOCO's files, panoptic segmentations, and instances
-whose categories are pairs of a colour and a shape (pairs/instances_{split}.json, "red star" with id 41).
+"""What a folder of generated scenes holds only where it was asked for: RefCOCO's files, panoptic segmentations, instances
+whose categories are pairs of a colour and a shape (pairs/instances_{split}.json, "red star" with id 41), and dialogues.
 
 They are added to a folder of any age, whose other files stay as they are: the scenes are drawn again in memory, and must
 have the pixels that the folder's manifest names. An addition's files are written to a folder beside the target and moved
@@ -24,10 +24,16 @@ from vlp.scenes.formats import coco_instances
 from vlp.scenes.panoptic import coco_panoptic, segment_picture
 from vlp.scenes.picture import Picture, mark_annotations
 from vlp.scenes.refcoco import encode_refcoco
+from vlp.scenes.visdial import visdial_files
 from vlp.system.errors import UserError
 
 Drawing = tuple[Picture, np.ndarray, list[np.ndarray]]  # its pixels, and the mask of each of its things
-ADDITIONS = ("refcoco", "panoptic", "pairs")
+ADDITIONS = ("refcoco", "panoptic", "pairs", "visdial")
+CROWDED_ADDITIONS = (
+    "refcoco",
+    "panoptic",
+    "pairs",
+)  # dialogues are about few groups, each of which a word or two can name
 
 
 def has_addition(folder: Path, name: str) -> bool:
@@ -127,6 +133,18 @@ def _write_pairs(part: Path, drawn: Iterator[Drawing], manifest: dict[str, Any])
     return {"sha256": digests, "images": {}}
 
 
+def _write_visdial(part: Path, drawn: Iterator[Drawing], manifest: dict[str, Any]) -> dict[str, Any]:
+    pictures: dict[str, list[Picture]] = {split: [] for split in manifest["images"]}
+    for picture, *_ in drawn:
+        pictures[picture.split].append(picture)
+    digests = {
+        name: _save(part / name, json.dumps(content).encode())
+        for split, listed in pictures.items()
+        for name, content in visdial_files(listed, split, seed=manifest["seed"]).items()
+    }
+    return {"sha256": digests, "images": {}}
+
+
 def _divide_crowds(picture: Picture, masks: list[np.ndarray]) -> Picture:
     """The picture with each crowd divided by colour: its things of one colour are a crowd of their own, or stand alone."""
     things, divided = picture.scene.things, []
@@ -140,4 +158,5 @@ WRITERS: dict[str, Callable[[Path, Iterator[Drawing], dict[str, Any]], dict[str,
     "refcoco": _write_refcoco,
     "panoptic": _write_panoptic,
     "pairs": _write_pairs,
+    "visdial": _write_visdial,
 }

@@ -23,6 +23,7 @@ LICENCE = {"url": "https://creativecommons.org/publicdomain/zero/1.0/", "id": 1,
 VERSION = "1.3"
 PARTS = {"train": ("train", "restval"), "val": ("val",), "test": ("test",)}  # what each split of a data set is made of
 FLICKR_LISTS = {"train": "train", "val": "dev", "test": "test"}
+NAMING_ATTRIBUTES = ("size", "texture", "colour", "shape")  # in the order in which a phrase says them
 PREDICATES = {"left": "to the left of", "right": "to the right of", "above": "above", "below": "below"}
 CATEGORY_IDS = {shape: index + 1 for index, shape in enumerate(SHAPES)}
 CATEGORIES = [{"supercategory": "shape", "id": number, "name": shape} for shape, number in CATEGORY_IDS.items()]
@@ -211,7 +212,7 @@ def genome_regions(r: ImageRecord) -> list[dict[str, Any]]:
 
 
 def full_name(thing: Thing) -> str:
-    wordings = {name: getattr(thing, name) for name in ("size", "texture", "colour", "shape")}
+    wordings = {name: getattr(thing, name) for name in NAMING_ATTRIBUTES}
     return str(Mention(number=1, attributes=wordings, words=wordings))
 
 

@@ -8,7 +8,7 @@
 Only where they are asked for, at once or later (see vlp/scenes/additions.py):
 
     refcoco/{refs(unc).p,instances.json}     annotations/panoptic_{split}.json     annotations/panoptic_{split}/*.png
-    pairs/instances_{split}.json (COCO's, categories such as "red star")
+    pairs/instances_{split}.json (COCO's, categories such as "red star")     visdial/*.json (not of crowded scenes)
 
 Crowded scenes have COCO's, Karpathy's and Flickr's files, also_true, things/{split}.json, and the same additions.
 
@@ -33,7 +33,7 @@ import numpy as np
 from PIL import Image
 
 from vlp.scenes import files, formats
-from vlp.scenes.additions import ADDITIONS, Drawing, add, has_addition
+from vlp.scenes.additions import ADDITIONS, CROWDED_ADDITIONS, Drawing, add, has_addition
 from vlp.scenes.blanks import find_blanks
 from vlp.scenes.crowded import find_crowds, sample_crowded_scene
 from vlp.scenes.crowded_captions import write_crowded_captions
@@ -53,7 +53,7 @@ Files have the layouts of COCO, Karpathy's split, VQA v2, Visual Genome v1.2, Fl
 Visual Genome's files cover all splits; leave out validation and test images by their coco_id.
 Where they were asked for (additions/*.json): refcoco/ has RefCOCO's files, with circles and squares as testA and all other
 things as testB; annotations/panoptic_* is COCO's panoptic format, with the background (92) and the frame (95) as stuff;
-pairs/ has the instances again, by pairs of a colour and a shape.
+pairs/ has the instances again, by pairs of a colour and a shape; visdial/ has VisDial's files, with answers to all rounds.
 """
 CROWDED_README = """# Generated crowded scenes
 Drawn by `vlp scenes --crowded`, from nothing but a seed (see manifest.json). CC0 1.0: no rights reserved.
@@ -81,8 +81,10 @@ def generate(
     Returns at once where `out` holds exactly this. Raises FileExistsError where it holds anything else.
     """
     counts, additions = split_counts(images), tuple(additions)
-    if unknown := set(additions) - set(ADDITIONS):
-        raise UserError(f"additions={sorted(unknown)}: choose from {', '.join(ADDITIONS)}")
+    choices = CROWDED_ADDITIONS if crowded else ADDITIONS
+    if unknown := set(additions) - set(choices):
+        kind = " of crowded scenes" if crowded else ""
+        raise UserError(f"additions={sorted(unknown)}{kind}: choose from {', '.join(choices)}")
     if size < SMALLEST[crowded]:
         kind = "crowded scenes" if crowded else "scenes"
         raise UserError(
@@ -90,24 +92,25 @@ def generate(
         )
     request: dict[str, Any] = {"images": counts, "size": size, "seed": seed, "crowded": crowded}
     if not is_complete(out, **request):
-        _write_folder(out, request)
+        write_folder(out, partial(write_scenes, **request), partial(is_complete, **request))
     for name in additions:
         add(out, name, partial(draw_all, **request))
 
 
-def _write_folder(out: Path, request: dict[str, Any]) -> None:
+def write_folder(out: Path, write: Callable[[Path], None], is_complete: Callable[[Path], bool]) -> None:
+    """Writes beside the target, and renames at the end.  Raises FileExistsError where `out` holds anything."""
     refuse_other_files(out)
     out.parent.mkdir(parents=True, exist_ok=True)
     part = out.with_name(f".{out.name}.{os.getpid()}.part")
     shutil.rmtree(part, ignore_errors=True)
     try:
-        write_scenes(part, **request)
+        write(part)
         if out.is_dir() and not any(out.iterdir()):
             out.rmdir()
         try:
             part.rename(out)
         except OSError:  # another process was first
-            if not is_complete(out, **request):
+            if not is_complete(out):
                 raise
     finally:
         shutil.rmtree(part, ignore_errors=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -31,7 +32,11 @@ class Task(Objective):
         nullcontext  # the run's precision, set before `prepare`
     )
     images = 1  # of a sample that `predict` takes
+    image_optional = False  # whether `predict` also takes a text without an image
     line_per_caption = False  # whether `vlp predict` writes a line for each caption of an image
+    changeable: tuple[str, ...] = ()  # of `stored`: no weight depends on it, so an evaluation may set it otherwise
+    predicts_from: tuple[str, ...] = ()  # fields of Batch that `predict` requires besides `requires`
+    submission_keys: tuple[str, ...] = ()  # of `predict`'s records, what a leaderboard's JSON file has of each
     predicts_by_head = False  # `predict` needs weights of its own, which a checkpoint must contain
     predict_heads: tuple[str, ...] = ()  # other objectives whose heads `predict` uses, found in `linked`
 
@@ -58,6 +63,10 @@ class Task(Objective):
         """
         raise NotImplementedError
 
+    def card(self) -> dict[str, str]:
+        """What the figures depend on, in words, for results.json: `<split>/<source>/<task>/<name>`."""
+        return {}
+
     def lacking(self, data: Any) -> str | None:
         """What `predict` still needs, as options of `vlp predict` to type; None = nothing."""
         return None
@@ -76,6 +85,16 @@ def write_results(path: Path | None, records: Sequence[dict[str, object]]) -> No
     if path is not None and distributed.rank() == 0:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(records))
+
+
+def figures_by_class(kind: str, names: Sequence[str], values: Sequence[float | None]) -> dict[str, float | None]:
+    """`<kind>_<name>` of each class, with _ for spaces and slashes, which loggers read as folders; of names that are then equal
+    all but the first have their number behind."""
+    figures: dict[str, float | None] = {}
+    for index, (name, value) in enumerate(zip(names, values, strict=True)):
+        key = f"{kind}_{re.sub(r'[ /]', '_', name)}"
+        figures[f"{key}_{index}" if key in figures else key] = value
+    return figures
 
 
 class ClassificationTask(Task):

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from vlp import distributed
 from vlp.metrics.caption_metrics import caption_scores
+from vlp.models.decoder.static_cache import CACHES, generation_steps
 from vlp.models.generation import GenerationRules, beam_search, greedy_search, sample_nucleus
 from vlp.models.vlm import VisionLanguageModel
 from vlp.structures import Batch, Features, Image, Tokens, require
@@ -29,7 +30,8 @@ EXAMPLES = 12  # images that figures() returns
 class Captioning(Task):
     """prompt: text that every caption continues; it is not part of the caption.  beams: 1 = greedy.  max_length, min_length:
     in tokens, start and prompt included.  top_p: nucleus sampling with that probability, by the image's seed; None = beam
-    search.  results_file: for the captions, in the format of COCO's evaluation.
+    search.  cache: of the decoder's keys and values, see `generation_steps`.  results_file: for the captions, in the format of
+    COCO's evaluation.
     """
 
     requires = ("image",)
@@ -46,6 +48,7 @@ class Captioning(Task):
         repetition_penalty: float = 1.0,
         length_penalty: float = 1.0,
         top_p: float | None = None,
+        cache: str = "growing",
         results_file: str | Path | None = None,
         weight: float | list[list[float]] = 0.0,
         sources: Sequence[str] | None = None,
@@ -55,6 +58,9 @@ class Captioning(Task):
             raise UserError("captioning has no loss of its own: train with objective=[lm], and leave its weight at 0")
         if top_p is not None and not 0 < top_p <= 1:
             raise UserError(f"tasks.captioning.top_p={top_p}: give a probability above 0 and at most 1")
+        if cache not in CACHES:
+            raise UserError(f"tasks.captioning.cache={cache}: choose one of {', '.join(CACHES)}")
+        self.cache = cache
         self.prompt, self.beams, self.length_penalty, self.top_p = prompt, beams, length_penalty, top_p
         self.max_length, self.min_length, self.repetition_penalty = max_length, min_length, repetition_penalty
         self.results_file = None if results_file is None else Path(results_file)
@@ -132,7 +138,8 @@ class Captioning(Task):
         )
         prefix = [tokenizer.start_id, *tokenizer.encode([self.prompt])[0]]
         prompt = torch.tensor(prefix, device=seeds.device).expand(len(seeds), -1)
-        arguments = decoder.step, decoder.empty_cache(image), prompt, rules
+        steps = generation_steps(decoder, cache=self.cache, capacity=self.max_length)
+        arguments = steps.step, steps.empty_cache(image), prompt, rules
         if self.top_p is not None:
             ids = sample_nucleus(*arguments, top_p=self.top_p, seeds=seeds)
         elif self.beams == 1:

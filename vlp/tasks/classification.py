@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from vlp.distributed import mean_over_ranks
 from vlp.metrics.recall import exact_cosines
-from vlp.models.classified_images import ClassifiedImages, has_classes
+from vlp.models.classified_images import ClassifiedImages, best_classes, has_classes
 from vlp.models.mixup import mixup
 from vlp.models.precision import apply_head
 from vlp.models.split_features import KINDS, feature_width
@@ -210,11 +210,7 @@ class Classification(Task):
 
     def predict(self, model: VisionLanguageModel, batch: Batch) -> list[dict[str, object]]:
         """The five best classes of each image with their probabilities."""
-        best, index = self.probabilities(model, require(batch.image)).topk(min(5, len(self.class_names)))
-        return [
-            {"sample": sample, "classes": [(self.class_names[i], s) for i, s in zip(row, values, strict=True)]}
-            for sample, row, values in zip(batch.sample.tolist(), index.tolist(), best.tolist(), strict=True)
-        ]
+        return best_classes(batch, self.probabilities(model, require(batch.image)), self.class_names)
 
 
 def _check(head: str, features: str, label_smoothing: float, alpha: float) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from vlp import distributed
@@ -25,12 +26,13 @@ from vlp.models.dense.matching import require_solver
 from vlp.models.dense.on_photo import FoundThings, find_things
 from vlp.models.dense.places import image_extent, places_on_image
 from vlp.models.dense.targets import class_positions, class_targets, phrase_targets, select_classes
-from vlp.models.dense.vocabulary import Vocabulary, draw_classes
+from vlp.models.dense.vocabulary import Vocabulary, draw_classes, prompt_templates
+from vlp.models.equal_inputs import content_keys, first_equal_positions
 from vlp.models.features import flatten_captions
 from vlp.models.precision import to_float32
 from vlp.models.vlm import VisionLanguageModel
 from vlp.random import mix
-from vlp.structures import Batch, Features, Image, Loss, Sample, Tokens, require, require_finite
+from vlp.structures import Batch, Features, Image, Loss, Sample, Text, Tokens, require, require_finite
 from vlp.system.errors import UserError
 from vlp.tasks.base import Task, write_results
 
@@ -39,7 +41,7 @@ NAMES, QUERIES = ("classes", "texts"), ("names", "phrases")
 
 
 class Detection(Task):
-    """head: widths and number of classes → the detector, see `vlp.models.dense.detector.make_detector`.
+    """head: widths and number of classes → the detector, see `vlp.models.dense.detector.PlaceDetector`.
     names: what scores a box: "classes", a vector of each class, or "texts", embeddings of the names.
     queries: of texts in training: "names", or "phrases": the captions that boxes belong to.
     class_names: those of class vectors, and that training asks for; evaluation by texts asks for the data's own.
@@ -49,19 +51,21 @@ class Detection(Task):
     figures are of; None = all others.  lvis_style: see `vlp.metrics.coco.evaluate`.
     states_width, embed_width, levels, level_widths: of the model; `levels` are the inner maps that the head reads.
     losses: weights of the terms, where they differ from `LOSSES`.
-    detections: of an image, at most.  threshold: probability above which `predict` names a thing.  results_file: official JSON;
-    that of masks has _masks before its ending.  pictures: how many images `figures` holds.
+    detections: of an image, at most.  threshold: probability above which `predict` names a thing.  nms: see `find_things`.
+    results_file: official JSON; that of masks has _masks before its ending.  pictures: how many images `figures` holds.
     """
 
     requires: tuple[str, ...] = ("image", "boxes")
+    uses = ("image",)
+    changeable = ("templates",)
     stored = ("head", "names", "class_names", "states_width", "embed_width", "levels", "level_widths", "templates")
 
     def __init__(
         self, *, head: Callable[..., Detector], states_width: int, class_names: Sequence[str], names: str = "classes",
         queries: str = "names", embed_width: int = 0, levels: Sequence[str] = (), level_widths: Sequence[int] = (),
-        texts: Mapping[str, str] | None = None, templates: Sequence[str] = ("a {}",), negatives: int | None = None,
+        texts: Mapping[str, str] | None = None, templates: Sequence[str] | None = None, negatives: int | None = None,
         base_classes: Sequence[str] | None = None, novel_classes: Sequence[str] | str = (), lvis_style: bool = False,
-        losses: Mapping[str, float] | None = None, detections: int = 100, threshold: float = 0.3,
+        losses: Mapping[str, float] | None = None, detections: int = 100, threshold: float = 0.3, nms: float | None = None,
         results_file: str | Path | None = None, pictures: int = 8, weight: float | list[list[float]] = 0.0,
         sources: Sequence[str] | None = None,
     ) -> None:  # fmt: skip
@@ -73,14 +77,15 @@ class Detection(Task):
         if unknown := (losses or {}).keys() - LOSSES.keys():
             raise UserError(f"detection has no losses {', '.join(sorted(unknown))}: choose from {', '.join(LOSSES)}")
         self.names, self.queries, self.class_names = names, queries, tuple(class_names)
-        self.levels, self.templates = tuple(levels), tuple(templates)  # type: ignore[misc]
+        self.levels, self.templates = tuple(levels), prompt_templates(templates)  # type: ignore[misc]
         self.needs = ("vision", "text", "projection") if names == "texts" else ("vision",)  # type: ignore[misc]
         self.requires = (*Detection.requires, "caption") if queries == "phrases" else Detection.requires  # type: ignore[misc,assignment]
-        self.uses = ("image", "text_embed") if queries == "phrases" else ("image",)  # type: ignore[misc]
         self.texts, self.negatives = dict(texts or {}), negatives
         self.base_classes, self.novel_classes, self.lvis_style = base_classes, novel_classes, lvis_style
         self.losses = LOSSES | dict(losses or {})
-        self.detections, self.threshold, self.pictures = detections, threshold, pictures
+        if nms is not None and not 0 <= nms <= 1:
+            raise UserError(f"nms={nms} of a detection: give an IoU from 0 to 1, or null to leave nothing out")
+        self.detections, self.threshold, self.nms, self.pictures = detections, threshold, nms, pictures
         self.results_file = None if results_file is None else Path(results_file)
         self.detector = head(
             states_width=states_width, classes=len(self.class_names) if names == "classes" else None,
@@ -153,8 +158,10 @@ class Detection(Task):
         boxes, image = require(batch.boxes), require(batch.image)
         if self.queries == "phrases":
             text, owner = flatten_captions(batch)
+            # another objective may have asked for the captions' embeddings
+            embed = _embed_once(model, text) if features.text_embed is None else features.text_embed
             return phrase_targets(
-                boxes, extent, text=text, owner=owner, embed=require(features.text_embed), ids=batch.id,
+                boxes, extent, text=text, owner=owner, embed=embed, ids=batch.id,
                 also_true=_also_true(batch),
             )  # fmt: skip
         if self._position is None:
@@ -197,7 +204,13 @@ class Detection(Task):
         proposals = self.propose(model, require(features.image))
         sizes = None if proposals.pixels is None else [self._sizes[image] for image in batch.id.tolist()]
         found = find_things(
-            proposals, require(batch.image), batch.frame, count=self.detections, photo_sizes=sizes, classes=known
+            proposals,
+            require(batch.image),
+            batch.frame,
+            count=self.detections,
+            photo_sizes=sizes,
+            classes=known,
+            nms=self.nms,
         )
         for row, (image, things) in enumerate(zip(batch.id.tolist(), found, strict=True)):
             codes = None if things.masks is None else [encode_mask(mask) for mask in things.masks]
@@ -224,7 +237,7 @@ class Detection(Task):
             for row in rows
             for left, top, width, height in [row["bbox"]]
         ]
-        found = [thing for thing in self.describe(things) if thing["score"] >= self.threshold]
+        found = [_encoded(thing) for thing in self.describe(things) if thing["score"] >= self.threshold]
         own = {"image": str(sample.image), "as_stored": sample.as_stored}
         return {**own, "things": found, "truth": truth, "names": list(self._names)}
 
@@ -271,7 +284,7 @@ class Detection(Task):
         tokens = model.encode_image(require(batch.image), levels=self.levels)
         found = self.find(model, tokens, require(batch.image), batch.frame, photo_sizes=sizes)
         return [
-            {"sample": sample, "things": self.describe(things)}
+            {"sample": sample, "things": [_encoded(thing) for thing in self.describe(things)]}
             for sample, things in zip(batch.sample.tolist(), found, strict=True)
         ]
 
@@ -279,16 +292,29 @@ class Detection(Task):
         self, model: VisionLanguageModel, tokens: Tokens, image: Image, frame: Tensor, **options: Any
     ) -> list[FoundThings]:
         """In each photo what is more probable than `threshold`.  options: see `find_things`."""
-        options = {"count": self.detections, "threshold": self.threshold} | options
+        options = {"count": self.detections, "threshold": self.threshold, "nms": self.nms} | options
         return find_things(self.propose(model, tokens), image, frame, **options)
 
     def describe(self, things: FoundThings) -> list[dict[str, Any]]:
-        """Plain values of each thing."""
+        """Of each thing box, label, score and, of a detector with masks, mask [height width]."""
         rows = zip(things.boxes.tolist(), things.label.tolist(), things.scores.tolist(), strict=True)
         named = [{"box": box, "label": self._names[label], "score": score} for box, label, score in rows]
         if things.masks is None:
             return named
-        return [one | {"mask": encode_mask(mask)} for one, mask in zip(named, things.masks, strict=True)]
+        return [one | {"mask": mask} for one, mask in zip(named, things.masks, strict=True)]
+
+
+def _encoded(thing: dict[str, Any]) -> dict[str, Any]:
+    """With COCO's run-length code of its mask."""
+    return thing | {"mask": encode_mask(thing["mask"])} if "mask" in thing else thing
+
+
+def _embed_once(model: VisionLanguageModel, text: Text) -> Float[Tensor, "r e"]:
+    """The embedding of each row; rows that are equal, as most phrases of a batch are, go through the text tower once."""
+    first = first_equal_positions(content_keys(text)).to(text.ids.device)
+    kept, position = first.unique(return_inverse=True)
+    embed: Tensor = model.embed_text(model.encode_text(text.select(kept)))
+    return embed[position]
 
 
 def _also_true(batch: Batch) -> list[list[int]]:

@@ -26,8 +26,8 @@ from vlp.distributed import mean_over_ranks
 from vlp.explanations.boxes import box_around_peak, enlarge, heat_in_boxes
 from vlp.explanations.states import heat_of_states
 from vlp.metrics.grounding import RANKS, THRESHOLD, mask_overlap, paired_iou, phrase_figures
-from vlp.models.dense.boxes import to_corners, to_photo
-from vlp.models.dense.phrase_box import Grounded, PhraseBoxHead, phrase_box_losses, phrase_targets, to_image
+from vlp.models.dense.boxes import to_corners, to_image, to_photo
+from vlp.models.dense.phrase_box import Grounded, PhraseBoxHead, boxes_of_texts, phrase_box_losses
 from vlp.models.dense.phrase_detection import detect_phrases
 from vlp.models.dense.places import image_extent
 from vlp.models.features import flatten_captions, image_memory_per_text
@@ -111,7 +111,7 @@ class Grounding(Task):
         """The mean over the phrases with boxes of all ranks."""
         owner = torch.arange(len(batch), device=batch.id.device) if features.owner is None else features.owner
         found = self._fused_boxes(model, require(features.text), batch, features, owner)
-        rows, corners = phrase_targets(require(batch.boxes), owner)
+        rows, corners = boxes_of_texts(require(batch.boxes), owner)
         l1, giou = phrase_box_losses(found[rows], corners)
         hits = paired_iou(to_corners(found.detach()[rows]), corners.to(found.dtype)) >= THRESHOLD
         sums = {"l1": l1.detach(), "giou": giou.detach(), "accuracy": 100 * hits.to(l1.dtype).sum()}

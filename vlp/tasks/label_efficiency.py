@@ -8,7 +8,7 @@ Only with all labels is the chosen setting fitted to both. Zero-shot is that of 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,12 +17,16 @@ import torch
 from torch import Tensor
 
 from vlp import distributed
+from vlp.launch.runs.label_points import read_label_points
 from vlp.metrics.label_curve import labels_worth, mean_and_interval
+from vlp.metrics.recall import exact_cosines
 from vlp.models.classified_images import Classified, ClassifiedImages, has_classes
 from vlp.models.probes import subsets
 from vlp.models.probes.choose import METHODS, choose_and_fit
 from vlp.models.probes.labelled import check_scaling
+from vlp.models.probes.prompt_learning import prompt_learning
 from vlp.models.probes.text_logistic import TextLogistic, text_weights
+from vlp.models.text.prompts import DEFAULT_TEMPLATE
 from vlp.models.vlm import VisionLanguageModel
 from vlp.random import permutation
 from vlp.structures import Batch, Features, require
@@ -32,7 +36,8 @@ from vlp.tasks.probe import Parts, class_figures, criterion, to_device, training
 from vlp.tasks.zero_shot import embed_classes, read_templates, zero_shot_figures
 
 MOST_VAL_SHOTS = 4
-TEXT_METHODS = ("text_logistic",)  # of the joint embedding, from the classes' text embeddings
+TEXT_METHODS = ("text_logistic", "prompts")  # of the joint embedding, from the classes' text embeddings
+PROMPT_SETTINGS = ("template", "vectors", "per_class", "steps", "rate", "batch_size")
 POOL_KEY = 4  # of the permutation of the images that settings are chosen on
 
 
@@ -46,9 +51,11 @@ class Point:
 
 
 class LabelEfficiency(Task):
-    """methods: of ridge, logistic, knn, class_mean and text_logistic.  shots: labels of each class.  fractions: shares of the
-    training images, from 0 to 1.  draws: random subsets of each size.  features, scaling, folder, seed: see Probe; seed is of the
-    subsets too.  templates: see ZeroShot.  A model without a text tower has no zero-shot figure.
+    """methods: of ridge, logistic, knn, class_mean, text_logistic and prompts.  shots: labels of each class.  fractions: shares of
+    the training images, from 0 to 1.  draws: random subsets of each size.  features, scaling, folder, seed: see Probe; seed is of
+    the subsets too.  templates: see ZeroShot.  prompts: settings of the task `prompts`; template None = the only one of
+    `templates`, or "a photo of a {}".  runs: by the name of a row, the folder of the trained runs that it consists of.  A model
+    without a text tower has no zero-shot figure.
     """
 
     requires = ("image",)
@@ -63,6 +70,8 @@ class LabelEfficiency(Task):
         features: str = "pooled",
         scaling: str = "unit",
         templates: Sequence[str] | str | Path | None = None,
+        prompts: Mapping[str, Any] | None = None,
+        runs: Mapping[str, str] | None = None,
         folder: str | None = None,
         seed: int = 0,
         weight: float | list[list[float]] = 0.0,
@@ -75,7 +84,12 @@ class LabelEfficiency(Task):
             raise UserError("tasks.label_efficiency.weight: classifiers are fitted, not trained; set it to 0")
         self.methods, self.shots, self.fractions, self.draws = list(methods), sorted(shots), sorted(fractions), draws
         self.kind, self.scaling, self.folder, self.seed = features, scaling, folder, seed
-        self.templates = read_templates(templates)
+        self.templates, self.prompts = read_templates(templates), dict(prompts or {})
+        self.runs = {name: Path(folder) for name, folder in (runs or {}).items()}
+        if unknown := self.prompts.keys() - set(PROMPT_SETTINGS):
+            raise UserError(
+                f"tasks.label_efficiency.prompts has no {min(unknown)}: its settings are {', '.join(PROMPT_SETTINGS)}"
+            )
         self.needs = ("vision", "projection") if features == "embed" else ("vision",)
         self._kinds = ["pooled", "embed"] if features == "embed" else ["pooled"]  # known when the measurement begins
         self._parts: tuple[Parts, Parts, Parts] | None = None
@@ -103,6 +117,10 @@ class LabelEfficiency(Task):
         self._images = ClassifiedImages(self._kinds)
         self._classes = len(names)
         self._text = embed_classes(model, tokenizer, names, self.templates) if joint else None
+        if joint and "prompts" in self.methods:
+            only = self.templates[0] if len(self.templates) == 1 else DEFAULT_TEMPLATE
+            settings = self.prompts | {"template": self.prompts.get("template") or only}
+            self._prompts = prompt_learning(model, tokenizer, names, exact_cosines, seed=self.seed, **settings)
         self._no_val = self.split != "test" or not len(data.split("val"))
         self._parts = training_parts(model, data, self.split, self._kinds, folder=self.folder, seed=self.seed)
 
@@ -153,7 +171,19 @@ class LabelEfficiency(Task):
                 reached = [(labels, mean) for key, (labels, mean, _) in curve.items() if key.startswith("shots")]
                 figures[f"zero_shot_worth_{method}"] = labels_worth(reached, zero_shot)
             curves[method] = curve
+        for row, folder in self.runs.items():
+            curves[row] = self._trained_curve(folder, name)
+            for key, (_, mean, half) in curves[row].items():
+                figures |= {f"{row}_{key}": mean, f"{row}_{key}_interval": half}
         return figures, {"figure": name, "zero_shot": zero_shot, "methods": curves}
+
+    def _trained_curve(self, folder: Path, figure: str) -> dict[str, tuple[float, float, float | None]]:
+        assert self._parts is not None
+        total = len(self._parts[0]["pooled"])
+        curve: dict[str, tuple[float, float, float | None]] = {}
+        for count, values in read_label_points(folder, figure, total).items():
+            curve[f"percent_{100 * count / total:g}"] = float(count), *mean_and_interval(values)
+        return curve
 
     def _points(self) -> Iterator[Point]:
         """Subsets of every size that the training images have."""
@@ -187,11 +217,15 @@ class LabelEfficiency(Task):
     ) -> dict[str, float]:
         assert self._parts is not None
         of_text = method in TEXT_METHODS
+        fitted_by: Any = method
+        if of_text:
+            text = method == "text_logistic"
+            fitted_by = TextLogistic(text=text_weights(model, require(self._text))) if text else self._prompts
         kind = "embed" if of_text else self.kind
         train, pool, both = (part[kind] for part in self._parts)
         rows, chosen_on, refit = draw
         fitted = choose_and_fit(
-            TextLogistic(text=text_weights(model, require(self._text))) if of_text else method,
+            fitted_by,
             to_device(train.select(rows), device),
             to_device(pool.select(chosen_on), device),
             criterion(train.exclusive),

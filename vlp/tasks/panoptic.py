@@ -20,24 +20,27 @@ from vlp.data.pixel_labels import read_segment_ids
 from vlp.data.view import VOID_CLASS
 from vlp.metrics.panoptic_quality import count_matches, panoptic_quality
 from vlp.models.dense.class_tables import class_table
+from vlp.models.dense.label_files import ResultFolder
 from vlp.models.dense.matching import require_solver
 from vlp.models.dense.panoptic import panoptic_annotation, panoptic_map, write_panoptic_png, write_panoptic_results
 from vlp.models.dense.places import image_extent
-from vlp.models.dense.queries import QueriedSegments, QueryHead
+from vlp.models.dense.queries import QueryHead
 from vlp.models.dense.query_loss import LOSSES, TrueSegments, query_loss
-from vlp.models.dense.vocabulary import Vocabulary
+from vlp.models.dense.segments import QueriedSegments
+from vlp.models.dense.vocabulary import Vocabulary, prompt_templates
 from vlp.models.precision import apply_head, to_float32
 from vlp.models.vlm import VisionLanguageModel
 from vlp.random import mix
 from vlp.structures import Batch, Features, Image, Loss, Segment, Segments, Tokens, require, require_finite
 from vlp.system.errors import UserError
-from vlp.tasks.base import Task
+from vlp.tasks.base import Task, figures_by_class
 
 
 class Panoptic(Task):
     """head: "queries", of the task's own, or "tower": the segments that the vision tower itself finds (EoMT's).
     segment_names: the classes.  names: "classes", a vector of each, or "texts", embeddings of their names, with `templates`.
-    queries, width, blocks, heads, up, levels: see `QueryHead`; states_width, embed_width, level_widths: of the model.
+    queries, width, blocks, heads, up, levels, place_queries: see `QueryHead`.  states_width, embed_width, level_widths: of the
+    model.
     points: at which masks are compared in training.  no_object: weight of queries without a segment.  losses: weights of the
     terms, where they differ from `LOSSES`.  threshold, overlap: see `panoptic_map`.
     results_folder: COCO's form of results, panoptic.json and a PNG of each photo.  pictures: how many photos `figures` holds.
@@ -45,16 +48,18 @@ class Panoptic(Task):
 
     requires = ("image", "segments")
     uses = ("image",)
+    changeable = ("templates",)
     stored = (
         "head", "segment_names", "names", "templates", "queries", "width", "blocks", "heads", "up", "states_width", "embed_width",
-        "levels", "level_widths",
+        "levels", "level_widths", "place_queries",
     )  # fmt: skip
 
     def __init__(
         self, *, segment_names: Sequence[str], states_width: int, head: str = "queries", names: str = "classes",
-        templates: Sequence[str] = ("a {}",),
+        templates: Sequence[str] | None = None,
         queries: int = 100, width: int = 256, blocks: int = 3, heads: int = 8, up: int = 2, levels: Sequence[str] = (),
-        level_widths: Sequence[int] = (), embed_width: int = 0, points: int = 12_544, no_object: float = 0.1,
+        level_widths: Sequence[int] = (), embed_width: int = 0, place_queries: bool = False,
+        points: int = 12_544, no_object: float = 0.1,
         losses: Mapping[str, float] | None = None, threshold: float = 0.8, overlap: float = 0.8,
         results_folder: str | Path | None = None, pictures: int = 8, weight: float | list[list[float]] = 0.0,
         sources: Sequence[str] | None = None,
@@ -69,7 +74,7 @@ class Panoptic(Task):
         if unknown := (losses or {}).keys() - LOSSES.keys():
             raise UserError(f"panoptic has no losses {', '.join(sorted(unknown))}: choose from {', '.join(LOSSES)}")
         self.segment_names, self.levels = tuple(segment_names), tuple(levels)  # type: ignore[misc]
-        self.texts, self.templates = names == "texts", tuple(templates)
+        self.texts, self.templates = names == "texts", prompt_templates(templates)
         self.needs = ("vision", "text", "projection") if self.texts else ("vision",)  # type: ignore[misc]
         self.mask_points, self.no_object, self.losses = points, no_object, {**LOSSES, **(losses or {})}
         self.threshold, self.overlap, self.pictures = threshold, overlap, pictures
@@ -80,6 +85,7 @@ class Panoptic(Task):
             self.head = QueryHead(
                 states_width=states_width, classes=None if self.texts else len(self.segment_names), embed_width=embed_width,
                 queries=queries, width=width, blocks=blocks, heads=heads, up=up, levels=levels, level_widths=level_widths,
+                place_queries=place_queries,
             )  # fmt: skip
         self._asked: Vocabulary | None = None
         self._trained_table: Tensor | None = None
@@ -138,6 +144,7 @@ class Panoptic(Task):
 
     def reset(self) -> None:
         self._counts = torch.zeros(len(self.segment_names), 4, dtype=torch.float64)
+        self._results = None if self.results_folder is None else ResultFolder(self.results_folder / "panoptic")
         self._annotations: list[dict[str, object]] = []
         self._examples: list[dict[str, Any]] = []
 
@@ -149,7 +156,8 @@ class Panoptic(Task):
             found = QueriedSegments(classes=to_float32(found.classes), masks=to_float32(found.masks))
         else:
             tokens = model.encode_image(image, levels=self.levels) if tokens is None else tokens
-            found = apply_head(self.head, tokens, self._texts(model))[-1]
+            last = apply_head(self.head, tokens, self._texts(model))[-1]
+            found = QueriedSegments(classes=last.classes, masks=last.masks)
         require_finite(found.classes, "logits of segments")
         require_finite(found.masks, "masks of segments")
         return found
@@ -166,10 +174,10 @@ class Panoptic(Task):
             ids, segments = read(photo_size=(truth.shape[0], truth.shape[1]))
             true = [segment._replace(label=table[segment.label]) for segment in sample.segments]
             self._counts += count_matches(truth, true, ids, segments, len(self.segment_names))
-            if self.results_folder is not None:
-                name = f"{Path(sample.panoptic.name).stem}.png"  # type: ignore[union-attr]
-                write_panoptic_png(self.results_folder / "panoptic" / name, ids)
-                self._annotations.append(panoptic_annotation(sample.id, name, segments, require(self._ids)))
+            if self._results is not None:
+                path = self._results.path(require(sample.panoptic))
+                write_panoptic_png(path, ids)
+                self._annotations.append(panoptic_annotation(sample.id, path.name, segments, require(self._ids)))
             if len(self._examples) < self.pictures:
                 example = {"image": str(sample.image), "as_stored": sample.as_stored}
                 self._examples.append({**example, "truth": truth, "true": true, "predicted": ids, "segments": segments})
@@ -195,8 +203,8 @@ class Panoptic(Task):
         for kind, chosen in (("things", self._things), ("stuff", [not thing for thing in self._things])):
             figures |= {f"{name}_{kind}": value for name, value in quality.mean(list(chosen)).items()}
         if len(self.segment_names) <= 30:
-            for name, pq, occurs in zip(self.segment_names, quality.pq.tolist(), quality.occurs.tolist(), strict=True):
-                figures[f"pq_{name.replace(' ', '_')}"] = 100 * pq if occurs else None
+            rows = zip(quality.pq.tolist(), quality.occurs.tolist(), strict=True)
+            figures |= figures_by_class("pq", self.segment_names, [100 * pq if occurs else None for pq, occurs in rows])
         if self.results_folder is not None:
             annotations = distributed.gather_lists(self._annotations)
             if distributed.rank() == 0:

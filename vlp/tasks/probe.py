@@ -19,7 +19,7 @@ from torch import Tensor
 
 from vlp import distributed
 from vlp.metrics.classification import average_precision, exclusive_figures, multi_label_figures
-from vlp.models.classified_images import Classified, ClassifiedImages, has_classes
+from vlp.models.classified_images import Classified, ClassifiedImages, best_classes, has_classes
 from vlp.models.precision import to_float32
 from vlp.models.probes.choose import Fitted, choose_and_fit, method_named
 from vlp.models.probes.labelled import Labelled, LinearClassifier, check_scaling
@@ -104,7 +104,7 @@ class Probe(Task):
         kind = self.kind
         with torch.autocast(device.type, enabled=False):
             self._fitted = choose_and_fit(
-                self.classifier,
+                self.method(model, tokenizer, names),
                 to_device(train[kind], device),
                 to_device(pool[kind], device),
                 criterion(train[kind].exclusive),
@@ -119,6 +119,10 @@ class Probe(Task):
             self.class_names = names
             self._keep(linear.weight.to(device), linear.bias.to(device))
             distributed.broadcast_from_first_rank([self.head_weight, self.head_bias])
+
+    def method(self, model: VisionLanguageModel, tokenizer: Any, names: Sequence[str]) -> Any:
+        """What is fitted: see `choose_and_fit`."""
+        return self.classifier
 
     def update(self, model: VisionLanguageModel, batch: Batch, features: Features) -> None:
         read = features.image_embed if self.kind == "embed" else require(features.image).pooled
@@ -161,12 +165,7 @@ class Probe(Task):
 
     def predict(self, model: VisionLanguageModel, batch: Batch) -> list[dict[str, object]]:
         """The five best classes of each image with their probabilities."""
-        scores = self.probabilities(model, require(batch.image))
-        best, index = scores.topk(min(5, scores.shape[1]))
-        return [
-            {"sample": sample, "classes": [(self.class_names[i], s) for i, s in zip(row, values, strict=True)]}
-            for sample, row, values in zip(batch.sample.tolist(), index.tolist(), best.tolist(), strict=True)
-        ]
+        return best_classes(batch, self.probabilities(model, require(batch.image)), self.class_names)
 
 
 Parts = dict[str, Labelled]  # by kind of features

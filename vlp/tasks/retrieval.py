@@ -21,6 +21,7 @@ from vlp import distributed
 from vlp.metrics.bootstrap import recall_gains
 from vlp.metrics.recall import chance_recall, rank_candidates, summarise_recall, to_exact_integers, update_ties
 from vlp.metrics.retrieval_examples import first_image_caption_pairs, select_examples
+from vlp.models.embeddings import cut
 from vlp.models.features import flatten_captions
 from vlp.models.gallery import Gallery, scoring_device
 from vlp.models.reranking import candidate_pairs, pair_positions, score_pairs
@@ -35,6 +36,8 @@ class Retrieval(Task):
     """rerank: how many candidates of each query the fusion scores ("all" = every pair); None = the cosine alone.
     head: the objective whose head scores them.  itc_weights: factor of the cosine that is added to the head's logit (0: ALBEF,
     1: BLIP); from a list, the one with the highest sum of recalls on val is selected, and used on test.
+    dims: the cosine is also measured on the first d numbers of the embeddings, of unit length again, for each d: figures that
+    begin with `first_<d>_`.
     """
 
     requires = ("image", "caption")
@@ -45,6 +48,7 @@ class Retrieval(Task):
         rerank: int | str | None = None,
         head: str = "itm",
         itc_weights: int | float | Sequence[int | float] = 0.0,
+        dims: Sequence[int] = (),
         weight: float | list[list[float]] = 0.0,
         sources: Sequence[str] | None = None,
     ) -> None:
@@ -68,6 +72,9 @@ class Retrieval(Task):
         if self.contrastive:
             self.needs += ("projection",)
             self.uses += ("image_embed", "text_embed")
+        self.dims = tuple(dims)
+        if any(isinstance(dim, bool) or dim < 1 for dim in dims) or (dims and not self.contrastive):
+            raise UserError(f"tasks.retrieval.dims={list(dims)}: give widths above 0 of a cosine that is measured")
 
     def reset(self) -> None:
         self._gallery = Gallery(tokens=self.rerank is not None)
@@ -109,6 +116,8 @@ class Retrieval(Task):
             first = summarise_recall(to_text, to_image)
             figures |= first if self.rerank is None else {f"itc_{name}": value for name, value in first.items()}
             self._collect_examples(image, text, image_id, text_id, to_text, to_image)
+            for dim in self.dims:
+                figures |= self._recall_of_cut(dim, image, text, image_id, text_id)
         if self.rerank is not None:
             embeds = (image, text) if self.contrastive else None
             ties = (to_text, to_image) if self.contrastive else None
@@ -116,6 +125,17 @@ class Retrieval(Task):
         figures |= {"images": float(len(image_id)), "captions": float(len(text_id))}
         chance = {name: value for name, value in chance_recall(image_id, text_id).items() if "rank" not in name}
         return figures | {f"chance_{name}": value for name, value in chance.items()}
+
+    def _recall_of_cut(
+        self, dim: int, image: Tensor, text: Tensor, image_id: Tensor, text_id: Tensor
+    ) -> dict[str, float | None]:
+        if dim > image.shape[1]:
+            raise UserError(f"tasks.retrieval.dims={list(self.dims)}: the joint space has {image.shape[1]} numbers")
+        image, text = cut(image, dim), cut(text, dim)
+        recall = summarise_recall(
+            rank_candidates(image, text, image_id, text_id), rank_candidates(text, image, text_id, image_id)
+        )
+        return {f"first_{dim}_{name}": value for name, value in recall.items() if "rank" not in name}
 
     def _rerank(
         self,

@@ -22,18 +22,18 @@ from vlp.data.pixel_labels import read_class_map
 from vlp.data.view import VOID_CLASS
 from vlp.metrics.mean_iou import class_ious, confusion_matrix, mean_iou
 from vlp.models.dense.class_tables import class_table
-from vlp.models.dense.label_files import write_label_map
+from vlp.models.dense.label_files import ResultFolder, write_label_map
 from vlp.models.dense.mask_clip import check_mask_clip, zero_shot_logits
 from vlp.models.dense.photo_pixels import read_at_photo
 from vlp.models.dense.places import image_extent
 from vlp.models.dense.segmenter import Segmenter
 from vlp.models.dense.sliding import sliding_logits
-from vlp.models.dense.vocabulary import Vocabulary
+from vlp.models.dense.vocabulary import Vocabulary, prompt_templates
 from vlp.models.precision import apply_head, to_float32
 from vlp.models.vlm import VisionLanguageModel
 from vlp.structures import Batch, Features, Image, Loss, Tokens, height_and_width, require, require_finite
 from vlp.system.errors import UserError
-from vlp.tasks.base import Task
+from vlp.tasks.base import Task, figures_by_class
 
 NAMES = ("classes", "texts")
 
@@ -44,12 +44,15 @@ class Segmentation(Task):
     segment_names: the classes of the vectors, and those that training asks for; evaluation by texts asks for the data's own.
     templates: prompts with {} for the name.  channels, up, levels: see `PixelMap`.
     states_width, embed_width, level_widths: of the model.
+    class_weights: of each of segment_names in the cross-entropy; None = 1. A mean over the pixels of 1 keeps the size of the loss.
     window, stride: pixels, one number or [height, width], of windows over images larger than the tower's; None = all at once.
+    flip: whether logits are those of the image and of its mirror image on average, which takes twice the time.
     results_folder: label maps of the photos with the data set's own values, as its benchmark takes them.
     pictures: how many photos `figures` holds.
     """
 
     requires = ("image", "segmentation")
+    changeable = ("templates",)
     stored = (
         "head", "names", "segment_names", "channels", "up", "states_width", "embed_width", "levels", "level_widths",
         "templates",
@@ -58,8 +61,9 @@ class Segmentation(Task):
     def __init__(
         self, *, segment_names: Sequence[str], states_width: int, head: str = "pixels", names: str = "classes", channels: int = 64,
         up: int = 2, levels: Sequence[str] = (), level_widths: Sequence[int] = (), embed_width: int = 0,
-        templates: Sequence[str] = ("a {}",), window: int | Sequence[int] | None = None,
-        stride: int | Sequence[int] | None = None, results_folder: str | Path | None = None, pictures: int = 8,
+        templates: Sequence[str] | None = None, class_weights: Sequence[int | float] | None = None,
+        window: int | Sequence[int] | None = None, stride: int | Sequence[int] | None = None, flip: bool = False,
+        results_folder: str | Path | None = None, pictures: int = 8,
         weight: float | list[list[float]] = 0.0, sources: Sequence[str] | None = None,
     ) -> None:  # fmt: skip
         super().__init__(weight=weight, sources=sources)
@@ -69,12 +73,19 @@ class Segmentation(Task):
             raise UserError(
                 f"{len(segment_names)} classes of pixels: at most {VOID_CLASS} have a number in a label map"
             )
+        if class_weights is not None and len(class_weights) != len(segment_names):
+            raise UserError(
+                f"class_weights has {len(class_weights)} numbers for {len(segment_names)} classes: give one for each of "
+                f"{', '.join(segment_names)}"
+            )
+        self.class_weights = None if class_weights is None else torch.tensor(class_weights, dtype=torch.float32)
         self.segment_names, self.levels = tuple(segment_names), tuple(levels)  # type: ignore[misc]
         self.texts = names == "texts" or head == "zero_shot"
         self.needs = ("vision", "text", "projection") if self.texts else ("vision",)  # type: ignore[misc]
-        self.templates, self.pictures = tuple(templates), pictures
+        self.templates, self.pictures = prompt_templates(templates), pictures
         self.window = None if window is None else height_and_width(window)
         self.stride = self.window if stride is None else height_and_width(stride)
+        self.flip = flip
         self.uses = () if self.window or head == "zero_shot" else ("image",)  # type: ignore[misc]
         self.results_folder = None if results_folder is None else Path(results_folder)
         self.segmenter = None
@@ -122,7 +133,7 @@ class Segmentation(Task):
     # ----------------------------------------------------------------------------------------------------- training
 
     def forward(self, model: VisionLanguageModel, batch: Batch, features: Features) -> Loss:
-        """Cross-entropy, the mean over the pixels with a class of all ranks."""
+        """Cross-entropy, weighted by class, as the mean over the pixels with a class of all ranks."""
         assert self.segmenter is not None
         target = self._trained_table.to(batch.id.device)[require(batch.segmentation)]
         image = require(batch.image)
@@ -131,7 +142,8 @@ class Segmentation(Task):
             raise UserError("segmentation by texts was not prepared: call `prepare` with the training data first")
         logits = self.segmenter(tokens, None if self._asked is None else self._asked.embed(model))
         logits = F.interpolate(to_float32(logits), target.shape[-2:], mode="bilinear", align_corners=False)
-        summed = F.cross_entropy(logits, target, ignore_index=VOID_CLASS, reduction="sum")
+        weights = None if self.class_weights is None else self.class_weights.to(logits)
+        summed = F.cross_entropy(logits, target, weights, ignore_index=VOID_CLASS, reduction="sum")
         counted = (target != VOID_CLASS).sum()
         return Loss(
             value=distributed.mean_over_ranks(summed, counted if distributed.world_size() > 1 else int(counted))
@@ -141,6 +153,7 @@ class Segmentation(Task):
 
     def reset(self) -> None:
         self._confusion: Tensor | None = None
+        self._results = None if self.results_folder is None else ResultFolder(self.results_folder)
         self._examples: list[dict[str, Any]] = []
 
     @torch.no_grad()
@@ -156,10 +169,19 @@ class Segmentation(Task):
             tokens = model.encode_image(part, levels=self.levels) if tokens is None else tokens
             return apply_head(self.segmenter, tokens, texts)
 
-        if self.window is None or self.stride is None:
-            found = of_window(image, tokens)
-        else:
-            found = sliding_logits(of_window, image, window=self.window, stride=self.stride)
+        def of_image(image: Image, tokens: Tokens | None = None) -> Float[Tensor, "b c _ _"]:
+            if self.window is None or self.stride is None:
+                return of_window(image, tokens)
+            return sliding_logits(of_window, image, window=self.window, stride=self.stride)
+
+        found = of_image(image, tokens)
+        if self.flip:
+            if image.size is not None:
+                raise UserError(
+                    "tasks.segmentation.flip=true mirrors images without padding, and these of one batch differ in size: use a "
+                    "transform that gives all of them one size"
+                )
+            found = (found + of_image(Image(pixels=image.pixels.flip(-1))).flip(-1)) / 2
         return require_finite(found, "logits of the classes of pixels")
 
     def update(self, model: VisionLanguageModel, batch: Batch, features: Features) -> None:
@@ -191,8 +213,8 @@ class Segmentation(Task):
 
     def _keep(self, batch: Batch, row: int, truth: Tensor, predicted: Tensor) -> None:
         sample = require(batch.raw)[row]
-        if self.results_folder is not None:
-            write_label_map(self.results_folder, sample.image, predicted, require(self._values))
+        if self._results is not None:
+            write_label_map(self._results.path(sample.image), predicted, require(self._values))
         if len(self._examples) < self.pictures:
             maps = {"truth": truth.to(torch.uint8).cpu().numpy(), "predicted": predicted.to(torch.uint8).cpu().numpy()}
             self._examples.append({"image": str(sample.image), "as_stored": sample.as_stored, **maps})
@@ -208,8 +230,8 @@ class Segmentation(Task):
         confusion = distributed.sum_over_ranks(confusion).cpu()
         figures = mean_iou(confusion)
         if len(self._names) <= 30:
-            for name, iou in zip(self._names, class_ious(confusion).tolist(), strict=True):
-                figures[f"iou_{name.replace(' ', '_').replace('/', '_')}"] = None if iou != iou else 100 * iou
+            ious = [None if iou != iou else 100 * iou for iou in class_ious(confusion).tolist()]
+            figures |= figures_by_class("iou", self._names, ious)
         self._figures = {"label_maps": {"names": self._names, "examples": self._examples}} if self._examples else {}
         return figures
 

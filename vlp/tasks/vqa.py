@@ -169,7 +169,8 @@ class VQA(Task):
     def applies(self, batch: Batch, source: str) -> bool:
         """Not to sentences of visual entailment, which are questions too."""
         has_targets = (batch.answer if self.classifier is None else batch.scores) is not None
-        return super().applies(batch, source) and (has_targets or (batch.raw is not None and batch.label is None))
+        asked = batch.label is None or batch.choices is not None
+        return super().applies(batch, source) and (has_targets or (batch.raw is not None and asked))
 
     def prepare(self, model: VisionLanguageModel, tokenizer: Tokenizer, data: Any) -> None:
         self._tokenizer = tokenizer
@@ -234,7 +235,10 @@ class VQA(Task):
         servers) only the number of questions.  figures(): samples, the first few as (sample, answer of the model)."""
         answered: list[tuple[Sample, str]] = distributed.gather_lists(self._answered)
         answered.sort(key=lambda pair: pair[0].sample)  # the same for any number of ranks
-        write_results(self.results_file, [{"question_id": s.sample, "answer": answer} for s, answer in answered])
+        row_of = getattr(
+            self._data, "result_row", lambda sample, answer: {"question_id": sample.sample, "answer": answer}
+        )
+        write_results(self.results_file, [row_of(sample, answer) for sample, answer in answered])
         self._figures = {"samples": answered[:EXAMPLES]}
         figures: dict[str, float | None] = {"questions": float(len(answered))}
         labelled = [(sample, answer) for sample, answer in answered if sample.answers]
@@ -242,6 +246,8 @@ class VQA(Task):
             types = [sample.answer_type for sample, _ in labelled if sample.answer_type is not None]
             scores = [answer_accuracy(answer, sample.answers) for sample, answer in labelled]
             figures |= summarise_accuracy(scores, types if len(types) == len(labelled) else None)
+            if hasattr(self._data, "question_figures"):  # of a data set with figures of its own
+                figures |= self._data.question_figures(labelled)
             prior = self._learn_prior()
             if prior:
                 scores = [answer_accuracy(prior(sample), sample.answers) for sample, _ in labelled]

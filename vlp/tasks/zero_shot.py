@@ -20,7 +20,7 @@ from torch import Tensor
 
 from vlp.metrics.classification import accuracy_figures, label_ties, multi_label_figures
 from vlp.metrics.recall import exact_cosines
-from vlp.models.classified_images import Classified, ClassifiedImages, has_classes
+from vlp.models.classified_images import Classified, ClassifiedImages, best_classes, has_classes
 from vlp.models.gallery import scoring_device
 from vlp.models.vlm import VisionLanguageModel
 from vlp.structures import Batch, Features, require, require_finite
@@ -98,11 +98,7 @@ class ZeroShot(Task):
         if batch.image is None:
             raise UserError("zero_shot needs batches with images")
         scores = self.scores(model.embed_image(model.encode_image(batch.image)))
-        best, index = scores.topk(min(5, scores.shape[1]))
-        return [
-            {"sample": sample, "classes": [(self.class_names[i], s) for i, s in zip(row, cosine, strict=True)]}
-            for sample, row, cosine in zip(batch.sample.tolist(), index.tolist(), best.tolist(), strict=True)
-        ]
+        return best_classes(batch, scores, self.class_names)
 
 
 def zero_shot_figures(images: Classified, class_embeds: Float[Tensor, "a e"]) -> dict[str, float]:

@@ -1,7 +1,7 @@
 """What a tokenizer is: strings → `Text`, padded to the longest of the batch and never longer than `context_length`.
 
-The Rust `tokenizers` library splits texts into ids; start and end tokens, truncation and padding are done here for all kinds.
-A text that is too long loses its last tokens but keeps its end token, because CLIP pools there.
+The Rust `tokenizers` library splits texts into ids; start and end tokens, truncation and padding are those of
+`vlp.tokenizers.rules` for all kinds.
 `to_json` contains the complete tokenizer, so that a checkpoint needs no vocabulary file.
 """
 
@@ -10,10 +10,10 @@ from __future__ import annotations
 import gzip
 import importlib
 import json
-import os
 import re
 import zlib
 from collections.abc import Iterable, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -24,37 +24,34 @@ from torch import Tensor
 
 from vlp.structures import Text
 from vlp.system.errors import UserError
-from vlp.tokenizers.cleaning import CLEANINGS
-
-# captions are too short to gain from Rust threads, and with them forked data workers print warnings
-os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+from vlp.tokenizers.rules import TextRules, split
 
 MASK = "[MASK]"
 
 
 class Tokenizer:
-    """size: number of ids, known before training.  truncate: False = a text that is too long is a UserError.
-    mask_id: of the mask token; None = the vocabulary has none.  add_end: False for ALBEF, whose captions and questions have no
-    end token.  add_start: False for SigLIP, whose texts have no start token.
-    cleaning: applied to captions and questions first, a name of `vlp.tokenizers.cleaning`.
-    answer_suffix: ordinary text that ends an answer instead of the end token.
-    """
+    """size: number of ids, known before training.  The others: see `TextRules`."""
+
+    encoding: str | None = None  # see `TextRules`
 
     def __init__(
         self, *, backend: tokenizers.Tokenizer | None, size: int, context_length: int,
         start_id: int, end_id: int, pad_id: int, mask_id: int | None = None, truncate: bool = True, add_end: bool = True,
         add_start: bool = True, cleaning: str | None = None, answer_suffix: str | None = None,
     ) -> None:  # fmt: skip
-        if cleaning is not None and cleaning not in CLEANINGS:
-            raise UserError(f"unknown tokenizer.cleaning={cleaning!r}: choose from {', '.join(CLEANINGS)}")
-        if context_length < 2:
-            raise UserError(f"context_length={context_length}: give at least 2, for the start and the end token")
         self.backend = backend
         self.size = size
         self.context_length = context_length
         self.start_id, self.end_id, self.pad_id, self.mask_id = start_id, end_id, pad_id, mask_id
         self.truncate, self.add_start, self.add_end, self.cleaning = truncate, add_start, add_end, cleaning
         self.answer_suffix = answer_suffix
+        _ = self.rules  # checks them
+
+    @property
+    def rules(self) -> TextRules:
+        """How ids become rows; the same for every tokenizer. Raises UserError for settings that no tokenizer can have."""
+        names = (field.name for field in fields(TextRules))
+        return TextRules(**{name: getattr(self, name) for name in names})
 
     @property
     def trained(self) -> bool:
@@ -65,58 +62,34 @@ class Tokenizer:
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
         """Ids of each text, without start, end or padding, however long."""
-        encodings = self._require_backend().encode_batch_fast(list(texts), add_special_tokens=False)
-        return [encoding.ids for encoding in encodings]
+        return split(self._require_backend(), texts)
 
     def __call__(self, texts: Sequence[str], *, kind: str = "caption") -> Text:
         """kind: "caption", "question" or "answer"; an answer is not cleaned and always gets the end token (or its suffix), as
         it is to be generated."""
-        if self.cleaning is not None and kind != "answer":
-            texts = [CLEANINGS[self.cleaning](text, kind) for text in texts]
-        if self.answer_suffix is not None and kind == "answer":
-            texts = [text + self.answer_suffix for text in texts]
-            return self._pad(self.encode(texts), texts, end=False)
-        return self._pad(self.encode(texts), texts, end=self.add_end or kind == "answer")
+        return self.join_rows(self.rules.encode(texts, self.encode, kind=kind))
 
     def encode_masked(self, texts: Sequence[str]) -> tuple[Text, Bool[Tensor, "b t"]]:
         """Captions with [MASK] in place of tokens; and at which positions the masks are."""
         if self.mask_id is None:
             raise UserError(f"{type(self).__name__} has no mask token: use tokenizer=trained or tokenizer=wordpiece")
-        rows = []
+        rows, rules = [], self.rules
         for text in texts:
             if MASK not in text:
                 raise UserError(f"{text[:80]!r} has no {MASK}: write it in place of each token to predict")
-            parts = text.split(MASK)
-            if self.cleaning is not None:
-                parts = [CLEANINGS[self.cleaning](part, "caption") for part in parts]
-            pieces = self.encode(parts)
+            pieces = self.encode([rules.clean(part, "caption") for part in text.split(MASK)])
             rows.append([*pieces[0], *(token for piece in pieces[1:] for token in (self.mask_id, *piece))])
-        padded = self._pad(rows, texts, end=self.add_end)
+        padded = self.join_rows(rules.complete(rows, texts, end=self.add_end))
         chosen = (padded.ids == self.mask_id) & padded.mask
         truncated = next((t for t, row in zip(texts, chosen, strict=True) if int(row.sum()) < t.count(MASK)), None)
         if truncated is not None:
             raise UserError(f"a {MASK} is beyond context_length={self.context_length}: shorten {truncated[:80]!r}")
         return padded, chosen
 
-    def _pad(self, rows: list[list[int]], texts: Sequence[str], *, end: bool) -> Text:
-        """Ids with start, end and padding, truncated.  texts: of the rows, for the error.  end: add the end token."""
-        start_ids, end_ids = [self.start_id] if self.add_start else [], [self.end_id] if end else []
-        limit = self.context_length - len(start_ids) - len(end_ids)
-        too_long = next((index for index, row in enumerate(rows) if len(row) > limit), None)
-        if too_long is not None and not self.truncate:
-            raise UserError(
-                f"{len(rows[too_long]) + self.context_length - limit} tokens are too many for "
-                f"context_length={self.context_length}: "
-                f"{texts[too_long][:80]!r}; set tokenizer.truncate=true to truncate such texts"
-            )
-        rows = [[*start_ids, *row[:limit], *end_ids] for row in rows]
-        length = max((len(row) for row in rows), default=1)
-        ids = torch.full((len(rows), length), self.pad_id)
-        mask = torch.zeros(len(rows), length, dtype=torch.bool)
-        for index, row in enumerate(rows):
-            ids[index, : len(row)] = torch.tensor(row)
-            mask[index, : len(row)] = True
-        return Text(ids=ids, mask=mask)
+    def join_rows(self, rows: Sequence[Sequence[int]]) -> Text:
+        """Complete rows of ids, with padding to the longest."""
+        ids, mask = self.rules.pad(rows)
+        return Text(ids=torch.from_numpy(ids), mask=torch.from_numpy(mask))
 
     def decode_with_specials(self, ids: Sequence[int]) -> str:
         """The text of all ids, special tokens included."""
@@ -124,10 +97,7 @@ class Tokenizer:
 
     def decode(self, ids: Sequence[int] | Int[Tensor, " t"]) -> str:
         """The text between the start token (if there is one) and the first end token, as the tokenizer normalises it."""
-        row = [int(i) for i in ids]
-        row = row[1:] if row[:1] == [self.start_id] else row
-        row = row[: row.index(self.end_id)] if self.end_id in row else row
-        return self.decode_with_specials(row)
+        return self.decode_with_specials(self.rules.body([int(i) for i in ids]))
 
     def continuation_flags(self) -> Bool[Tensor, " size"]:
         """True for the ids that continue the word of the token before them; start, end, padding and mask never do."""

@@ -1,6 +1,7 @@
 """How ALBEF, BLIP, SigLIP and open_clip clean texts before their tokenizers.
 
-kind: "caption" or "question"; answers stay unchanged.  max_words: None = the original's in evaluation.
+kind: "caption", "question" or "dialogue"; answers stay unchanged.  max_words: None = the original's in evaluation, which a
+dialogue does not have: it would lose its question.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ def albef(text: str, kind: str = "caption", max_words: int | None = None) -> str
         text = re.sub(r"\s{2,}", " ", text.replace("<person>", "person")).rstrip("\n").strip(" ")
     else:
         text = text.rstrip(" ")
-    return _first_words(text, max_words or (30 if kind == "caption" else 50))
+    return text if kind == "dialogue" else _first_words(text, max_words or (30 if kind == "caption" else 50))
 
 
 def blip(text: str, kind: str = "caption", max_words: int | None = None) -> str:
@@ -34,7 +35,7 @@ def blip(text: str, kind: str = "caption", max_words: int | None = None) -> str:
         text = re.sub(r"\s{2,}", " ", _BLIP_MARKS.sub(" ", text.lower())).rstrip("\n").strip(" ")
     else:
         text = _BLIP_MARKS.sub("", text.lower()).rstrip(" ")
-    return _first_words(text, max_words or 50)
+    return text if kind == "dialogue" else _first_words(text, max_words or 50)
 
 
 def _first_words(text: str, count: int) -> str:

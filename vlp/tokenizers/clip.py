@@ -1,14 +1,12 @@
 """CLIP's byte-level BPE, id for id (Radford et al. 2021, arXiv 2103.00020; openai/CLIP clip/simple_tokenizer.py).
 
-Text is repaired (ftfy), HTML-unescaped twice, its white space normalised, and lower-cased. The special tokens are not added
-tokens of the backend, because the original recognises `<|endoftext|>` only outside a run of punctuation. A text that is too
-long is truncated before the end token; the original raises an error by default (`truncate: false` does that here).
+How a text is cleaned, and how it may spell out special tokens: see `vlp.tokenizers.clip_encoding`. A text that is too long is
+truncated before the end token; the original raises an error by default (`truncate: false` does that here).
 """
 
 from __future__ import annotations
 
 import importlib.util
-import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,18 +17,19 @@ from tokenizers import Regex, decoders, pre_tokenizers
 from vlp.system.errors import UserError, is_user_error
 from vlp.system.json_files import read_json_object
 from vlp.tokenizers.base import Tokenizer, find_vocabulary, read_vocabulary_lines
-from vlp.tokenizers.cleaning import import_ftfy, open_clip_lower
+from vlp.tokenizers.cleaning import import_ftfy
+from vlp.tokenizers.clip_encoding import END, START, encode_clip
 
-START, END = "<|startoftext|>", "<|endoftext|>"
 # the original ignores case, and then ſ (long s) equals s
 WORDS = r"'[sſ]|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
-_SPECIALS = re.compile(r"(?<![^\s\w]|_)((?:<\|startoftext\|>|<\|endoftext\|>)+)")
 
 
 class ClipTokenizer(Tokenizer):
     """vocabulary: `bpe_simple_vocab_16e6.txt.gz`, or a Hugging Face CLIP folder, its tokenizer.json or its hub name;
     None = the file inside an installed open_clip_torch.  size: fewer ids keep the file's first merges.
     """
+
+    encoding = "clip"
 
     def __init__(
         self, *, vocabulary: str | Path | None = None, size: int | None = None, context_length: int = 77,
@@ -65,19 +64,7 @@ class ClipTokenizer(Tokenizer):
         )  # fmt: skip
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
-        cleaned = [open_clip_lower(text) for text in texts]
-        rows = super().encode(cleaned)
-        return [self._encode_specials(text) if "<|" in text else row for text, row in zip(cleaned, rows, strict=True)]
-
-    def _encode_specials(self, text: str) -> list[int]:
-        """Ids of a text in which the special tokens may be written out."""
-        ids: list[int] = []
-        for index, part in enumerate(_SPECIALS.split(text)):
-            if index % 2:  # a run of special tokens
-                ids += [self.start_id if "start" in name else self.end_id for name in re.findall(r"<\|\w+\|>", part)]
-            else:
-                ids += super().encode([part])[0]
-        return ids
+        return encode_clip(texts, super().encode, start_id=self.start_id, end_id=self.end_id)
 
 
 @contextmanager

@@ -22,6 +22,7 @@ from vlp.checkpoints.agreement import (
     has_common_embeddings,
     tokenizer_of_checkpoint,
 )
+from vlp.checkpoints.checkpoint import Checkpoint
 from vlp.checkpoints.load import load_weights, read
 from vlp.data.datamodule import DataModule
 from vlp.data.mixture import Mixture
@@ -32,11 +33,13 @@ from vlp.models.lora import add_adapters
 from vlp.system import ranks
 from vlp.system.errors import UserError
 from vlp.training.batch_norm import synchronize_batch_norms
+from vlp.training.callbacks.teachers import Teachers
 from vlp.training.lifecycle.nonfinite import NonFiniteGuard
 from vlp.training.loggers import JsonLines
 from vlp.training.module import VisionLanguageModule
 from vlp.training.open_settings import fill_open_settings
 from vlp.training.portable_config import set_vocabulary_size
+from vlp.training.teachers import load_teachers
 
 
 def silence_known_warnings() -> None:
@@ -58,8 +61,11 @@ def silence_known_warnings() -> None:
 
 @dataclass
 class RunParts:
+    """teachers: the callback that gives the data what the run's teachers make of them; None = it has none."""
+
     data: DataModule | Mixture
     module: VisionLanguageModule
+    teachers: Teachers | None = None
 
 
 def assemble(
@@ -69,7 +75,7 @@ def assemble(
     resumed: Mapping[str, Any] | None = None,
 ) -> RunParts:
     """Everything of a run but the trainer. With `checkpoint`, the weights are those of that file, every key matched, and so is the
-    tokenizer that they were trained with.
+    tokenizer that they were trained with, if any part that reads its ids is taken.
 
     stored: the config as checkpoints keep it; None = as it is.  resumed: the content of the checkpoint that the run continues from.
     """
@@ -78,16 +84,17 @@ def assemble(
     tokenizer = build_tokenizer(config)
     if resumed and resumed.get("tokenizer_json"):  # the data, which it would be trained on, may lie elsewhere now
         tokenizer = tokenizer_of_checkpoint(resumed["tokenizer_json"], tokenizer, source="the run that is resumed")
-    elif start and start.tokenizer_json and {"text", "decoder"} & {key.partition(".")[0] for key in start.state}:
+    elif start and start.tokenizer_json and _takes_texts(start, config):
         tokenizer = tokenizer_of_checkpoint(start.tokenizer_json, tokenizer, source=source)
     data = build_data(config, tokenizer=tokenizer)
     data.issues_path = folder / "data_issues.jsonl"
     for part in ("model", "objectives", "tasks"):
         set_vocabulary_size(config.get(part), tokenizer.size)
     model = build(config["model"])
+    teachers = load_teachers(config.get("teachers") or {})
     for content in (config, stored or config):
         for part in ("objectives", "tasks"):
-            fill_open_settings(content.get(part) or {}, model, data)
+            fill_open_settings(content.get(part) or {}, model, data, teachers)
     module = VisionLanguageModule(
         model=model,
         objectives={name: build(node) for name, node in config.get("objectives", {}).items() if node},
@@ -97,6 +104,7 @@ def assemble(
         freeze=config["freeze"],
         gradient_cache=config["gradient_cache"],
         momentum=config["momentum"],
+        loss_weights=build(config["loss_weights"]) if config.get("loss_weights") else None,
         guard=NonFiniteGuard(
             policy=config["nonfinite"], limit=config["nonfinite_limit"], folder=folder / "checkpoints"
         ),
@@ -106,14 +114,7 @@ def assemble(
     if config.get("trainer", {}).get("sync_batchnorm"):
         synchronize_batch_norms(module, on_gpu=accelerator(config, torch.cuda.device_count()) == "gpu")
     if start is not None:
-        heads, strict = dict(module.objectives.items()), config.get("checkpoint_strict", True)
-        if start.tokenizer_json is None and has_common_embeddings(start, config["model"]):
-            check_foreign_tokenizer(start, model, tokenizer, source=source)
-        notes = [f"{source} {note}" for note in check_function(start, config["model"], source=source, strict=strict)]
-        check_labels(start, heads, source=source)
-        notes += load_weights(Path(config["checkpoint"]), model, heads, module.momentum, start, strict=strict)
-        for note in notes if ranks.rank() == 0 else ():
-            print(f"note: {note}", file=sys.stderr, flush=True)
+        _load_start(start, config, module, tokenizer, source=source)
     if config.get("lora"):
         if module.momentum is not None:
             raise UserError("lora and momentum: the copy would follow frozen weights; set momentum=null or lora=null")
@@ -122,7 +123,29 @@ def assemble(
         for part in (model.vision, model.text):
             if part is not None:
                 part.compile(dynamic=True)
-    return RunParts(data=data, module=module)
+    callback = Teachers(teachers, folder=config.get("teacher_folder")) if teachers else None
+    return RunParts(data=data, module=module, teachers=callback)
+
+
+def _takes_texts(start: Checkpoint, config: Mapping[str, Any]) -> bool:
+    """Whether the run takes parts of the checkpoint that read token ids; in part, none of another class is taken."""
+    reads_ids = bool({"text", "decoder"} & {key.partition(".")[0] for key in start.state})
+    return reads_ids and (config.get("checkpoint_strict", True) or has_common_embeddings(start, config["model"]))
+
+
+def _load_start(
+    start: Checkpoint, config: dict[str, Any], module: VisionLanguageModule, tokenizer: Any, *, source: str
+) -> None:
+    """The checkpoint's weights into the run's model and heads; rank 0 prints what was not loaded.  Raises UserError for what does
+    not fit."""
+    heads, strict = dict(module.objectives.items()), config.get("checkpoint_strict", True)
+    if start.tokenizer_json is None and has_common_embeddings(start, config["model"]):
+        check_foreign_tokenizer(start, module.model, tokenizer, source=source)
+    notes = [f"{source} {note}" for note in check_function(start, config["model"], source=source, strict=strict)]
+    check_labels(start, heads, source=source)
+    notes += load_weights(Path(config["checkpoint"]), module.model, heads, module.momentum, start, strict=strict)
+    for note in notes if ranks.rank() == 0 else ():
+        print(f"note: {note}", file=sys.stderr, flush=True)
 
 
 def read_config(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:

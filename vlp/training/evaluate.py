@@ -4,17 +4,21 @@ transform are the checkpoint's own; data and tasks are the config's."""
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import lightning as L
+import yaml
 
 from vlp.build import build
 from vlp.checkpoints.keys import load_strictly
 from vlp.checkpoints.load import read, save
 from vlp.data.parts import build_data, eval_split_statistics
+from vlp.launch.config.choices import options
 from vlp.launch.config.layout import tasks as tasks_of
 from vlp.launch.runs.results import protocol_card, write_results
+from vlp.models.vision.tome import set_merging
 from vlp.predictor import Predictor, load
 from vlp.report.tables import is_task_figure, print_results
 from vlp.system.errors import UserError
@@ -38,11 +42,12 @@ def evaluate(config_path: Path) -> dict[str, Any]:
     L.seed_everything(config["seed"], workers=True, verbose=False)
     *earlier, path = config["checkpoint"] if config.get("mix") else [config["checkpoint"]]
     predictor = load(path, **config.get("architecture", {}))
+    if config.get("merging"):
+        set_merging(predictor.model, config["merging"])
     if predictor.transform is None:
         raise UserError(f"checkpoint={config['checkpoint']}: its image preprocessing is not one that vlp knows")
     transform = {"train": predictor.transform, "eval": predictor.transform}
-    texts = predictor.model.text is not None or predictor.model.decoder is not None
-    data = build_data(config, tokenizer=predictor.require_tokenizer() if texts else None, transform=transform)
+    data = build_data(config, tokenizer=predictor.tokenizer_of_texts(), transform=transform)
     tasks = {name: _task(name, node, predictor) for name, node in tasks_of(config).items()}
     heads: dict[str, Any] = {name: head for name, head in predictor.objectives.items() if name not in tasks}
     for head in heads.values():
@@ -105,11 +110,32 @@ def _task(name: str, node: dict[str, Any], predictor: Predictor) -> Task:
     if name not in predictor.objectives:
         return build(node)
     stored: Any = predictor.objectives[name]
-    stored_node = predictor.nodes[name]
-    task: Task = build({**node, **{key: stored_node[key] for key in stored.stored if key in stored_node}})
+    task: Task = build({**node, **_stored_settings(name, node, predictor.nodes[name], stored)})
     if task.state_dict():
         load_strictly(task, stored.state_dict())
     return task
+
+
+def _stored_settings(
+    name: str, node: Mapping[str, Any], stored_node: Mapping[str, Any], stored: Task | type[Task]
+) -> dict[str, Any]:
+    """Those of the checkpoint's head that replace the config's. What the config changes from its YAML counts where no weight
+    depends on it (`Task.changeable`); elsewhere a UserError says that it cannot."""
+    files = options("task")
+    standard = yaml.safe_load(files[name].read_text(encoding="utf-8")) if name in files else {}
+    taken = {}
+    for key in stored.stored:
+        if key not in stored_node:
+            continue
+        chosen, usual, own = node.get(key), standard.get(key), stored_node[key]
+        changed = chosen not in (None, usual, own) and "$" not in str(usual)
+        if changed and key not in stored.changeable:
+            raise UserError(
+                f"tasks.{name}.{key}={chosen}: the checkpoint's head was made with {own}; leave it out, as that is used"
+            )
+        if not changed:
+            taken[key] = own
+    return taken
 
 
 if __name__ == "__main__":

@@ -51,6 +51,7 @@ class Measurement:
         self.figures: dict[str, float | None] = {}
         self.counted: dict[str, int] = {}
         self.pictured: dict[tuple[str, str], dict[str, object]] = {}
+        self.cards: dict[str, str] = {}  # "<source>/<task>/<name>", see `Task.card`
         self._position = -1  # of the source that is open
         self._seen: Counter[str] = Counter()  # samples of this rank, by source
         self._measured: Counter[str] = Counter()  # samples of the open source on this rank, by task
@@ -80,13 +81,14 @@ class Measurement:
         return {name: counts for name, _ in self.sources if any(counts := [rank[name] for rank in seen])}
 
     def extent(self) -> dict[str, Any]:
-        """What the figures are of, as plain data: "samples" of the sources that have figures, "counted", and the names of the
-        "undefined" figures."""
+        """What the figures are of, as plain data: "samples" of the sources that have figures, "counted", the names of the
+        "undefined" figures, and the tasks' "cards"."""
         sources = {name.split("/")[0] for name in self.figures}
         return {
             "samples": {name: counts for name, counts in self.samples().items() if name in sources},
             "counted": self.counted,
             "undefined": [name for name, value in self.figures.items() if value is None],
+            "cards": self.cards,
         }
 
     def finish(self) -> dict[str, float | None]:
@@ -130,6 +132,7 @@ class Measurement:
                 with torch.autocast(next(self.model.parameters()).device.type, enabled=False):
                     figures = {f"{source}/{name}/{key}": value for key, value in task.compute(self.model).items()}
                 self.figures |= {key: _finite(key, value) for key, value in figures.items()}
+                self.cards |= {f"{source}/{name}/{key}": value for key, value in task.card().items()}
                 self.counted[f"{source}/{name}"] = sum(rank[name] for rank in gathered)
                 self.pictured[source, name] = dict(task.figures())
             task.reset()  # token states of a whole split are gigabytes

@@ -34,6 +34,7 @@ from vlp.training.freezing import freeze_parameters, frozen_parts
 from vlp.training.lifecycle.nonfinite import NonFiniteGuard
 from vlp.training.lifecycle.restart import move_between_steps
 from vlp.training.lifecycle.signals import SIGNALS
+from vlp.training.loss_weights.uncertainty import UncertaintyWeights
 from vlp.training.portable_config import portable_config
 from vlp.training.resumed_settings import check_weights, keep_callback_settings, keep_schedule, keep_settings
 
@@ -44,6 +45,8 @@ class VisionLanguageModule(L.LightningModule):
     freeze: regexes of parameter names that are not trained; modules left without any trainable parameter stay in
     evaluation mode (batch norms keep their statistics).  gradient_cache: rows per chunk, None = off.
     guard: what follows when a gradient is not finite; None = an error.
+    loss_weights: from the names of the trained objectives to what weighs their losses, `UncertaintyWeights`; None = by their own
+    weights alone.
     momentum: the share m that the slowly moving copy of model and heads keeps at each step (ALBEF: 0.995); None = no copy.
     config: the resolved config as plain data; it travels in every checkpoint, with the tokenizer, so that the file
     alone rebuilds the model.
@@ -60,6 +63,7 @@ class VisionLanguageModule(L.LightningModule):
         freeze: Sequence[str] = (),
         gradient_cache: int | None = None,
         momentum: float | None = None,
+        loss_weights: Callable[..., UncertaintyWeights] | None = None,
         guard: NonFiniteGuard | None = None,
         seed: int = 0,
         config: Mapping[str, Any] | None = None,
@@ -79,6 +83,7 @@ class VisionLanguageModule(L.LightningModule):
         self._first_batch: int | None = None
         self.extents: dict[str, dict[str, Any]] = {}  # of the last "val" and "test", see `Measurement.extent`
         self._checked = False  # that every trainable parameter is reached, at the first step of all objectives
+        self.loss_weights = None if loss_weights is None else loss_weights(names=list(self.trained))
         freeze_parameters(self, freeze)
         for name, objective in {**objectives, **self.tasks}.items():
             if not objective.weight:
@@ -152,6 +157,8 @@ class VisionLanguageModule(L.LightningModule):
             loss = loss * torch.nan
         self._latest = loss.detach(), [part.sample for part in self._by_source(batch).values()]
         self._log_learning_rates()
+        if self.loss_weights is not None:
+            self.log_dict({f"train/loss_weight/{name}": value for name, value in self.loss_weights.weights().items()})
         return loss * self._accumulation_factor(index)
 
     def _log_learning_rates(self) -> None:
@@ -203,7 +210,8 @@ class VisionLanguageModule(L.LightningModule):
         logs: dict[str, Tensor] = {}
         for name, objective in active.items():
             loss = objective(self.model, batch, features)
-            weighted.append(weights[name] * loss.value)
+            value = loss.value if self.loss_weights is None else self.loss_weights(name, loss.value)
+            weighted.append(weights[name] * value)
             logs |= {f"train/{source}/{name}/{key}": value for key, value in loss.logs.items()}
             logs[f"train/{source}/{name}/loss"] = loss.value.detach()
         self.log_dict(logs, batch_size=len(batch))

@@ -21,6 +21,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from vlp.system.compat.torch import unscale_before_step
 from vlp.system.errors import UserError
 from vlp.training.freezing import compile_pattern
+from vlp.training.muon import Float32Muon
 
 _BLOCK = re.compile(r"\.(?:blocks|layers?|resblocks|stages|features)\.(\d+)\.")
 
@@ -107,13 +108,23 @@ class Muon(AdamW):
 
     matrix_lr: peak learning rate of the linear maps, times √(rows / columns) where they have more rows; other arguments are
     AdamW's, and its groups and layer_decay scale both.  momentum: of Muon.  convolutions: whether a kernel is a linear map
-    as well, from patches to channels.
+    as well, from patches to channels.  iterations: the precision of torch's, bfloat16, or float32 for processors without
+    bfloat16 instructions, where it takes a tenth of the time.
     """
 
     def __init__(
-        self, *, matrix_lr: float = 0.02, momentum: float = 0.95, convolutions: bool = False, **others: Any
+        self,
+        *,
+        matrix_lr: float = 0.02,
+        momentum: float = 0.95,
+        convolutions: bool = False,
+        iterations: str = "bfloat16",
+        **others: Any,
     ) -> None:
         super().__init__(**others)
+        if iterations not in ITERATIONS:
+            raise UserError(f"optimizer.iterations={iterations!r}: choose {' or '.join(ITERATIONS)}")
+        self.muon = ITERATIONS[iterations]
         self.kinds: tuple[type[nn.Linear | nn.Conv2d], ...] = (nn.Linear, nn.Conv2d) if convolutions else (nn.Linear,)
         _check("optimizer.matrix_lr", matrix_lr, 0 < matrix_lr < math.inf, "a number above 0")
         _check("optimizer.momentum", momentum, 0 <= momentum < 1, "a number from 0 to less than 1")
@@ -132,12 +143,15 @@ class Muon(AdamW):
             matrices += [scaled | {"params": kinds[1]}] if kinds[1] else []
         if not matrices:
             raise UserError("optimizer=muon: the model has no linear map to train; choose optimizer=adamw")
-        muon = torch.optim.Muon(
+        muon = self.muon(
             [group | {"params": _matrix_views(group["params"])} for group in matrices], momentum=self.momentum
         )
         for group, kernels in zip(muon.param_groups, matrices, strict=True):
             group["params"] = kernels["params"]
         return CombinedOptimizer(muon, *([self.adamw(rest)] if rest else []))
+
+
+ITERATIONS: dict[str, type[torch.optim.Muon]] = {"bfloat16": torch.optim.Muon, "float32": Float32Muon}
 
 
 def _matrix_views(parameters: Iterable[nn.Parameter]) -> list[Tensor]:

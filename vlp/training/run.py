@@ -91,7 +91,8 @@ def _run(config_path: Path) -> dict[str, Any]:
     inject("build")
     parts = assemble(config, folder, stored, resumed=content)
     timer = RunTimer(config["trainer"].get("max_time"))
-    trainer = _build_trainer(config, folder, [SameConfig(config_path)], [timer])
+    first = [SameConfig(config_path), *([parts.teachers] if parts.teachers else [])]
+    trainer = _build_trainer(config, folder, first, [timer])
     replace_lightning_signals(trainer)
     if content is not None and trainer.is_global_zero:
         report_changed_numerics(content.get("numerics", {}))
@@ -112,6 +113,8 @@ def _run(config_path: Path) -> dict[str, Any]:
         card = protocol_card(
             stored, str(parts.data.name), eval_split_statistics(parts.data, extents), selected=selected
         )
+        if parts.teachers:
+            card["teachers"] = [f"{name}: {of['path']} {of['sha256']}" for name, of in parts.teachers.record().items()]
         results = write_results(folder, results, card)
         log_results(trainer.loggers, results)
         print_results(results, folder)

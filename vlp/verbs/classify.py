@@ -8,9 +8,10 @@ from typing import Any
 from vlp.structures import require_finite
 from vlp.system.errors import UserError
 from vlp.tasks.zero_shot import embed_classes
-from vlp.verbs.pictures import Picture, require_list
+from vlp.verbs.labels import check_prompts
+from vlp.verbs.pictures import Picture
 
-CLASSIFIERS = ("classification", "probe")  # tasks whose heads name classes
+CLASSIFIERS = ("classification", "probe", "prompts")  # tasks whose heads name classes
 
 
 def classify(
@@ -19,24 +20,18 @@ def classify(
     """See `Predictor.classify`."""
     if labels is None:
         return _by_head(predictor, images, templates)
-    prompts = tuple(("a photo of a {}.",) if templates is None else require_list(templates, "templates"))
-    if wrong := [prompt for prompt in prompts if "{}" not in prompt]:
-        raise UserError(f"templates: {wrong[0]!r} has no {{}} where the label goes")
-    if len(set(require_list(labels, "labels"))) < len(labels):
-        raise UserError(f"labels: {next(label for label in labels if list(labels).count(label) > 1)!r} comes twice")
+    names, prompts = check_prompts(labels, templates)
     tokenizer = predictor.require_tokenizer()
-    classes = embed_classes(predictor.model, tokenizer, tuple(labels), prompts, predictor.batch_size)
+    classes = embed_classes(predictor.model, tokenizer, names, prompts, predictor.batch_size)
     similarity = predictor.model.similarity(predictor.embed_images(images), classes.to(predictor.device))
     logits = require_finite(similarity, "similarities")
-    return [dict(zip(labels, row, strict=True)) for row in logits.softmax(-1).tolist()]
+    return [dict(zip(names, row, strict=True)) for row in logits.softmax(-1).tolist()]
 
 
 def _by_head(predictor: Any, images: Sequence[Picture], templates: Sequence[str] | None) -> list[dict[str, float]]:
     name = next((name for name in CLASSIFIERS if name in predictor.objectives), None)
     if name is None:
-        raise UserError(
-            f"labels: this checkpoint has no classifier of its own ({' or '.join(CLASSIFIERS)}): give labels"
-        )
+        raise UserError(f"labels: this checkpoint has no classifier of its own ({', '.join(CLASSIFIERS)}): give labels")
     if templates is not None:
         raise UserError(f"templates: {name} of this checkpoint is trained and reads no prompts: leave them out")
     head: Any = predictor.objectives[name]

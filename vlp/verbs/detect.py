@@ -5,13 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import torch
-
-from vlp.data.collate import pad_images
 from vlp.system.errors import UserError
 from vlp.tasks.detection import Detection
-from vlp.verbs.labels import Labels
-from vlp.verbs.pictures import Picture, open_picture, photo_frame
+from vlp.verbs.labels import asked_labels, check_threshold
+from vlp.verbs.pictures import Picture, show_photos
 
 
 def detect(
@@ -24,23 +21,13 @@ def detect(
     """See `Predictor.detect`."""
     task = detection_task(predictor, labels)
     options = {} if threshold is None else {"threshold": threshold}
+    check_threshold(threshold)
     results = []
     for pictures in predictor.batches(images, "images"):
-        photos = [open_picture(picture) for picture in pictures]
-        frames = [photo_frame(predictor.transform, photo) for photo in photos]
-        if None in frames:
-            raise UserError("boxes in pixels of the photo need a predictor.transform of vlp.data.transforms")
-        image = pad_images([predictor.transform(photo) for photo in photos]).to(predictor.device)
-        tokens = predictor.model.encode_image(image, levels=task.levels)
-        frame = torch.tensor(frames, device=predictor.device)
-        sizes = [(photo.height, photo.width) for photo in photos]
-        for things in task.find(predictor.model, tokens, image, frame, photo_sizes=sizes, **options):
-            found = task.describe(things)
-            masks = [None] * len(found) if things.masks is None else things.masks
-            plain = [{key: thing[key] for key in ("box", "label", "score")} for thing in found]
-            results.append(
-                [thing if mask is None else thing | {"mask": mask} for thing, mask in zip(plain, masks, strict=True)]
-            )
+        shown = show_photos(predictor, pictures, "boxes")
+        tokens = predictor.model.encode_image(shown.image, levels=task.levels)
+        found = task.find(predictor.model, tokens, shown.image, shown.frame, photo_sizes=shown.sizes, **options)
+        results += [task.describe(things) for things in found]
     return results
 
 
@@ -50,13 +37,8 @@ def detection_task(predictor: Any, labels: Sequence[str] | None) -> Detection:
         has = ", ".join(predictor.objectives) or "none"
         raise UserError(f"this checkpoint has no head for detection; its heads are: {has}")
     task: Any = predictor.objectives["detection"]
-    if labels is not None and task.names == "classes":
-        raise UserError(
-            f"labels: this detector knows {', '.join(task.class_names)} and no other names: train it with "
-            "tasks.detection.names=texts, or give none"
-        )
-    if isinstance(labels, str) or (labels is not None and (not labels or len(set(labels)) < len(labels))):
-        raise UserError("labels must be a list of at least one name, each once")
-    tokenizer = predictor.require_tokenizer() if task.names == "texts" else None
-    task.prepare(predictor.model, tokenizer, Labels(class_names=tuple(labels or task.class_names)))
+    texts = task.names == "texts"
+    setting = "tasks.detection.names=texts"
+    asked = asked_labels(labels, known=task.class_names, setting=setting, open_vocabulary=texts)
+    task.prepare(predictor.model, predictor.require_tokenizer() if texts else None, asked)
     return task

@@ -8,12 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vlp.data.collate import pad_images
 from vlp.models.vlm import VisionLanguageModel
 from vlp.structures import Batch, Features, Text, Tokens, require, require_finite
 from vlp.system.errors import UserError
 from vlp.tasks.grounding import Grounding
-from vlp.verbs.pictures import Picture, open_picture, photo_frame
+from vlp.verbs.pictures import Picture, show_photos
 
 
 def ground(
@@ -54,16 +53,10 @@ def grounding_task(objectives: nn.ModuleDict) -> Grounding:
 
 
 def _build_batch(predictor: Any, pictures: Sequence[Picture], words: Sequence[str]) -> Batch:
-    if predictor.transform is None:
-        raise UserError("this checkpoint's image preprocessing is not one that vlp knows: set predictor.transform")
-    photos = [open_picture(picture) for picture in pictures]
-    frames = [photo_frame(predictor.transform, photo) for photo in photos]
-    if None in frames:
-        raise UserError("boxes in pixels of the photo need a predictor.transform of vlp.data.transforms")
-    numbers = torch.arange(len(photos))
-    image = pad_images([predictor.transform(photo) for photo in photos])
+    shown = show_photos(predictor, pictures, "boxes")
+    numbers = torch.arange(len(pictures))
     text = predictor.require_tokenizer()(list(words))
-    batch = Batch(id=numbers, sample=numbers, seed=numbers, image=image, caption=text, frame=torch.tensor(frames))
+    batch = Batch(id=numbers, sample=numbers, seed=numbers, image=shown.image, caption=text, frame=shown.frame)
     return batch.to(predictor.device)
 
 

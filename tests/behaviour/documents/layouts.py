@@ -14,6 +14,7 @@ from typing import Any
 import PIL.Image
 
 from tests.behaviour.documents.pages import ROOT, blocks
+from tests.behaviour.generated_data import label_map_overrides, voc_overrides
 from vlp.scenes.generate import generate
 
 COUNTS = {"train": 24, "restval": 4, "val": 8, "test": 8}
@@ -31,8 +32,11 @@ def write_layouts(folder: Path) -> None:
     write_coco(folder / "coco", listed, photos)
     write_karpathy(folder / "flickr30k", "dataset_flickr30k.json", "flickr30k-images", listed, photos)
     write_karpathy(folder / "flickr8k", "dataset_flickr8k.json", "Images", listed, photos)
-    write_class_folders(folder / "imagenet", photos)
+    for name in ("imagenet", "cifar10-sample"):
+        write_class_folders(folder / name, photos)
     write_shards(folder / "cc3m", listed, photos)
+    voc_overrides(folder / "bccd")
+    label_map_overrides(folder / "camvid", "camvid")
     (folder / "coco-sample").mkdir()
     for number, photo in enumerate(photos[:4]):  # of the size that the benchmark of image loading expects
         photo.resize((640, 480)).save(folder / "coco-sample" / f"{number}.jpg")

@@ -46,7 +46,7 @@ def leaves(node: Any, path: str = "") -> Iterator[tuple[str, str, Any, dict[str,
     """Path, key, value and mapping of each leaf; a split's numbers of images are one leaf."""
     for key, value in node.items() if isinstance(node, dict) else ():
         here = f"{path}.{key}" if path else str(key)
-        if isinstance(value, dict) and not (key == "images" and set(value) == set(IMAGES)):
+        if isinstance(value, dict) and not (key == "images" and _is_counts(value)):
             yield from leaves(value, here)
         else:
             yield here, str(key), value, node
@@ -85,6 +85,11 @@ def short_settings(name: str, words: list[str]) -> list[str]:
             changed = {path: value for path, value in changed.items() if not path.startswith("callbacks.")}
             changed["callbacks"] = "[checkpoint,progress]"
     return [f"{key}={value}" for key, value in changed.items()]
+
+
+def _is_counts(value: dict[str, Any]) -> bool:
+    """Of the images of each split, and not their folders."""
+    return set(value) == set(IMAGES) and all(isinstance(count, int) for count in value.values())
 
 
 def _may_be_narrow(model: dict[str, Any], tower: dict[str, Any]) -> bool:

@@ -43,6 +43,11 @@ TRAININGS = {
     "runs/albef_scenes": "experiment=albef_scenes",
     "runs/detection_scenes": "experiment=detection_scenes",
     "runs/detection_scenes_open": "experiment=detection_scenes_open",
+    "runs/segmentation_scenes": "experiment=segmentation_scenes",
+    "runs/bccd": "experiment=bccd data.root=data/bccd",
+    "runs/detection_scenes_phrases": "experiment=detection_scenes_phrases",
+    "runs/random_tower": "name=random_tower optimizer.lr=1e-30",
+    "runs/label_lora": "experiment=label_lora",
     "runs/coco": f"{CLIP} trainer=fsdp trainer.strategy.save_distributed_checkpoint=true",
 }
 SWEEP = "-m seed=1,2 optimizer.lr=1e-4,3e-4"
@@ -140,8 +145,10 @@ class World:
             detectron2_files.write_pickle(folder / name, {"model": detectron2_files.zoo_state()})
         for name in re.findall(r"(?<![\w/])[\w-]+\.pth?(?!\w)", text):
             (folder / name).symlink_to(self.weights(name))
-        if "flickr8k_transfer" in text or "albef_flickr8k" in text:
+        if re.search(r"flickr8k_transfer|albef_flickr8k|efficientnet_lite0|label_efficiency\.tower", text):
             self.packages  # noqa: B018  # made once
+        if re.match(r"vlp (index|search) ", text):
+            self.prepare_index(text, folder)
         text = self.prepare_runs(text, folder)
         text = re.sub(r"--nproc-per-node \d+", "--nproc-per-node 2", text)
         text = text.replace("https://server", self.web_address)
@@ -159,6 +166,28 @@ class World:
             shutil.copytree(source, folder / parent / source.name, symlinks=True)
             text = text.replace(f"{parent}/STAMP", f"{parent}/{source.name}")
         return text
+
+    def prepare_index(self, text: str, folder: Path) -> None:
+        """The artifact, and for commands that read one an index of the drawn photos or its parts."""
+        (folder / "artifact").symlink_to(self.artifact)
+        if text.startswith("vlp search") or re.search(r"--(errors|copies|again)", text):
+            self.photo_index  # noqa: B018  # made once
+        if "--parts parts" in text:
+            shards = "vlp index --shards 'data/cc3m/{00000..00003}.tar' --out parts --engine artifact"
+            assert self.run(shards, folder).returncode == 0
+
+    @cached_property
+    def artifact(self) -> Path:
+        """What `vlp export` makes of the default training: towers of images and of texts."""
+        run = self.trained("runs/scenes")
+        done = self.run(f"vlp export {run} artifact --only image text", self.folder)
+        assert done.returncode == 0, done.stderr
+        return self.folder / "artifact"
+
+    @cached_property
+    def photo_index(self) -> None:
+        done = self.run(f"vlp index photos --engine {self.artifact}", self.folder)
+        assert done.returncode == 0, done.stderr
 
     @cached_property
     def packages(self) -> Path:

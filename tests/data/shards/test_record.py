@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from vlp.data.image_ids import OTHER_BASE
+from vlp.data.image_ids import OTHER_BASE, image_id_from_path
 from vlp.data.images import ImageError
 from vlp.data.shards.record import sample_from_record, sample_to_json
-from vlp.structures import Blank, Member, Sample
+from vlp.structures import Blank, Member, Sample, Tag
 
 IMAGE = Member(archive=Path("a.tar"), name="0.jpg", offset=512, size=9)
 FULL = Sample(
@@ -18,6 +18,8 @@ FULL = Sample(
     also_true=((1, 2), ()), boxes=((0.0, 1.0, 2.0, 3.0),), box_labels=(4,), box_crowds=(True,),
     box_captions=(1,), box_masks=([[0.0, 1.0, 2.0, 1.0, 2.0, 3.0]],), absent_categories=(), not_exhaustive=(6,), as_stored=True,
     blanks=(Blank(caption=0, start=2, end=5, words=("dog", "hound")),),
+    rationales=("so", "thus"), rationale_label=0, tags=(Tag(0, 1, 3, (0,)), Tag(3, 0, 2, ())), marks=(0,),
+    mark_colours=((0, 255, 9),),
 )  # fmt: skip
 
 
@@ -27,6 +29,11 @@ def read(record: Any, number: int = 11) -> Sample:
 
 def test_a_sample_comes_back_as_it_was() -> None:
     assert read(json.loads(sample_to_json(FULL))) == FULL
+
+
+def test_the_id_of_a_photo_that_is_known_by_its_path_comes_back() -> None:
+    sample = Sample(id=image_id_from_path("film/1.jpg"), sample=3, image=IMAGE, captions=("a dog",))
+    assert read(json.loads(sample_to_json(sample))).id == sample.id >= OTHER_BASE
 
 
 def test_having_no_box_is_not_the_same_as_not_knowing_boxes() -> None:

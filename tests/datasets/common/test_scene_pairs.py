@@ -28,6 +28,7 @@ KINDS: Kinds = {
     "questions": (SceneQuestions, {}),
     "regions": (SceneGenome, {"boxes": True}),
     "phrases": (ScenePhrases, {}),
+    "phrases of several": (ScenePhrases, {"several": True}),
     "crops": (SceneGenome, {"crop": True}),
     "references": (SceneReferences, {"splits": {"train": "train", "val": "val", "test": "test"}}),
     "genome questions": (SceneGenome, {"content": "questions"}),

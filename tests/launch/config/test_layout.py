@@ -26,6 +26,8 @@ def test_devices_as_lightning_reads_them(devices: object, count: int) -> None:
 def test_a_mixture_shares_its_batch_out_by_ratios() -> None:
     assert batch_sizes(ONE) == {"coco": 64}
     assert batch_sizes(MIXED) == {"a": 30, "b": 10}
+    warm = {"data": {**MIXED["data"], "ratios": None, "temperature": 2.0}}
+    assert batch_sizes(warm) == {"a": 20, "b": 20}  # until the data say how many there are
     assert source_key(ONE, "coco", "batch_size") == "data.batch_size"
     assert source_key(MIXED, "a", "num_workers") == "data.sources.a.num_workers"
 

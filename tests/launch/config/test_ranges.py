@@ -58,6 +58,28 @@ def test_in_range(override: str) -> None:
     compose(override)
 
 
+@pytest.mark.parametrize("setting", ["detections=0", "threshold=3", "nms=true", "nms=-0.1", "pictures=-1"])
+def test_settings_of_a_task(setting: str) -> None:
+    with pytest.raises(ConfigError, match=r"^tasks\.detection\..*: expects an? "):
+        compose("experiment=detection_scenes", f"tasks.detection.{setting}")
+
+
+@pytest.mark.parametrize(
+    "setting", ["beams=0", "max_length=1", "length_penalty=-1", "label_smoothing=2", "resamples=-1"]
+)
+def test_settings_of_translation(setting: str) -> None:
+    with pytest.raises(ConfigError, match=r"^tasks\.translation\..*: expects an? "):
+        compose("task=[translation]", f"tasks.translation.{setting}")
+
+
+@pytest.mark.parametrize("part", ["text", "decoder"])
+def test_heads_of_keys_and_values_are_a_number(part: str) -> None:
+    with pytest.raises(
+        ConfigError, match=rf"^model\.{part}\.key_value_heads=0: expects an integer, 1 or more \(or null\)"
+    ):
+        compose("model=encoder_decoder_vqa_tiny", f"model.{part}.key_value_heads=0")
+
+
 def test_what_an_interpolation_leads_to_is_checked_once_it_is_resolved(monkeypatch: pytest.MonkeyPatch) -> None:
     check_ranges({"seed": "${oc.decode:${oc.env:MY_SEED}}"})
     with pytest.raises(ConfigError, match=r"^seed=-3: "):
@@ -65,7 +87,9 @@ def test_what_an_interpolation_leads_to_is_checked_once_it_is_resolved(monkeypat
 
 
 def test_each_key_is_one_of_the_config_or_of_lightnings_trainer() -> None:
-    config = plain_config(Composer(conf=conf_folder(), config_name="train").compose([]))
+    composer = Composer(conf=conf_folder(), config_name="train")
+    tasks = "task=[detection,segmentation,panoptic,translation]"
+    config = plain_config(composer.compose([tasks, "model=encoder_decoder_vqa_tiny"]))
     lacking = [key for key in RANGES if not find_key(config, key)[0] and not key.startswith("trainer.")]
     assert not lacking
 

@@ -36,9 +36,10 @@ def text(*lengths: int) -> Text:
 
 
 @pytest.mark.parametrize("prompt", [1, 3])
+@pytest.mark.parametrize("key_value_heads", [None, 1])
 @torch.no_grad()
-def test_with_its_cache_as_without(prompt: int) -> None:
-    ours, words = decoder(start_id=7, token_types=2), text(6, 6)
+def test_with_its_cache_as_without(prompt: int, key_value_heads: int | None) -> None:
+    ours, words = decoder(start_id=7, token_types=2, key_value_heads=key_value_heads), text(6, 6)
     complete = ours(words, memory())
     logits, cache = ours.step(words.ids[:, :prompt], ours.empty_cache(memory()))
     torch.testing.assert_close(logits, complete[:, prompt - 1])
@@ -46,6 +47,13 @@ def test_with_its_cache_as_without(prompt: int) -> None:
         logits, cache = ours.step(words.ids[:, position : position + 1], cache)
         torch.testing.assert_close(logits, complete[:, position], rtol=1e-4, atol=1e-5)
     assert cache.length == 6
+    assert cache.layers[0].shape == (
+        2,
+        2,
+        key_value_heads or 2,
+        6,
+        8,
+    )  # the cache has as many heads as there are of keys
     with pytest.raises(ValueError, match="only the first step takes several"):
         ours.step(words.ids[:, :2], cache)
 
@@ -102,6 +110,8 @@ def test_shared_with_the_text_tower_but_for_self_attention() -> None:
     assert model.decoder.blocks[1].mlp is tower.blocks[1].mlp
     with pytest.raises(ValueError, match=r"text\.memory_width"):
         VisionLanguageModel(vision=vision, text=BertText(**SIZES), decoder=decoder(shared=True))
+    with pytest.raises(ValueError, match="2 heads of keys and values in the text tower, 1 in decoder"):
+        VisionLanguageModel(vision=vision, text=tower, decoder=decoder(shared=True, key_value_heads=1))
 
 
 def test_too_long_a_text_is_an_error() -> None:

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from vlp.models.dense.detector import Proposals, best_detections, make_detector
+from vlp.models.dense.detector import PlaceDetector, Proposals, best_detections
 from vlp.structures import Tokens
 from vlp.system.errors import UserError
 
@@ -17,12 +17,12 @@ def _tokens() -> Tokens:
 
 def test_classes_texts_and_masks_of_one_head() -> None:
     tokens = _tokens()
-    closed = make_detector(states_width=6, classes=4, embed_width=0)(tokens)
+    closed = PlaceDetector(states_width=6, classes=4, embed_width=0)(tokens)
     assert closed.boxes.shape == (2, 6, 4)
     assert closed.logits.shape == (2, 6, 4)
     assert closed.pixels is None
     levels = {"levels": ["fine", "finer"], "level_widths": [5, 3]}
-    head = make_detector(
+    head = PlaceDetector(
         states_width=6,
         classes=None,
         embed_width=7,
@@ -39,13 +39,13 @@ def test_classes_texts_and_masks_of_one_head() -> None:
     assert found.objectness.shape == (2, 24)
     assert found.mask_logits(torch.tensor([0, 1, 1]), torch.tensor([5, 0, 23])).shape == (3, 4, 6)
     with pytest.raises(UserError, match="are not among levels"):
-        make_detector(states_width=6, classes=4, embed_width=0, place_levels=["fine"])
+        PlaceDetector(states_width=6, classes=4, embed_width=0, place_levels=["fine"])
 
 
 def test_objectness_leaves_the_features_alone() -> None:
     tokens = _tokens()
     states = tokens.states.requires_grad_()
-    found = make_detector(states_width=6, classes=4, embed_width=0, objectness=True)(tokens)
+    found = PlaceDetector(states_width=6, classes=4, embed_width=0, objectness=True)(tokens)
     assert found.objectness is not None
     (gradient,) = torch.autograd.grad(found.objectness.sum(), [states], allow_unused=True)
     assert gradient is None

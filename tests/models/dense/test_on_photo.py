@@ -57,3 +57,20 @@ def test_things_of_a_padded_letterboxed_and_mirrored_image() -> None:
     np.testing.assert_allclose(found[1].boxes, [[140, 20, 180, 30]], atol=1e-4)
     assert found[0].label.tolist() == [0]
     np.testing.assert_allclose(found[0].scores, [1 / (1 + np.exp(-2))], atol=1e-6)
+
+
+def test_boxes_that_overlap_a_more_probable_one_of_their_class_are_left_out() -> None:
+    """Of four boxes in a place of two classes: the second covers three quarters of the first, the fourth lies elsewhere."""
+    corners = torch.tensor([[[0.1, 0.1, 0.5, 0.5], [0.1, 0.1, 0.5, 0.4], [0.1, 0.1, 0.5, 0.5], [0.6, 0.6, 0.9, 0.9]]])
+    logits = torch.tensor([[[3.0, -9.0], [2.0, -9.0], [-9.0, 1.0], [0.5, -9.0]]])
+    proposals = Proposals(boxes=to_centres(corners), logits=logits)
+    image, frame = Image(pixels=torch.zeros(1, 3, 40, 80, dtype=torch.uint8)), torch.tensor([[0.0, 0, 100, 50]])
+
+    def kept(nms: float | None, count: int = 4) -> list[float]:
+        (found,) = find_things(proposals, image, frame, count=count, threshold=0.5, nms=nms)
+        return [round(float(np.log(score / (1 - score))), 1) for score in found.scores]
+
+    assert kept(None) == kept(0.8) == [3, 2, 1, 0.5]
+    assert kept(0.7) == [3, 1, 0.5]  # the third is of another class
+    assert kept(0.7, count=2) == [3, 1]
+    assert kept(None, count=2) == [3, 2]

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from vlp.models.dense.boxes import to_photo
-from vlp.models.dense.phrase_box import PhraseBoxHead, phrase_box_losses, phrase_targets, to_image
+from vlp.models.dense.boxes import to_image, to_photo
+from vlp.models.dense.phrase_box import PhraseBoxHead, boxes_of_texts, phrase_box_losses
 from vlp.structures import Boxes
 
 
@@ -30,10 +30,10 @@ def test_boxes_of_a_phrase_are_merged_and_belong_to_their_text() -> None:
             label=torch.tensor([-1, 0, 1]),  # of no phrase; of its first; empty
         ),
     ]
-    rows, corners = phrase_targets(boxes, owner)
+    rows, corners = boxes_of_texts(boxes, owner)
     assert rows.tolist() == [1, 3]
     torch.testing.assert_close(corners, torch.tensor([[0.1, 0.0, 0.6, 0.3], [0.2, 0.2, 0.4, 0.4]]))
-    rows, corners = phrase_targets(boxes[1:2], owner[:1])
+    rows, corners = boxes_of_texts(boxes[1:2], owner[:1])
     assert (len(rows), corners.shape) == (0, (0, 4))
 
 

@@ -7,7 +7,7 @@ import torch
 
 from tests.towers import ToyText
 from vlp.models.dense.boxes import to_corners
-from vlp.models.dense.detector import make_detector
+from vlp.models.dense.detector import PlaceDetector
 from vlp.models.dense.phrase_detection import detect_phrases
 from vlp.models.projection.linear import LinearProjection
 from vlp.models.vlm import VisionLanguageModel
@@ -30,7 +30,7 @@ IMAGE = Image(pixels=torch.zeros(3, 3, 8, 12, dtype=torch.uint8))
 
 
 def test_each_phrase_gets_the_boxes_of_its_own_image() -> None:
-    model, detector = _model(), make_detector(states_width=8, classes=None, embed_width=5).eval()
+    model, detector = _model(), PlaceDetector(states_width=8, classes=None, embed_width=5).eval()
     with torch.no_grad():
         corners, scores = detect_phrases(model, detector, IMAGE, TOKENS, TEXT, OWNER, count=4)
         proposals = detector(TOKENS, model.embed_text(model.encode_text(TEXT)))
@@ -42,7 +42,7 @@ def test_each_phrase_gets_the_boxes_of_its_own_image() -> None:
 
 
 def test_padding_is_no_place_and_boxes_are_of_the_image_without_it() -> None:
-    model, detector = _model(), make_detector(states_width=8, classes=None, embed_width=5).eval()
+    model, detector = _model(), PlaceDetector(states_width=8, classes=None, embed_width=5).eval()
     sizes = torch.tensor([[8, 8], [8, 12], [4, 12]])
     with torch.no_grad():
         padded = Image(pixels=IMAGE.pixels, size=sizes)
@@ -54,6 +54,6 @@ def test_padding_is_no_place_and_boxes_are_of_the_image_without_it() -> None:
 
 
 def test_a_detector_of_class_vectors_takes_no_phrases() -> None:
-    detector = make_detector(states_width=8, classes=4, embed_width=5)
+    detector = PlaceDetector(states_width=8, classes=4, embed_width=5)
     with pytest.raises(ValueError, match="names=texts"):
         detect_phrases(_model(), detector, IMAGE, TOKENS, TEXT, OWNER, count=4)

@@ -41,7 +41,7 @@ def test_levels_are_added_at_the_size_of_the_largest() -> None:
     assert places.shape == (2, 24, 8)
     changed, _ = head(_tokens(levels=levels | {"coarse": levels["coarse"] + 1}))
     torch.testing.assert_close(changed - places, head.lateral[1].weight[:, :, 0, 0].sum(1).expand(2, 24, 8))
-    with pytest.raises(UserError, match="run without them"):
+    with pytest.raises(UserError, match="run without it"):
         head(_tokens())
     with pytest.raises(UserError, match="name levels to map them"):
         Places(width=8, states_width=4)

@@ -46,6 +46,29 @@ def test_texts_score_segments_beside_no_object() -> None:
         made(tokens())
 
 
+def test_every_place_is_a_query_with_a_disc_around_it() -> None:
+    found = head(place_queries=True)(tokens(3, 4))
+    assert all(one.classes.shape == (2, 5 + 12, 5) and one.masks.shape == (2, 17, 6, 8) for one in found)
+    discs = found[-1].discs
+    torch.testing.assert_close(
+        discs.centre[0, 5], torch.tensor([1.5, 1.5]), atol=0.1, rtol=0
+    )  # second row, second column
+    torch.testing.assert_close(discs.radius, torch.full_like(discs.radius, 1.5), atol=0.1, rtol=0)
+    without = torch.einsum("bqd,bdhw->bqhw", found[-1].embeddings, found[-1].pixels)
+    added = (found[-1].masks - without).detach()
+    assert not bool(added[:, :5].any())
+    middle = added[0, 5 + 5].flatten().argmax()  # of the place in the second row and column, among 6 × 8 pixels
+    assert middle in (2 * 8 + 2, 2 * 8 + 3, 3 * 8 + 2, 3 * 8 + 3)
+    assert float(added[0, 5 + 5, 2, 2]) == pytest.approx(4 * (1 - 0.5**0.5 / 2 / 1.5), abs=0.5)
+    assert float(added[0, 5 + 5, 5, 7]) < 0
+
+
+def test_every_parameter_of_place_queries_gets_a_gradient() -> None:
+    made = head(place_queries=True)
+    sum(one.classes.square().sum() + one.masks.square().sum() for one in made(tokens())).backward()
+    assert [name for name, p in made.named_parameters() if p.grad is None or not bool(p.grad.any())] == []
+
+
 def test_positions_differ_in_every_cell() -> None:
     positions = sine_positions(4, 5, 16, torch.zeros(1))
     assert positions.shape == (20, 16)

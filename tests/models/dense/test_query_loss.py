@@ -6,8 +6,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from vlp.models.dense.queries import QueriedSegments
 from vlp.models.dense.query_loss import LOSSES, TrueSegments, match_segments, query_loss, read_points, uncertain_points
+from vlp.models.dense.segments import QueriedSegments
 from vlp.random import mix
 
 

@@ -63,3 +63,18 @@ def test_a_file_that_was_cut_off_is_one_sentence(tmp_path: Path, kept: int) -> N
     (tmp_path / "a.safetensors").write_bytes((tmp_path / "a.safetensors").read_bytes()[:kept])
     with pytest.raises(ValueError, match=r"model\.vision\.weights: .*a\.safetensors is cut off"):
         TimmVision(name="vit_tiny_patch16_224", weights=str(tmp_path / "a.safetensors"), options=OPTIONS)
+
+
+def test_channels_last_is_the_same_network() -> None:
+    torch.manual_seed(0)
+    tower = TimmVision(name="resnet10t", image_size=32).eval()
+    other = TimmVision(**{**tower.architecture(), "memory_format": "channels_last"}).eval()
+    other.load_state_dict(tower.state_dict())
+    assert other.architecture()["memory_format"] == "channels_last"
+    pixels = torch.randn(2, 3, 32, 48)
+    expected, found = tower(Image(pixels=pixels)), other(Image(pixels=pixels))
+    assert other.backbone.conv1[0].weight.is_contiguous(memory_format=torch.channels_last)
+    torch.testing.assert_close(found.states, expected.states, rtol=1e-4, atol=1e-5)
+    assert found.grid == expected.grid == (1, 2)
+    with pytest.raises(ValueError, match="memory_format=last of a tower: choose contiguous or channels_last"):
+        TimmVision(name="resnet10t", memory_format="last")

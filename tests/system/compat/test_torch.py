@@ -69,6 +69,11 @@ CONTRACTS = [
         used_in="torch.scalars_to_rows()",
         on=lambda: nn.Linear(1, 1),
     ),
+    Contract(
+        name="torch:_int_mm",
+        needed="measure which share of the processor's peak an int8 artifact reaches",
+        used_in="torch.int8_product()",
+    ),
 ]
 
 

@@ -112,7 +112,7 @@ def _read_splits(
             _check_shards(source, split)
         report.splits[f"{name}/{split}"] = SplitReport(
             samples=len(samples),
-            images=len({str(sample.image) for sample in samples}),
+            images=len({str(sample.image) for sample in samples if sample.has_image}),
             captions=sum(len(sample.captions) for sample in samples),
             questions=sum(sample.question is not None for sample in samples),
             findings=list(source.faults.issues.values()),
@@ -179,7 +179,7 @@ def _check_images(
     max_bad_fraction: float,
 ) -> None:
     """image_checks: results by image, to which those of new images are added, so that no image is checked twice."""
-    images = {str(sample.image): sample.image for sample in samples}
+    images = {str(sample.image): sample.image for sample in samples if sample.has_image}
     new = {name: image for name, image in images.items() if name not in image_checks}
     image_checks.update(zip(new, check(list(new.values())), strict=True))
     results = [image_checks[name] for name in images]

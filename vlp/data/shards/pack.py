@@ -24,8 +24,9 @@ from typing import Any
 
 import PIL.Image
 
-from vlp.data.images import EXTENSIONS, ImageError, decode_region, open_sample_photo, to_rgb
+from vlp.data.images import EXTENSIONS, ImageError, decode_region, to_rgb
 from vlp.data.issues import MAX_EXAMPLES
+from vlp.data.sample_photos import open_sample_photo
 from vlp.data.shards.index import ShardIndex, read_index
 from vlp.data.shards.manifest import MANIFEST_NAME, Shard, ShardManifest
 from vlp.data.shards.record import sample_to_json
@@ -241,8 +242,21 @@ def _encode_photo(sample: Sample, options: PackOptions) -> tuple[str, bytes, Sam
         }
         if len(boxes) < len(sample.boxes) and sample.captions and not (sample.box_labels or sample.box_captions):
             kept["box_captions"] = tuple(visible)  # box i is no longer of caption i
-        sample = replace(sample, boxes=boxes, **kept)
+        sample = replace(sample, boxes=boxes, **kept, **_mentions_of(sample, visible))
     return "jpg", stream.getvalue(), sample
+
+
+def _mentions_of(sample: Sample, kept: Sequence[int]) -> dict[str, Any]:
+    """The sample's marks and tags, counted by the boxes that are kept.  kept: their positions among all."""
+    position = {old: new for new, old in enumerate(kept)}
+    marks = [number for number, box in enumerate(sample.marks) if box in position]
+    return {
+        "marks": tuple(position[sample.marks[number]] for number in marks),
+        "mark_colours": tuple(sample.mark_colours[number] for number in marks),
+        "tags": tuple(
+            tag._replace(boxes=tuple(position[box] for box in tag.boxes if box in position)) for tag in sample.tags
+        ),
+    }
 
 
 def _text_files(sample: Sample) -> Iterator[tuple[str, bytes]]:

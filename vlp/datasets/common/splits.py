@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TypeVar
 
 from vlp.data.datamodule import SPLITS
@@ -36,6 +36,30 @@ def drop_overlap(
             faults.error("image in two splits", message, count=len(both))
             samples = [sample for sample in samples if sample.id not in both]
     return samples
+
+
+def source_split(split: str, held_out: int) -> str:
+    """The split whose files are read: train for val, where that is held out of it."""
+    return "train" if split == "val" and held_out else split
+
+
+def samples_of_split(
+    split: str,
+    held_out: int,
+    known: dict[str, list[Sample]],
+    read: Callable[[str], list[Sample]],
+    *,
+    name: str | None,
+    faults: Faults,
+) -> list[Sample]:
+    """Of a data set where val is `held_out` of the training images, or has files of its own (0).  known: what was read, by the
+    split of the files.  read: the samples of such a split."""
+    source = source_split(split, held_out)
+    if source not in known:
+        known[source] = read(source)
+    if not held_out or source != "train":
+        return known[source]
+    return hold_out(known[source], held_out, split, name=name, faults=faults)
 
 
 def hold_out(

@@ -6,6 +6,7 @@ how often something is printed or saved, may change.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator
 from typing import Any
@@ -13,7 +14,7 @@ from typing import Any
 from vlp.system.secrets import SECRET
 
 FREE = re.compile(
-    r"^(name|runs|resume|force|sweep|loggers|monitor|compile|checkpoint|checkpoint_strict|nonfinite\w*)(\.|$)"
+    r"^(name|runs|resume|force|sweep|loggers|monitor|compile|checkpoint|checkpoint_strict|teachers|teacher_folder|nonfinite\w*)(\.|$)"
     r"|^callbacks\.(checkpoint|progress|pictures|baseline|ranks_agree)(\.|$)"
     r"|^trainer\.(accelerator|devices|num_nodes|strategy|log_every_n_steps|limit_(val|test)_batches|num_sanity_val_steps"
     r"|check_val_every_n_epoch|val_check_interval|max_time|detect_anomaly|inference_mode|plugins|profiler|enable_\w+|deterministic|benchmark|fast_dev_run)(\.|$)"
@@ -21,12 +22,14 @@ FREE = re.compile(
 )
 
 
-OF_A_RUN = re.compile(r"(checkpoint|monitor|data\.(.*\.)?root)$")
+OF_A_RUN = re.compile(r"(checkpoint|monitor|teachers\..*|data\.(.*\.)?root)$")
 # settings that configs of earlier versions lack: with these values, or with none (null, false, 0, empty), a run is what it was
 ADDED = (
     (re.compile(r"^trainer\.sync_batchnorm$"), (True, False)),
     (re.compile(r"^data\.(.*\.)?names$"), ("words",)),
     (re.compile(r"^data\.(.*\.)?pairs$"), ("all",)),
+    (re.compile(r"^tokenizer\.lowercase$"), (True,)),
+    (re.compile(r"^optimizer\.iterations$"), ("bfloat16",)),
 )
 PARTS = re.compile(r"(model|objectives|tasks|data|tokenizer)\.")
 
@@ -40,10 +43,18 @@ def changes(then: dict[str, Any], now: dict[str, Any]) -> list[str]:
         for key, value in after.items()
         if key in before
         and before[key] != value
+        and not (key.startswith("model.") and _are_close(before[key], value))
         and not (None in (before[key], value) and PARTS.match(key))
         and not FREE.search(key)
         and not SECRET.match(key.rpartition(".")[2])
     ]
+
+
+def _are_close(one: Any, other: Any) -> bool:
+    """Numbers, or lists of them, that differ by single precision, in which towers of earlier versions reported them."""
+    if isinstance(one, list) and isinstance(other, list) and len(one) == len(other):
+        return all(map(_are_close, one, other))
+    return isinstance(one, float) and isinstance(other, float) and math.isclose(one, other, rel_tol=1e-6)
 
 
 def same_settings(one: dict[str, Any], other: dict[str, Any]) -> bool:

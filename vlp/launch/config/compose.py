@@ -181,15 +181,15 @@ class Composer:
 
     def _take_parts_of_checkpoint(self, config: DictConfig, groups: list[Override], values: list[Override]) -> None:
         given = next((o.value() for o in reversed(values) if o.key_or_group == "checkpoint"), config.get("checkpoint"))
-        given = (
-            list(given)[-1] if isinstance(given, (list, ListConfig)) and len(given) else given
-        )  # the fine-tuned of two
+        if isinstance(given, (list, ListConfig)) and len(given):
+            given = list(given)[-1]  # of two that are mixed, the fine-tuned one
         if self.of_checkpoint is None or not isinstance(given, str):
             return
         chosen = {override.key_or_group.partition("/")[0] for override in groups}
         here, standard = plain_config(config), plain_config(self._compose_groups(())[0])
+        plain_evaluation = self.config_name == "evaluate" and "experiment" not in chosen
         for group, part, content in self.of_checkpoint(given, self.config_name):
-            left_open = self.config_name == "evaluate" or here.get(part) == standard.get(part)
+            left_open = plain_evaluation or here.get(part) == standard.get(part)
             if group not in chosen and left_open:
                 OmegaConf.update(config, part, content, merge=False, force_add=True)
 

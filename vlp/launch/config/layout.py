@@ -49,8 +49,11 @@ def source_key(config: Config, source: str, setting: str) -> str:
 
 
 def batch_sizes(config: Config) -> dict[str, int]:
-    """Training samples a step of all processes together, by source."""
+    """Training samples a step of all processes together, by source; with a temperature, which needs the data, equal ones."""
     batch_size, ratios = config["data"].get("batch_size"), config["data"].get("ratios")
+    if config["data"].get("sources") is not None and batch_size and config["data"].get("temperature") is not None:
+        names = list(sources(config))
+        return {name: max(1, int(batch_size) // len(names)) for name in names}
     if config["data"].get("sources") is not None and batch_size and ratios:
         return {name: round(batch_size * ratio / sum(ratios.values())) for name, ratio in ratios.items()}
     return {name: int(node.get("batch_size") or 256) for name, node in sources(config).items()}

@@ -51,6 +51,21 @@ RANGES = {
     "trainer.check_val_every_n_epoch": Range(1),
     "trainer.log_every_n_steps": Range(0),
     "trainer.num_sanity_val_steps": Range(-1),
+    "model.text.key_value_heads": Range(1),
+    "model.decoder.key_value_heads": Range(1),
+    "tasks.detection.detections": Range(1, null=False),
+    "tasks.detection.threshold": Range(0, 1, null=False, integer=False),
+    "tasks.detection.nms": Range(0, 1, integer=False),
+    "tasks.detection.pictures": Range(0, null=False),
+    "tasks.segmentation.pictures": Range(0, null=False),
+    "tasks.translation.beams": Range(1, null=False),
+    "tasks.translation.max_length": Range(2, null=False),
+    "tasks.translation.length_penalty": Range(0, null=False, integer=False),
+    "tasks.translation.label_smoothing": Range(0, 1, null=False, integer=False),
+    "tasks.translation.resamples": Range(0, null=False),
+    "tasks.panoptic.threshold": Range(0, 1, null=False, integer=False),
+    "tasks.panoptic.overlap": Range(0, 1, null=False, integer=False),
+    "tasks.panoptic.pictures": Range(0, null=False),
 }
 WORDS = {"trainer.deterministic": (None, True, False, "auto", "warn")}  # Lightning takes any other word for true
 
@@ -69,8 +84,10 @@ def check_ranges(config: Mapping[str, Any]) -> None:
 
 def _values(config: Mapping[str, Any], key: str) -> list[Any]:
     """The value of a key; none where the config lacks it, or has an interpolation."""
-    parent, _, name = key.rpartition(".")
-    node = config.get(parent) if parent else config
+    *parents, name = key.split(".")
+    node: Any = config
+    for parent in parents:
+        node = node.get(parent) if isinstance(node, Mapping) else None
     if not isinstance(node, Mapping) or name not in node or (isinstance(node[name], str) and "${" in node[name]):
         return []
     return [node[name]]

@@ -45,6 +45,7 @@ def resolve_config(config: DictConfig, folder: Path) -> dict[str, Any]:
                 raise ConfigError(f"{key}={path}: there is no such file or folder (from {Path.cwd()})")
             if key == "checkpoint" or Path(container[key]).is_file():
                 _refuse_damaged_weights(f"{key}={path}", Path(container[key]))
+    _resolve_teachers(container)
     if not container.get("checkpoint_strict", True) and not container.get("checkpoint"):
         raise ConfigError("checkpoint_strict=false is about the weights of checkpoint=PATH, which is not given")
     for name, tower in (container.get("model") or {}).items():
@@ -52,6 +53,22 @@ def resolve_config(config: DictConfig, folder: Path) -> dict[str, Any]:
         if isinstance(weights, str) and Path(weights).is_file():
             _refuse_damaged_weights(f"model.{name}.weights={weights}", Path(weights))
     return container
+
+
+def _resolve_teachers(container: dict[str, Any]) -> None:
+    """teachers={NAME: CHECKPOINT}: every one exists.  Raises ConfigError."""
+    teachers = container.get("teachers") or {}
+    if not isinstance(teachers, dict):
+        raise ConfigError(f"teachers={teachers}: give names and checkpoints, such as 'teachers={{large: runs/large}}'")
+    for name, path in teachers.items():
+        if not isinstance(path, str) or not name.isidentifier() or name == "momentum":
+            raise ConfigError(
+                f"teachers.{name}={path}: give a name of letters and digits, other than momentum, and the path of a checkpoint"
+            )
+        teachers[name] = os.path.expanduser(path)
+        if not Path(teachers[name]).exists():
+            raise ConfigError(f"teachers.{name}={path}: there is no such file or folder (from {Path.cwd()})")
+        _refuse_damaged_weights(f"teachers.{name}={path}", Path(teachers[name]))
 
 
 def _resolve_mixed_checkpoints(container: dict[str, Any]) -> None:

@@ -7,12 +7,13 @@ Li et al., arXiv:2107.07651, §3.4 (ALBEF), arXiv:2201.12086, §3.1 (BLIP); sale
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from vlp.models.language_head import LanguageHead
-from vlp.models.layers import Dropout, Layout, PastKeyValues, num_heads
+from vlp.models.layers import Dropout, Layout, PastKeyValues, num_heads, num_key_value_heads
 from vlp.models.post_norm import build_post_norm_blocks, init_bert_weights
 from vlp.models.precision import apply_head
 from vlp.models.text.bert import BertText, replace_start_token
@@ -27,7 +28,7 @@ class DecoderCache(Record):
     Several rows may be continuations of one row of the memory, side by side; the memory is not repeated for them.
     """
 
-    layers: list[Float[Tensor, "r two h n k"]]
+    layers: list[Float[Tensor, "r two g n k"]]
     memory: CrossAttentionCache
 
     def select(self, index: Int[Tensor, " s"]) -> DecoderCache:
@@ -42,6 +43,8 @@ class DecoderCache(Record):
 class CausalDecoder(nn.Module):
     """memory_width: of the memory's states.  start_id: what the first token of every text becomes (BLIP's [DEC]); None
     = it stays.  token_types: as in `BertText`; 0 = none (BLIP).
+    key_value_heads: that the heads of self-attention and cross-attention share, a divisor of their number, so that the cache is
+    smaller by as much; None = each has its own.
     shared: all but the self-attention and its norm are the text tower's own (BLIP's pre-training).
     """
 
@@ -54,6 +57,7 @@ class CausalDecoder(nn.Module):
         width: int = 768,
         layers: int = 12,
         heads: int | None = None,
+        key_value_heads: int | None = None,
         hidden_width: int | None = None,
         activation: str = "gelu",
         token_types: int = 0,
@@ -72,10 +76,12 @@ class CausalDecoder(nn.Module):
         self.norm = nn.LayerNorm(width, eps=norm_eps)
         self.dropout = Dropout(dropout)
         self.heads = num_heads(width, heads, "decoder.heads")
+        self.key_value_heads = num_key_value_heads(self.heads, key_value_heads)
         self.blocks = build_post_norm_blocks(
             layers=layers,
             width=width,
             heads=self.heads,
+            key_value_heads=self.key_value_heads,
             hidden_width=hidden_width,
             activation=activation,
             dropout=dropout,
@@ -97,6 +103,12 @@ class CausalDecoder(nn.Module):
                 "decoder.shared needs a BertText of as many layers with cross-attention (text.memory_width)"
             )
         assert isinstance(text, BertText)
+        theirs_heads = text.blocks[0].attention.key_value_heads  # type: ignore[union-attr]
+        if theirs_heads != self.key_value_heads:
+            raise UserError(
+                f"decoder.shared: {theirs_heads} heads of keys and values in the text tower, {self.key_value_heads} in decoder: "
+                "set model.text.key_value_heads and model.decoder.key_value_heads to the same number"
+            )
         self.embedding, self.positions, self.norm = text.embedding, text.positions, text.norm
         for own, theirs in zip(self.blocks, text.blocks, strict=True):
             for name in ("cross_attention", "norm_cross", "mlp", "norm2"):
@@ -118,14 +130,24 @@ class CausalDecoder(nn.Module):
         text: k times as many rows as the memory's, which are k texts in a row for each; padding comes last.
         """
         layout = Layout.from_mask(text.mask)
-        states = self._run_layers(text.ids, layout, self._projected(memory))
+        states = self.run_layers(self._embed_tokens(text.ids, 0), layout, self._projected(memory))
         return layout.unpack(apply_head(self.head, states, self.embedding.weight))
+
+    def logits_at(
+        self, text: Text, memory: Tokens | CrossAttentionCache, positions: Bool[Tensor, "b t"]
+    ) -> Float[Tensor, "n v"]:
+        """Those rows of `forward`'s logits alone, in their order: of a large vocabulary, those of padding are most of the time and
+        memory of a step.  positions: of real tokens."""
+        layout = Layout.from_mask(text.mask)
+        states = self.run_layers(self._embed_tokens(text.ids, 0), layout, self._projected(memory))
+        kept = positions.flatten() if layout.rows is None else positions.flatten()[layout.rows]
+        return apply_head(self.head, states[kept], self.embedding.weight)
 
     def empty_cache(self, memory: Tokens | CrossAttentionCache) -> DecoderCache:
         """Of no tokens yet: one row for each of the memory's."""
         projected = self._projected(memory)
         first = projected.layers[0]
-        empty = first.new_zeros(len(first), 2, self.heads, 0, self.width // self.heads)
+        empty = first.new_zeros(first.shape[0], 2, self.key_value_heads, 0, self.width // self.heads)
         return DecoderCache(layers=[empty for _ in self.blocks], memory=projected)
 
     def _projected(self, memory: Tokens | CrossAttentionCache) -> CrossAttentionCache:
@@ -136,21 +158,26 @@ class CausalDecoder(nn.Module):
         if cache.length and ids.shape[1] != 1:
             raise UserError(f"{ids.shape[1]} tokens at once after {cache.length}: only the first step takes several")
         past = [PastKeyValues(layer) for layer in cache.layers]
-        layout = Layout(len(ids), ids.shape[1])
-        states = layout.unpack(self._run_layers(ids, layout, cache.memory, past))[:, -1]
+        layout = Layout(ids.shape[0], ids.shape[1])
+        x = self._embed_tokens(ids, cache.length)
+        # a single token after others attends to all of them
+        states = layout.unpack(self.run_layers(x, layout, cache.memory, past, causal=not cache.length))[:, -1]
         extended = dataclasses.replace(cache, layers=[layer.key_values for layer in past])
         return apply_head(self.head, states, self.embedding.weight), extended
 
-    def _run_layers(
+    def run_layers(
         self,
-        ids: Int[Tensor, "b t"],
+        embedded: Float[Tensor, "b t d"],
         layout: Layout,
         memory: CrossAttentionCache,
-        past: list[PastKeyValues] | None = None,
+        past: Sequence[PastKeyValues] | None = None,
+        *,
+        mask: Bool[Tensor, "1 1 t n"] | None = None,
+        causal: bool = True,
     ) -> Float[Tensor, "r d"]:
-        past_length = past[0].key_values.shape[3] if past else 0
-        x = layout.pack(self._embed_tokens(ids, past_length))
-        size, images = layout.batch * layout.length, len(memory.layers[0])
+        """mask: which tokens of `past`, these included, each of these attends to; None = all, or where `causal` the ones before."""
+        x = layout.pack(embedded)
+        size, images = layout.batch * layout.length, memory.layers[0].shape[0]
         if layout.batch % images:
             raise UserError(f"{layout.batch} texts are no multiple of the memory's {images} rows")
         cross_layout = Layout(images, size // images, layout.rows)
@@ -159,7 +186,8 @@ class CausalDecoder(nn.Module):
             x = block(
                 x,
                 layout,
-                causal=not past_length,  # a single token after others attends to all of them
+                mask,
+                causal=causal,
                 memory=layer,
                 memory_mask=memory_mask,
                 memory_layout=cross_layout,
@@ -175,7 +203,11 @@ class CausalDecoder(nn.Module):
                 "tokenizer.context_length, or raise model.decoder.context_length"
             )
         ids = ids if past_length else replace_start_token(ids, self.start_id)
-        x = self.embedding(ids) + self.positions.weight[past_length:length]
+        return self.embed_at(ids, self.positions.weight[past_length:length])
+
+    def embed_at(self, ids: Int[Tensor, "b t"], positions: Float[Tensor, "t d"]) -> Float[Tensor, "b t d"]:
+        """positions: the embedding of each token's position."""
+        x = self.embedding(ids) + positions
         if self.token_types is not None:
             x = x + self.token_types.weight[0]
         return self.dropout(self.norm(x))

@@ -106,7 +106,7 @@ class CocaDecoder(nn.Module):
 
     def empty_cache(self, memory: Tokens) -> CocaCache:
         """Of no tokens yet: one row for each of the memory's."""
-        ids = torch.zeros(len(memory.states), 0, dtype=torch.long, device=memory.states.device)
+        ids = torch.zeros(memory.states.shape[0], 0, dtype=torch.long, device=memory.states.device)
         return CocaCache(ids=ids, memory=self.project_memory(memory))
 
     def step(self, ids: Int[Tensor, "r n"], cache: CocaCache) -> tuple[Float[Tensor, "r v"], CocaCache]:
@@ -120,9 +120,10 @@ class CocaDecoder(nn.Module):
                 f"texts of {ids.shape[1]} tokens, prompt included, for a decoder of {self.context_length}: lower max_length or "
                 "tokenizer.context_length"
             )
-        if len(ids) % len(memory.states):
-            raise UserError(f"{len(ids)} texts are no multiple of the memory's {len(memory.states)} rows")
-        states = memory.states.repeat_interleave(len(ids) // len(memory.states), dim=0)
+        texts, images = ids.shape[0], memory.states.shape[0]
+        if texts % images:
+            raise UserError(f"{texts} texts are no multiple of the memory's {images} rows")
+        states = memory.states.repeat_interleave(texts // images, dim=0)
         x, layout = self._text[0].token_states(ids), Layout(*ids.shape)
         for block, cross in zip(self.blocks, self.cross_blocks, strict=True):
             x = block(x.flatten(0, 1), layout, causal=True)

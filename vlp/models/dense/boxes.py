@@ -95,3 +95,10 @@ def to_photo(corners: Float[Tensor, "m 4"], frame: Float[Tensor, " 4"]) -> Float
     x, y = left + corners[:, 0::2] * width, top + corners[:, 1::2] * height
     x = x.sort(dim=1).values
     return torch.stack([x[:, 0], y[:, 0], x[:, 1], y[:, 1]], 1)
+
+
+def to_image(boxes: Float[Tensor, "m 4"], frame: Float[Tensor, " 4"]) -> Float[Tensor, "m 4"]:
+    """From pixels of the photo to [0, 1] of an image: the inverse of `to_photo`.  frame: a row of `Batch.frame`."""
+    left, top, width, height = frame.to(boxes).unbind()
+    x, y = ((boxes[:, 0::2] - left) / width).sort(dim=1).values, (boxes[:, 1::2] - top) / height
+    return torch.stack([x[:, 0], y[:, 0], x[:, 1], y[:, 1]], 1)

@@ -1,8 +1,7 @@
 """The loss of a detector: proposals are matched with things, each matched one learns class, box and mask, all others that they
 are nothing. Every term is a sum over the images divided by the number of things on all processes.
 
-Focal loss: Lin et al., arXiv:1708.02002, equation 5. GIoU: Rezatofighi et al., arXiv:1902.09630. Dice: Milletari et al.,
-arXiv:1606.04797, as in MaskFormer (arXiv:2107.06278, §3.4).
+Focal loss: Lin et al., arXiv:1708.02002, equation 5. GIoU: Rezatofighi et al., arXiv:1902.09630.
 """
 
 from __future__ import annotations
@@ -12,7 +11,6 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from einops import rearrange
 from jaxtyping import Bool, Float
 from torch import Tensor
 from torchvision.ops import generalized_box_iou_loss, sigmoid_focal_loss
@@ -20,6 +18,7 @@ from torchvision.ops import generalized_box_iou_loss, sigmoid_focal_loss
 from vlp.distributed import mean_over_ranks
 from vlp.models.dense.boxes import to_centres, to_corners
 from vlp.models.dense.detector import Proposals
+from vlp.models.dense.dice import dice_losses
 from vlp.models.dense.matching import Matched, focal_cost, match_boxes
 from vlp.models.dense.places import cell_centres
 from vlp.models.precision import to_float32
@@ -132,13 +131,7 @@ def _mask_sums(proposals: Proposals, targets: Targets, matched: Matched) -> dict
     truth = _of_pairs(targets.masks, matched, logits).to(logits.dtype)
     truth = F.interpolate(truth[:, None], logits.shape[1:], mode="area")[:, 0]  # the share of each cell that is covered
     entropy = F.binary_cross_entropy_with_logits(logits, truth, reduction="none").mean((1, 2)).sum()
-    return {"mask": entropy + nothing, "dice": dice_losses(logits, truth).sum() + nothing}
-
-
-def dice_losses(logits: Float[Tensor, "p h w"], truth: Float[Tensor, "p h w"]) -> Float[Tensor, " p"]:
-    """1 − (2 Σ p·t + 1) / (Σ p + Σ t + 1) of each mask."""
-    probability, truth = (rearrange(x, "p h w -> p (h w)") for x in (logits.sigmoid(), truth))
-    return 1 - (2 * (probability * truth).sum(1) + 1) / (probability.sum(1) + truth.sum(1) + 1)
+    return {"mask": entropy + nothing, "dice": dice_losses(logits.flatten(1), truth.flatten(1)).sum() + nothing}
 
 
 def _of_pairs(rows: Sequence[Tensor], matched: Matched, like: Tensor) -> Tensor:

@@ -137,9 +137,6 @@ class PlaceDetector(Detector):
         super().__init__(places=places, boxes=boxes, scores=scores, objectness=objectness, pixels=pixels)
 
 
-make_detector = PlaceDetector  # as a callable that tasks are given
-
-
 def best_detections(
     proposals: Proposals,
     *,

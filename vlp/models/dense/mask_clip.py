@@ -13,8 +13,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from vlp.models.layers import PreNormBlock
+from vlp.models.levels import NO_RASTER_WITH_MERGING
 from vlp.models.vlm import VisionLanguageModel
-from vlp.structures import Image
+from vlp.structures import Image, Tokens
 from vlp.system.errors import UserError
 
 
@@ -37,8 +38,8 @@ def check_mask_clip(model: VisionLanguageModel) -> None:
         )
 
 
-def embed_pixels(model: VisionLanguageModel, image: Image) -> Float[Tensor, "b e h w"]:
-    """Of each patch in the joint space, of unit length."""
+def project_patches(model: VisionLanguageModel, image: Image) -> tuple[Tokens, Float[Tensor, "b n e"]]:
+    """The tower's tokens, and each patch of their grid in the joint space, not of unit length."""
     check_mask_clip(model)
     tower: Any = model.part("vision")
     inputs: list[Tensor] = []
@@ -47,10 +48,20 @@ def embed_pixels(model: VisionLanguageModel, image: Image) -> Float[Tensor, "b e
         tokens = tower(image)
     finally:
         hook.remove()
+    if tokens.grid is None:
+        raise UserError(NO_RASTER_WITH_MERGING)
     rows, columns = tokens.grid
-    states = rearrange(value_states(tower.blocks[-1], inputs[-1]), "(b n) d -> b n d", b=len(image.pixels))
+    batch = image.pixels.shape[0]
+    states = rearrange(value_states(tower.blocks[-1], inputs[-1]), "(b n) d -> b n d", b=batch)
     embeds = model.part("projection").project_image(tower.norm_post(states[:, -rows * columns :]).flatten(0, 1))
-    return rearrange(F.normalize(embeds, dim=-1), "(b h w) e -> b e h w", h=rows, w=columns)
+    return tokens, embeds.unflatten(0, (batch, rows * columns))
+
+
+def embed_pixels(model: VisionLanguageModel, image: Image) -> Float[Tensor, "b e h w"]:
+    """Of each patch in the joint space, of unit length."""
+    tokens, embeds = project_patches(model, image)
+    assert tokens.grid is not None
+    return rearrange(F.normalize(embeds, dim=-1), "b (h w) e -> b e h w", h=tokens.grid[0])
 
 
 def text_logits(
@@ -61,7 +72,7 @@ def text_logits(
     return rearrange(
         model.similarity(rows, texts.to(rows)),
         "(b h w) c -> b c h w",
-        b=len(pixels),
+        b=pixels.shape[0],
         h=pixels.shape[2],
         w=pixels.shape[3],
     )

@@ -9,12 +9,15 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
+from torchvision.ops import batched_nms
 
 from vlp.models.dense.boxes import to_photo
 from vlp.models.dense.detector import Proposals, best_detections
 from vlp.models.dense.photo_pixels import read_at_photo
 from vlp.models.dense.places import image_extent, places_on_image
 from vlp.structures import Image
+
+_CANDIDATES = 4  # times the detections that are asked for, where boxes that overlap are left out
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,15 +40,21 @@ def find_things(
     photo_sizes: Sequence[tuple[int, int]] | None = None,
     threshold: float = 0.0,
     classes: Sequence[int] | None = None,
+    nms: float | None = None,
 ) -> list[FoundThings]:
     """Of each image.  frame: see `Batch`.  photo_sizes: height and width, for masks.  threshold: below which nothing is kept.
-    classes: those that may be named; None = all."""
+    classes: those that may be named; None = all.  nms: IoU with a more probable box of its class above which a box is left
+    out, among four times `count` of them; None = none is."""
     extent = image_extent(image, proposals.boxes)
     allowed = None if image.size is None else places_on_image(proposals.grid, extent)
-    best = best_detections(proposals, count=count, classes=classes, allowed=allowed)
+    candidates = count if nms is None else _CANDIDATES * count
+    best = best_detections(proposals, count=candidates, classes=classes, allowed=allowed)
     found = []
     for row in range(len(frame)):
-        kept = best.scores[row] >= threshold
+        kept = (best.scores[row] >= threshold).nonzero()[:, 0]
+        if nms is not None:  # boxes in [0, 1]: IoU does not depend on the lengths of the sides
+            rows = (each[row][kept] for each in (best.boxes, best.scores, best.label))
+            kept = kept[batched_nms(*rows, nms)][:count]
         corners = (best.boxes[row] / extent[row].repeat(2))[kept]
         boxes = to_photo(corners.double(), frame[row])
         masks = None

@@ -50,7 +50,7 @@ def phrase_box_losses(
     return (found - to_centres(corners)).abs().sum(), (1 - giou).sum()
 
 
-def phrase_targets(boxes: Sequence[Boxes], owner: Int[Tensor, " r"]) -> tuple[Int[Tensor, " t"], Float[Tensor, "t 4"]]:
+def boxes_of_texts(boxes: Sequence[Boxes], owner: Int[Tensor, " r"]) -> tuple[Int[Tensor, " t"], Float[Tensor, "t 4"]]:
     """The texts of a batch that have boxes, and for each the smallest box around all of its own (a phrase may name several
     things); left, top, right, bottom.  boxes: of each image.  owner: the image of each text, sorted."""
     first = torch.searchsorted(owner, torch.arange(len(boxes), device=owner.device))
@@ -66,10 +66,3 @@ def phrase_targets(boxes: Sequence[Boxes], owner: Int[Tensor, " r"]) -> tuple[In
     high = corners.new_full((len(owner), 2), -torch.inf).scatter_reduce(0, index, corners[of_a_phrase, 2:], "amax")
     rows = (high > low).all(1).nonzero()[:, 0]  # an empty box has no size to learn
     return rows, torch.cat([low, high], 1)[rows]
-
-
-def to_image(boxes: Float[Tensor, "m 4"], frame: Float[Tensor, " 4"]) -> Float[Tensor, "m 4"]:
-    """From pixels of the photo to [0, 1] of an image: the inverse of `to_photo`.  frame: a row of `Batch.frame`."""
-    left, top, width, height = frame.to(boxes).unbind()
-    x, y = ((boxes[:, 0::2] - left) / width).sort(dim=1).values, (boxes[:, 1::2] - top) / height
-    return torch.stack([x[:, 0], y[:, 0], x[:, 1], y[:, 1]], 1)

@@ -24,7 +24,8 @@ def raster_of(tokens: Tokens) -> Float[Tensor, "b d h w"]:
     """The states of the image's positions as a map.  Raises UserError for a tower without a raster."""
     if tokens.grid is None:
         raise UserError(
-            "this vision tower has no raster of states, which pixels are predicted from: choose another tower"
+            "this vision tower has no raster of states, which pixels are predicted from: choose another tower, and one without "
+            "merging of tokens (model/vision/merging=null)"
         )
     rows, columns = tokens.grid
     return rearrange(tokens.states[:, -rows * columns :], "b (h w) d -> b d h w", h=rows)
@@ -39,16 +40,22 @@ def resize_map(x: Float[Tensor, "b d _ _"], size: tuple[int, int]) -> Float[Tens
     return F.interpolate(x, size, mode="bilinear", align_corners=False)
 
 
-def _check_levels(levels: Sequence[str], level_widths: Sequence[int]) -> tuple[str, ...]:
+def check_levels(levels: Sequence[str], level_widths: Sequence[int]) -> tuple[str, ...]:
     if len(levels) != len(level_widths):
         raise UserError(f"levels={list(levels)} have level_widths={list(level_widths)}: give one width for each level")
     return tuple(levels)
 
 
-def _level(tokens: Tokens, name: str) -> Float[Tensor, "b d h w"]:
+def level_of(tokens: Tokens, name: str) -> Float[Tensor, "b d h w"]:
     if tokens.levels is None or name not in tokens.levels:
         raise UserError(f"the head reads the level {name}, and the tower was run without it")
     return tokens.levels[name]
+
+
+def sum_at_largest(maps: Sequence[Float[Tensor, "b d _ _"]]) -> Float[Tensor, "b d h w"]:
+    """Of maps of one width, each resized to the size of the largest."""
+    rows, columns = (max(x.shape[side] for x in maps) for side in (-2, -1))
+    return torch.stack([resize_map(x, (rows, columns)) for x in maps]).sum(0)
 
 
 class LayerNorm2d(nn.LayerNorm):
@@ -93,7 +100,7 @@ class PixelMap(nn.Module):
         super().__init__()
         if up < 0:
             raise UserError(f"up={up}: give the number of times that the side of the map is doubled, from 0")
-        self.channels, self.levels = channels, _check_levels(levels, level_widths)
+        self.channels, self.levels = channels, check_levels(levels, level_widths)
         self.states = nn.Sequential(LayerNorm2d(states_width), nn.Conv2d(states_width, channels, 1))
         self.lateral = nn.ModuleList(
             nn.Sequential(LayerNorm2d(width), nn.Conv2d(width, channels, 1)) for width in level_widths
@@ -105,7 +112,7 @@ class PixelMap(nn.Module):
         x = self.states(raster_of(tokens))
         steps: list[list[Tensor]] = [[] for _ in range(len(self.blocks) + 1)]
         for name, lateral in zip(self.levels, self.lateral, strict=True):
-            level = _level(tokens, name)
+            level = level_of(tokens, name)
             step = round(math.log2(level.shape[-2] / x.shape[-2]))
             steps[min(max(step, 0), len(self.blocks))].append(lateral(level))
         for block, added in zip((nn.Identity(), *self.blocks), steps, strict=True):
@@ -127,7 +134,7 @@ class LinearMap(nn.Module):
         self, *, states_width: int, channels: int, levels: Sequence[str] = (), level_widths: Sequence[int] = ()
     ) -> None:
         super().__init__()
-        self.channels, self.levels = channels, _check_levels(levels, level_widths)
+        self.channels, self.levels = channels, check_levels(levels, level_widths)
         self.states = nn.Sequential(nn.BatchNorm2d(states_width), nn.Conv2d(states_width, channels, 1))
         self.lateral = nn.ModuleList(
             nn.Sequential(nn.BatchNorm2d(width), nn.Conv2d(width, channels, 1, bias=False)) for width in level_widths
@@ -136,6 +143,5 @@ class LinearMap(nn.Module):
     def forward(self, tokens: Tokens) -> Float[Tensor, "b {self.channels} _ _"]:
         """Of the size of the largest map."""
         maps = [self.states(raster_of(tokens))]
-        maps += [lateral(_level(tokens, name)) for name, lateral in zip(self.levels, self.lateral, strict=True)]
-        rows, columns = (max(x.shape[side] for x in maps) for side in (-2, -1))
-        return torch.stack([resize_map(x, (rows, columns)) for x in maps]).sum(0)
+        maps += [lateral(level_of(tokens, name)) for name, lateral in zip(self.levels, self.lateral, strict=True)]
+        return sum_at_largest(maps)

@@ -8,12 +8,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from einops import rearrange
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from vlp.models.dense.pixels import raster_of
+from vlp.models.dense.pixels import check_levels, level_of, raster_of, sum_at_largest
 from vlp.structures import Image, Tokens
 from vlp.system.errors import UserError
 
@@ -62,11 +61,9 @@ class Places(nn.Module):
     ) -> None:
         super().__init__()
         states_width = width if states_width is None else states_width
-        if len(levels) != len(level_widths):
-            raise UserError(f"levels={list(levels)} have level_widths={list(level_widths)}: give one for each level")
         if not levels and width != states_width:
             raise UserError(f"places of width {width} from states of width {states_width}: name levels to map them")
-        self.width, self.levels, self.class_token = width, tuple(levels), class_token
+        self.width, self.levels, self.class_token = width, check_levels(levels, level_widths), class_token
         self.lateral = nn.ModuleList(nn.Conv2d(each, width, 1) for each in level_widths)
         self.states = nn.Conv2d(states_width, width, 1) if levels else None
         self.norm = nn.LayerNorm(width, eps=eps) if norm else None
@@ -79,19 +76,10 @@ class Places(nn.Module):
                 raise UserError("class_token=true: this vision tower has no class token; set it to false")
             raster = raster * tokens.states[:, 0, :, None, None]
         if self.states is not None:
-            raster = self._add_levels(self.states(raster), tokens)
+            laterals = zip(self.levels, self.lateral, strict=True)
+            raster = sum_at_largest(
+                [self.states(raster), *(lateral(level_of(tokens, name)) for name, lateral in laterals)]
+            )
         places = rearrange(raster, "b d h w -> b (h w) d")
         grid = (raster.shape[2], raster.shape[3])
         return (places if self.norm is None else self.norm(places)), grid
-
-    def _add_levels(self, raster: Float[Tensor, "b d _ _"], tokens: Tokens) -> Float[Tensor, "b d h w"]:
-        if tokens.levels is None or not set(self.levels) <= tokens.levels.keys():
-            raise UserError(f"the head reads the levels {', '.join(self.levels)}, and the tower was run without them")
-        maps = [
-            raster,
-            *(lateral(tokens.levels[name]) for name, lateral in zip(self.levels, self.lateral, strict=True)),
-        ]
-        size = tuple(max(x.shape[side] for x in maps) for side in (2, 3))
-        return torch.stack(
-            [x if x.shape[2:] == size else F.interpolate(x, size, mode="bilinear", align_corners=False) for x in maps]
-        ).sum(0)

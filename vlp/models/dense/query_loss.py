@@ -7,7 +7,7 @@ order of samples change the loss.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -16,8 +16,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from vlp.distributed import mean_over_ranks
+from vlp.models.dense.dice import dice_losses
 from vlp.models.dense.matching import assign
-from vlp.models.dense.queries import QueriedSegments
+from vlp.models.dense.segments import FactoredMasks, FactoredSegments, ImageMasks, QueriedSegments, read_points
 from vlp.models.precision import to_float32
 from vlp.random import mix
 
@@ -31,12 +32,6 @@ class TrueSegments:
 
     label: Int[Tensor, " m"]
     mask: Float[Tensor, "m h w"]
-
-
-def read_points(maps: Float[Tensor, "n _ _"], points: Float[Tensor, "n p 2"]) -> Float[Tensor, "n p"]:
-    """Bilinearly.  points: x, y in [0, 1] of the map."""
-    grid = 2 * points[:, None].to(maps) - 1
-    return F.grid_sample(maps[:, None], grid, mode="bilinear", align_corners=False)[:, 0, 0]
 
 
 def _draw(count: tuple[int, ...], generator: torch.Generator, like: Tensor) -> Tensor:
@@ -55,7 +50,8 @@ def match_segments(
     points."""
     masks, true = masks.float(), true.float()
     probability = -classes.float().softmax(-1)[:, label]
-    positive, negative = F.softplus(-masks), F.softplus(masks)  # cross-entropy of a point that is inside, or outside
+    positive = F.softplus(-masks)  # cross-entropy of a point that is inside
+    negative = positive + masks  # or outside
     cross_entropy = (positive @ true.T + negative @ (1 - true).T) / masks.shape[1]
     shown = masks.sigmoid()
     dice = 1 - (2 * shown @ true.T + 1) / (shown.sum(1)[:, None] + true.sum(1) + 1)
@@ -77,7 +73,7 @@ def uncertain_points(
 
 
 def query_loss(
-    found: Sequence[QueriedSegments],
+    found: Sequence[QueriedSegments | FactoredSegments],
     true: Sequence[TrueSegments],
     seeds: Sequence[int],
     *,
@@ -101,38 +97,36 @@ def query_loss(
 
 
 def _terms(
-    segments: QueriedSegments, true: Sequence[TrueSegments], seeds: Sequence[int], points: int, no_object: float,
+    segments: QueriedSegments | FactoredSegments, true: Sequence[TrueSegments], seeds: Sequence[int], points: int, no_object: float,
     weights: Mapping[str, float],
 ) -> dict[str, Tensor]:  # fmt: skip
-    classes, masks = to_float32(segments.classes), to_float32(segments.masks)
+    classes = to_float32(segments.classes)
     none = classes.shape[-1] - 1
     target = torch.full(classes.shape[:2], none, device=classes.device)
     chosen: list[Tensor] = []
     at: list[Tensor] = []
-    for row, (one, seed) in enumerate(zip(true, seeds, strict=True)):
+    images: Iterator[ImageMasks | FactoredMasks] = segments.of_images()
+    for row, (of_image, one, seed) in enumerate(zip(images, true, seeds, strict=True)):
         if not len(one.label):
             continue
         generator = torch.Generator().manual_seed(seed)
-        same = _draw((1, points), generator, masks)
-        predicted = read_points(masks[row], same.expand(masks.shape[1], -1, -1))
-        shown = read_points(one.mask.to(masks), same.expand(len(one.mask), -1, -1))
-        queries, order = match_segments(classes[row], predicted, one.label, shown, weights)
+        same = _draw((1, points), generator, classes)
+        shown = read_points(one.mask.to(classes), same.expand(len(one.mask), -1, -1))
+        queries, order = match_segments(classes[row], of_image.at(same), one.label, shown, weights)
         target[row, queries] = one.label[order]
-        own, truth = masks[row, queries], one.mask[order].to(masks)
+        own, truth = of_image.of(queries), one.mask[order].to(classes)
         places = uncertain_points(own, points, generator)
         chosen.append(read_points(own, places))
         at.append(read_points(truth, places))
     weight = torch.ones(none + 1, device=classes.device, dtype=classes.dtype)
     weight[none] = no_object
     summed = F.cross_entropy(classes.flatten(0, 1), target.flatten(), weight=weight, reduction="sum")
-    nothing = 0 * masks.sum()  # so that a rank without any segment takes part in the gradient
-    logits = torch.cat(chosen) if chosen else masks.new_zeros(0, points)
-    inside = torch.cat(at) if at else masks.new_zeros(0, points)
+    nothing = segments.nothing()  # so that a rank without any segment takes part in the gradient
+    logits = torch.cat(chosen) if chosen else classes.new_zeros(0, points)
+    inside = torch.cat(at) if at else classes.new_zeros(0, points)
     cross_entropy = F.binary_cross_entropy_with_logits(logits, inside, reduction="none").mean(1).sum()
-    probability = logits.sigmoid()
-    dice = 1 - (2 * (probability * inside).sum(1) + 1) / (probability.sum(1) + inside.sum(1) + 1)
     return {
         "class": mean_over_ranks(summed, weight[target].sum()),
         "mask": mean_over_ranks(cross_entropy + nothing, len(logits)),
-        "dice": mean_over_ranks(dice.sum() + nothing, len(logits)),
+        "dice": mean_over_ranks(dice_losses(logits, inside).sum() + nothing, len(logits)),
     }

@@ -120,7 +120,8 @@ def region_features(tokens: Tokens, boxes: Sequence[Boxes], *, resolution: int =
     """
     if tokens.grid is None:
         raise UserError(
-            "region_features: the states of this tower have no rows and columns, so boxes name none of them"
+            "region_features: the states of this tower have no rows and columns, so boxes name none of them: choose another "
+            "tower, and one without merging of tokens (model/vision/merging=null)"
         )
     rows, columns = tokens.grid
     raster = rearrange(tokens.states[:, -rows * columns :], "b (h w) d -> b d h w", h=rows)

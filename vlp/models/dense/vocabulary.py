@@ -16,15 +16,27 @@ from vlp.structures import Text, require_finite
 from vlp.system.errors import UserError
 
 
+def prompt_templates(given: Sequence[str] | None) -> tuple[str, ...]:
+    """With {} for the name; None = one."""
+    return ("a {}",) if given is None else check_templates(given)
+
+
+def check_templates(templates: Sequence[str]) -> tuple[str, ...]:
+    """Raises UserError for none, and for one without {}."""
+    if not templates:
+        raise UserError("queries of names need at least one template")
+    if wrong := [template for template in templates if "{}" not in template]:
+        raise UserError(f"templates: {wrong[0]!r} has no {{}} where the name goes")
+    return tuple(templates)
+
+
 class Vocabulary:
     """names: of the classes, in order.  templates: prompts with {} for the name."""
 
     def __init__(self, names: Sequence[str], *, tokenizer: Callable[..., Text], templates: Sequence[str]) -> None:
-        if wrong := [template for template in templates if "{}" not in template]:
-            raise UserError(f"templates: {wrong[0]!r} has no {{}} where the name goes")
-        if not templates or not names:
-            raise UserError("queries of names need at least one template and one name")
-        self.names, self.templates = tuple(names), len(templates)
+        if not names:
+            raise UserError("queries of names need at least one name")
+        self.names, self.templates = tuple(names), len(check_templates(templates))
         self._text = tokenizer([template.replace("{}", name) for name in names for template in templates])
         self._stored: Tensor | None = None
 

@@ -95,7 +95,7 @@ class SingleStreamFusion(nn.Module):
             x = block(x, layout, real)
         states = layout.unpack(self.norm(x))
         pooled = self.pooler(states[:, 0]).tanh()
-        return Tokens(states=states, pooled=pooled, mask=None if layout.rows is None else mask, grid=image.grid)
+        return Tokens(states=states, pooled=pooled, mask=None if layout.full else mask, grid=image.grid)
 
     def _to_fusion_width(self, image: Tokens) -> Float[Tensor, "b m d"]:
         """Of this fusion's width; those of `project_memory` already are."""

@@ -22,6 +22,7 @@ RELATIVE_C = tuple(10 ** (power / 2) for power in range(-3, 10))  # 13, the stro
 MAX_STEPS, NEWTON_STEPS, CONJUGATE_STEPS = 300, 20, 200
 ACCURACY = 1e-6  # of the weights of `fit`, as far as float64 goes
 DRAFT = 1e-2  # of those of `fit_path`, which are compared with one another
+DRAFT_GRADIENT = 1e-6  # of the mean loss, below which none of these is improved (scikit-learn ends at 1e-4)
 
 
 def default_settings(train: Labelled) -> tuple[float, ...]:
@@ -44,6 +45,7 @@ def fit_path(
 ) -> list[LinearClassifier]:
     """The solution for each C of `settings`, in ascending order.  prior: weights that the penalty pulls towards, ½ |W − W₀|²;
     None = 0.  accuracy: the largest error of a weight, by the gradient and the penalty's curvature 1 / (C n)."""
+    least = DRAFT_GRADIENT if accuracy >= DRAFT else 0.0
     centred, mean = train.centred()
     directions, eigenvalues = row_space(centred)
     rotated = centred @ directions  # n r
@@ -60,7 +62,7 @@ def fit_path(
         ).rsqrt()
         start = torch.cat([weight, bias[:, None]], 1) / scale
         objective = _Objective(rotated, targets, offset, scale, c, softmax)
-        solution = scale * _minimise(objective, start, tolerance=accuracy / (c * len(train)))
+        solution = scale * _minimise(objective, start, tolerance=max(accuracy / (c * len(train)), least))
         weight, bias = solution[:, :-1], solution[:, -1]
         full = weight @ directions.T + (0 if prior is None else prior.double())
         shift = bias - full @ mean[0]

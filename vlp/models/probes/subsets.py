@@ -11,9 +11,9 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-from vlp.random import permutation
+from vlp.random import SUBSET_KEY, permutation
 
-SHOTS_KEY, FRACTIONS_KEY, RESERVED_KEY = 1, 2, 3  # what a permutation is for, mixed into its seed
+SHOTS_KEY, RESERVED_KEY = 1, 3  # what a permutation is for, mixed into its seed; fractions have SUBSET_KEY
 
 
 def shots(targets: Bool[Tensor, "n c"], count: int, *, seed: int, draw: int) -> Int[Tensor, " m"]:
@@ -28,9 +28,10 @@ def shots(targets: Bool[Tensor, "n c"], count: int, *, seed: int, draw: int) -> 
 
 
 def fraction(length: int, share: int | float, *, seed: int, draw: int) -> Int[Tensor, " m"]:
-    """Positions of a share (0 to 1) of the samples, rounded, at least one."""
+    """Positions of a share (0 to 1) of the samples, rounded, at least one; a training has the same by `data.max_train_samples` and
+    `data.train_draw`."""
     count = min(length, max(1, math.floor(share * length + 0.5)))
-    return permutation(length, seed, FRACTIONS_KEY, draw)[:count].sort().values
+    return permutation(length, seed, SUBSET_KEY, draw)[:count].sort().values
 
 
 def reserved(length: int, share: int | float, *, seed: int) -> Bool[Tensor, " n"]:

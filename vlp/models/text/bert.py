@@ -5,6 +5,7 @@ ALBEF's text tower is its first six layers; BLIP's has no token types. Captions 
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
@@ -18,6 +19,7 @@ from vlp.structures import CrossAttentionCache, Text, Tokens
 class BertText(nn.Module):
     """token_types: rows of the table of which row 0 is added to every token; 0 = none (BLIP).
     pool: 'class' = the first token, 'mean' = the mean over real tokens.  heads: None = width / 64.
+    key_value_heads: that the heads share, a divisor of their number; None = each has its own.
     memory_width: of the image states that each layer can attend to, for a fusion by these same layers (BLIP); None = no
     cross-attention.
     """
@@ -30,6 +32,7 @@ class BertText(nn.Module):
         width: int = 768,
         layers: int = 12,
         heads: int | None = None,
+        key_value_heads: int | None = None,
         hidden_width: int | None = None,
         activation: str = "gelu",
         token_types: int = 2,
@@ -50,6 +53,7 @@ class BertText(nn.Module):
             layers=layers,
             width=width,
             heads=num_heads(width, heads, "text_heads") if layers else 0,  # ViLT's embedder has no layer
+            key_value_heads=key_value_heads,
             hidden_width=hidden_width,
             activation=activation,
             dropout=dropout,
@@ -62,9 +66,14 @@ class BertText(nn.Module):
         """States of padding are zero.  memory: None = text alone."""
         length = text.ids.shape[1]
         check_text_length(length, self.context_length)
-        rows = text.mask.flatten().nonzero()[:, 0]
-        layout = Layout(len(text.ids), length, None if len(rows) == text.ids.numel() else rows)
-        x = self._embed_tokens(text.ids.flatten()[rows], rows % length)
+        if text.mask.shape != text.ids.shape:  # that they are equal is also what an exported graph must know
+            raise RuntimeError(f"a mask of {tuple(text.mask.shape)} for ids of {tuple(text.ids.shape)}")
+        layout = Layout.from_mask(text.mask)
+        positions = torch.arange(length, device=text.ids.device).expand(text.ids.shape).flatten()
+        ids = text.ids.flatten()
+        if layout.rows is not None:
+            ids, positions = ids[layout.rows], positions[layout.rows]
+        x = self._embed_tokens(ids, positions)
         mask = layout.attention_mask()
         memory_layers = [None] * len(self.blocks) if memory is None else memory.layers
         memory_mask = None if memory is None else memory.attention_mask()

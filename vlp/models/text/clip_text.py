@@ -24,6 +24,7 @@ class ClipText(nn.Module):
     """pool: which position is the text's feature.
     'argmax': the highest id (OpenAI: there the end token has it)   'eot': the first `eot_id` (transformers)
     'end': the last real token by the mask, with any tokenizer       'first', 'last': of `context_length` positions
+    key_value_heads: that the heads share, a divisor of their number; None = each has its own.
     class_token: CoCa's, which follows the padded text and is its feature. It attends to the tokens before the padding and, as
     open_clip shifts the mask by one token, to the first of the padding; the states pass no last norm.
     """
@@ -38,6 +39,7 @@ class ClipText(nn.Module):
         width: int,
         layers: int,
         heads: int | None = None,
+        key_value_heads: int | None = None,
         mlp_ratio: float = 4.0,
         activation: str = "quick_gelu",
         norm_eps: float = 1e-5,
@@ -59,6 +61,7 @@ class ClipText(nn.Module):
             layers=layers,
             width=width,
             heads=num_heads(width, heads, "text_heads"),
+            key_value_heads=key_value_heads,
             mlp_ratio=mlp_ratio,
             activation=activation,
             norm_eps=norm_eps,
@@ -71,19 +74,22 @@ class ClipText(nn.Module):
         ids, length = text.ids, text.ids.shape[1]
         check_text_length(length, self.context_length)
         if not self.causal or self.pool == "last" or self.class_token is not None:
-            ids = F.pad(ids, (0, self.context_length - length), value=self.pad_id)
+            padding = ids.new_full((ids.shape[0], self.context_length), self.pad_id)
+            ids = torch.cat([ids, padding], dim=1)[
+                :, : self.context_length
+            ]  # an exported graph has one rule for any length
         if self.class_token is not None:
             states = self.token_states(ids, self.class_token)
             pooled = self.norm(states[:, -1])
-            return Tokens(states=states[:, :length], pooled=pooled, mask=text.mask, ids=text.ids)
+            return Tokens(states=_first_states(states, length), pooled=pooled, mask=text.mask, ids=text.ids)
         position = self._pooled_position(text, ids)
         # packing asks for the number of tokens, which a compiled graph cannot know
         if pooled_only and self.causal and not torch.compiler.is_compiling():
             pooled = self._pooled_unpadded(ids, position)
             return Tokens(states=pooled[:, None], pooled=pooled)
         states = self.norm(self.token_states(ids))
-        pooled = states[torch.arange(len(ids), device=ids.device), position]
-        return Tokens(states=states[:, :length], pooled=pooled, mask=text.mask, ids=text.ids)
+        pooled = states[torch.arange(ids.shape[0], device=ids.device), position]
+        return Tokens(states=_first_states(states, length), pooled=pooled, mask=text.mask, ids=text.ids)
 
     def token_states(
         self, ids: Int[Tensor, "b n"], class_token: Float[Tensor, " d"] | None = None
@@ -91,10 +97,10 @@ class ClipText(nn.Module):
         """Before the last norm.  class_token: one that follows the text."""
         x, mask = self.embedding(ids), None
         if class_token is not None:
-            x = torch.cat([x, class_token.expand(len(x), 1, -1)], dim=1)
+            x = torch.cat([x, class_token.expand(x.shape[0], 1, -1)], dim=1)
         if self.class_token is not None:
             real = F.pad(ids != self.pad_id, (1, 0), value=True)[:, : x.shape[1]]
-            mask = real[:, None, None] & torch.ones(2 * x.shape[1:2], dtype=torch.bool, device=ids.device).tril()
+            mask = real[:, None, None] & torch.ones(x.shape[1], x.shape[1], dtype=torch.bool, device=ids.device).tril()
         x = x + self.positions[: x.shape[1]]
         layout, x = Layout(*x.shape[:2]), x.flatten(0, 1)
         for block in self.blocks:
@@ -126,3 +132,10 @@ class ClipText(nn.Module):
             positions = torch.arange(text.mask.shape[1], device=ids.device)
             return (positions * text.mask).amax(1)
         return torch.full_like(ids[:, 0], 0 if self.pool == "first" else ids.shape[1] - 1)
+
+
+def _first_states(states: Float[Tensor, "b n d"], length: int) -> Float[Tensor, "b t d"]:
+    """Without those of the padding to `context_length`."""
+    if torch.compiler.is_compiling():  # a slice would fix in the graph whether there was any padding
+        return states.index_select(1, torch.arange(length, device=states.device))
+    return states[:, :length]

@@ -16,7 +16,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from vlp.models.dense.pixels import Upsample
-from vlp.models.dense.queries import QueriedSegments
+from vlp.models.dense.segments import QueriedSegments
 from vlp.models.layers import Attention, Layout, Linear, Mlp, num_heads
 from vlp.models.vision.normalize import IMAGENET_MEAN, IMAGENET_STD, Normalize
 from vlp.structures import Image, Tokens

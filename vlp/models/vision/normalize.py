@@ -25,6 +25,7 @@ class Normalize(nn.Module):
 
     def __init__(self, *, mean: Sequence[float], std: Sequence[float]) -> None:
         super().__init__()
+        self._settings = {"mean": [float(value) for value in mean], "std": [float(value) for value in std]}
         self.register_buffer("mean", torch.tensor(tuple(mean)).view(-1, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(tuple(std)).view(-1, 1, 1), persistent=False)
 
@@ -33,4 +34,5 @@ class Normalize(nn.Module):
         return pixels if pixels.is_floating_point() else (pixels.to(self.mean.dtype) / 255 - self.mean) / self.std
 
     def architecture(self) -> dict[str, list[float]]:
-        return {"mean": self.mean.flatten().tolist(), "std": self.std.flatten().tolist()}
+        """As they were given: the buffers have them in single precision, which would look like another setting."""
+        return {name: list(values) for name, values in self._settings.items()}

@@ -42,10 +42,16 @@ class QueryPool(nn.Module):
         hidden_width = None if mlp_ratio is None else round(mlp_ratio * width)
         self.mlp = None if hidden_width is None else Mlp(width=width, hidden_width=hidden_width, activation=activation)
 
-    def forward(self, states: Float[Tensor, "b n d"]) -> Float[Tensor, "b q e"]:
-        query = self.norm_query(self.query).expand(len(states), -1, -1)
+    def forward(
+        self, states: Float[Tensor, "b n d"], bias: Float[Tensor, "b 1 1 n"] | None = None
+    ) -> Float[Tensor, "b q e"]:
+        """bias: added to the attention's scores."""
+        query = self.norm_query(self.query).expand(states.shape[0], -1, -1)
         states = self.norm_states(states)
-        x = self.attention(query, states, states, need_weights=False)[0]
+        mask = None
+        if bias is not None:
+            mask = bias.expand(-1, self.attention.num_heads, query.shape[1], -1).flatten(0, 1)
+        x = self.attention(query, states, states, need_weights=False, attn_mask=mask)[0]
         if self.mlp is None or self.norm is None:
             return x
         return x + self.mlp(self.norm(x).flatten(0, 1)).unflatten(0, x.shape[:2])

@@ -21,6 +21,7 @@ from vlp.system.json_files import read_json_object
 from vlp.system.weight_files import describe_damage
 from vlp.system.weight_folders import choose_weights
 
+_MEMORY_FORMATS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
 _NAMES = ("model.safetensors", "pytorch_model.bin")  # timm's, of its folders
 
 
@@ -32,6 +33,7 @@ class TimmVision(nn.Module):
     `options` it would change the backbone, too.
     options: further arguments of `timm.create_model`, such as drop_path_rate.
     mean, std, image_size: None = those of the weights.
+    memory_format: 'contiguous', or 'channels_last', which is faster for most convolutions on a CPU.
 
     Images of other sizes and shapes are taken where timm's backbone can: a transformer is built with its `dynamic_img_size`, by
     which position embeddings are resized (timm: bicubic, smoothed when the grid shrinks) and windows padded, and sees its complete
@@ -49,9 +51,12 @@ class TimmVision(nn.Module):
         std: Sequence[float] | None = None,
         options: dict[str, Any] | None = None,
         global_pool: str | None = None,
+        memory_format: str = "contiguous",
     ) -> None:
         super().__init__()
         check_pool(pool, ("tower", "average"))
+        if memory_format not in _MEMORY_FORMATS:
+            raise UserError(f"memory_format={memory_format} of a tower: choose {' or '.join(_MEMORY_FORMATS)}")
         folder = Path(name) if (Path(name) / "config.json").is_file() else None
         file_config = read_json_object(folder / "config.json") if folder else {}
         self.name, self.pool = file_config.get("architecture", name), pool
@@ -71,6 +76,8 @@ class TimmVision(nn.Module):
         self.positions_size = self.image_size if getattr(backbone, "pos_embed", None) is not None else None
         self.channels_last = getattr(backbone, "output_fmt", "NCHW") == "NHWC"
         self.width, self.states_width = self._measure_widths()
+        self.memory_format = memory_format
+        self.backbone.to(memory_format=_MEMORY_FORMATS[memory_format])
 
     def _create_backbone(self, image_size: int | Sequence[int] | None, download: bool) -> nn.Module:
         if not timm.is_model(self.name):
@@ -162,6 +169,7 @@ class TimmVision(nn.Module):
             "image_size": self.image_size,
             "options": self.options,
             "global_pool": self.global_pool,
+            "memory_format": self.memory_format,
             **self.normalize.architecture(),
         }
 

@@ -59,6 +59,8 @@ class ViltPatches(nn.Module):
 
     def forward(self, image: Image) -> Tokens:
         """The class token, then each image's own patches; `pooled` is the class token. States of padding are zero."""
+        if torch.compiler.is_compiling() and image.size is None and not self.training:
+            return self._forward_equal_sizes(image)
         grids = self._patch_grids(image)
         pixels = self.normalize(image)
         patches_flat, position_embeddings = self._extract_patches(pixels, grids), self._position_embeddings(grids)
@@ -79,6 +81,19 @@ class ViltPatches(nn.Module):
         mask = None if real is None else F.pad(real[:, 0, 0], (1, 0), value=True)
         grid = grids[0] if sampled is None and len(set(grids)) == 1 else None
         return Tokens(states=states, pooled=states[:, 0], mask=mask, grid=grid)
+
+    def _forward_equal_sizes(self, image: Image) -> Tokens:
+        """Of images of one size without padding: a graph without lists of grids, for any batch."""
+        rows, columns = (side // self.patch_size for side in image.pixels.shape[-2:])
+        patches = rearrange(
+            self.normalize(image)[..., : rows * self.patch_size, : columns * self.patch_size],
+            "b c (h p) (w q) -> b (h w) (c p q)", p=self.patch_size, q=self.patch_size,
+        )  # fmt: skip
+        x = F.linear(patches, self.patches.weight.flatten(1), self.patches.bias)
+        x = x + self._position_embeddings([(rows, columns)])
+        first = (self.class_token + self.positions[0]).expand(x.shape[0], 1, -1)
+        states = torch.cat([first, x], dim=1)
+        return Tokens(states=states, pooled=states[:, 0], grid=(rows, columns))
 
     def _patch_grids(self, image: Image) -> list[Grid]:
         """Rows and columns of complete patches of each image."""
