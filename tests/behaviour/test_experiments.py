@@ -1,4 +1,4 @@
-"""Every experiment, of conf/ and of the studies, trains two steps on generated data, in a real process."""
+"""Every experiment, of conf/ and of the studies, trains two steps on generated data, in a process of its own."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import importlib.util
 import json
 import os
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +29,7 @@ from tests.behaviour.generated_data import (
     teacher_overrides,
     voc_overrides,
 )
+from tests.warm_python import warm_python
 from vlp.launch.config.choices import options
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -44,7 +44,7 @@ COUNTS = {"train": 16, "val": 4, "test": 4}
 
 
 def run(experiment: str, folder: Path, *overrides: str) -> dict[str, Any]:
-    command = [sys.executable, "train.py", f"experiment={experiment}", *SHORT, f"runs={folder / 'runs'}", *overrides]
+    command = [warm_python(), "train.py", f"experiment={experiment}", *SHORT, f"runs={folder / 'runs'}", *overrides]
     done = subprocess.run(command, cwd=ROOT, env=os.environ, capture_output=True, text=True, timeout=280)
     assert done.returncode == 0, done.stdout + done.stderr
     (results,) = (folder / "runs" / "two_steps").glob("*/results.json")

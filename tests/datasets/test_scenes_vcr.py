@@ -9,6 +9,7 @@ import pytest
 from vlp.data.marks import SCENE_COLOURS
 from vlp.data.shards.record import sample_from_record, sample_to_json
 from vlp.data.transforms import EvalTransform
+from vlp.datasets.common.tagged_texts import NAMES
 from vlp.datasets.scenes_vcr import SceneVCR
 from vlp.structures import Member, Sample
 from vlp.system.errors import UserError
@@ -81,3 +82,21 @@ def test_the_fingerprint_tells_other_rationales(root: Path, loading: dict[str, A
     prints = {kind: read(root, loading, rationales=kind).fingerprint("val") for kind in ("agreeing", "mixed")}
     assert prints["agreeing"] != prints["mixed"]
     assert prints["agreeing"] != read(root, loading, marks=False).fingerprint("val")
+
+
+def test_descriptions_say_what_each_named_thing_is(root: Path, loading: dict[str, Any]) -> None:
+    data = read(root, loading, descriptions=True, right_texts=True)
+    for sample in data.split("train"):
+        right, *descriptions = sample.captions
+        assert right.startswith(sample.question)
+        things = json.loads(Path(sample.image).with_suffix(".json").read_text())["things"]
+        expected = []
+        for position in sample.marks:
+            thing, row, column = things[position], *things[position]["cell"]
+            look = f"a {thing['size']} {thing['colour']} {thing['shape']}"
+            place = f"at the {('top', 'middle', 'bottom')[row]} {('left', 'center', 'right')[column]}"
+            expected.append(f"{NAMES[position]} is {look} {place}.")
+        assert descriptions == expected
+    assert not any(sample.captions for sample in data.split("val"))
+    unmarked = read(root, loading, descriptions=True, marks=False)
+    assert [s.captions for s in unmarked.split("train")] == [s.captions[1:] for s in data.split("train")]

@@ -86,13 +86,20 @@ class VCRFiles(DataModule):
         with SkippedRecords(self.faults, path) as past_the_end:
             for location, row in rows:
                 with self.faults.catch_errors():
-                    sample = self._sample(row, name, location, past_the_end)
-                    samples.append(_with_caption(sample) if self.right_texts and split == "train" else sample)
+                    samples.append(self._sample(row, name, location, past_the_end, training=split == "train"))
         return self.faults.drop_duplicates(
             samples, lambda sample: sample.sample, kind="duplicate id", message=f"{path}: annot_id given twice"
         )
 
-    def _sample(self, row: Row, split: str, location: str, past_the_end: SkippedRecords) -> Sample:
+    def train_captions_of(self, sample: Sample, metadata: Path) -> tuple[str, ...]:
+        """The captions of a training question's photo.  metadata: the file beside the photo."""
+        if not self.right_texts or sample.label is None or sample.rationale_label is None:
+            return ()
+        right = (sample.question or "", sample.choices[sample.label], sample.rationales[sample.rationale_label])
+        return (" ".join(right),)
+
+    def _sample(self, row: Row, split: str, location: str, past_the_end: SkippedRecords, *, training: bool) -> Sample:
+        """split: the name of its file."""
         objects = _objects(row, location)
         texts = [
             _tokens(row, "question", location),
@@ -117,7 +124,7 @@ class VCRFiles(DataModule):
         image = self.resolve_path(self.root / self.images, row.get("img_fn"), location=location)
         metadata = self.resolve_path(self.root / self.images, row.get("metadata_fn"), location=location)
         marks = named if self.marks else ()
-        return Sample(
+        sample = Sample(
             id=image_id_from_path(str(row["img_fn"])),
             sample=_annotation_number(row.get("annot_id"), split, location),
             image=image,
@@ -135,6 +142,7 @@ class VCRFiles(DataModule):
             ),
             as_stored=True,
         )
+        return replace(sample, captions=self.train_captions_of(sample, metadata)) if training else sample
 
     def _boxes(self, metadata: Path, image: Path, objects: int, location: str) -> tuple[tuple[float, ...], ...]:
         boxes = self._metadata(metadata, image)
@@ -151,14 +159,6 @@ class VCRFiles(DataModule):
             raise DataError("missing key", f"{path}: lacks boxes [[left, top, right, bottom, score], …]")
         report_other_size(image, photo_size(content), faults=self.faults)
         return tuple(_corners(box, f"{path}: boxes[{number}]") for number, box in enumerate(boxes))
-
-
-def _with_caption(sample: Sample) -> Sample:
-    """Of a question whose right answer and rationale are known; the same for others."""
-    if sample.label is None or sample.rationale_label is None:
-        return sample
-    right = (sample.question or "", sample.choices[sample.label], sample.rationales[sample.rationale_label])
-    return replace(sample, captions=(" ".join(right),))
 
 
 def _corners(box: object, location: str) -> tuple[float, ...]:

@@ -16,7 +16,8 @@ from contextlib import ExitStack, contextmanager
 from functools import cached_property
 from pathlib import Path
 
-from tests.behaviour.documents import blip_files, layouts, warm_interpreter
+from tests import warm_python
+from tests.behaviour.documents import blip_files, layouts
 from tests.behaviour.documents.pages import ROOT
 from tests.behaviour.documents.shorten import short_settings
 from tests.checkpoints import detectron2_files
@@ -66,20 +67,15 @@ class World:
         self.bin.joinpath("python").unlink()
         programs = {name: f'exec {Path(sys.executable).parent / name} "$@"' for name in ("zensical", "ruff", "mypy")}
         programs |= {name: f'exec {Path(sys.executable).parent / name} "$@"' for name in ("lint-imports", "codespell")}
-        warm_interpreter.install(self.bin, self.address, programs)
+        warm_python.install(self.bin, self.address, programs)
         (folder / ".venv" / ".ready").touch()  # for make: everything is installed
-        self.server = subprocess.Popen(
-            [sys.executable, "-m", "tests.behaviour.documents.warm_interpreter", str(self.address)],
-            cwd=ROOT, env=self.environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-        )  # fmt: skip
+        self.server = warm_python.start(self.address, self.environment)
         layouts.write_layouts(folder / "data")
         layouts.write_table(folder / "photos")
         (folder / "home").mkdir()
         (folder / "runs").mkdir()
         for name in ("train.py", "evaluate.py", "experiments", "Makefile", "pyproject.toml"):
             (folder / name).symlink_to(ROOT / name)
-        assert self.server.stdout is not None
-        assert self.server.stdout.readline() == "ready\n"
 
     def close(self) -> None:
         self.open.close()

@@ -80,6 +80,11 @@ def describe(properties: Sequence[str], spec: Spec) -> list[str]:
     return [words[0], "and", words[1]] if len(words) == 2 else words
 
 
+def describe_fully(spec: Spec) -> list[str]:
+    """What follows the name of a complete thing: "is a large red ring at the top left."."""
+    return ["is", *describe(("size", "colour", "shape"), spec), *describe(("cell",), spec), "."]
+
+
 def state(properties: Sequence[str], first: tuple[int, Spec], second: tuple[int, Spec]) -> Tokens:
     """That two things have these properties, as a sentence."""
     (one, its), (other, others) = first, second

@@ -1,8 +1,10 @@
-"""A Python that has imported vlp and its libraries before it is asked to run anything: `python -m … SOCKET`.
+"""A Python that has imported vlp and its libraries before it is asked to run anything: `python -m tests.warm_python SOCKET`.
 
 Importing torch, Lightning and wandb takes 5 to 20 seconds, a shortened training 2. `install` writes programs called `python`,
 `vlp`, `torchrun`, … that pass arguments, environment, folder and standard streams to this server. It forks for each, and the
 fork runs the script or module as `python` would: a process of its own, with its signals, exit code and child processes.
+
+Only the number of threads is the server's, since it is read when torch is imported.
 """
 
 from __future__ import annotations
@@ -15,13 +17,20 @@ import json
 import os
 import runpy
 import selectors
+import shutil
 import signal
 import socket
+import subprocess
 import sys
+import tempfile
 import threading
 import weakref
+from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
 
 IMPORTED = (
     "torch", "lightning.pytorch", "timm", "transformers", "matplotlib.pyplot", "optuna", "vlp.cli", "vlp.launch.sweep.multirun",
@@ -68,6 +77,33 @@ def install(folder: Path, address: Path, more: dict[str, str] | None = None) -> 
             write_program(folder / name, f'#!/bin/sh\nexec {python} {environment / name} "$@"\n')
     for name, lines in (more or {}).items():
         write_program(folder / name, f"#!/bin/sh\n{lines}\n")
+
+
+def start(address: Path, environment: Mapping[str, str]) -> subprocess.Popen[str]:
+    """The server, ready for programs.  It ends when its standard input is closed, as it is when this process ends."""
+    server = subprocess.Popen(
+        [sys.executable, "-m", "tests.warm_python", str(address)],
+        cwd=ROOT, env=dict(environment), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert server.stdout is not None
+    assert server.stdout.readline() == "ready\n"
+    return server
+
+
+@cache
+def warm_python() -> str:
+    """The program `python` of a server that all tests of this process share, with the environment of this process."""
+    folder = Path(tempfile.mkdtemp(prefix="warm_python_"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    install(folder / "bin", folder / "socket")
+    atexit.register(_stop, start(folder / "socket", os.environ | {"PYTHONPATH": str(ROOT)}))
+    return str(folder / "bin" / "python")
+
+
+def _stop(server: subprocess.Popen[str]) -> None:
+    assert server.stdin is not None
+    server.stdin.close()
+    server.wait(20)
 
 
 def write_program(file: Path, text: str) -> None:
