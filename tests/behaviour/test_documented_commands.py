@@ -28,7 +28,7 @@ COMMANDS = commands()
 # several processes or jobs, large models, everything that a run writes, or programs that take long themselves
 SLOW = re.compile(
     r"make |-m |torchrun|trainer=(ddp|fsdp|gpu)|devices=2|max-restarts|experiment|clip_vit|ViT-B|sweep resume|s3:|timm|"
-    r"runs/(albef|detection|segmentation)_|"
+    r"runs/(albef|detection|segmentation|vcr|dialogue|translation)_|"
     r"vlp (scenes|doctor|export|index|search)|data (pack|index)|resume=|runs/coco|logger=(wandb|tensorboard)|"
     r"train\.py($| trainer\.max_epochs| optimizer)|training\.run"
 )

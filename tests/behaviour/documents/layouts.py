@@ -125,6 +125,38 @@ def write_table(folder: Path) -> None:
         write_picture(folder / row["image"], n)
 
 
+# lists of inputs that pages name, for the verbs that read them
+INPUTS: dict[str, list[dict[str, Any]]] = {
+    "questions.jsonl": [
+        {
+            "image": "street.png",
+            "question": "Who has the color of Riley?",
+            "choices": ["Casey has.", "Jordan has.", "Avery has.", "Jessie has."],
+            "rationales": [f"Riley is {colour} and Casey is {colour}." for colour in ("red", "green", "blue", "yellow")],
+        }
+    ],
+    "rounds.jsonl": [
+        {
+            "image": "street.png",
+            "history": ["there are five shapes.", "is there anything red? yes."],
+            "question": "where is it?",
+            "choices": ["at the top left.", "at the bottom right."],
+            "image_id": 1,
+            "round_id": 2,
+        }
+    ],
+    "sentences.jsonl": [{"question": "a red circle above a square.", "image": "street.png"}, {"question": "a circle."}],
+}
+
+
+def write_inputs(file: Path) -> None:
+    """One of INPUTS, with its pictures beside it."""
+    for number, row in enumerate(INPUTS[file.name]):
+        if "image" in row:
+            write_picture(file.parent / row["image"], number)
+    file.write_text("".join(json.dumps(row) + "\n" for row in INPUTS[file.name]))
+
+
 def write_picture(file: Path, number: int) -> None:
     """A photo of 120×90 pixels, different for each number."""
     file.parent.mkdir(parents=True, exist_ok=True)

@@ -49,6 +49,9 @@ TRAININGS = {
     "runs/detection_scenes_phrases": "experiment=detection_scenes_phrases",
     "runs/random_tower": "name=random_tower optimizer.lr=1e-30",
     "runs/label_lora": "experiment=label_lora",
+    "runs/vcr_scenes": "experiment=vcr_scenes",
+    "runs/dialogue_scenes": "experiment=dialogue_scenes",
+    "runs/translation_scenes": "experiment=translation_scenes",
     "runs/coco": f"{CLIP} trainer=fsdp trainer.strategy.save_distributed_checkpoint=true",
 }
 SWEEP = "-m seed=1,2 optimizer.lr=1e-4,3e-4"
@@ -69,10 +72,10 @@ class World:
         programs |= {name: f'exec {Path(sys.executable).parent / name} "$@"' for name in ("lint-imports", "codespell")}
         warm_python.install(self.bin, self.address, programs)
         (folder / ".venv" / ".ready").touch()  # for make: everything is installed
+        (folder / "home").mkdir()
         self.server = warm_python.start(self.address, self.environment)
         layouts.write_layouts(folder / "data")
         layouts.write_table(folder / "photos")
-        (folder / "home").mkdir()
         (folder / "runs").mkdir()
         for name in ("train.py", "evaluate.py", "experiments", "Makefile", "pyproject.toml"):
             (folder / name).symlink_to(ROOT / name)
@@ -135,6 +138,8 @@ class World:
             (folder / "shards").symlink_to(self.shards)
         for number, name in enumerate(re.findall(r"(?<![\w/])[\w/]+\.(?:jpg|png)(?!\w)", text)):
             layouts.write_picture(folder / name, number)
+        for name in layouts.INPUTS.keys() & set(text.split()):
+            layouts.write_inputs(folder / name)
         for name in re.findall(r"[\w/-]*vocab\.txt", text):
             layouts.write_vocabulary(folder / name)
         for name in re.findall(r"(?<![\w/])[\w-]+\.pkl(?!\w)", text):
