@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from tests.warm_python import warm_python
 from vlp.launch.config.compose import Composer, conf_folder
 from vlp.launch.config.resolve import resolve_config
 from vlp.launch.resume import apply_overrides_to_run
@@ -56,8 +57,8 @@ def resume_here(folder: Path, *overrides: str) -> dict[str, Any]:
     return train_here(folder)
 
 
-def start_run(folder: Path, **more: str) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "vlp.training.run", str(folder / "config.yaml")]
+def start_run(folder: Path, *, program: str = sys.executable, **more: str) -> subprocess.Popen[str]:
+    command = [program, "-m", "vlp.training.run", str(folder / "config.yaml")]
     return subprocess.Popen(
         command, cwd=ROOT, env=run_environment(**more), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
         start_new_session=True,
@@ -65,7 +66,8 @@ def start_run(folder: Path, **more: str) -> subprocess.Popen[str]:
 
 
 def finish_run(folder: Path, *, code: int = 0, timeout: float = 120, **more: str) -> str:
-    process = start_run(folder, **more)
+    program = sys.executable if "OMP_NUM_THREADS" in more else warm_python()
+    process = start_run(folder, program=program, **more)
     printed = process.communicate(timeout=timeout)[0]
     assert process.returncode == code, (process.returncode, printed[-3000:])
     return printed
@@ -83,7 +85,7 @@ def load_checkpoint(folder: Path, name: str = "last.ckpt") -> dict[str, Any]:
 
 def train_in_float64(folder: Path) -> dict[str, torch.Tensor]:
     """Trains a run folder by tests/training/double.py; its last state."""
-    command = [sys.executable, "tests/training/double.py", str(folder / "config.yaml")]
+    command = [warm_python(), "tests/training/double.py", str(folder / "config.yaml")]
     done = subprocess.run(command, cwd=ROOT, env=run_environment(), capture_output=True, text=True, timeout=400)
     assert done.returncode == 0, done.stderr[-3000:]
     return load_checkpoint(folder)["state_dict"]

@@ -4,7 +4,7 @@ Importing torch, Lightning and wandb takes 5 to 20 seconds, a shortened training
 `vlp`, `torchrun`, … that pass arguments, environment, folder and standard streams to this server. It forks for each, and the
 fork runs the script or module as `python` would: a process of its own, with its signals, exit code and child processes.
 
-Only the number of threads is the server's, since it is read when torch is imported.
+Only the number of threads is the server's, since it is read when torch is imported: one.
 """
 
 from __future__ import annotations
@@ -92,11 +92,11 @@ def start(address: Path, environment: Mapping[str, str]) -> subprocess.Popen[str
 
 @cache
 def warm_python() -> str:
-    """The program `python` of a server that all tests of this process share, with the environment of this process."""
+    """The program `python` of a server that all tests of this process share.  For runs of one thread."""
     folder = Path(tempfile.mkdtemp(prefix="warm_python_"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     install(folder / "bin", folder / "socket")
-    atexit.register(_stop, start(folder / "socket", os.environ | {"PYTHONPATH": str(ROOT)}))
+    atexit.register(_stop, start(folder / "socket", os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}))
     return str(folder / "bin" / "python")
 
 

@@ -14,13 +14,13 @@ import os
 import shlex
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 import vlp
 from tests.behaviour.keep import CONF, ROOT, TEXTS, final_figures, logged_losses, model_outputs
+from tests.warm_python import warm_python
 from vlp.tokenizers.base import Tokenizer
 
 KEPT = Path(__file__).with_name("kept")
@@ -45,7 +45,7 @@ def old_runs(tmp_path: Path) -> Path:
 def call(old_runs: Path, *command: str, code: int = 0, **environment: str) -> str:
     own = {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "COLUMNS": "200"}
     done = subprocess.run(
-        [sys.executable, *command], cwd=old_runs, env=os.environ | own | environment, capture_output=True, text=True, timeout=200
+        [warm_python(), *command], cwd=old_runs, env=os.environ | own | environment, capture_output=True, text=True, timeout=200
     )  # fmt: skip
     assert done.returncode == code, (done.stdout + done.stderr)[-3000:]
     return done.stdout + done.stderr

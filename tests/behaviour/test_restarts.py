@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -18,6 +17,7 @@ from tests.runs import (
     make_run_folder,
     run_environment,
 )
+from tests.warm_python import warm_python
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
 
@@ -25,7 +25,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
 def command(folder: Path, *words: str, code: int = 0, start: tuple[str, ...] = (), **more: str) -> str:
     words = ("train.py", f"runs={folder}", f"data.root={folder / 'scenes'}", *words)
     done = subprocess.run(
-        [sys.executable, *start, *words],
+        [warm_python(), *start, *words],
         cwd=ROOT,
         env=run_environment(**more),
         capture_output=True,
@@ -52,7 +52,7 @@ def test_resume_needs_nothing_but_the_folder(tmp_path: Path) -> None:
     refused = command(tmp_path, f"resume={run}", "seed=3", code=2)
     assert "seed: 0 became 3" in refused
     done = subprocess.run(
-        [sys.executable, "train.py", f"resume={run}"],
+        [warm_python(), "train.py", f"resume={run}"],
         cwd=ROOT,
         env=run_environment(),
         capture_output=True,

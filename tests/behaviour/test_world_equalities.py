@@ -10,13 +10,13 @@ import dataclasses
 import json
 import os
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from tests.warm_python import warm_python
 from vlp.launch.config.compose import Composer, conf_folder
 from vlp.launch.config.resolve import resolve_config
 from vlp.launch.runs.folder import freeze
@@ -92,7 +92,7 @@ def train(folder: Path, name: str, processes: int, resume: Path | None = None) -
         },
         "notes": {"_target_": "tests.training.rank_notes.RankNotes", "folder": str(own)},
     }
-    command = [sys.executable, "tests/training/double.py", str(freeze(own, container, "test"))]
+    command = [warm_python(), "tests/training/double.py", str(freeze(own, container, "test"))]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=280)
     assert done.returncode == 0, done.stderr[-3000:]

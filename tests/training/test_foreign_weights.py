@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -13,6 +12,7 @@ from safetensors.torch import save_file
 
 from tests.checkpoints.clip_files import clip_state
 from tests.runs import ROOT, run_environment
+from tests.warm_python import warm_python
 
 LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 605247071\n"
 PARTS = (
@@ -28,7 +28,7 @@ DATA = (
 
 def run(script: str, folder: Path, *overrides: str) -> tuple[int, str]:
     """Exit code and all that is printed; run folders are in folder/runs, scenes in folder/scenes."""
-    command = [sys.executable, str(ROOT / script), f"runs={folder / 'runs'}", *overrides]
+    command = [warm_python(), str(ROOT / script), f"runs={folder / 'runs'}", *overrides]
     done = subprocess.run(command, cwd=folder, env=run_environment(), capture_output=True, text=True, timeout=300)
     return done.returncode, done.stdout + done.stderr
 

@@ -6,13 +6,13 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 
 import vlp
+from tests.warm_python import warm_python
 from vlp.checkpoints.load import load_weights
 from vlp.models.fusion.late import LateFusion
 
@@ -27,7 +27,7 @@ TINY = (
 def train(folder: Path, *overrides: str) -> tuple[Path, str]:
     environment = os.environ | {"VLP_DATA": str(folder / "data"), "WANDB_MODE": "offline", "OMP_NUM_THREADS": "1"}
     command = [
-        sys.executable,
+        warm_python(),
         "train.py",
         f"runs={folder / 'runs'}",
         f"data.root={folder / 'scenes'}",
@@ -130,7 +130,7 @@ def test_starts_from_the_weights_of_a_checkpoint(finished: tuple[Path, str]) -> 
 
 def test_evaluate_measures_a_run_as_the_run_did(finished: tuple[Path, str], tmp_path: Path) -> None:
     run, _ = finished
-    command = [sys.executable, "evaluate.py", f"checkpoint={run}", f"runs={tmp_path}"]
+    command = [warm_python(), "evaluate.py", f"checkpoint={run}", f"runs={tmp_path}"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=250)
     assert done.returncode == 0, done.stdout + done.stderr
     again = json.loads(next(tmp_path.rglob("results.json")).read_text())
@@ -142,7 +142,7 @@ def test_evaluate_measures_a_run_as_the_run_did(finished: tuple[Path, str], tmp_
 
 def test_an_evaluation_that_measures_nothing_fails(finished: tuple[Path, str], tmp_path: Path) -> None:
     run, _ = finished
-    command = [sys.executable, "evaluate.py", f"checkpoint={run}", "task=[matching]", f"runs={tmp_path}"]
+    command = [warm_python(), "evaluate.py", f"checkpoint={run}", "task=[matching]", f"runs={tmp_path}"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=250)
     assert done.returncode
     assert "Traceback" not in done.stderr

@@ -132,7 +132,9 @@ INPUTS: dict[str, list[dict[str, Any]]] = {
             "image": "street.png",
             "question": "Who has the color of Riley?",
             "choices": ["Casey has.", "Jordan has.", "Avery has.", "Jessie has."],
-            "rationales": [f"Riley is {colour} and Casey is {colour}." for colour in ("red", "green", "blue", "yellow")],
+            "rationales": [
+                f"Riley is {colour} and Casey is {colour}." for colour in ("red", "green", "blue", "yellow")
+            ],
         }
     ],
     "rounds.jsonl": [
