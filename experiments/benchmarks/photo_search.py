@@ -66,7 +66,7 @@ def write_index(folder: Path, mixture: Mixture, rows: int) -> float:
             begin = time.process_time()
             for number, vector in enumerate(vectors, start):
                 digest = hashlib.blake2b(str(number).encode(), digest_size=20).digest()
-                row = writer.append(digest, vector, picture_hash=0)
+                row = writer.append(digest, vector, picture_hash=np.zeros(2, np.uint64))
                 writer.put(f"/photos/{number:09d}.jpg", size=1, changed=1, checked=2, digest=digest, row=row)
             writer.commit()
             seconds += time.process_time() - begin

@@ -5,11 +5,20 @@ from pathlib import Path
 
 import numpy as np
 import PIL.Image
+import PIL.ImageDraw
 
 from tests.deploy.index.conftest import build_index
 from tests.deploy.index.fake_engine import FakeEngine
 from tests.deploy.index.photos import draw_photo, save_photo
-from vlp.deploy.index.near_copies import fold_near_copies, list_copy_groups, picture_hashes
+from vlp.curation.duplicates.perceptual_hash import MAX_DISTANCE
+from vlp.deploy.index.near_copies import (
+    fold_near_copies,
+    hash_from_text,
+    hash_to_text,
+    have_equal_colours,
+    list_copy_groups,
+    picture_hashes,
+)
 from vlp.deploy.index.photo_index import open_index
 from vlp.deploy.index.store import Store
 
@@ -56,11 +65,52 @@ def test_copies_of_an_index_are_listed(tmp_path: Path, engine: FakeEngine) -> No
 def test_a_picture_without_structure_has_no_hash(engine: FakeEngine) -> None:
     pixels = engine.load_pixels([draw_photo("red"), PIL.Image.new("RGB", (50, 50), "white")])
     hashes = picture_hashes(pixels)
-    assert hashes[0] != 0
-    assert hashes[1] == 0
+    assert hashes[0, 0] != 0
+    assert hashes[1, 0] == 0
 
 
 def test_near_hashes_of_photos_that_the_model_tells_from_each_other_are_no_copies() -> None:
-    hashes = np.array([0b1111, 0b1110, 0b1111, 0], dtype=np.uint64)
+    hashes = np.array([[0b1111, 0], [0b1110, 0], [0b1111, 0], [0, 0]], dtype=np.uint64)
     vectors = np.array([[1, 0], [0.99, 0.14], [0, 1], [1, 0]], dtype=np.float32)
     assert fold_near_copies(hashes, vectors) == [[0, 1], [2], [3]]
+
+
+def drawing(colour: str, side: int = 64) -> PIL.Image.Image:
+    """A small circle and a bar on white, as simple as drawings are."""
+    picture = PIL.Image.new("RGB", (256, 256), "white")
+    draw = PIL.ImageDraw.Draw(picture)
+    draw.ellipse((40, 50, 100, 110), fill=colour)
+    draw.rectangle((150, 160, 230, 180), fill="black")
+    return picture.resize((side, side), PIL.Image.Resampling.LANCZOS)
+
+
+def as_pixels(pictures: list[PIL.Image.Image]) -> np.ndarray:
+    return np.stack([np.asarray(picture.convert("RGB").resize((64, 64))).transpose(2, 0, 1) for picture in pictures])
+
+
+def test_drawings_that_differ_in_a_colour_alone_are_no_copies_of_each_other() -> None:
+    """Even where the model has the same embedding for all."""
+    colours = ("red", "blue", "green", "purple", "gray")
+    hashes = picture_hashes(as_pixels([drawing(colour) for colour in colours]))
+    assert max(np.bitwise_count(hashes[:, 0] ^ hashes[0, 0])) <= MAX_DISTANCE, "their gray hashes are near"
+    assert fold_near_copies(hashes, np.ones((len(colours), 4), np.float32)) == [
+        [number] for number in range(len(colours))
+    ]
+
+
+def test_small_crops_and_strong_compression_keep_the_colours() -> None:
+    pictures = [
+        draw_photo(colour, seed=seed, side=200) for seed, colour in enumerate(("red", "green", "blue", "yellow"))
+    ]
+    pictures += [drawing(colour, 200) for colour in ("red", "blue", "orange")]
+    colours = picture_hashes(as_pixels(pictures))[:, 1]
+    for changed in (
+        [recompressed(picture, 150, 30) for picture in pictures],
+        [picture.crop((5, 5, 195, 195)) for picture in pictures],
+    ):
+        assert have_equal_colours(colours, picture_hashes(as_pixels(changed))[:, 1]).all()
+
+
+def test_a_hash_is_the_same_after_it_was_written_as_text() -> None:
+    one = np.array([2**63 + 5, 7], dtype=np.uint64)
+    assert hash_from_text(hash_to_text(one)).tolist() == one.tolist()

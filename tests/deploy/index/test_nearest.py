@@ -14,7 +14,7 @@ def clustered_rows(count: int, width: int = 64, seed: int = 0) -> Rows:
     vectors = centres[draws.integers(0, len(centres), count)] + 0.5 * draws.standard_normal((count, width)) + 0.4
     vectors = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float16)
     mean = vectors.mean(0, dtype=np.float32)
-    return Rows(vectors=vectors, signs=pack_signs(vectors, mean), hashes=np.zeros(count, np.uint64), mean=mean)
+    return Rows(vectors=vectors, signs=pack_signs(vectors, mean), hashes=np.zeros((count, 2), np.uint64), mean=mean)
 
 
 def queries_of(rows: Rows, count: int) -> np.ndarray:

@@ -23,7 +23,7 @@ def vectors(count: int, seed: int = 0) -> np.ndarray:
 def add(writer: StoreWriter, rows: np.ndarray, first: int = 0) -> None:
     for number, vector in enumerate(rows, first):
         digest = hashlib.sha256(str(number).encode()).digest()
-        row = writer.append(digest, vector, number)
+        row = writer.append(digest, vector, np.array([number, 7], dtype=np.uint64))
         writer.put(f"/photos/{number}.jpg", size=1, changed=1, checked=1, digest=digest, row=row)
 
 
@@ -38,7 +38,7 @@ def test_rows_signs_and_hashes_are_appended_and_the_mean_follows_their_number(tm
             assert len(rows) == end
             np.testing.assert_array_equal(rows.vectors, every[:end].astype(np.float16))
             np.testing.assert_array_equal(rows.signs, pack_signs(rows.vectors, rows.mean))
-            assert rows.hashes.tolist() == list(range(end))
+            assert rows.hashes.tolist() == [[number, 7] for number in range(end)]
             means.append(rows.mean)
     assert len(list((tmp_path / "index").glob("signs-*"))) == 1
     np.testing.assert_array_equal(means[0], means[1])  # made again at twice the rows

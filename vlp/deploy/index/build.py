@@ -199,7 +199,7 @@ class _Build:
         if not np.isfinite(vectors).all():
             wrong = batch[int(np.flatnonzero(~np.isfinite(vectors).all(1))[0])].file.path
             raise UserError(f"{wrong}: the model's embedding has numbers that are not finite; export it again")
-        for photo, vector, picture_hash in zip(batch, vectors, picture_hashes(pixels).tolist(), strict=True):
+        for photo, vector, picture_hash in zip(batch, vectors, picture_hashes(pixels), strict=True):
             assert photo.picture.digest is not None
             row = self.writer.row_of(photo.picture.digest)  # a copy in the same batch has made it
             is_new = row is None

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 import numpy as np
-from jaxtyping import Float32
+from jaxtyping import Float32, UInt64
 
 from vlp.deploy.index.query import Filter
 from vlp.deploy.index.store import StoreManifest
@@ -14,14 +14,14 @@ from vlp.deploy.index.store import StoreManifest
 
 @dataclass(frozen=True, kw_only=True)
 class Candidate:
-    """score: dot product with the query.  content: equal for files of equal bytes.  hash: perceptual, 0 = none."""
+    """score: dot product with the query.  content: equal for files of equal bytes.  hash: see `picture_hashes`."""
 
     id: int
     path: str
     taken: str | None
     score: float
     content: int | str
-    hash: int
+    hash: UInt64[np.ndarray, 2]
     vector: Float32[np.ndarray, " e"]
 
 

@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Float32
 
 from vlp.deploy.index.candidates import Candidate
+from vlp.deploy.index.near_copies import hash_from_text, hash_to_text
 from vlp.deploy.index.photo_rows import PhotoRows
 from vlp.deploy.index.query import Filter
 from vlp.deploy.index.remote import collection_name, missing_collection
@@ -49,7 +50,7 @@ class LancePhotos:
     def write(self, rows: PhotoRows) -> None:
         pa = self._pa
         vectors = pa.FixedSizeListArray.from_arrays(pa.array(rows.vectors.reshape(-1)), self.manifest.width)
-        digests, hashes = [digest.hex() for digest in rows.digests], [f"{value:016x}" for value in rows.hashes.tolist()]
+        digests, hashes = [digest.hex() for digest in rows.digests], [hash_to_text(value) for value in rows.hashes]
         table = pa.table([rows.ids, rows.paths, rows.taken, digests, hashes, vectors], schema=self._schema)
         self._table.merge_insert("id").when_matched_update_all().when_not_matched_insert_all().execute(table)
 
@@ -90,6 +91,6 @@ def _condition(among: Filter) -> str:
 def _candidate(record: dict[str, Any], query: Float32[np.ndarray, " e"] | None) -> Candidate:
     vector = np.asarray(record["vector"], dtype=np.float32)
     return Candidate(
-        id=record["id"], path=record["path"], taken=record["taken"], content=record["digest"], hash=int(record["hash"], 16),
+        id=record["id"], path=record["path"], taken=record["taken"], content=record["digest"], hash=hash_from_text(record["hash"]),
         vector=vector, score=1.0 if query is None else float(np.einsum("e,e->", vector, query)),
     )  # fmt: skip

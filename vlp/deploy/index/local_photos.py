@@ -68,6 +68,6 @@ class LocalPhotos:
 
 def _candidate(photo: IndexedPhoto, rows: Rows, score: float) -> Candidate:
     return Candidate(
-        id=photo.id, path=photo.path, taken=photo.taken, score=score, content=photo.row, hash=int(rows.hashes[photo.row]),
+        id=photo.id, path=photo.path, taken=photo.taken, score=score, content=photo.row, hash=np.asarray(rows.hashes[photo.row]),
         vector=rows.vectors[photo.row].astype(np.float32),
     )  # fmt: skip

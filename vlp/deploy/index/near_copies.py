@@ -1,8 +1,9 @@
 """Photos that are the same picture but for size, compression or a small crop.
 
-The perceptual hash of vlp/curation/duplicates/perceptual_hash.py proposes, and the embeddings confirm. The hash is of the pixels
-that the model sees, so it costs no second decoding. Pictures with too little structure for a hash (a white page) have none here,
-and are copies only of equal files.
+The perceptual hash of vlp/curation/duplicates/perceptual_hash.py proposes; the colours of the four quarters and the embeddings
+confirm. That hash is of gray pixels, and embeddings of a model that saw few drawings are all alike: without colours a red and a
+blue circle would be one picture. Both are of the pixels that the model sees, so they cost no second decoding. Pictures with too
+little structure for a hash (a white page) have none here, and are copies only of equal files.
 """
 
 from __future__ import annotations
@@ -11,35 +12,66 @@ from collections.abc import Sequence
 
 import numpy as np
 import PIL.Image
-from jaxtyping import Float, Float32, UInt8, UInt64
+from jaxtyping import Bool, Float, Float32, UInt8, UInt64
 
 from vlp.curation.duplicates.near_pairs import near_pairs
 from vlp.curation.duplicates.perceptual_hash import MAX_DISTANCE, SIDE, has_low_information, perceptual_hashes
 from vlp.deploy.index.store import Rows, Store
 
 MIN_COSINE = 0.9  # of the embeddings of copies
+MAX_CHROMA = 8  # levels of 255, of either chroma of any quarter; JPEG at quality 30 and crops of 5 % change 3 at most
+HASH_DIGITS = 32
 
 
-def picture_hashes(pixels: UInt8[np.ndarray, "b 3 h w"]) -> UInt64[np.ndarray, " b"]:
-    """0 = too little structure."""
+def picture_hashes(pixels: UInt8[np.ndarray, "b 3 h w"]) -> UInt64[np.ndarray, "b 2"]:
+    """Of each picture the perceptual hash of its gray pixels, 0 = too little structure; and eight bytes: Cb and Cr (ITU-R BT.601)
+    of its quarters."""
     resampling = PIL.Image.Resampling.BILINEAR
     pictures = (
         PIL.Image.fromarray(picture).convert("L") for picture in np.ascontiguousarray(pixels.transpose(0, 2, 3, 1))
     )
     grey = np.stack([np.asarray(picture.resize((SIDE, SIDE), resampling)) for picture in pictures])
-    return np.where(has_low_information(grey), np.uint64(0), perceptual_hashes(grey))
+    hashes = np.where(has_low_information(grey), np.uint64(0), perceptual_hashes(grey))
+    return np.stack([hashes, _quarter_chroma(pixels)], axis=1)
 
 
-def fold_near_copies(hashes: UInt64[np.ndarray, " m"], vectors: Float[np.ndarray, "m e"]) -> list[list[int]]:
+def _quarter_chroma(pixels: UInt8[np.ndarray, "b 3 h w"]) -> UInt64[np.ndarray, " b"]:
+    resampling = PIL.Image.Resampling.BOX
+    pictures = (PIL.Image.fromarray(picture) for picture in np.ascontiguousarray(pixels.transpose(0, 2, 3, 1)))
+    quarters = np.stack([np.asarray(picture.convert("YCbCr").resize((2, 2), resampling)) for picture in pictures])
+    return np.ascontiguousarray(quarters[..., 1:]).reshape(len(pixels), 8).view(np.uint64)[:, 0]
+
+
+def have_equal_colours(one: UInt64[np.ndarray, "*#m"], other: UInt64[np.ndarray, "*#m"]) -> Bool[np.ndarray, "*m"]:
+    """Whether no chroma of any quarter differs by more than MAX_CHROMA."""
+    levels = (np.ascontiguousarray(colours)[..., None].view(np.uint8).astype(np.int16) for colours in (one, other))
+    return np.asarray((np.abs(np.subtract(*levels)) <= MAX_CHROMA).all(-1))
+
+
+def hash_to_text(picture_hash: UInt64[np.ndarray, 2]) -> str:
+    """HASH_DIGITS hexadecimal digits, for engines and files without whole numbers of 64 bits."""
+    return "".join(f"{value:016x}" for value in picture_hash.tolist())
+
+
+def hash_from_text(text: str) -> UInt64[np.ndarray, 2]:
+    half = HASH_DIGITS // 2
+    return np.array([int(text[:half], 16), int(text[half:], 16)], dtype=np.uint64)
+
+
+def fold_near_copies(hashes: UInt64[np.ndarray, "m 2"], vectors: Float[np.ndarray, "m e"]) -> list[list[int]]:
     """Groups of positions, in order; each position belongs to the first group whose first one it is a copy of."""
     groups: list[list[int]] = []
     vectors = _unit_rows(vectors)
     first: list[int] = []
-    for index, picture_hash in enumerate(hashes):
+    for index, (gray, colours) in enumerate(hashes):
         group = None
-        if picture_hash:
-            near = np.flatnonzero(np.bitwise_count(hashes[first] ^ picture_hash) <= MAX_DISTANCE).tolist()
-            near = [other for other in near if hashes[first[other]]]
+        if gray:
+            others = hashes[first]
+            distances = np.bitwise_count(others[:, 0] ^ gray)
+            near = np.flatnonzero(
+                (distances <= MAX_DISTANCE) & have_equal_colours(others[:, 1], colours[None])
+            ).tolist()
+            near = [other for other in near if hashes[first[other], 0]]
             group = next((other for other in near if vectors[first[other]] @ vectors[index] >= MIN_COSINE), None)
         if group is None:
             first.append(index)
@@ -51,7 +83,7 @@ def fold_near_copies(hashes: UInt64[np.ndarray, " m"], vectors: Float[np.ndarray
 
 def near_copy_groups(rows: Rows, used: Sequence[int]) -> list[list[int]]:
     """Rows that are copies of each other, over `used` rows; each row is in one group at most, and groups have at least two."""
-    numbers = np.array([row for row in used if rows.hashes[row]], dtype=np.int64)
+    numbers = np.array([row for row in used if rows.hashes[row, 0]], dtype=np.int64)
     leader: dict[int, int] = {}
 
     def find(row: int) -> int:
@@ -59,8 +91,10 @@ def near_copy_groups(rows: Rows, used: Sequence[int]) -> list[list[int]]:
             row = leader[row]
         return row
 
-    for left, right, _ in near_pairs(np.asarray(rows.hashes[numbers]), MAX_DISTANCE):
+    for left, right, _ in near_pairs(np.ascontiguousarray(rows.hashes[numbers, 0]), MAX_DISTANCE):
         one, other = numbers[left], numbers[right]
+        alike = have_equal_colours(rows.hashes[one, 1], rows.hashes[other, 1])
+        one, other = one[alike], other[alike]
         cosines = (_unit_rows(rows.vectors[one]) * _unit_rows(rows.vectors[other])).sum(1)
         for a, b in zip(one[cosines >= MIN_COSINE].tolist(), other[cosines >= MIN_COSINE].tolist(), strict=True):
             a, b = sorted((find(a), find(b)))

@@ -28,7 +28,7 @@ import numpy as np
 from vlp.data.images import MAX_BYTES
 from vlp.data.shards.manifest import expand_shard_patterns
 from vlp.deploy.index.engine_surface import EmbeddingEngine
-from vlp.deploy.index.near_copies import picture_hashes
+from vlp.deploy.index.near_copies import HASH_DIGITS, hash_from_text, hash_to_text, picture_hashes
 from vlp.deploy.index.photo_files import PHOTO_NAMES
 from vlp.deploy.index.photo_rows import BATCH, PhotoRows, id_of_path
 from vlp.deploy.index.read_photo import ReadPicture, read_picture
@@ -121,13 +121,13 @@ def embed_shard(
         if not np.isfinite(embeddings).all():
             raise UserError(f"{shard}: the model's embeddings have numbers that are not finite; export it again")
         vectors.append(embeddings.astype(np.float16))
-        for (path, picture), picture_hash in zip(batch, picture_hashes(pixels).tolist(), strict=True):
-            good.append(_record(path, picture, picture_hash))
+        for (path, picture), picture_hash in zip(batch, picture_hashes(pixels), strict=True):
+            good.append(_record(path, picture, hash_to_text(picture_hash)))
         batch.clear()
 
     for path, picture in _read_members(shard, engine, threads, batch_size):
         if picture.error is not None:
-            failures.append(_record(path, picture, 0))
+            failures.append(_record(path, picture, "0" * HASH_DIGITS))
             continue
         batch.append((path, picture))
         if len(batch) >= batch_size:
@@ -140,10 +140,10 @@ def embed_shard(
     return WrittenShard(len(good), len(failures))
 
 
-def _record(path: str, picture: ReadPicture, picture_hash: int) -> dict[str, Any]:
+def _record(path: str, picture: ReadPicture, picture_hash: str) -> dict[str, Any]:
     digest = picture.digest.hex() if picture.digest else None
     return {
-        "path": path, "taken": picture.taken, "digest": digest, "hash": f"{picture_hash:016x}", "error": picture.error,
+        "path": path, "taken": picture.taken, "digest": digest, "hash": picture_hash, "error": picture.error,
     }  # fmt: skip
 
 
@@ -270,7 +270,7 @@ def read_parts(folder: Path) -> Iterator[PhotoRows]:
                 taken=[record["taken"] for record in some],
                 digests=[bytes.fromhex(record["digest"]) for record in some],
                 vectors=np.array(vectors[start : start + BATCH]),
-                hashes=np.array([int(record["hash"], 16) for record in some], dtype=np.uint64),
+                hashes=np.stack([hash_from_text(record["hash"]) for record in some]),
             )
 
 
@@ -282,7 +282,7 @@ def take_parts(writer: StoreWriter, folder: Path) -> int:
         for number, (path, digest) in enumerate(zip(batch.paths, batch.digests, strict=True)):
             row = writer.row_of(digest)
             if row is None:
-                row = writer.append(digest, batch.vectors[number], int(batch.hashes[number]))
+                row = writer.append(digest, batch.vectors[number], batch.hashes[number])
             writer.put(path, size=0, changed=0, checked=0, digest=digest, row=row, taken=batch.taken[number])
         count, since_commit = count + len(batch), since_commit + len(batch)
         if since_commit >= COMMIT_ROWS:

@@ -130,7 +130,7 @@ def _group(found: list[Candidate]) -> list[list[Candidate]]:
     if not files:
         return []
     contents = list(files.values())
-    hashes = np.array([copies[0].hash for copies in contents], dtype=np.uint64)
+    hashes = np.stack([copies[0].hash for copies in contents])
     groups = fold_near_copies(hashes, np.stack([copies[0].vector for copies in contents]))
     return [[candidate for index in group for candidate in contents[index]] for group in groups]
 

@@ -16,14 +16,14 @@ BATCH = 1024
 
 @dataclass(frozen=True, kw_only=True)
 class PhotoRows:
-    """Of b photos.  ids: up to 63 bits.  hashes: perceptual, 0 = none.  digests: of the files' bytes."""
+    """Of b photos.  ids: up to 63 bits.  hashes: see `picture_hashes`.  digests: of the files' bytes."""
 
     ids: list[int]
     paths: list[str]
     taken: list[str | None]
     digests: list[bytes]
     vectors: Float16[np.ndarray, "b e"]
-    hashes: UInt64[np.ndarray, " b"]
+    hashes: UInt64[np.ndarray, "b 2"]
 
     def __len__(self) -> int:
         return len(self.ids)

@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import Float32
 
 from vlp.deploy.index.candidates import Candidate
+from vlp.deploy.index.near_copies import hash_from_text, hash_to_text
 from vlp.deploy.index.photo_rows import PhotoRows
 from vlp.deploy.index.query import Filter
 from vlp.deploy.index.remote import collection_name, missing_collection
@@ -68,7 +69,7 @@ class QdrantPhotos:
                 vector=rows.vectors[i].astype(np.float32).tolist(),
                 payload={
                     "path": rows.paths[i], "taken": rows.taken[i], "digest": rows.digests[i].hex(),
-                    "hash": f"{int(rows.hashes[i]):016x}", "folders": [str(p) for p in PurePosixPath(rows.paths[i]).parents],
+                    "hash": hash_to_text(rows.hashes[i]), "folders": [str(p) for p in PurePosixPath(rows.paths[i]).parents],
                 },
             )
             for i in range(len(rows))
@@ -128,6 +129,7 @@ def _open_folder(client: Any, folder: str) -> Any:
 def _candidate(point: Any, query: Float32[np.ndarray, " e"] | None) -> Candidate:
     vector, payload = np.asarray(point.vector, dtype=np.float32), point.payload
     return Candidate(
-        id=int(point.id), path=payload["path"], taken=payload["taken"], content=payload["digest"], hash=int(payload["hash"], 16),
-        vector=vector, score=1.0 if query is None else float(np.einsum("e,e->", vector, query)),
+        id=int(point.id), path=payload["path"], taken=payload["taken"], content=payload["digest"],
+        hash=hash_from_text(payload["hash"]), vector=vector,
+        score=1.0 if query is None else float(np.einsum("e,e->", vector, query)),
     )  # fmt: skip

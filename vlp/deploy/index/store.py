@@ -83,7 +83,7 @@ class Rows:
 
     vectors: Float16[np.ndarray, "n e"]
     signs: UInt8[np.ndarray, "n s"]
-    hashes: UInt64[np.ndarray, " n"]  # 0 = the picture has too little structure for one
+    hashes: UInt64[np.ndarray, "n 2"]  # see `near_copies.picture_hashes`
     mean: Float32[np.ndarray, " e"]
 
     def __len__(self) -> int:
@@ -157,7 +157,7 @@ def map_rows(folder: Path, state: dict[str, Any], width: int) -> Rows:
     shapes: dict[str, tuple[Any, tuple[int, ...]]] = {
         "vectors": (np.float16, (count, width)),
         "signs": (np.uint8, (count, sign_bytes(width))),
-        "hashes": (np.uint64, (count,)),
+        "hashes": (np.uint64, (count, 2)),
     }
     return Rows(mean=mean, **{name: map_file(folder / str(state[name]), *shape) if count else np.zeros(shape[1], shape[0])
                               for name, shape in shapes.items()})  # fmt: skip

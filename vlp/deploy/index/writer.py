@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, UInt64
 
 from vlp.deploy.index.signs import pack_signs, sign_bytes
 from vlp.deploy.index.store import (
@@ -105,7 +105,7 @@ class StoreWriter:
         )  # else a large transaction shuts readers out before its end
         self.state: dict[str, Any] = read_state(self._connection)
         self._vectors: list[np.ndarray] = []
-        self._hashes: list[int] = []
+        self._hashes: list[np.ndarray] = []
         self._remove_leftovers()
 
     @property
@@ -121,7 +121,7 @@ class StoreWriter:
     def _remove_leftovers(self) -> None:
         """Cuts what a killed writer appended and did not commit, and removes files that it made and did not name."""
         committed = int(self.state.get("rows", 0))
-        sizes = {"vectors": 2 * self.width, "signs": sign_bytes(self.width), "hashes": 8}
+        sizes = {"vectors": 2 * self.width, "signs": sign_bytes(self.width), "hashes": 16}
         named = {str(self.state[name]): size * committed for name, size in sizes.items() if name in self.state}
         for pattern in ("vectors-*.float16", "signs-*.bits", "hashes-*.uint64"):
             for file in self.folder.glob(pattern):
@@ -191,7 +191,7 @@ class StoreWriter:
 
     # -- rows ---------------------------------------------------------------------------------------------------------
 
-    def append(self, digest: bytes, vector: Float[np.ndarray, " e"], picture_hash: int) -> int:
+    def append(self, digest: bytes, vector: Float[np.ndarray, " e"], picture_hash: UInt64[np.ndarray, 2]) -> int:
         """A new row, written by the next commit."""
         if vector.shape != (self.width,):
             raise UserError(f"{self.folder}: an embedding of {len(vector)} numbers, the index has {self.width}")
@@ -216,7 +216,7 @@ class StoreWriter:
         vectors = np.stack(self._vectors)
         state = {"vectors": "vectors-0.float16", "hashes": "hashes-0.uint64", **self.state, "rows": count}
         append_to_file(self.folder / state["vectors"], vectors, start)
-        append_to_file(self.folder / state["hashes"], np.array(self._hashes, dtype=np.uint64), start)
+        append_to_file(self.folder / state["hashes"], np.stack(self._hashes), start)
         replaced = None
         if start and count < 2 * state["mean_rows"]:
             mean = np.frombuffer(state["mean"], dtype=np.float32)
