@@ -28,7 +28,6 @@ SCENES_DATA = {
     "label_lora": "scenes_classes",
     "translation_scenes": "scenes_translation",
     "vcr_scenes": "scenes_vcr",
-    "vcr_scenes_start": "scenes_vcr",
 }  # instead of the experiment's own data
 RECIPES = ("pretrain_4m_albef", "pretrain_4m_vilt")
 MIXTURES = ("encoder_decoder_scenes", "seed_pretrain")
