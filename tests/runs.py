@@ -66,7 +66,8 @@ def start_run(folder: Path, *, program: str = sys.executable, **more: str) -> su
 
 
 def finish_run(folder: Path, *, code: int = 0, timeout: float = 120, **more: str) -> str:
-    program = sys.executable if "OMP_NUM_THREADS" in more else warm_python()
+    # what is killed, or has threads of its own, starts as users start it
+    program = sys.executable if more else warm_python()
     process = start_run(folder, program=program, **more)
     printed = process.communicate(timeout=timeout)[0]
     assert process.returncode == code, (process.returncode, printed[-3000:])
