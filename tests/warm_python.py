@@ -81,14 +81,23 @@ def install(folder: Path, address: Path, more: dict[str, str] | None = None) -> 
 
 
 def start(address: Path, environment: Mapping[str, str]) -> subprocess.Popen[str]:
-    """The server, ready for programs.  It ends when its standard input is closed, as it is when this process ends."""
-    server = subprocess.Popen(
+    """The server.  It ends when its standard input is closed, as it is when this process ends."""
+    return subprocess.Popen(
         [sys.executable, "-m", "tests.warm_python", str(address)],
         cwd=ROOT, env=dict(environment), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
     )  # fmt: skip
+
+
+def wait_until_ready(server: subprocess.Popen[str]) -> None:
+    """Until it takes programs, some seconds after its start."""
     assert server.stdout is not None
     assert server.stdout.readline() == "ready\n"
-    return server
+
+
+def stop(server: subprocess.Popen[str]) -> None:
+    assert server.stdin is not None
+    server.stdin.close()
+    server.wait(20)
 
 
 @cache
@@ -97,14 +106,10 @@ def warm_python() -> str:
     folder = Path(tempfile.mkdtemp(prefix="warm_python_"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     install(folder / "bin", folder / "socket")
-    atexit.register(_stop, start(folder / "socket", os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}))
+    server = start(folder / "socket", os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"})
+    atexit.register(stop, server)
+    wait_until_ready(server)
     return str(folder / "bin" / "python")
-
-
-def _stop(server: subprocess.Popen[str]) -> None:
-    assert server.stdin is not None
-    server.stdin.close()
-    server.wait(20)
 
 
 def write_program(file: Path, text: str) -> None:

@@ -79,12 +79,11 @@ class World:
         (folder / "runs").mkdir()
         for name in ("train.py", "evaluate.py", "experiments", "Makefile", "pyproject.toml"):
             (folder / name).symlink_to(ROOT / name)
+        warm_python.wait_until_ready(self.server)
 
     def close(self) -> None:
         self.open.close()
-        assert self.server.stdin is not None
-        self.server.stdin.close()
-        self.server.wait(20)
+        warm_python.stop(self.server)
 
     @cached_property
     def environment(self) -> dict[str, str]:

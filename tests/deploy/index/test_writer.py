@@ -102,7 +102,7 @@ def test_an_embedding_of_another_width_is_refused(tmp_path: Path) -> None:
         open_writer(tmp_path / "index", MANIFEST_OF_TESTS) as writer,
         pytest.raises(UserError, match="an embedding of 3 numbers, the index has 40"),
     ):
-        writer.append(b"1", np.zeros(3, np.float32), 0)
+        writer.append(b"1", np.zeros(3, np.float32), np.zeros(2, np.uint64))
 
 
 def test_ids_are_never_given_twice(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ class Candidate:
     taken: str | None
     score: float
     content: int | str
-    hash: UInt64[np.ndarray, 2]
+    hash: UInt64[np.ndarray, " 2"]
     vector: Float32[np.ndarray, " e"]
 
 

@@ -29,19 +29,16 @@ def picture_hashes(pixels: UInt8[np.ndarray, "b 3 h w"]) -> UInt64[np.ndarray, "
     """Of each picture the perceptual hash of its gray pixels, 0 = too little structure; and eight bytes: Cb and Cr (ITU-R BT.601)
     of its quarters."""
     resampling = PIL.Image.Resampling.BILINEAR
-    pictures = (
-        PIL.Image.fromarray(picture).convert("L") for picture in np.ascontiguousarray(pixels.transpose(0, 2, 3, 1))
-    )
-    grey = np.stack([np.asarray(picture.resize((SIDE, SIDE), resampling)) for picture in pictures])
+    pictures = [PIL.Image.fromarray(picture) for picture in np.ascontiguousarray(pixels.transpose(0, 2, 3, 1))]
+    grey = np.stack([np.asarray(picture.convert("L").resize((SIDE, SIDE), resampling)) for picture in pictures])
     hashes = np.where(has_low_information(grey), np.uint64(0), perceptual_hashes(grey))
-    return np.stack([hashes, _quarter_chroma(pixels)], axis=1)
+    return np.stack([hashes, _quarter_chroma(pictures)], axis=1)
 
 
-def _quarter_chroma(pixels: UInt8[np.ndarray, "b 3 h w"]) -> UInt64[np.ndarray, " b"]:
+def _quarter_chroma(pictures: Sequence[PIL.Image.Image]) -> UInt64[np.ndarray, " b"]:
     resampling = PIL.Image.Resampling.BOX
-    pictures = (PIL.Image.fromarray(picture) for picture in np.ascontiguousarray(pixels.transpose(0, 2, 3, 1)))
     quarters = np.stack([np.asarray(picture.convert("YCbCr").resize((2, 2), resampling)) for picture in pictures])
-    return np.ascontiguousarray(quarters[..., 1:]).reshape(len(pixels), 8).view(np.uint64)[:, 0]
+    return np.ascontiguousarray(quarters[..., 1:]).reshape(len(pictures), 8).view(np.uint64)[:, 0]
 
 
 def have_equal_colours(one: UInt64[np.ndarray, "*#m"], other: UInt64[np.ndarray, "*#m"]) -> Bool[np.ndarray, "*m"]:
@@ -50,12 +47,12 @@ def have_equal_colours(one: UInt64[np.ndarray, "*#m"], other: UInt64[np.ndarray,
     return np.asarray((np.abs(np.subtract(*levels)) <= MAX_CHROMA).all(-1))
 
 
-def hash_to_text(picture_hash: UInt64[np.ndarray, 2]) -> str:
+def hash_to_text(picture_hash: UInt64[np.ndarray, " 2"]) -> str:
     """HASH_DIGITS hexadecimal digits, for engines and files without whole numbers of 64 bits."""
     return "".join(f"{value:016x}" for value in picture_hash.tolist())
 
 
-def hash_from_text(text: str) -> UInt64[np.ndarray, 2]:
+def hash_from_text(text: str) -> UInt64[np.ndarray, " 2"]:
     half = HASH_DIGITS // 2
     return np.array([int(text[:half], 16), int(text[half:], 16)], dtype=np.uint64)
 

@@ -191,7 +191,7 @@ class StoreWriter:
 
     # -- rows ---------------------------------------------------------------------------------------------------------
 
-    def append(self, digest: bytes, vector: Float[np.ndarray, " e"], picture_hash: UInt64[np.ndarray, 2]) -> int:
+    def append(self, digest: bytes, vector: Float[np.ndarray, " e"], picture_hash: UInt64[np.ndarray, " 2"]) -> int:
         """A new row, written by the next commit."""
         if vector.shape != (self.width,):
             raise UserError(f"{self.folder}: an embedding of {len(vector)} numbers, the index has {self.width}")
